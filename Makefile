@@ -1,0 +1,56 @@
+# `make run` and `make test` do all the set-up they need on a machine with Python 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev run check format test bench lock clean
+
+help: ## show what there is to do
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+setup: $(VENV)/.ready ## make the environment and install Forebay from the lock
+
+setup-dev: $(VENV)/.ready-dev ## the same with everything the tests and checks need
+
+$(VENV)/bin/pip:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Forebay needs Python 3.11 or later: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready: requirements/run.lock requirements/build.lock pyproject.toml | $(VENV)/bin/pip
+	$(PIP_INSTALL) -r requirements/run.lock -r requirements/build.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.ready-dev: requirements/test.lock $(VENV)/.ready
+	$(PIP_INSTALL) -r requirements/test.lock
+	touch $@
+
+run: setup ## start the server on the embedded store and print a curl line that works
+	FOREBAY_BULK_INTERVAL_S=$${FOREBAY_BULK_INTERVAL_S:-1} $(BIN)/forebay serve
+
+check: setup-dev ## format, lint, types, direction of imports
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: setup-dev ## let the formatter and the linter mend what they can
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+test: check ## every check and every test, on real servers where they can be had
+	$(BIN)/pytest
+
+bench: setup-dev ## measure against a plain collector and write docs/benchmarks.md (needs wrk)
+	$(BIN)/python benchmarks/run.py
+
+lock: setup-dev ## renew the lock files: versions and hashes, no addresses
+	$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements/run.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --group build -o requirements/build.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml --group test -c requirements/run.lock -o requirements/test.lock
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,50 @@
+"""Measures resident memory while the sink refuses everything and the channel is full."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import clients, load, processes
+from benchmarks.processes import BenchmarkError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmarks.candidates import Candidate
+
+BATCH = 100
+
+
+def fill(on: load.Stage, events: int) -> int:
+    """Send batches until `events` are accepted; return the size of what was sent."""
+    size = 0
+    connection = http.client.HTTPConnection("127.0.0.1", on.place.port, timeout=30)
+    with contextlib.closing(connection):
+        for start in range(0, events, BATCH):
+            content = clients.body(start, BATCH, batch=True)
+            client = on.clients[start // BATCH % len(on.clients)]
+            status, answer = clients.post(connection, client, "/events/batch", content)
+            if status != http.client.OK:
+                raise BenchmarkError(f"after {start} events the server answers {status}: {answer[:500]!r}")
+            size += len(content)
+    return size
+
+
+def measure(candidate: Candidate, work: Path, events: int, users: int) -> dict[str, Any]:
+    """Fill a server whose sink refuses, and read its memory before and after."""
+    with load.stage(candidate, work, users, refuse=True) as on:
+        empty = processes.memory(on.server.pid).now
+        size = fill(on, events)
+        full = processes.memory(on.server.pid)
+        if load.counted(on.place):
+            raise BenchmarkError("the sink took documents although it should refuse them")
+    return {
+        "candidate": candidate.name,
+        "events": events,
+        "event_bytes": round(size / events),
+        "empty_mib": round(empty, 1),
+        "full_mib": round(full.now, 1),
+        "peak_mib": round(full.peak, 1),
+    }

@@ -1,0 +1,192 @@
+"""Measures one server once: starts it with a sink, drives it with wrk, follows its documents into the sink."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import clients, processes
+from benchmarks.candidates import HERE, Candidate, Place
+from benchmarks.processes import LOAD_CORE, SERVER_CORE, BenchmarkError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SETTLE_WITHIN_S = 120.0
+QUIET_S = 1.5
+"""Longer than the interval of the bulks, so that the last, incomplete one has passed."""
+PROBES = 1
+WRK_SPARE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk sends."""
+
+    script: str
+    path: str
+    events_per_request: int
+    connections: int
+    seconds: int
+    warm_up: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A server that is up, with the sink behind it."""
+
+    candidate: Candidate
+    place: Place
+    server: subprocess.Popen[bytes]
+    sink: subprocess.Popen[bytes]
+    clients: list[clients.Client]
+
+
+@contextlib.contextmanager
+def stage(candidate: Candidate, work: Path, users: int, *, refuse: bool = False) -> Iterator[Stage]:
+    """Start a sink and a server with a fresh database; end both and delete the database afterwards."""
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=work)))
+        place = Place(directory, processes.free_port(), processes.free_port())
+        sink_command = [clients.PYTHON, str(HERE / "counting_sink.py"), "--port", str(place.sink_port)]
+        sink_command += ["--refuse"] if refuse else []
+        sink = stack.enter_context(processes.running(sink_command, core=LOAD_CORE, directory=directory))
+        processes.wait_until_up(sink, place.sink_port, "/", b"opensearch")
+        server = stack.enter_context(
+            processes.running(
+                candidate.command(place),
+                core=SERVER_CORE,
+                directory=directory,
+                environment=candidate.environment(place),
+            )
+        )
+        processes.wait_until_up(server, place.port, "/ping", b"pong")
+        yield Stage(candidate, place, server, sink, clients.make(users))
+
+
+def counted(place: Place) -> int:
+    """Ask the sink how many documents have reached it; it answers between two bulks, so it gets time."""
+    status, body = processes.get(place.sink_port, "/_count", timeout=30)
+    assert status == 200, body  # noqa: PLR2004
+    count: int = json.loads(body)["count"]
+    return count
+
+
+def run_wrk(stage: Stage, load: Load, seconds: int) -> dict[str, Any]:
+    """Run wrk once and return what its script reports; anything but success ends the measurement."""
+    listing = stage.place.directory / "clients"
+    clients.write(listing, stage.clients)
+    url = f"http://127.0.0.1:{stage.place.port}{load.path}"
+    options = ["-t1", f"-c{load.connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(HERE / load.script)]
+    shown = subprocess.run(
+        processes.pinned(LOAD_CORE, ["wrk", *options, url]),
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LUA_PATH": f"{HERE}/?.lua", "BENCH_CLIENTS": str(listing)},
+        capture_output=True,
+        text=True,
+        timeout=seconds + WRK_SPARE_S,
+        check=False,
+    )
+    return checked(stage.candidate, shown)
+
+
+def checked(candidate: Candidate, shown: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """Read the line that the script prints at the end, and accept it only if every request was answered well."""
+    lines = [line for line in shown.stdout.splitlines() if line.startswith("RESULT ")]
+    if shown.returncode or not lines:
+        raise BenchmarkError(f"wrk against {candidate.name} failed:\n{shown.stdout}{shown.stderr}")
+    result: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
+    if result["refused"] or result["socket_errors"] or not result["requests"]:
+        raise BenchmarkError(f"{candidate.name} did not answer every request well: {result}")
+    return result
+
+
+def settle(place: Place, expected: int) -> tuple[int, float]:
+    """Wait until `expected` documents are in the sink and no more come; return their number and the time they took."""
+    start = changed = time.monotonic()
+    arrived = counted(place)
+    while (now := time.monotonic()) - start < SETTLE_WITHIN_S:
+        if arrived >= expected and now - changed > QUIET_S:
+            break
+        time.sleep(0.05)
+        count = counted(place)
+        if count != arrived:
+            arrived, changed = count, time.monotonic()
+    return arrived, changed - start
+
+
+def warm_up(on: Stage, load: Load) -> int:
+    """Bring the server to its working speed; return what the sink has counted when all of that has passed."""
+    result = run_wrk(on, load, load.warm_up)
+    accepted = load.events_per_request * (PROBES + result["requests"])
+    arrived, _ = settle(on.place, accepted)
+    if arrived < accepted:
+        raise BenchmarkError(f"{accepted - arrived} of {accepted} events of the warm-up have not reached the sink")
+    return arrived
+
+
+def measure(candidate: Candidate, load: Load, work: Path, users: int) -> dict[str, Any]:
+    """Warm a server up, measure it, and follow every accepted event into the sink."""
+    with stage(candidate, work, users) as on:
+        clients.probe(on.place.port, on.clients[0], load.path, load.events_per_request)
+        passed = warm_up(on, load)
+        before = Reading.take(on)
+        result = run_wrk(on, load, load.seconds)
+        after = Reading.take(on)
+        accepted = load.events_per_request * result["requests"]
+        arrived, drain_s = settle(on.place, passed + accepted)
+        peak = processes.memory(on.server.pid).peak
+    return {
+        "candidate": candidate.name,
+        "events_per_request": load.events_per_request,
+        "requests_per_s": round(result["requests"] / (result["duration_us"] / 1e6), 1),
+        "requests_per_cpu_s": round(result["requests"] / (after.server_s - before.server_s), 1),
+        "p50_ms": round(result["p50_us"] / 1000, 2),
+        "p99_ms": round(result["p99_us"] / 1000, 2),
+        "accepted": accepted,
+        "arrived": arrived - passed,
+        "missing": max(0, passed + accepted - arrived),
+        "drain_s": round(drain_s, 2),
+        "rss_peak_mib": round(peak, 1),
+        **after.shares_since(before),
+    }
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The clocks of the processes and of both cores at one moment."""
+
+    at: float
+    server_s: float
+    sink_s: float
+    wrk_s: float
+    cores: dict[int, processes.CoreTime]
+
+    @classmethod
+    def take(cls, on: Stage) -> Reading:
+        """Read all clocks."""
+        # Of this script's children only wrk ends between two readings, so what ended children have used is wrk's.
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cores = {core: processes.core_time(core) for core in (SERVER_CORE, LOAD_CORE)}
+        used = (processes.cpu_seconds(on.server.pid), processes.cpu_seconds(on.sink.pid))
+        return cls(time.monotonic(), *used, ended.ru_utime + ended.ru_stime, cores)
+
+    def shares_since(self, before: Reading) -> dict[str, float]:
+        """Turn two readings into shares of a core: of each process, and of everything else on the two cores."""
+        seconds = self.at - before.at
+        server = (self.server_s - before.server_s) / seconds
+        wrk = (self.wrk_s - before.wrk_s) / seconds
+        sink = (self.sink_s - before.sink_s) / seconds
+        shares = {"server_cpu": server, "wrk_cpu": wrk, "sink_cpu": sink}
+        for name, core, ours in (("server_core", SERVER_CORE, server), ("load_core", LOAD_CORE, wrk + sink)):
+            now, then = self.cores[core], before.cores[core]
+            total = max(1, now.total - then.total)
+            shares[f"{name}_others"] = max(0.0, (now.busy - then.busy) / total - ours)
+            shares[f"{name}_stolen"] = (now.stolen - then.stolen) / total
+        return {name: round(share, 3) for name, share in shares.items()}

@@ -1,0 +1,100 @@
+"""Describes the machine, without anything that names its owner or its directories."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from benchmarks.processes import BenchmarkError
+
+IN_MEMORY = {"tmpfs", "ramfs", "devtmpfs"}
+SYNCS = 200
+SHOWN_PACKAGES = {
+    "forebay": ["uvicorn", "uvloop", "httptools", "starlette", "msgspec", "pydantic", "pyjwt", "aiohttp"],
+    "plain": ["fastapi", "opensearch-py", "uvicorn", "uvloop", "httptools", "starlette", "pydantic", "pyjwt"],
+}
+READ_VERSIONS = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
+
+
+def file_system(directory: Path) -> str:
+    """Name the type of the file system that holds `directory`; one in memory would flatter the database."""
+    best, kind = "", "unknown"
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        point, mounted = line.split()[1:3]
+        if len(point) >= len(best) and (directory == Path(point) or Path(point) in directory.parents):
+            best, kind = point, mounted
+    if kind in IN_MEMORY:
+        raise BenchmarkError(f"the database would be on {kind}; choose a directory on a disk with --work")
+    return kind
+
+
+def sync_ms(directory: Path) -> float:
+    """Measure how long the disk takes to make 4 KiB at the end of a file safe: the floor under `ack=disk`."""
+    probe = directory / "sync-probe"
+    descriptor = os.open(probe, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    took = []
+    try:
+        for _ in range(SYNCS):
+            os.write(descriptor, bytes(4096))
+            start = time.perf_counter()
+            os.fdatasync(descriptor)
+            took.append(time.perf_counter() - start)
+    finally:
+        os.close(descriptor)
+        probe.unlink()
+    return statistics.median(took) * 1000
+
+
+def cpu_model() -> str:
+    """Read the name of the processor."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def memory_gib() -> float:
+    """Read the size of the main memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+
+
+def wrk_version() -> str:
+    """Ask wrk for its version, and make sure that it is there."""
+    if shutil.which("wrk") is None:
+        raise BenchmarkError("wrk is not installed (Debian and Ubuntu: apt install wrk)")
+    # wrk ends with 1 after showing its version.
+    shown = subprocess.run(["wrk", "--version"], capture_output=True, text=True, check=False)
+    return " ".join((shown.stdout + shown.stderr).split("\n")[0].split()[:2])
+
+
+def versions(plain_python: Path) -> dict[str, dict[str, str]]:
+    """Read the versions of what matters in both environments."""
+    names = SHOWN_PACKAGES["plain"]
+    shown = subprocess.run([plain_python, "-c", READ_VERSIONS, *names], capture_output=True, text=True, check=True)
+    return {
+        "forebay": {name: metadata.version(name) for name in ["forebay", *SHOWN_PACKAGES["forebay"]]},
+        "plain": dict(zip(names, shown.stdout.split(), strict=True)),
+    }
+
+
+def describe(directory: Path) -> dict[str, Any]:
+    """Collect what a reader needs to know to judge the numbers."""
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "virtual": " hypervisor" in Path("/proc/cpuinfo").read_text(),
+        "memory_gib": round(memory_gib(), 1),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "wrk": wrk_version(),
+        "file_system": file_system(directory),
+        "sync_ms": round(sync_ms(directory), 3),
+        "load_average": round(os.getloadavg()[0], 2),
+    }

@@ -1,0 +1,130 @@
+"""The ASGI application: health and metrics, and the answer to every request that nothing else answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from forebay.admin.health import Readiness
+from forebay.admin.metrics import CONTENT_TYPE, Metrics
+from forebay.errors import Rejection
+from forebay.problems import PROBLEM_TYPE, problem
+
+
+class Verifier(Protocol):
+    """What is asked of the verification of tokens."""
+
+    def verify(self, authorization: bytes | None, *scopes: str) -> object:
+        """Raise `Rejection` unless a valid token has one of the scopes; any valid token does where none is named."""
+
+
+READERS = ("events:read", "admin")
+"""Scopes that may see how the server is; a token that ships in an application has neither."""
+
+
+class AdminApp:
+    """Builds the application.
+
+    Args of the constructor:
+        verifier: verifies tokens.
+        metrics: renders the metrics.
+        readiness: says whether the server can take events, and what is wrong.
+        methods: the methods of the addresses that are answered elsewhere, to say which are allowed there.
+        metrics_open: whether `/metrics` asks for no token.
+    """
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        metrics: Metrics,
+        readiness: Callable[[], Readiness],
+        methods: Mapping[str, tuple[str, ...]],
+        *,
+        metrics_open: bool,
+    ) -> None:
+        self._verifier = verifier
+        self._metrics = metrics
+        self._readiness = readiness
+        self._methods = methods
+        self._metrics_open = metrics_open
+
+    def build(self) -> Starlette:
+        """Return the application."""
+        routes = [
+            Route("/health/live", self._live),
+            Route("/health/ready", self._ready),
+            Route("/metrics", self._render_metrics),
+            Route("/{path:path}", self._unknown, methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]),
+        ]
+        handlers: dict[Any, Any] = {Rejection: _answer_rejection, HTTPException: _answer_http_error, 500: _answer_bug}
+        return Starlette(routes=routes, exception_handlers=handlers)
+
+    async def _live(self, request: Request) -> Response:
+        del request
+        return JSONResponse({"status": "alive"})
+
+    async def _ready(self, request: Request) -> Response:
+        readiness = self._readiness()
+        body: dict[str, object] = {"status": readiness.status}
+        if readiness.causes and self._may_read(request):
+            body["causes"] = readiness.causes
+        return JSONResponse(body, status_code=200 if readiness.takes_events else 503)
+
+    async def _render_metrics(self, request: Request) -> Response:
+        if not self._metrics_open:
+            self._verifier.verify(_authorization(request), *READERS)
+        return Response(self._metrics.render(), media_type=CONTENT_TYPE)
+
+    async def _unknown(self, request: Request) -> Response:
+        path = request.url.path
+        methods = self._methods.get(path)
+        if path != "/ping":
+            self._verifier.verify(_authorization(request))
+        if methods is not None:
+            allowed = ", ".join(methods)
+            raise Rejection(405, f"{path} takes {allowed}, not {request.method}", headers=(("Allow", allowed),))
+        raise Rejection(404, "there is nothing at this address")
+
+    def _may_read(self, request: Request) -> bool:
+        try:
+            self._verifier.verify(_authorization(request), *READERS)
+        except Rejection:
+            return False
+        return True
+
+
+def _authorization(request: Request) -> bytes | None:
+    value = request.headers.get("authorization")
+    return None if value is None else value.encode("latin-1")
+
+
+async def _answer_rejection(request: Request, error: Rejection) -> Response:
+    del request
+    return _problem(error.status, error)
+
+
+async def _answer_http_error(request: Request, error: HTTPException) -> Response:
+    """Answer what Starlette itself refuses: a method that one of the addresses here does not take."""
+    detail = f"{request.url.path} does not take {request.method}" if error.status_code == 405 else error.detail  # noqa: PLR2004
+    headers = tuple((error.headers or {}).items())
+    return _problem(error.status_code, Rejection(error.status_code, detail, headers=headers))
+
+
+async def _answer_bug(request: Request, error: Exception) -> Response:
+    del request, error
+    return _problem(500, Rejection(500, "the server failed"))
+
+
+def _problem(status: int, error: Rejection) -> Response:
+    return Response(
+        problem(status, error.detail, error.errors),
+        status_code=status,
+        headers=dict(error.headers),
+        media_type=PROBLEM_TYPE,
+    )

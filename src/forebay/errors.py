@@ -1,0 +1,73 @@
+"""What can go wrong, typed by what the caller does next.
+
+ForebayError
+├── SettingsError       stop: the operator corrects a setting
+├── Rejection           answer: the client corrects the request
+├── SpoolError
+│   ├── SpoolUnusable   stop: the database cannot be opened, or somebody else owns it
+│   └── SpoolUnavailable  answer 503 and go on: nothing was stored, the client sends again
+└── SinkUnreachable     tell the reader: what was asked of the sink could not be had
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ForebayError(Exception):
+    """Any error that Forebay raises on purpose; its text is one line that a person can act on."""
+
+
+class SettingsError(ForebayError):
+    """A setting is missing or not allowed; the text names each variable, its value and what is allowed."""
+
+
+class FieldError(NamedTuple):
+    """One field of a request that is to blame, and why."""
+
+    field: str
+    reason: str
+
+
+class Rejection(ForebayError):
+    """A request, or one event of a batch, that cannot be taken as it is.
+
+    Attributes:
+        status: the HTTP status of the answer.
+        detail: one sentence for the developer of the client.
+        errors: the fields to blame, empty where no single field is.
+        headers: further header lines of the answer, such as `Allow`.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        errors: tuple[FieldError, ...] = (),
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = errors
+        self.headers = headers
+
+
+class SpoolError(ForebayError):
+    """The spool could not do what was asked of it."""
+
+
+class SpoolUnusable(SpoolError):
+    """The spool cannot be opened: no such folder, no database, a newer version, or another owner."""
+
+
+class SpoolUnavailable(SpoolError):
+    """Nothing was stored, and the same request may be sent again after `retry_after_s` seconds."""
+
+    def __init__(self, detail: str, retry_after_s: int = 5) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class SinkUnreachable(ForebayError):
+    """The sink did not give the answer that a reader asked for."""

@@ -1,0 +1,1 @@
+"""The door for events: HTTP, authentication, validation, replies."""

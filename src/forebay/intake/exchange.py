@@ -1,0 +1,103 @@
+"""One request in hand: what arrived, and the one answer that it gets."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from typing import Any, Protocol
+
+from forebay.errors import SpoolUnavailable
+from forebay.intake import replies
+from forebay.model import Admission, Entry
+
+NO_BODY = b""
+
+
+class Target(enum.Enum):
+    """The addresses that are answered without ASGI."""
+
+    PING = "/ping"
+    EVENT = "/events"
+    BATCH = "/events/batch"
+
+
+class Connection(Protocol):
+    """Where the answer goes."""
+
+    def answer(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+        """Write an answer and let the next request of the connection begin."""
+
+
+class Exchange:
+    """A request and its answer; as a `Submission` it hears from the pipeline that its events are safe.
+
+    Attributes:
+        results: a batch's results, one for each event in its order; None for a single event.
+        log_id: a single event's.
+        early_reply: the answer to a request that is refused before its body has arrived.
+        response_complete, keep_alive, disconnected, message_event: what uvicorn asks of a request in hand.
+    """
+
+    __slots__ = (
+        "_connection",
+        "body",
+        "disconnected",
+        "early_reply",
+        "entries",
+        "entry_bytes",
+        "head_only",
+        "headers",
+        "keep_alive",
+        "log_id",
+        "query",
+        "response_complete",
+        "results",
+        "target",
+    )
+
+    message_event = asyncio.Event()
+
+    def __init__(self, connection: Connection, target: Target, query: bytes, headers: dict[bytes, bytes]) -> None:
+        self._connection = connection
+        self.target = target
+        self.query = query
+        self.headers = headers
+        self.body: bytes | bytearray = NO_BODY
+        self.entries: list[Entry] = []
+        self.entry_bytes = 0
+        self.log_id = ""
+        self.results: list[dict[str, Any]] | None = None
+        self.head_only = False
+        self.early_reply: tuple[bytes, bytes] | None = None
+        self.response_complete = False
+        self.keep_alive = True
+        self.disconnected = False
+
+    def receive(self, data: bytes) -> None:
+        """Take a piece of the body; the usual one arrives in one piece and is not copied."""
+        if self.body is NO_BODY:
+            self.body = data
+            return
+        if isinstance(self.body, bytes):
+            self.body = bytearray(self.body)
+        self.body += data
+
+    def admitted(self, admission: Admission) -> None:
+        """Tell the client that its events are safe."""
+        if self.results is None:
+            self.reply(replies.admitted(admission, self.log_id))
+            return
+        for result in self.results:
+            result.setdefault("status", admission)
+        accepted = len(self.entries)
+        rejected = len(self.results) - accepted
+        self.reply(replies.json({"accepted": accepted, "rejected": rejected, "results": self.results}))
+
+    def refused(self, error: SpoolUnavailable) -> None:
+        """Tell the client to send again."""
+        self.reply(replies.unavailable(error))
+
+    def reply(self, reply: tuple[bytes, bytes]) -> None:
+        """Send the answer."""
+        head, body = reply
+        self._connection.answer(self, head, b"" if self.head_only else body)

@@ -1,0 +1,61 @@
+"""Replies as bytes, for requests that are answered without ASGI."""
+
+from __future__ import annotations
+
+import http
+from collections.abc import Iterable
+
+import msgspec
+
+from forebay.errors import Rejection, SpoolUnavailable
+from forebay.model import Admission
+from forebay.problems import PROBLEM_TYPE, problem
+
+Headers = Iterable[tuple[str, str]]
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_encode = msgspec.json.Encoder().encode
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
+_ADMITTED = {admission: b'{"status":"%b","log_id":' % admission.encode() for admission in Admission}
+
+
+def head(status: int, content_type: str, length: int, headers: Headers = ()) -> bytes:
+    """Return the head of a reply but for the lines that the connection adds, and the empty line."""
+    lines = [_STATUS_LINES[status], f"content-type: {content_type}\r\ncontent-length: {length}\r\n".encode()]
+    lines += [f"{name.lower()}: {value}\r\n".encode("latin-1", "replace") for name, value in headers]
+    return b"".join(lines)
+
+
+def rejection(error: Rejection) -> tuple[bytes, bytes]:
+    """Return head and body that tell a client what to correct."""
+    body = problem(error.status, error.detail, error.errors)
+    return head(error.status, PROBLEM_TYPE, len(body), error.headers), body
+
+
+def unavailable(error: SpoolUnavailable) -> tuple[bytes, bytes]:
+    """Return head and body that tell a client to send again, and when."""
+    body = problem(503, str(error))
+    return head(503, PROBLEM_TYPE, len(body), (("Retry-After", str(error.retry_after_s)),)), body
+
+
+def failed() -> tuple[bytes, bytes]:
+    """Return head and body for a fault of our own, after which nothing was taken."""
+    body = problem(500, "the server failed; nothing was taken")
+    return head(500, PROBLEM_TYPE, len(body)), body
+
+
+def admitted(admission: Admission, log_id: str) -> tuple[bytes, bytes]:
+    """Return head and body that tell a client that its event is safe."""
+    body = b"%b%b}" % (_ADMITTED[admission], _encode(log_id))
+    return _OK_HEAD % len(body), body
+
+
+def json(value: object) -> tuple[bytes, bytes]:
+    """Return head and body of a reply with a value."""
+    body = _encode(value)
+    return _OK_HEAD % len(body), body
+
+
+_OK_HEAD = _STATUS_LINES[200] + b"content-type: application/json\r\ncontent-length: %d\r\n"
+PONG = (head(200, "text/plain; charset=utf-8", len(b"pong")), b"pong")

@@ -1,0 +1,110 @@
+"""Tokens: who sends, and what the token allows.
+
+HS256 only, with `exp` and `sub`. A verified token is kept, so that a client which sends the same one with each event
+costs one verification; the cache is bounded and ends with the token's own expiry.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+import warnings
+from typing import Any, NamedTuple
+
+import jwt
+
+from forebay.errors import Rejection
+
+CACHE_TOKENS_MAX = 10_000
+SCHEME = b"bearer "
+
+# Forebay warns about a short secret itself, once, at start-up.
+warnings.filterwarnings("ignore", category=jwt.InsecureKeyLengthWarning)
+
+
+class Scope(enum.StrEnum):
+    """What a token may do."""
+
+    WRITE = "events:write"
+    READ = "events:read"
+    ADMIN = "admin"
+
+
+class Claims(NamedTuple):
+    """What a verified token says: its `sub`, its scopes, and when it expires (seconds since 1970)."""
+
+    user_id: str
+    scopes: frozenset[str]
+    expires_at: float
+
+
+class TokenVerifier:
+    """Verifies `Authorization` headers."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+        self._verified: dict[bytes, Claims] = {}
+
+    def verify(self, authorization: bytes | None, *scopes: str) -> Claims:
+        """Return the claims of a token that has one of `scopes`; of any valid token where none is named.
+
+        Raises:
+            Rejection: 401 for a token that is missing or not valid, 403 for one that does not suffice, each with
+                `WWW-Authenticate` (RFC 6750, section 3).
+        """
+        claims = self._verified.get(authorization) if authorization is not None else None
+        if claims is None:
+            claims = self._read(authorization)
+        elif claims.expires_at <= time.time():
+            self._verified.clear()
+            raise _unauthorized("the token has expired")
+        if scopes and claims.scopes.isdisjoint(scopes):
+            challenge = f'Bearer error="insufficient_scope", scope="{" ".join(scopes)}"'
+            detail = f"the token does not have the scope {' or '.join(scopes)}"
+            raise Rejection(403, detail, headers=(("WWW-Authenticate", challenge),))
+        return claims
+
+    def _read(self, authorization: bytes | None) -> Claims:
+        if authorization is None:
+            raise Rejection(401, "a bearer token is required", headers=(("WWW-Authenticate", "Bearer"),))
+        if authorization[: len(SCHEME)].lower() != SCHEME:
+            raise _unauthorized("the Authorization header is not of the form: Bearer <token>")
+        claims = self._decode(authorization[len(SCHEME) :].strip())
+        if len(self._verified) >= CACHE_TOKENS_MAX:
+            # The tokens in use come back at the cost of one verification each.
+            self._verified.clear()
+        self._verified[authorization] = claims
+        return claims
+
+    def _decode(self, token: bytes) -> Claims:
+        try:
+            # `iat` proves nothing, and a clock that is a second ahead of ours must not cost events.
+            found: dict[str, Any] = jwt.decode(
+                token, self._secret, algorithms=["HS256"], options={"require": ["exp", "sub"], "verify_iat": False}
+            )
+            scopes = _read_scopes(found)
+        except jwt.ExpiredSignatureError:
+            raise _unauthorized("the token has expired") from None
+        except jwt.MissingRequiredClaimError as error:
+            raise _unauthorized(f"the token lacks the claim {error.claim}") from None
+        except (jwt.InvalidTokenError, ValueError, OverflowError):
+            # Which check failed helps an attacker more than a developer.
+            raise _unauthorized("the token is not valid") from None
+        if not found["sub"]:
+            raise _unauthorized("the token lacks the claim sub")
+        return Claims(found["sub"], scopes, float(found["exp"]))
+
+
+def _read_scopes(claims: dict[str, Any]) -> frozenset[str]:
+    """Return the scopes, a string with spaces (RFC 8693, section 4.2) or a list; none named: `events:write`."""
+    named = claims.get("scope", Scope.WRITE)
+    if isinstance(named, str):
+        return frozenset(named.split())
+    if isinstance(named, list):
+        return frozenset(str(scope) for scope in named)
+    raise ValueError("scope")
+
+
+def _unauthorized(detail: str) -> Rejection:
+    challenge = f'Bearer error="invalid_token", error_description="{detail}"'
+    return Rejection(401, detail, headers=(("WWW-Authenticate", challenge),))

@@ -1,0 +1,180 @@
+"""Event, document, entry and outcome: the records that travel through Forebay.
+
+An *entry* is what one event is from intake to sink: two lines of bytes, the bulk action and the document, each ended by
+a newline. It is made once, at intake; the channel, the spool and the sink pass the same bytes on, so nothing is encoded
+twice and a redelivery sends exactly what the first delivery sent.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, NamedTuple, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+Entry: TypeAlias = bytes
+
+LOG_ID_BYTES_MAX = 512
+"""OpenSearch refuses an `_id` of more than 512 bytes (`MapperService`/`IndexRequest.validate`)."""
+
+PARAM_DEPTH_MAX = 32
+"""How deep `param`, or a field that Forebay does not know, may nest."""
+
+Text: TypeAlias = Annotated[str, Meta(min_length=1)]
+Instant: TypeAlias = datetime | int | float
+
+
+class Event(Struct, gc=False, forbid_unknown_fields=True):
+    """What a client sends. `timestamp` and `sent_at` are RFC 3339 or milliseconds since 1970."""
+
+    page: Text
+    event: Text
+    log_id: Text | None = None
+    label: str | None = None
+    target: str | None = None
+    section: str | None = None
+    param: Raw = Raw()
+    timestamp: Instant | None = None
+    sent_at: Instant | None = None
+
+
+class Sender(NamedTuple):
+    """Who sent an event and with what: the token's `sub` and the request's headers."""
+
+    user_id: str
+    device_uuid: str | None
+    app_version: str | None
+    os_version: str | None
+    user_agent: str | None
+
+
+class EventInfo(Struct, gc=False, omit_defaults=True):
+    """The part of a document that the client wrote."""
+
+    page: str
+    event: str
+    label: str | None = None
+    target: str | None = None
+    section: str | None = None
+    param: Raw | UnsetType = UNSET
+    extra: dict[str, Raw] | UnsetType = UNSET
+
+
+class Document(Struct, gc=False, omit_defaults=True):
+    """What the sink stores."""
+
+    timestamp: datetime = msgspec.field(name="@timestamp")
+    received_at: datetime
+    log_id: str
+    user_id: str
+    event_info: EventInfo
+    device_uuid: str | None = None
+    app_version: str | None = None
+    os_version: str | None = None
+    user_agent: str | None = None
+
+
+class Address(Struct, gc=False, frozen=True):
+    """Where in the sink a document belongs: `_index` and `_id`, worked out once, at intake."""
+
+    index: str = msgspec.field(name="_index")
+    log_id: str = msgspec.field(name="_id")
+
+
+class _Action(Struct, gc=False):
+    create: Address
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_action = msgspec.json.Decoder(_Action).decode
+
+
+def encode_entry(address: Address, document: Document) -> Entry:
+    """Make the entry of a document: the `create` action, and the document on one line."""
+    body = _encode(document)
+    # A newline can only have come in through `param` or `extra`, which keep the client's own white space; in a bulk
+    # it would end the document early and shift every document behind it.
+    if b"\n" in body:
+        body = msgspec.json.format(body, indent=-1)
+    return b"%b\n%b\n" % (_encode(_Action(address)), body)
+
+
+def entry_address(entry: Entry) -> Address:
+    """Return where an entry belongs."""
+    return _decode_action(entry[: entry.index(b"\n")]).create
+
+
+def entry_document(entry: Entry) -> bytes:
+    """Return the document's JSON, without its newline."""
+    return entry[entry.index(b"\n") + 1 : -1]
+
+
+def join_entries(entries: Sequence[Entry]) -> bytes:
+    """Return entries as the body of a bulk request, which is also how the spool keeps them."""
+    return b"".join(entries)
+
+
+def split_entries(body: bytes) -> list[Entry]:
+    """Return the entries of a body that `join_entries` made.
+
+    Raises:
+        ValueError: the body does not end with a whole entry.
+    """
+    lines = body.split(b"\n")
+    if lines.pop() or len(lines) % 2:
+        raise ValueError(f"{len(lines)} whole lines and an open one are not a sequence of entries")
+    return [b"%b\n%b\n" % pair for pair in zip(lines[::2], lines[1::2], strict=True)]
+
+
+class Verdict(enum.Enum):
+    """What became of one event in one bulk."""
+
+    DELIVERED = "delivered"
+    DUPLICATE = "duplicate"  # it was there already: as good as delivered
+    RETRY = "retry"  # not this time, or nobody knows
+    PAUSE = "pause"  # not until an operator changes something at the sink
+    DEAD = "dead"  # never: the sink will not take this event as it is
+
+
+class Outcome(Struct, frozen=True, gc=False):
+    """What became of one event in one bulk, and why where it was not taken."""
+
+    verdict: Verdict
+    error_type: str = ""
+    reason: str = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the event needs no further delivery."""
+        return self.verdict not in (Verdict.RETRY, Verdict.PAUSE)
+
+
+DELIVERED = Outcome(Verdict.DELIVERED)
+DUPLICATE = Outcome(Verdict.DUPLICATE)
+
+
+class DeadLetter(Struct, frozen=True):
+    """An event that the sink will never take, kept with the reason."""
+
+    entry: Entry
+    error_type: str
+    reason: str
+    attempts: int
+    died_at_ms: int
+
+
+class Ack(enum.StrEnum):
+    """When the client gets its answer."""
+
+    DISK = "disk"  # after the event's commit has been synced
+    MEMORY = "memory"  # as soon as it is in the channel
+
+
+class Admission(enum.StrEnum):
+    """Where an accepted event waits for its delivery."""
+
+    CREATED = "created"  # in the channel
+    PENDING = "pending"  # only in the spool: the channel had no room

@@ -1,0 +1,1 @@
+"""The heart: admission, channel, delivery, settlement, redelivery. Knows no HTTP and no OpenSearch."""

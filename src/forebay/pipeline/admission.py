@@ -1,0 +1,42 @@
+"""Admission: where the events of a request go, by the acknowledgement that was asked for."""
+
+from __future__ import annotations
+
+from forebay.errors import SpoolUnavailable
+from forebay.model import Ack, Admission
+from forebay.pipeline.channel import Channel
+from forebay.pipeline.journal import Journal
+from forebay.pipeline.packing import Submission
+
+FULL_RETRY_AFTER_S = 60
+"""A full spool empties as fast as the sink takes events: no use in asking every second."""
+
+
+class Admitter:
+    """The door between intake and pipeline.
+
+    Attributes:
+        closed: set at shutdown; nothing is admitted any more.
+    """
+
+    def __init__(self, channel: Channel, journal: Journal, stored_bytes_max: int) -> None:
+        self._channel = channel
+        self._journal = journal
+        self._stored_bytes_max = stored_bytes_max
+        self.closed = False
+
+    @property
+    def full(self) -> bool:
+        """Whether the spool holds as much as it may."""
+        return self._journal.ledger.stored_bytes >= self._stored_bytes_max
+
+    def admit(self, submission: Submission, ack: Ack) -> None:
+        """Take the events of a request; it hears, now or later, that they are safe or that nothing was kept."""
+        if self.closed:
+            submission.refused(SpoolUnavailable("the server is shutting down", retry_after_s=1))
+        elif ack is Ack.MEMORY and self._channel.add(submission.entries, submission.entry_bytes):
+            submission.admitted(Admission.CREATED)
+        elif self.full:
+            submission.refused(SpoolUnavailable("the spool is full", FULL_RETRY_AFTER_S))
+        else:
+            self._journal.submit(submission)

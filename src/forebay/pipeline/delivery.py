@@ -1,0 +1,122 @@
+"""Delivery: takes bulks from the channel, hands them to the sink, and settles every outcome.
+
+Every event taken is settled on every path: an answer, an error of the sink's, a bug in it, a cancellation. What is not
+known to be settled counts as retry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from forebay.model import Entry, Outcome, Verdict
+from forebay.pipeline.channel import Bulk, Channel
+from forebay.pipeline.gate import Gate, Health, judge
+from forebay.pipeline.journal import Journal
+from forebay.pipeline.settlement import abandon, settle
+from forebay.telemetry.counters import Counters
+
+log = structlog.get_logger("forebay.delivery")
+
+
+class Sink(Protocol):
+    """The part of a sink that delivery needs."""
+
+    async def deliver(self, entries: list[Entry]) -> list[Outcome]:
+        """Return what became of each entry, in their order."""
+
+
+class Delivery:
+    """The one owner of the way from channel to sink.
+
+    Attributes:
+        on_retry: called when some events of a bulk were taken and others are to be tried again.
+    """
+
+    def __init__(self, channel: Channel, sink: Sink, journal: Journal, gate: Gate, counters: Counters) -> None:
+        self._channel = channel
+        self._sink = sink
+        self._journal = journal
+        self._gate = gate
+        self._counters = counters
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self.on_retry: Callable[[], None] = lambda: None
+
+    async def run(self) -> None:
+        """Deliver for ever."""
+        while True:
+            await self._channel.wait_due()
+            self._start(await self._gate.enter())
+
+    async def drain(self, timeout_s: float) -> None:
+        """Deliver what is in the channel, then give up what is left: it stays in the spool, or goes there.
+
+        Call after `run` has been cancelled, and when nothing enters the channel any more.
+        """
+        self._channel.flush()
+        try:
+            async with asyncio.timeout(timeout_s):
+                # A sink that is known to be down is not waited for: the next start delivers.
+                while self._channel.events and self._gate.health is Health.GOOD:
+                    self._start(await self._gate.enter())
+                if self._in_flight:
+                    await asyncio.wait(self._in_flight)
+        except TimeoutError:
+            log.warning("shutdown_timeout", timeout_s=timeout_s, bulks_in_flight=len(self._in_flight))
+        for task in self._in_flight:
+            task.cancel()
+        await asyncio.gather(*self._in_flight, return_exceptions=True)
+        self._journal.settle(abandon(self._channel.drain(), self._journal.new_id))
+
+    def _start(self, ticket: int) -> None:
+        task = asyncio.create_task(self._deliver(self._channel.take(), ticket))
+        self._in_flight.add(task)
+        task.add_done_callback(self._in_flight.discard)
+
+    async def _deliver(self, bulk: Bulk, ticket: int) -> None:
+        outcomes = [Outcome(Verdict.RETRY, "unknown", "the answer was not waited for")] * len(bulk.entries)
+        began_at = time.perf_counter()
+        self._counters.bulks_in_flight += 1
+        try:
+            outcomes = await self._ask(bulk)
+        finally:
+            self._counters.bulks_in_flight -= 1
+            self._counters.bulks += 1
+            self._counters.bulk_seconds += time.perf_counter() - began_at
+            self._finish(bulk, outcomes, ticket)
+
+    async def _ask(self, bulk: Bulk) -> list[Outcome]:
+        try:
+            outcomes = await self._sink.deliver(bulk.entries)
+        except Exception as error:
+            # A bug of ours must not lose what the bulk held, nor end the delivery of others.
+            log.exception("sink_failed", events=len(bulk.entries))
+            return [Outcome(Verdict.RETRY, type(error).__name__, str(error))] * len(bulk.entries)
+        if len(outcomes) != len(bulk.entries):
+            log.error("sink_outcomes_missing", events=len(bulk.entries), outcomes=len(outcomes))
+            return [Outcome(Verdict.RETRY, "unknown", "fewer outcomes than events")] * len(bulk.entries)
+        return outcomes
+
+    def _finish(self, bulk: Bulk, outcomes: list[Outcome], ticket: int) -> None:
+        settlement = settle(bulk, outcomes, time.time_ns() // 1_000_000, self._journal.new_id)
+        self._journal.settle(settlement)
+        self._counters.outcomes.update(outcome.verdict for outcome in outcomes)
+        health = judge(outcomes)
+        failed = next((outcome for outcome in outcomes if not outcome.settled), None)
+        cause = f"{failed.error_type}: {failed.reason}" if failed else ""
+        if health is not Health.GOOD and health is not self._gate.health:
+            log.warning("sink_unwell", health=health.value, cause=cause, events=len(outcomes))
+        self._gate.leave(ticket, health, cause)
+        if health is Health.GOOD and failed and failed.verdict is Verdict.RETRY:
+            self.on_retry()
+        for letter in settlement.transaction.dead[:1]:
+            log.warning(
+                "dead_letters",
+                events=len(settlement.transaction.dead),
+                first_type=letter.error_type,
+                first_reason=letter.reason,
+            )

@@ -1,0 +1,191 @@
+"""The journal: everything that goes to the spool passes here, gathered into one commit at a time.
+
+What arrives while a commit is being synced waits for the next one: submissions of clients, and settlements of bulks.
+So the number of syncs follows the disk, not the number of requests, and deletions cost no sync of their own.
+
+Invariants (numbers as in docs/architecture.md):
+ 1. A submission is told that it was admitted only from the callback of the commit that holds it.
+ 2. A settlement that could not be committed is kept and tried again; its groups stay held until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from forebay.errors import SpoolUnavailable
+from forebay.model import Admission
+from forebay.pipeline.channel import Channel
+from forebay.pipeline.group import Group
+from forebay.pipeline.ledger import Ledger
+from forebay.pipeline.packing import GroupLimits, Span, Submission, pack
+from forebay.pipeline.settlement import Settlement
+from forebay.spool.records import NewGroup, StoredGroup, Transaction
+from forebay.telemetry.counters import Counters
+
+RETRY_S = 1.0
+"""How long to wait before settlements are written again that the spool could not take."""
+
+FAILURE_REMEMBERED_S = 10.0
+
+
+class Committer(Protocol):
+    """The part of the spool that the journal writes to."""
+
+    last_group_id: int
+
+    def commit(self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None]) -> None:
+        """Commit, then call `done` in the event loop."""
+
+
+class _Commit(NamedTuple):
+    """What is being written."""
+
+    groups: list[Group]
+    spans: list[Span]
+    settlements: list[Settlement]
+    began_at: float
+
+    @property
+    def transaction(self) -> Transaction:
+        transaction = Transaction(inserts=[NewGroup(group.row_id or 0, group.entries) for group in self.groups])
+        for settlement in self.settlements:
+            transaction.absorb(settlement.transaction)
+        return transaction
+
+
+class Journal:
+    """Writes to the spool. Belongs to the event loop.
+
+    Attributes:
+        ledger: what the spool holds, and what of it is in memory.
+        on_overflow: called when events were stored for which the channel had no room.
+    """
+
+    def __init__(self, spool: Committer, channel: Channel, limits: GroupLimits, counters: Counters) -> None:
+        self._spool = spool
+        self._channel = channel
+        self._limits = limits
+        self._counters = counters
+        self._loop = asyncio.get_running_loop()
+        self._last_id = spool.last_group_id
+        self._submissions: list[Submission] = []
+        self._settlements: list[Settlement] = []
+        self._settlements_alone = False
+        self._committing: _Commit | None = None
+        self._scheduled = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.ledger = Ledger()
+        self._failure = ""
+        self._failed_at = 0.0
+        self.on_overflow: Callable[[], None] = lambda: None
+
+    @property
+    def failure(self) -> str:
+        """Why a commit failed lately, empty while commits succeed.
+
+        It is forgotten after a while, so that a server which gets no events because it says that it takes none finds
+        out when it could.
+        """
+        return self._failure if self._loop.time() - self._failed_at < FAILURE_REMEMBERED_S else ""
+
+    def new_id(self) -> int:
+        """Return the number of the next row."""
+        self._last_id += 1
+        return self._last_id
+
+    def submit(self, submission: Submission) -> None:
+        """Store the events of a request; it hears of it when they are safe, or that they are not."""
+        self._submissions.append(submission)
+        self._schedule()
+
+    def settle(self, settlement: Settlement) -> None:
+        """Write what became of a bulk."""
+        if settlement.transaction:
+            self._settlements.append(settlement)
+            self._schedule()
+
+    def redeliver(self, stored: StoredGroup) -> bool:
+        """Put a pending group back into the channel if it fits."""
+        group = Group(stored.id, stored.attempts)
+        group.extend(stored.entries, sum(map(len, stored.entries)))
+        group.stored_bytes = stored.stored_bytes
+        if not self._channel.offer(group):
+            return False
+        self.ledger.hold(group)
+        self._counters.redelivered += len(stored.entries)
+        return True
+
+    async def wait_written(self) -> None:
+        """Wait until nothing waits to be written (at shutdown)."""
+        await self._idle.wait()
+
+    def _schedule(self) -> None:
+        # At the end of this round of the loop, so that requests which arrived together are committed together.
+        if self._committing is None and not self._scheduled:
+            self._scheduled = True
+            self._idle.clear()
+            self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._scheduled = False
+        submissions: list[Submission] = []
+        if not self._settlements_alone:
+            submissions, self._submissions = self._submissions, []
+        settlements, self._settlements = self._settlements, []
+        if not submissions and not settlements:
+            self._idle.set()
+            return
+        groups, spans = pack(submissions, self._limits, self.new_id)
+        self._committing = _Commit(groups, spans, settlements, self._loop.time())
+        self._spool.commit(self._committing.transaction, self._end)
+
+    def _end(self, result: list[int] | SpoolUnavailable) -> None:
+        commit, self._committing = self._committing, None
+        if commit is None:  # only a spool that answers twice
+            return
+        self._counters.commits += 1
+        self._counters.commit_seconds += self._loop.time() - commit.began_at
+        if isinstance(result, SpoolUnavailable):
+            self._refuse(commit, result)
+        else:
+            self._admit(commit, result)
+
+    def _admit(self, commit: _Commit, stored_bytes: list[int]) -> None:
+        self._failure = ""
+        self._settlements_alone = False
+        sizes = iter(stored_bytes)
+        # In the order in which the transaction wrote: first the new groups, then what settlements left.
+        for group in commit.groups:
+            group.stored_bytes = next(sizes)
+            self.ledger.store(len(group.entries), group.stored_bytes)
+        self.ledger.settle(commit.settlements, sizes)
+        created = [self._enter(group) for group in commit.groups]
+        for submission, first, last in commit.spans:
+            in_channel = created[first] and (first == last or all(created[first : last + 1]))
+            submission.admitted(Admission.CREATED if in_channel else Admission.PENDING)
+        if not all(created):
+            self.on_overflow()
+        self._schedule()
+
+    def _enter(self, group: Group) -> bool:
+        if self._channel.offer(group):
+            self.ledger.hold(group)
+            return True
+        self._counters.overflowed += len(group.entries)
+        return False
+
+    def _refuse(self, commit: _Commit, error: SpoolUnavailable) -> None:
+        self._failure, self._failed_at = str(error), self._loop.time()
+        self._counters.commit_failures += 1
+        for span in commit.spans:
+            span.submission.refused(error)
+        self._settlements = commit.settlements + self._settlements
+        # On a full disk it is the insertions that fail: the deletions go on without them and make room.
+        self._settlements_alone = bool(commit.spans and self._settlements)
+        if self._settlements and not self._settlements_alone:
+            self._loop.call_later(RETRY_S, self._schedule)
+        else:
+            self._schedule()

@@ -1,0 +1,153 @@
+"""Redelivery: pending events go back into the channel, oldest first, only as many as there is room for.
+
+A pass goes through the spool from its oldest group. It begins every `retry_interval_s`, as soon as the sink is back,
+and when an operator asks. What overflowed since is found by going on from where the last pass stopped; what failed
+again lies behind that point and waits for the next pass, so nothing is tried in a tight circle.
+
+Invariant 6: nothing is loaded that the channel has no room for, however large the spool is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Container
+from typing import Protocol
+
+import structlog
+
+from forebay.errors import SpoolUnavailable
+from forebay.pipeline.channel import Channel
+from forebay.pipeline.journal import Journal
+from forebay.pipeline.packing import GroupLimits
+from forebay.spool.records import StoredGroup, Totals
+
+log = structlog.get_logger("forebay.redelivery")
+
+POLL_S = 1.0
+"""How often the requests of commands are looked for."""
+
+RETRY_SOON_S = 5.0
+"""When to try the events again that a healthy sink was too busy for."""
+
+REPLAY_EVENTS_MAX = 1000
+"""How many dead letters go into one group."""
+
+
+class Store(Protocol):
+    """The part of the spool that redelivery reads from."""
+
+    async def count(self) -> Totals:
+        """Count what was there at the start."""
+
+    async def load(self, after_id: int, held: Container[int], room: tuple[int, int]) -> list[StoredGroup]:
+        """Read pending groups."""
+
+    async def take_requests(self) -> frozenset[str]:
+        """Take what commands asked for."""
+
+    async def replay(self, group_id: int, events_max: int) -> tuple[int, int]:
+        """Move dead letters back."""
+
+
+class Redelivery:
+    """Brings pending events back into the channel."""
+
+    def __init__(
+        self, store: Store, journal: Journal, channel: Channel, interval_s: float, limits: GroupLimits
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._channel = channel
+        self._interval_s = interval_s
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._after_id = 0
+        self._retry_timer: asyncio.TimerHandle | None = None
+
+    def restart(self) -> None:
+        """Begin a pass now: the sink is back, or somebody asked."""
+        self._after_id = 0
+        self._wake.set()
+
+    def restart_soon(self) -> None:
+        """Begin a pass shortly: the sink is well, but took not all of a bulk."""
+        if self._retry_timer is None:
+            self._retry_timer = self._loop.call_later(min(RETRY_SOON_S, self._interval_s), self._retry)
+
+    def proceed(self) -> None:
+        """Look for what has become pending since the last pass: the channel was full for a while."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Redeliver for ever."""
+        totals = await self._count()
+        self._journal.ledger.store(totals.events, totals.stored_bytes)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch_requests())
+            tasks.create_task(self._begin_passes())
+            tasks.create_task(self._redeliver())
+
+    def _retry(self) -> None:
+        self._retry_timer = None
+        self.restart()
+
+    async def _count(self) -> Totals:
+        while True:
+            try:
+                totals = await self._store.count()
+            except SpoolUnavailable as error:
+                log.warning("spool_unavailable", cause=str(error))
+                await asyncio.sleep(POLL_S)
+            else:
+                if totals.events:
+                    log.info("spool_recovered", pending_events=totals.events, stored_bytes=totals.stored_bytes)
+                return totals
+
+    async def _begin_passes(self) -> None:
+        while True:
+            self.restart()
+            await asyncio.sleep(self._interval_s)
+
+    async def _redeliver(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                while self._journal.ledger.pending_events and await self._load_some():
+                    pass
+            except SpoolUnavailable as error:
+                log.warning("spool_unavailable", cause=str(error))
+
+    async def _load_some(self) -> bool:
+        """Move the next pending groups into the channel; return whether there may be more."""
+        await self._channel.wait_room(*self._limits)
+        after_id = self._after_id
+        groups = await self._store.load(after_id, self._journal.ledger.held, self._channel.room)
+        if after_id != self._after_id:
+            return True  # a new pass has begun meanwhile
+        for group in groups:
+            # It may have been committed, and put into the channel, while it was being read.
+            if group.id not in self._journal.ledger.held and not self._journal.redeliver(group):
+                await self._channel.wait_room(len(group.entries), sum(map(len, group.entries)))
+                return True
+            self._after_id = group.id
+        return bool(groups)
+
+    async def _watch_requests(self) -> None:
+        while True:
+            try:
+                if await self._store.take_requests():
+                    await self._replay()
+                    self.restart()
+            except SpoolUnavailable as error:
+                log.warning("spool_unavailable", cause=str(error))
+            await asyncio.sleep(POLL_S)
+
+    async def _replay(self) -> None:
+        while True:
+            events, stored_bytes = await self._store.replay(self._journal.new_id(), REPLAY_EVENTS_MAX)
+            if not events:
+                return
+            self._journal.ledger.store(events, stored_bytes)
+            log.info("dead_letters_replayed", events=events)

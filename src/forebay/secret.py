@@ -1,0 +1,38 @@
+"""The key of the tokens: the one that was set, or one that is made once and kept beside the spool."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+
+from forebay.errors import SettingsError
+from forebay.settings import Settings
+
+MADE_BYTES = 32
+
+
+def resolve_secret(settings: Settings) -> str:
+    """Return `JWT_SECRET`, or the key that was made because none was set.
+
+    `Settings` sees to it that it may be left out in a local environment only.
+
+    Raises:
+        SettingsError: the made key cannot be kept or read.
+    """
+    if settings.jwt_secret is not None:
+        return settings.jwt_secret.get_secret_value()
+    path = settings.secret_path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Whoever comes first makes it; nobody else on the machine can read it.
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(secrets.token_urlsafe(MADE_BYTES))
+        secret = path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise SettingsError(f"JWT_SECRET: not set, and none can be kept at {path}: {error.strerror}") from error
+    if not secret:
+        raise SettingsError(f"JWT_SECRET: not set, and {path} is empty; remove that file, or set one")
+    return secret

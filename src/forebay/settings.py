@@ -1,0 +1,209 @@
+"""Every setting: one class, read from the environment or from `.env`."""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from forebay.errors import SettingsError
+from forebay.model import Ack
+
+MIB = 1024 * 1024
+SECRET_VARIABLES = frozenset({"JWT_SECRET", "OPEN_SEARCH_DNS"})
+SECRET_CHARS_MIN = 32
+"""HS256 wants a key of at least the hash's 256 bits (RFC 7518, section 3.2)."""
+
+
+class LogFormat(enum.StrEnum):
+    """How log lines look: `auto` is text on a terminal and JSON elsewhere."""
+
+    AUTO = "auto"
+    JSON = "json"
+    TEXT = "text"
+
+
+class SinkHost:
+    """One OpenSearch address: the URL without credentials, which travel beside it and appear in no repr."""
+
+    def __init__(self, url: str, username: str | None = None, password: str | None = None) -> None:
+        self.url = url
+        self.username = username
+        self.password = password
+
+    def __repr__(self) -> str:
+        return self.url
+
+
+def _parse_sink_hosts(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return tuple(_parse_sink_host(part.strip()) for part in value.split(",") if part.strip())
+
+
+def _parse_sink_host(text: str) -> SinkHost:
+    allowed = "an address such as http://localhost:9200 or https://user:password@host:9200, several with commas"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(allowed) from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(allowed)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    url = f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
+    return SinkHost(
+        url,
+        None if parts.username is None else unquote(parts.username),
+        None if parts.password is None else unquote(parts.password),
+    )
+
+
+def _parse_database_url(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    location, _, options = value.partition("?")
+    match = re.fullmatch(r"sqlite:(?://)?(?P<path>.+)", location)
+    # A database in memory would lose events, and Forebay always reads, writes and creates.
+    if match is None or ":memory:" in location or options not in ("", "mode=rwc", "mode=rw"):
+        raise ValueError("a file such as sqlite://sqlite3.db or sqlite:///var/lib/forebay/spool.db")
+    return Path(re.sub(r"^/+", "/", match["path"]))
+
+
+class Settings(BaseSettings):
+    """What can be set, with its default. Sizes are bytes, times are seconds.
+
+    Raises:
+        pydantic.ValidationError: a value is not allowed; `load_settings` turns it into a `SettingsError`.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="FOREBAY_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+    )
+
+    open_search_dns: Annotated[tuple[SinkHost, ...], NoDecode, BeforeValidator(_parse_sink_hosts)] = Field(
+        (), validation_alias="OPEN_SEARCH_DNS", description="OpenSearch, one URL or several; unset: the embedded store"
+    )
+    server_port: int = Field(
+        3000, ge=0, le=65535, validation_alias="SERVER_PORT", description="port to listen on; 0 takes a free one"
+    )
+    jwt_secret: SecretStr | None = Field(
+        None, validation_alias="JWT_SECRET", description="key of the tokens (HS256); made for you when local"
+    )
+    server_environment: str = Field(
+        "local",
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$",
+        validation_alias="SERVER_ENVIRONMENT",
+        description="part of the index name events_{environment}_{year-month}",
+    )
+    database_url: Annotated[Path, NoDecode, BeforeValidator(_parse_database_url)] = Field(
+        Path("sqlite3.db"), validation_alias="DATABASE_URL", description="the spool, sqlite://PATH"
+    )
+
+    host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - a server in a container
+    ack: Ack = Field(Ack.DISK, description="when to answer: disk (after the sync) or memory (from the channel)")
+    require_log_id: bool = Field(default=False, description="refuse an event without log_id instead of assigning one")
+
+    body_bytes_max: int = Field(2 * MIB, ge=1024, description="largest request body (413)")
+    batch_events_max: int = Field(10_000, ge=1, description="most events in one batch (413)")
+    header_bytes_max: int = Field(16 * 1024, ge=1024, description="largest request head (431)")
+    request_timeout_s: float = Field(30, gt=0, description="time for a whole request to arrive (408)")
+    keep_alive_s: float = Field(75, gt=0, description="how long an idle connection is kept")
+
+    channel_events_max: int = Field(100_000, ge=1, description="events waiting in memory; more wait in the spool")
+    channel_bytes_max: int = Field(96 * MIB, ge=MIB, description="their bytes")
+
+    bulk_events_max: int = Field(1_000, ge=1, description="events in one bulk")
+    bulk_bytes_max: int = Field(5 * MIB, ge=64 * 1024, description="bytes of one bulk")
+    bulk_interval_s: float = Field(10, gt=0, description="longest wait of an event for its bulk to fill")
+    bulk_workers: int = Field(10, ge=1, le=100, description="bulks in flight at once")
+    bulk_timeout_s: float = Field(30, gt=0, description="time for the sink to answer a bulk")
+
+    retry_interval_s: float = Field(60, gt=0, description="how often pending events are redelivered")
+    retry_delay_s_min: float = Field(0.5, gt=0, description="first back-off after the sink failed")
+    retry_delay_s_max: float = Field(30, gt=0, description="longest back-off")
+
+    spool_bytes_max: int = Field(10 * 1024 * MIB, ge=MIB, description="bytes of events in the spool (503 beyond)")
+    dead_retention_days: int = Field(30, ge=1, description="how long dead letters are kept")
+
+    index_template: bool = Field(default=True, description="put the index template in place at start-up")
+    metrics_open: bool = Field(default=False, description="serve /metrics without a token")
+    shutdown_timeout_s: float = Field(20, gt=0, description="time to deliver what is in the channel at shutdown")
+    log_format: LogFormat = Field(LogFormat.AUTO, description="json, text, or auto: text on a terminal")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Settings:
+        if self.jwt_secret is None and self.server_environment != "local":
+            raise ValueError("JWT_SECRET: not set; it may be left out only with SERVER_ENVIRONMENT=local")
+        if self.retry_delay_s_min > self.retry_delay_s_max:
+            raise ValueError("FOREBAY_RETRY_DELAY_S_MIN: must not exceed FOREBAY_RETRY_DELAY_S_MAX")
+        return self
+
+    @property
+    def store_path(self) -> Path:
+        """Where the embedded store lives: beside the spool."""
+        return self.database_url.with_name(f"{self.database_url.stem}-events.db")
+
+    @property
+    def secret_path(self) -> Path:
+        """Where the secret is kept that was made because none was set."""
+        return self.database_url.with_name(f"{self.database_url.name}.secret")
+
+
+def variable_name(field: str) -> str:
+    """Return the environment variable that sets a field."""
+    return str(Settings.model_fields[field].validation_alias or f"FOREBAY_{field.upper()}")
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment and `.env`; `overrides` come from the command line.
+
+    Raises:
+        SettingsError: one line for each variable that is not allowed.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(item) for item in error.errors())) from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f".env: not UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def _explain(item: Any) -> str:
+    message = re.sub(r"^(Value error, |Input should be |String should )", "", str(item["msg"]))
+    if not item["loc"]:
+        return message
+    location = str(item["loc"][0])
+    name = variable_name(location) if location in Settings.model_fields else location
+    # A URL of any kind may carry a password, also where it is the wrong kind of URL.
+    shown = re.sub(r"//[^@]*@", "//***@", repr(item["input"]))
+    return f"{name}: {'the value' if name in SECRET_VARIABLES else shown} is not allowed; expected: {message}"
+
+
+def unknown_variables() -> list[tuple[str, str | None]]:
+    """Return `FOREBAY_…` variables that set nothing, each with the nearest name that would.
+
+    Kubernetes puts `FOREBAY_PORT…` and `FOREBAY_SERVICE_…` into every container beside a service of that name; those
+    are left out.
+    """
+    known = {variable_name(field) for field in Settings.model_fields}
+    foreign = ("FOREBAY_PORT", "FOREBAY_SERVICE_", "FOREBAY_TEST_")
+    strange = [name for name in os.environ if name.startswith("FOREBAY_") and name not in known]
+    return [
+        (name, next(iter(difflib.get_close_matches(name, known, n=1)), None))
+        for name in sorted(strange)
+        if not name.startswith(foreign)
+    ]

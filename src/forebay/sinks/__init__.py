@@ -1,0 +1,1 @@
+"""Where events end, one file a sink, behind one small protocol."""

@@ -1,0 +1,139 @@
+"""From an answer to `_bulk` to outcomes. Pure, and pessimistic: what is not known for sure is a retry.
+
+The call can answer 200 and still have refused events, so every item is looked at
+(https://docs.opensearch.org/latest/api-reference/document-apis/bulk/).
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+from msgspec import Struct
+
+from forebay.model import DELIVERED, DUPLICATE, Outcome, Verdict
+
+FILTER_PATH = "errors,items.*.status,items.*.error.type,items.*.error.reason"
+"""What an answer needs to hold. `status` stays, as an item without any field left would vanish and shift the others."""
+
+HTTP_OK = 200
+HTTP_CREATED = 201
+HTTP_BAD_REQUEST = 400
+HTTP_NOT_FOUND = 404
+HTTP_CONFLICT = 409
+HTTP_TOO_LARGE = 413
+HTTP_TOO_MANY = 429
+
+
+class Fault(enum.Enum):
+    """What is wrong with a bulk as a whole, where halving it can find out more."""
+
+    TOO_LARGE = "too large"
+    MALFORMED = "malformed"
+
+
+class _Error(Struct):
+    type: str = ""
+    reason: str | None = None
+
+
+class _Result(Struct):
+    status: int
+    error: _Error | None = None
+
+
+class _Item(Struct):
+    create: _Result
+
+
+class _BulkAnswer(Struct):
+    items: list[_Item]
+
+
+class _Refusal(Struct):
+    error: _Error
+
+
+_decode_bulk = msgspec.json.Decoder(_BulkAnswer).decode
+_decode_refusal = msgspec.json.Decoder(_Refusal).decode
+
+
+def read_answer(status: int, body: bytes, events: int) -> list[Outcome] | tuple[Fault, Outcome]:
+    """Return the outcome of each of `events` entries.
+
+    Where the bulk as a whole is at fault, return what is wrong and the outcome that a single event would have.
+    """
+    if status == HTTP_OK:
+        return _read_items(body, events)
+    if status == HTTP_TOO_LARGE:
+        return Fault.TOO_LARGE, Outcome(Verdict.DEAD, "http_413", "larger than OpenSearch takes")
+    refusal = _read_refusal(body)
+    if status == HTTP_BAD_REQUEST and refusal is not None:
+        return Fault.MALFORMED, Outcome(Verdict.DEAD, refusal.type, refusal.reason or "")
+    return [classify_request(status, refusal)] * events
+
+
+def classify_request(status: int, refusal: _Error | None) -> Outcome:
+    """Say what an answer other than 200 to a whole request means for each of its events."""
+    error_type = refusal.type if refusal and refusal.type else f"http_{status}"
+    reason = (refusal.reason if refusal else None) or "no reason given"
+    if status == HTTP_TOO_MANY and error_type != "cluster_block_exception":
+        return Outcome(Verdict.RETRY, error_type, reason)
+    # Credentials, a wrong address, a redirect, a block: asking again sooner changes nothing. A 400 that is not
+    # OpenSearch's own (a proxy that speaks another protocol) says nothing about the events either.
+    if 300 <= status < 500:  # noqa: PLR2004 - classes of status
+        return Outcome(Verdict.PAUSE, error_type, reason)
+    return Outcome(Verdict.RETRY, error_type, reason)
+
+
+def classify_item(status: int, error_type: str, reason: str) -> Outcome:
+    """Say what the answer to one event of a bulk means."""
+    if status in (HTTP_OK, HTTP_CREATED):
+        return DELIVERED
+    if status == HTTP_CONFLICT and error_type == "version_conflict_engine_exception":
+        return DUPLICATE
+    if _needs_operator(status, error_type, reason):
+        return Outcome(Verdict.PAUSE, error_type, reason)
+    if status == HTTP_BAD_REQUEST:
+        return Outcome(Verdict.DEAD, error_type, reason)
+    return Outcome(Verdict.RETRY, error_type, reason)
+
+
+def _needs_operator(status: int, error_type: str, reason: str) -> bool:
+    if error_type == "cluster_block_exception" or status in (401, 403, HTTP_NOT_FOUND):
+        return True
+    # These come as 400 like a faulty event, but every event would get them: too many shards (it strikes at the turn of
+    # a month), a closed index, an alias without an index to write to.
+    return status == HTTP_BAD_REQUEST and (
+        error_type in ("index_closed_exception", "invalid_index_name_exception")
+        or (error_type == "validation_exception" and "shards" in reason)
+        or "no write index" in reason
+    )
+
+
+def _read_items(body: bytes, events: int) -> list[Outcome]:
+    try:
+        items = _decode_bulk(body).items
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return [
+            Outcome(Verdict.RETRY, "unreadable_answer", "the answer to a bulk is not what OpenSearch sends")
+        ] * events
+    if len(items) != events:
+        reason = f"the answer speaks of {len(items)} events, not of {events}"
+        return [Outcome(Verdict.RETRY, "unreadable_answer", reason)] * events
+    return [_read_result(item.create) for item in items]
+
+
+def _read_result(result: _Result) -> Outcome:
+    error = result.error
+    if error is None and result.status == HTTP_CREATED:
+        return DELIVERED
+    return classify_item(result.status, error.type if error else "", (error.reason if error else None) or "")
+
+
+def _read_refusal(body: bytes) -> _Error | None:
+    try:
+        return _decode_refusal(body).error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # OpenSearch's short form is `{"error":"text"}`; a proxy sends HTML.
+        return None

@@ -1,0 +1,107 @@
+"""The index template of `events_*`: what OpenSearch makes of each month's index.
+
+`dynamic: false` and `flat_object`, so that no client can add fields to the mapping; a client's own values stay
+searchable by exact match (https://docs.opensearch.org/latest/mappings/supported-field-types/flat-object/, from 2.7).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from forebay.errors import SinkUnreachable
+from forebay.settings import Settings
+from forebay.sinks.opensearch.client import Answer, OpenSearchClient
+
+NAME = "forebay-events"
+PATH = f"/_index_template/{NAME}"
+VERSION = 1
+"""Grows with every change of the template; one in OpenSearch that is as new stays as it is, edited or not."""
+
+_KEYWORD = {"type": "keyword", "ignore_above": 8191}  # 32,766 bytes is the longest term, 4 bytes the longest character
+_FLAT = {"type": "flat_object"}
+
+TEMPLATE: dict[str, Any] = {
+    "index_patterns": ["events_*"],
+    "priority": 100,
+    "version": VERSION,
+    "template": {
+        "settings": {"index": {"refresh_interval": "5s", "mapping": {"total_fields": {"limit": 100}}}},
+        "mappings": {
+            "dynamic": False,
+            "properties": {
+                "@timestamp": {"type": "date"},
+                "received_at": {"type": "date"},
+                "log_id": _KEYWORD,
+                "user_id": _KEYWORD,
+                "device_uuid": _KEYWORD,
+                "app_version": _KEYWORD,
+                "os_version": _KEYWORD,
+                "user_agent": _KEYWORD,
+                "event_info": {
+                    "properties": {
+                        "page": _KEYWORD,
+                        "event": _KEYWORD,
+                        "label": _KEYWORD,
+                        "target": _KEYWORD,
+                        "section": _KEYWORD,
+                        "param": _FLAT,
+                        "extra": _FLAT,
+                    }
+                },
+            },
+        },
+    },
+}
+
+
+class TemplateRefused(SinkUnreachable):
+    """OpenSearch answered and does not let us put the template: an operator has to act."""
+
+
+async def ensure_template(client: OpenSearchClient) -> bool:
+    """Put the template in place unless one as new is there; return whether it was put.
+
+    Raises:
+        TemplateRefused: OpenSearch refuses it.
+        SinkUnreachable: OpenSearch does not answer, or is not able to.
+    """
+    there = await client.request("GET", PATH)
+    if there.status == 200 and _version(there.body) >= VERSION:  # noqa: PLR2004 - OK
+        return False
+    put = await client.request("PUT", PATH, msgspec.json.encode(TEMPLATE), "application/json")
+    if put.status == 200:  # noqa: PLR2004 - OK
+        return True
+    raise _refusal(put)
+
+
+async def put_template(settings: Settings) -> str:
+    """Put the template in place by hand; return a line that says what was done.
+
+    Raises:
+        SinkUnreachable: there is no OpenSearch to put it into, it does not answer, or it refuses.
+    """
+    if not settings.open_search_dns:
+        raise SinkUnreachable("OPEN_SEARCH_DNS: not set; the embedded store needs no index template")
+    client = OpenSearchClient(settings.open_search_dns, settings.bulk_timeout_s, connections_max=1)
+    try:
+        was_put = await ensure_template(client)
+    finally:
+        await client.close()
+    done = "put in place" if was_put else "there already"
+    return f"index template {NAME} (version {VERSION}, for events_*): {done}"
+
+
+def _version(body: bytes) -> int:
+    try:
+        found = msgspec.json.decode(body)["index_templates"][0]["index_template"]
+        return int(found.get("version") or 0)
+    except (msgspec.DecodeError, KeyError, IndexError, TypeError, ValueError, AttributeError):
+        return 0
+
+
+def _refusal(answer: Answer) -> SinkUnreachable:
+    kind = TemplateRefused if 400 <= answer.status < 500 and answer.status != 429 else SinkUnreachable  # noqa: PLR2004
+    shown = answer.body[:300].decode("utf-8", "replace")
+    return kind(f"OpenSearch does not take the index template (status {answer.status}): {shown}")

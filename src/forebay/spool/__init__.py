@@ -1,0 +1,1 @@
+"""The SQLite database that holds every event that is not settled."""

@@ -1,0 +1,120 @@
+"""Opening the spool's file: one owner, one version, settings under which a commit is synced."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+from typing import IO
+
+from forebay.errors import SpoolUnusable
+from forebay.spool.statements import SCHEMA
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x466F7262
+"""`Forb` in ASCII, so that `file` and we know a spool from another SQLite database."""
+
+BUSY_TIMEOUT_S = 5
+"""How long to wait for a command that runs beside the server and is writing."""
+
+WAL_PAGES_BEFORE_CHECKPOINT = 4000
+WAL_BYTES_KEPT = 64 * 1024 * 1024
+
+
+def lock(path: Path) -> IO[str]:
+    """Become the one owner of a spool; closing the returned file, or dying, gives it up.
+
+    The lock is on a file of its own: SQLite's own locks on the database would be lost with the first descriptor of it
+    that this process closes (https://sqlite.org/howtocorrupt.html, section 2.2).
+
+    Raises:
+        SpoolUnusable: another process owns the spool, or its folder cannot be written.
+    """
+    lock_path = path.with_name(f"{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = lock_path.open("a+", encoding="ascii")
+    except OSError as error:
+        raise SpoolUnusable(f"DATABASE_URL: {path} cannot be opened: {error.strerror or error}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        owner = file.read().strip()
+        file.close()
+        raise SpoolUnusable(
+            f"DATABASE_URL: {path} belongs to another process{f' ({owner})' if owner else ''}; "
+            "stop it, or give this one a database of its own"
+        ) from error
+    file.truncate(0)
+    file.write(f"pid {os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the database for its owner, making it where there is none.
+
+    Raises:
+        SpoolUnusable: the file cannot be opened, is no spool, or was made by a newer Forebay; it is left untouched.
+    """
+    try:
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        _check(connection, path)
+        _configure(connection)
+        _create(connection)
+    except sqlite3.Error as error:
+        raise SpoolUnusable(f"DATABASE_URL: {path} cannot be opened: {error}") from error
+    return connection
+
+
+def connect_beside(path: Path) -> sqlite3.Connection:
+    """Open the database for a command that runs beside its owner, or without one.
+
+    Raises:
+        SpoolUnusable: there is no spool at that path, or it cannot be read.
+    """
+    if not path.exists():
+        raise SpoolUnusable(f"DATABASE_URL: there is no database at {path}; has the server run in this folder?")
+    try:
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        _check(connection, path)
+    except sqlite3.Error as error:
+        raise SpoolUnusable(f"DATABASE_URL: {path} cannot be read: {error}") from error
+    return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if tables and application != APPLICATION_ID:
+        raise SpoolUnusable(f"DATABASE_URL: {path} is a database of another program; it was left untouched")
+    if version > SCHEMA_VERSION:
+        raise SpoolUnusable(
+            f"DATABASE_URL: {path} was written by a newer Forebay (version {version}, this one knows "
+            f"{SCHEMA_VERSION}); it was left untouched"
+        )
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    # Both must come before the first table: they cannot be changed later without rewriting the file.
+    connection.execute("PRAGMA page_size = 4096")
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # FULL syncs the log at every commit: without it an answered event could be lost with the power (invariant 1).
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_BEFORE_CHECKPOINT}")
+    connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if tables:
+        return
+    # In one transaction with its version, so that a crash in the middle leaves an empty file and no half of a schema.
+    connection.executescript(
+        f"BEGIN IMMEDIATE;\n{SCHEMA}\n"
+        f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;"
+    )

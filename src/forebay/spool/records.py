@@ -1,0 +1,66 @@
+"""What goes into the spool and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from msgspec import Struct, field
+
+from forebay.model import DeadLetter, Entry
+
+
+class NewGroup(NamedTuple):
+    """Events to keep together under a number that the owner gives."""
+
+    id: int
+    entries: Sequence[Entry]
+    attempts: int = 0
+
+
+class Transaction(Struct, gc=False):
+    """What one commit writes, all of it or nothing.
+
+    Attributes:
+        inserts: groups to keep.
+        deletes: groups, every event of which is settled.
+        shrinks: groups with the events that are left of them.
+        attempts: groups of which a delivery settled nothing.
+        dead: events that the sink will never take.
+    """
+
+    inserts: list[NewGroup] = field(default_factory=list)
+    deletes: list[int] = field(default_factory=list)
+    shrinks: list[tuple[int, Sequence[Entry]]] = field(default_factory=list)
+    attempts: list[int] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+
+    def absorb(self, other: Transaction) -> None:
+        """Add what another transaction would write."""
+        self.inserts += other.inserts
+        self.deletes += other.deletes
+        self.shrinks += other.shrinks
+        self.attempts += other.attempts
+        self.dead += other.dead
+
+    def __bool__(self) -> bool:
+        return bool(self.inserts or self.deletes or self.shrinks or self.attempts or self.dead)
+
+
+class StoredGroup(NamedTuple):
+    """A group as it was read."""
+
+    id: int
+    entries: list[Entry]
+    attempts: int
+    stored_bytes: int
+    received_at_ms: int
+
+
+class Totals(NamedTuple):
+    """How much the spool held when it was opened."""
+
+    groups: int
+    events: int
+    stored_bytes: int
+    oldest_at_ms: int | None

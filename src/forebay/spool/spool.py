@@ -1,0 +1,138 @@
+"""The spool: one connection, one thread that does all work on it, one piece at a time.
+
+Invariants (numbers as in docs/architecture.md):
+ 1. `commit` reports success only after SQLite has synced the transaction.
+ 7. The file has one owner: the lock is taken before the database is opened and given up after it is closed.
+Because all work goes through one queue, a read sees every commit that was asked for before it and none that was asked
+for after it, and the answers come back to the event loop in that same order. Redelivery relies on this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Container
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from forebay.errors import SpoolUnavailable
+from forebay.spool import database, writing
+from forebay.spool.codec import BodyCodec
+from forebay.spool.records import StoredGroup, Totals, Transaction
+
+T = TypeVar("T")
+Committed = Callable[[list[int] | SpoolUnavailable], None]
+
+
+class Spool:
+    """The owner's hold on a spool file.
+
+    Attributes:
+        last_group_id: the highest number of a group when the file was opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock, open the file and make the schema where there is none.
+
+        Raises:
+            SpoolUnusable: the file cannot be opened, or somebody else owns it.
+        """
+        self._path = path
+        self._lock: IO[str] = database.lock(path)
+        try:
+            self._connection = database.connect(path)
+        except BaseException:
+            self._lock.close()
+            raise
+        self.last_group_id = writing.last_group_id(self._connection)
+        self._work: queue.SimpleQueue[tuple[writing.Work, Callable[[Any], None]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
+        self._loop: asyncio.AbstractEventLoop
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start the thread; answers come to that loop."""
+        self._loop = loop
+        self._thread.start()
+
+    def commit(self, transaction: Transaction, done: Committed) -> None:
+        """Commit a transaction, then call `done` in the loop.
+
+        It gets the stored bytes of the transaction's inserts and shrinks, or `SpoolUnavailable`, and then nothing of
+        it was stored.
+        """
+        self._work.put((lambda connection, codec: writing.write(connection, codec, transaction), done))
+
+    async def load(self, after_id: int, held: Container[int], room: tuple[int, int]) -> list[StoredGroup]:
+        """Read the oldest groups behind `after_id` that are not held, within `room` (events, bytes).
+
+        Raises:
+            SpoolUnavailable: they could not be read.
+        """
+        return await self._call(lambda connection, codec: writing.load(connection, codec, after_id, held, room))
+
+    async def count(self) -> Totals:
+        """Count what the file held when it was opened, beside the work of the thread.
+
+        Raises:
+            SpoolUnavailable: it could not be counted.
+        """
+        return await asyncio.to_thread(self._count)
+
+    async def take_requests(self) -> frozenset[str]:
+        """Take what commands asked of the owner (`SpoolUnavailable` where that cannot be read)."""
+        return await self._call(writing.take_requests)
+
+    async def replay(self, group_id: int, events_max: int) -> tuple[int, int]:
+        """Move marked dead letters into the new group `group_id`; return its events and stored bytes."""
+        return await self._call(lambda connection, codec: writing.replay(connection, codec, group_id, events_max))
+
+    async def clean_up(self, died_before_ms: int, dead_max: int) -> int:
+        """Do a bounded piece of the periodic clean-up; return how many dead letters went."""
+        return await self._call(lambda connection, codec: writing.clean_up(connection, codec, died_before_ms, dead_max))
+
+    def close(self) -> None:
+        """Finish the work that is queued, close the file and give it up."""
+        if self._thread.is_alive():
+            self._work.put(None)
+            self._thread.join()
+        self._connection.close()
+        # Last: until here a second owner must not come in.
+        self._lock.close()
+
+    def _count(self) -> Totals:
+        try:
+            beside = database.connect_beside(self._path)
+            try:
+                return writing.count(beside, self.last_group_id)
+            finally:
+                beside.close()
+        except sqlite3.Error as error:
+            raise SpoolUnavailable(f"the spool cannot be counted: {error}") from error
+
+    async def _call(self, work: Callable[[sqlite3.Connection, BodyCodec], T]) -> T:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def done(result: T | SpoolUnavailable) -> None:
+            if future.cancelled():
+                return
+            if isinstance(result, SpoolUnavailable):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        self._work.put((work, done))
+        return await future
+
+    def _run(self) -> None:
+        codec = BodyCodec()
+        while (item := self._work.get()) is not None:
+            work, done = item
+            result: object
+            try:
+                result = work(self._connection, codec)
+            except (sqlite3.Error, ValueError) as error:
+                result = SpoolUnavailable(f"the spool failed: {error}")
+                result.__cause__ = error
+            self._loop.call_soon_threadsafe(done, result)

@@ -1,0 +1,84 @@
+-- Each statement has a name; the line behind it says what it is for.
+
+-- name: insert_group
+-- Keep a group of events that were received, or that remain of a group that never had a row.
+INSERT INTO groups (id, events, body_bytes, stored_bytes, attempts, received_at_ms, codec, body)
+VALUES (:id, :events, :body_bytes, :stored_bytes, :attempts, :received_at_ms, :codec, :body)
+
+-- name: delete_group
+-- Let go of a group, every event of which is settled.
+DELETE FROM groups WHERE id = ?
+
+-- name: shrink_group
+-- Keep only the events of a group that are not settled.
+UPDATE groups
+SET events = :events, body_bytes = :body_bytes, stored_bytes = :stored_bytes,
+    attempts = attempts + 1, codec = :codec, body = :body
+WHERE id = :id
+
+-- name: count_attempt
+-- Remember that a delivery settled nothing of this group.
+UPDATE groups SET attempts = attempts + 1 WHERE id = ?
+
+-- name: list_groups
+-- Go through the groups behind one, oldest first, without their bodies.
+SELECT id, events, body_bytes FROM groups WHERE id > ? ORDER BY id
+
+-- name: load_group
+-- Get a group with its body.
+SELECT id, codec, body, attempts, stored_bytes, received_at_ms FROM groups WHERE id = ?
+
+-- name: count_groups
+-- Count everything the spool held when it was opened.
+SELECT count(*), coalesce(sum(events), 0), coalesce(sum(stored_bytes), 0), min(received_at_ms) FROM groups WHERE id <= ?
+
+-- name: last_group
+-- Find where the numbering of groups goes on.
+SELECT coalesce(max(id), 0) FROM groups
+
+-- name: bury
+-- Keep a dead letter; one that died before and died again keeps its place with the newest reason.
+INSERT INTO dead_letters (index_name, log_id, error_type, reason, attempts, died_at_ms, entry)
+VALUES (:index_name, :log_id, :error_type, :reason, :attempts, :died_at_ms, :entry)
+ON CONFLICT (index_name, log_id) DO UPDATE SET
+    error_type = excluded.error_type, reason = excluded.reason,
+    attempts = dead_letters.attempts + excluded.attempts, died_at_ms = excluded.died_at_ms,
+    replay = 0, entry = excluded.entry
+
+-- name: list_dead
+-- Go through the dead letters, newest first.
+SELECT id, index_name, log_id, error_type, reason, attempts, died_at_ms, replay, entry
+FROM dead_letters
+WHERE (:log_id IS NULL OR log_id = :log_id)
+  AND (:error_type IS NULL OR error_type = :error_type)
+  AND (:died_before_ms IS NULL OR died_at_ms < :died_before_ms)
+ORDER BY died_at_ms DESC, id DESC
+LIMIT :limit
+
+-- name: count_dead
+-- Count the dead letters.
+SELECT count(*) FROM dead_letters
+
+-- name: mark_replay
+-- Ask the owner to move a dead letter back to the events that wait for delivery.
+UPDATE dead_letters SET replay = 1 WHERE id = ?
+
+-- name: marked_dead
+-- Find dead letters to be replayed.
+SELECT id, entry FROM dead_letters WHERE replay = 1 ORDER BY id LIMIT ?
+
+-- name: delete_dead
+-- Let go of a dead letter.
+DELETE FROM dead_letters WHERE id = ?
+
+-- name: expire_dead
+-- Let go of some dead letters that are past their retention.
+DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE died_at_ms < ? AND replay = 0 LIMIT ?)
+
+-- name: ask
+-- Leave a request for the owner.
+INSERT INTO requests (name, asked_at_ms) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET asked_at_ms = excluded.asked_at_ms
+
+-- name: take_requests
+-- Take all requests.
+DELETE FROM requests RETURNING name
