@@ -77,7 +77,7 @@ def forebay_command(_: Place) -> list[str]:
 
 
 def forebay_environment(ack: str) -> Callable[[Place], dict[str, str]]:
-    """Give Forebay its settings: its defaults, but for the addresses and the interval."""
+    """Give Forebay its settings: its defaults, but for addresses, the interval and metrics without a token."""
 
     def environment(place: Place) -> dict[str, str]:
         return {
@@ -89,6 +89,7 @@ def forebay_environment(ack: str) -> Callable[[Place], dict[str, str]]:
             "FOREBAY_HOST": "127.0.0.1",
             "FOREBAY_ACK": ack,
             "FOREBAY_BULK_INTERVAL_S": INTERVAL_S,
+            "FOREBAY_METRICS_OPEN": "true",
         }
 
     return environment

@@ -32,17 +32,29 @@ def fill(on: load.Stage, events: int) -> int:
     return size
 
 
+def gauge(on: load.Stage, name: str) -> int:
+    """Read one of the server's own metrics."""
+    _, shown = processes.get(on.place.port, "/metrics")
+    for line in shown.decode().splitlines():
+        if line.startswith(f"{name} "):
+            return int(float(line.split()[1]))
+    raise BenchmarkError(f"the server has no metric {name}")
+
+
 def measure(candidate: Candidate, work: Path, events: int, users: int) -> dict[str, Any]:
     """Fill a server whose sink refuses, and read its memory before and after."""
     with load.stage(candidate, work, users, refuse=True) as on:
         empty = processes.memory(on.server.pid).now
         size = fill(on, events)
         full = processes.memory(on.server.pid)
+        in_memory, on_disk = gauge(on, "forebay_channel_events"), gauge(on, "forebay_pending_events")
         if load.counted(on.place):
             raise BenchmarkError("the sink took documents although it should refuse them")
     return {
         "candidate": candidate.name,
         "events": events,
+        "channel_events": in_memory,
+        "pending_events": on_disk,
         "event_bytes": round(size / events),
         "empty_mib": round(empty, 1),
         "full_mib": round(full.now, 1),

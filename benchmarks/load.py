@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
 import subprocess
 import tempfile
@@ -23,7 +24,9 @@ SETTLE_WITHIN_S = 120.0
 QUIET_S = 1.5
 """Longer than the interval of the bulks, so that the last, incomplete one has passed."""
 PROBES = 1
-WRK_SPARE_S = 30.0
+WRK_SPARE_S = 30
+PAUSE_S = 1
+"""Between the connections of wrk and its first request; event.lua says why."""
 
 
 @dataclass(frozen=True)
@@ -79,28 +82,43 @@ def counted(place: Place) -> int:
     return count
 
 
-def run_wrk(stage: Stage, load: Load, seconds: int) -> dict[str, Any]:
-    """Run wrk once and return what its script reports; anything but success ends the measurement."""
-    listing = stage.place.directory / "clients"
-    clients.write(listing, stage.clients)
-    url = f"http://127.0.0.1:{stage.place.port}{load.path}"
-    options = ["-t1", f"-c{load.connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(HERE / load.script)]
-    shown = subprocess.run(
-        processes.pinned(LOAD_CORE, ["wrk", *options, url]),
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LUA_PATH": f"{HERE}/?.lua", "BENCH_CLIENTS": str(listing)},
-        capture_output=True,
+def start_wrk(on: Stage, load: Load, seconds: int) -> subprocess.Popen[str]:
+    """Start wrk, which opens its connections, pauses and then sends for `seconds`."""
+    listing = on.place.directory / "clients"
+    clients.write(listing, on.clients)
+    url = f"http://127.0.0.1:{on.place.port}{load.path}"
+    options = ["-t1", f"-c{load.connections}", f"-d{seconds + PAUSE_S}s", "--timeout", "10s"]
+    return subprocess.Popen(
+        processes.pinned(LOAD_CORE, ["wrk", *options, "-s", str(HERE / load.script), url]),
+        env={
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LUA_PATH": f"{HERE}/?.lua",
+            "BENCH_CLIENTS": str(listing),
+            "BENCH_PAUSE_US": str(PAUSE_S * 1_000_000),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=seconds + WRK_SPARE_S,
-        check=False,
     )
-    return checked(stage.candidate, shown)
 
 
-def checked(candidate: Candidate, shown: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def run_wrk(on: Stage, load: Load, seconds: int) -> tuple[dict[str, Any], Reading]:
+    """Run wrk once; return what its script reports and the clocks at its first request."""
+    wrk = start_wrk(on, load, seconds)
+    try:
+        time.sleep(PAUSE_S)
+        first = Reading.take(on)
+        shown, _ = wrk.communicate(timeout=seconds + WRK_SPARE_S)
+    finally:
+        processes.stop(wrk)
+    return checked(on.candidate, wrk.returncode, shown), first
+
+
+def checked(candidate: Candidate, code: int, shown: str) -> dict[str, Any]:
     """Read the line that the script prints at the end, and accept it only if every request was answered well."""
-    lines = [line for line in shown.stdout.splitlines() if line.startswith("RESULT ")]
-    if shown.returncode or not lines:
-        raise BenchmarkError(f"wrk against {candidate.name} failed:\n{shown.stdout}{shown.stderr}")
+    lines = [line for line in shown.splitlines() if line.startswith("RESULT ")]
+    if code or not lines:
+        raise BenchmarkError(f"wrk against {candidate.name} failed:\n{shown}")
     result: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
     if result["refused"] or result["socket_errors"] or not result["requests"]:
         raise BenchmarkError(f"{candidate.name} did not answer every request well: {result}")
@@ -123,7 +141,7 @@ def settle(place: Place, expected: int) -> tuple[int, float]:
 
 def warm_up(on: Stage, load: Load) -> int:
     """Bring the server to its working speed; return what the sink has counted when all of that has passed."""
-    result = run_wrk(on, load, load.warm_up)
+    result, _ = run_wrk(on, load, load.warm_up)
     accepted = load.events_per_request * (PROBES + result["requests"])
     arrived, _ = settle(on.place, accepted)
     if arrived < accepted:
@@ -136,8 +154,7 @@ def measure(candidate: Candidate, load: Load, work: Path, users: int) -> dict[st
     with stage(candidate, work, users) as on:
         clients.probe(on.place.port, on.clients[0], load.path, load.events_per_request)
         passed = warm_up(on, load)
-        before = Reading.take(on)
-        result = run_wrk(on, load, load.seconds)
+        result, before = run_wrk(on, load, load.seconds)
         after = Reading.take(on)
         accepted = load.events_per_request * result["requests"]
         arrived, drain_s = settle(on.place, passed + accepted)

@@ -56,22 +56,26 @@ def run(settings: Settings) -> int:
     """
     configure_logs(settings.log_format, settings.log_level)
     secret = resolve_secret(settings)
-    _warn(settings, secret)
+    _warn(secret)
     listener = listen(settings)
-    with contextlib.closing(listener), contextlib.closing(Spool(settings.database_url)) as spool:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(settings, secret, listener, spool))
-    return 0
+    with (
+        contextlib.closing(listener),
+        contextlib.closing(Spool(settings.database_url)) as spool,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        return runner.run(serve(settings, secret, listener, spool))
 
 
-async def serve(settings: Settings, secret: str, listener: socket.socket, spool: Spool) -> None:
-    """Start everything, serve, and end everything in the opposite order."""
+async def serve(settings: Settings, secret: str, listener: socket.socket, spool: Spool) -> int:
+    """Start everything, serve, and end everything in the opposite order; return the exit code."""
     counters = Counters()
     spool.start(asyncio.get_running_loop())
     sink = make_sink(settings)
     pipeline = Pipeline(spool, sink, settings, counters)
     server = _make_http_server(settings, secret, pipeline, counters)
     pipeline_task = asyncio.create_task(pipeline.run())
+    # A server that takes events and delivers none would look well from outside.
+    pipeline_task.add_done_callback(lambda _: server.end())
     background = [
         asyncio.create_task(sink.open()),
         asyncio.create_task(retention.run(spool, settings.dead_retention_days)),
@@ -92,6 +96,9 @@ async def serve(settings: Settings, secret: str, listener: socket.socket, spool:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await sink.close()
+        # Within the loop, which the spool's last answers still go to.
+        spool.close()
+    return _exit_code(pipeline_task)
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -123,17 +130,19 @@ class HttpServer(uvicorn.Server):
         uvicorn raises the signal again when it has ended, which would kill the process before the channel is
         delivered.
         """
-        originals = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            del originals
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.handle_exit)
+        yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """End; at the second signal, at once: what is not delivered is in the spool."""
         del frame
         if self.should_exit:
             os._exit(128 + sig)
+        self.end()
+
+    def end(self) -> None:
+        """Take no more connections, finish the requests in hand, and return from `serve`."""
         self.should_exit = True
 
     async def sweep(self) -> None:
@@ -177,7 +186,15 @@ def _make_http_server(settings: Settings, secret: str, pipeline: Pipeline, count
     return server
 
 
-def _warn(settings: Settings, secret: str) -> None:
+def _exit_code(pipeline_task: asyncio.Task[None]) -> int:
+    error = None if pipeline_task.cancelled() else pipeline_task.exception()
+    if error is None:
+        return 0
+    log.error("pipeline_failed", exc_info=error)
+    return 1
+
+
+def _warn(secret: str) -> None:
     for name, nearest in unknown_variables():
         log.warning("unknown_setting", name=name, meant=nearest)
     if len(secret) < SECRET_CHARS_MIN:

@@ -1,0 +1,85 @@
+"""The command line: one file a group of commands, each of which says on one line what went wrong.
+
+The server is started by a command too, so nothing that it does not need itself is imported on the way to it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from forebay import __version__
+from forebay.cli import dead, events, index, pending, serve, token
+from forebay.cli.output import escape_controls
+from forebay.errors import ForebayError, SettingsError
+
+EXIT_FAILED = 1
+EXIT_WRONG_USE = 2
+
+app = typer.Typer(
+    name="forebay",
+    help="Takes events over HTTP and registers them in OpenSearch in bulk.",
+    add_completion=False,
+    # rich would stay in the server's memory.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serve.serve)
+app.add_typer(events.app, name="events")
+app.add_typer(pending.app, name="pending")
+app.add_typer(dead.app, name="dead")
+app.add_typer(index.app, name="index")
+app.command("token")(token.token)
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        typer.echo(f"forebay {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _take_options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command, by default that of the process; return the exit code."""
+    try:
+        code = app(arguments, prog_name="forebay", standalone_mode=False)
+        sys.stdout.flush()
+    except typer.TyperException as error:
+        return _fail(_explain(error), error.exit_code)
+    except typer.Abort:
+        return _fail("aborted", EXIT_FAILED)
+    except SettingsError as error:
+        return _fail(str(error), EXIT_WRONG_USE)
+    except ForebayError as error:
+        return _fail(" ".join(str(error).split()), EXIT_FAILED)
+    except BrokenPipeError:
+        # Python would flush once more when it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    return code or 0
+
+
+def _explain(error: typer.TyperException) -> str:
+    message = " ".join(error.format_message().split())
+    # Only errors that typer found itself know their command.
+    context = getattr(error, "ctx", None)
+    return f"{message.rstrip('.')}; see {context.command_path} --help" if context else message
+
+
+def _fail(text: str, code: int) -> int:
+    for line in text.splitlines():
+        typer.echo(f"forebay: {escape_controls(line)}", err=True)
+    return code

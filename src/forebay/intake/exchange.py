@@ -24,7 +24,7 @@ class Target(enum.Enum):
 class Connection(Protocol):
     """Where the answer goes."""
 
-    def answer(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+    def answer(self, exchange: Exchange, reply: replies.Reply) -> None:
         """Write an answer and let the next request of the connection begin."""
 
 
@@ -34,6 +34,7 @@ class Exchange:
     Attributes:
         results: a batch's results, one for each event in its order; None for a single event.
         log_id: a single event's.
+        head_only: whether the answer goes without its body (`HEAD`).
         early_reply: the answer to a request that is refused before its body has arrived.
         response_complete, keep_alive, disconnected, message_event: what uvicorn asks of a request in hand.
     """
@@ -68,7 +69,7 @@ class Exchange:
         self.log_id = ""
         self.results: list[dict[str, Any]] | None = None
         self.head_only = False
-        self.early_reply: tuple[bytes, bytes] | None = None
+        self.early_reply: replies.Reply | None = None
         self.response_complete = False
         self.keep_alive = True
         self.disconnected = False
@@ -97,7 +98,6 @@ class Exchange:
         """Tell the client to send again."""
         self.reply(replies.unavailable(error))
 
-    def reply(self, reply: tuple[bytes, bytes]) -> None:
+    def reply(self, reply: replies.Reply) -> None:
         """Send the answer."""
-        head, body = reply
-        self._connection.answer(self, head, b"" if self.head_only else body)
+        self._connection.answer(self, reply)

@@ -23,6 +23,7 @@ from forebay.errors import Rejection
 from forebay.intake import replies
 from forebay.intake.exchange import Exchange, Target
 from forebay.intake.intake import Intake
+from forebay.intake.replies import Reply
 
 log = structlog.get_logger("forebay.intake")
 
@@ -59,8 +60,8 @@ class IntakeProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._exchange: Exchange | None = None
         self._in_head = False
-        self._head_bytes = 0
-        self._unparsed_bytes = 0
+        self._chunk_bytes = 0
+        self._stalled_bytes = 0
         self._receiving = False
         self._advancing = False
         self._deadline: float | None = self.loop.time() + self.limits.request_timeout_s
@@ -71,7 +72,9 @@ class IntakeProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived."""
-        was_in_head = self._in_head
+        self._chunk_bytes = len(data)
+        if self._in_head:
+            self._stalled_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -82,41 +85,39 @@ class IntakeProtocol(HttpToolsProtocol):
             self.transport.close()
         except httptools.HttpParserError:
             self._refuse_connection(Rejection(400, "the request is not HTTP"))
-        if was_in_head and self._in_head:
+        if self._in_head and self._stalled_bytes > self.limits.header_bytes_max:
             # The parser keeps an unfinished line to itself, so that only what came is known.
-            self._unparsed_bytes += len(data)
-            self._check_head_bytes()
+            self._refuse_head()
 
     def on_message_begin(self) -> None:
         """Begin a request."""
         self.url = b""
         self.headers = []
-        self.expect_100_continue = False
         self._exchange = None
         self._in_head = True
-        self._head_bytes = self._unparsed_bytes = 0
+        self._stalled_bytes = 0
         self._receiving = True
         self._deadline = self.loop.time() + self.limits.request_timeout_s
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header line."""
-        self._head_bytes += len(name) + len(value)
-        name = name.lower()
-        if name == b"expect":
-            self.expect_100_continue = value.lower() == b"100-continue"
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Decide who answers the request, now that its head is there."""
         self._in_head = False
-        if self.transport.is_closing() or not self._check_head_bytes():
+        if self.transport.is_closing():
+            return
+        # Measured only where what arrived leaves room for doubt.
+        if self._stalled_bytes + self._chunk_bytes > self.limits.header_bytes_max and self._head_is_too_large():
+            self._refuse_head()
             return
         target, query = _resolve(self.url)
         method = self.parser.get_method()
         if target is None or method not in METHODS[target]:
             self._hand_over()
             return
-        exchange = self._exchange = Exchange(self, target, query, dict(self.headers))
+        exchange = self._exchange = Exchange(self, target, query, {name.lower(): value for name, value in self.headers})
         exchange.keep_alive = self.parser.should_keep_alive()
         exchange.head_only = method == b"HEAD"
         self._queue(exchange)
@@ -125,7 +126,7 @@ class IntakeProtocol(HttpToolsProtocol):
         except Rejection as error:
             self._refuse_early(exchange, error)
             return
-        if self.expect_100_continue and not self.pipeline:
+        if exchange.headers.get(b"expect", b"").lower() == b"100-continue" and not self.pipeline:
             self.transport.write(replies.CONTINUE)
 
     def on_body(self, body: bytes) -> None:
@@ -156,10 +157,11 @@ class IntakeProtocol(HttpToolsProtocol):
 
     def _hand_over(self) -> None:
         """Give a request to the ASGI application, as uvicorn would have from the start."""
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        url, headers = self.url, self.headers
         super().on_message_begin()
-        self.url, self.expect_100_continue = url, expects
-        self.headers.extend(headers)
+        self.url = url
+        for name, value in headers:
+            super().on_header(name, value)
         super().on_headers_complete()
 
     def _queue(self, exchange: Exchange) -> None:
@@ -199,10 +201,13 @@ class IntakeProtocol(HttpToolsProtocol):
             exchange.keep_alive = False
             exchange.reply(replies.failed())
 
-    def answer(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+    def answer(self, exchange: Exchange, reply: Reply) -> None:
         """Write an answer and let the next request of the connection begin."""
+        status, head, body = reply
         exchange.response_complete = True
-        self.intake.counters.requests[int(head[9:12])] += 1
+        self.intake.counters.requests[status] += 1
+        if exchange.head_only:
+            body = b""
         if self.transport.is_closing():
             return
         if exchange.keep_alive:
@@ -263,12 +268,12 @@ class IntakeProtocol(HttpToolsProtocol):
         if not self.pipeline:
             self.flow.resume_reading()
 
-    def _check_head_bytes(self) -> bool:
-        """Refuse a head that is too large; return whether it is not."""
-        if max(self._head_bytes, self._unparsed_bytes) <= self.limits.header_bytes_max:
-            return True
+    def _head_is_too_large(self) -> bool:
+        head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        return head_bytes > self.limits.header_bytes_max
+
+    def _refuse_head(self) -> None:
         self._refuse_connection(Rejection(431, f"the head is larger than {self.limits.header_bytes_max} bytes"))
-        return False
 
     def _refuse_early(self, exchange: Exchange, error: Rejection) -> None:
         """Answer before the body has arrived, and read on without keeping it.
@@ -286,8 +291,8 @@ class IntakeProtocol(HttpToolsProtocol):
         """Answer what cannot be taken as a request, and close."""
         if self.transport.is_closing():
             return
-        self.intake.counters.requests[error.status] += 1
-        head, body = replies.rejection(error)
+        status, head, body = replies.rejection(error)
+        self.intake.counters.requests[status] += 1
         self.transport.write(b"%b%bconnection: close\r\n\r\n%b" % (head, self._date_line(), body))
         self.transport.close()
 

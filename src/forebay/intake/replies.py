@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 from collections.abc import Iterable
+from typing import TypeAlias
 
 import msgspec
 
@@ -12,6 +13,9 @@ from forebay.model import Admission
 from forebay.problems import PROBLEM_TYPE, problem
 
 Headers = Iterable[tuple[str, str]]
+Reply: TypeAlias = tuple[int, bytes, bytes]
+"""Status, head but for the lines that the connection adds and the empty line, and body."""
+
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -21,41 +25,41 @@ _ADMITTED = {admission: b'{"status":"%b","log_id":' % admission.encode() for adm
 
 
 def head(status: int, content_type: str, length: int, headers: Headers = ()) -> bytes:
-    """Return the head of a reply but for the lines that the connection adds, and the empty line."""
+    """Return the head of a reply."""
     lines = [_STATUS_LINES[status], f"content-type: {content_type}\r\ncontent-length: {length}\r\n".encode()]
     lines += [f"{name.lower()}: {value}\r\n".encode("latin-1", "replace") for name, value in headers]
     return b"".join(lines)
 
 
-def rejection(error: Rejection) -> tuple[bytes, bytes]:
-    """Return head and body that tell a client what to correct."""
+def rejection(error: Rejection) -> Reply:
+    """Return what tells a client what to correct."""
     body = problem(error.status, error.detail, error.errors)
-    return head(error.status, PROBLEM_TYPE, len(body), error.headers), body
+    return error.status, head(error.status, PROBLEM_TYPE, len(body), error.headers), body
 
 
-def unavailable(error: SpoolUnavailable) -> tuple[bytes, bytes]:
-    """Return head and body that tell a client to send again, and when."""
+def unavailable(error: SpoolUnavailable) -> Reply:
+    """Return what tells a client to send again, and when."""
     body = problem(503, str(error))
-    return head(503, PROBLEM_TYPE, len(body), (("Retry-After", str(error.retry_after_s)),)), body
+    return 503, head(503, PROBLEM_TYPE, len(body), (("Retry-After", str(error.retry_after_s)),)), body
 
 
-def failed() -> tuple[bytes, bytes]:
-    """Return head and body for a fault of our own, after which nothing was taken."""
+def failed() -> Reply:
+    """Return the answer for a fault of our own, after which nothing was taken."""
     body = problem(500, "the server failed; nothing was taken")
-    return head(500, PROBLEM_TYPE, len(body)), body
+    return 500, head(500, PROBLEM_TYPE, len(body)), body
 
 
-def admitted(admission: Admission, log_id: str) -> tuple[bytes, bytes]:
-    """Return head and body that tell a client that its event is safe."""
+def admitted(admission: Admission, log_id: str) -> Reply:
+    """Return what tells a client that its event is safe."""
     body = b"%b%b}" % (_ADMITTED[admission], _encode(log_id))
-    return _OK_HEAD % len(body), body
+    return 200, _OK_HEAD % len(body), body
 
 
-def json(value: object) -> tuple[bytes, bytes]:
-    """Return head and body of a reply with a value."""
+def json(value: object) -> Reply:
+    """Return a a reply with a value."""
     body = _encode(value)
-    return _OK_HEAD % len(body), body
+    return 200, _OK_HEAD % len(body), body
 
 
 _OK_HEAD = _STATUS_LINES[200] + b"content-type: application/json\r\ncontent-length: %d\r\n"
-PONG = (head(200, "text/plain; charset=utf-8", len(b"pong")), b"pong")
+PONG: Reply = (200, head(200, "text/plain; charset=utf-8", len(b"pong")), b"pong")

@@ -11,6 +11,7 @@ Invariants (numbers as in docs/architecture.md):
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -139,7 +140,7 @@ class Journal:
             self._idle.set()
             return
         groups, spans = pack(submissions, self._limits, self.new_id)
-        self._committing = _Commit(groups, spans, settlements, self._loop.time())
+        self._committing = _Commit(groups, spans, settlements, time.perf_counter())
         self._spool.commit(self._committing.transaction, self._end)
 
     def _end(self, result: list[int] | SpoolUnavailable) -> None:
@@ -147,7 +148,7 @@ class Journal:
         if commit is None:  # only a spool that answers twice
             return
         self._counters.commits += 1
-        self._counters.commit_seconds += self._loop.time() - commit.began_at
+        self._counters.commit_seconds += time.perf_counter() - commit.began_at
         if isinstance(result, SpoolUnavailable):
             self._refuse(commit, result)
         else:

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from forebay.settings import Settings
-from forebay.sinks.opensearch import OpenSearchSink
-from forebay.sinks.port import Sink
+from forebay.sinks.local import LocalReader, LocalSink
+from forebay.sinks.port import EventReader, Sink
 
 
 def make_sink(settings: Settings) -> Sink:
-    """Return OpenSearch where it is set, else the embedded store."""
+    """Return OpenSearch where it is set, else the embedded store; to be called in the loop that it will be used in."""
+    if not settings.open_search_dns:
+        return LocalSink(settings.store_path)
+    from forebay.sinks.opensearch import OpenSearchSink  # noqa: PLC0415 - aiohttp takes 25 MiB
+
     return OpenSearchSink(settings)
+
+
+def make_reader(settings: Settings) -> EventReader:
+    """Return a reader of the sink; to be called in the loop that it will be used in."""
+    if not settings.open_search_dns:
+        return LocalReader(settings.store_path)
+    from forebay.sinks.opensearch_reader import OpenSearchReader  # noqa: PLC0415 - aiohttp takes 25 MiB
+
+    return OpenSearchReader(settings.open_search_dns, settings.server_environment)

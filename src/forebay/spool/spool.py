@@ -97,6 +97,7 @@ class Spool:
         if self._thread.is_alive():
             self._work.put(None)
             self._thread.join()
+        # Doing it again does nothing.
         self._connection.close()
         # Last: until here a second owner must not come in.
         self._lock.close()
@@ -132,7 +133,7 @@ class Spool:
             result: object
             try:
                 result = work(self._connection, codec)
-            except (sqlite3.Error, ValueError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits must hear of it
                 result = SpoolUnavailable(f"the spool failed: {error}")
                 result.__cause__ = error
             self._loop.call_soon_threadsafe(done, result)

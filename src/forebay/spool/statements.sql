@@ -82,3 +82,38 @@ INSERT INTO requests (name, asked_at_ms) VALUES (?, ?) ON CONFLICT (name) DO UPD
 -- name: take_requests
 -- Take all requests.
 DELETE FROM requests RETURNING name
+
+-- name: next_group
+-- Get the oldest group behind one, with its body.
+SELECT id, codec, body, attempts, stored_bytes, received_at_ms FROM groups WHERE id > ? ORDER BY id LIMIT 1
+
+-- name: count_dead_where
+-- Count the dead letters that a command means, and how many of them are to be replayed.
+SELECT count(*), coalesce(sum(replay), 0) FROM dead_letters
+WHERE (:log_id IS NULL OR log_id = :log_id)
+  AND (:error_type IS NULL OR error_type = :error_type)
+  AND (:died_before_ms IS NULL OR died_at_ms < :died_before_ms)
+
+-- name: mark_replay_where
+-- Ask the owner to move some of the dead letters that a command means.
+UPDATE dead_letters SET replay = 1 WHERE id IN (
+    SELECT id FROM dead_letters
+    WHERE id > :after_id AND replay = 0
+      AND (:log_id IS NULL OR log_id = :log_id)
+      AND (:error_type IS NULL OR error_type = :error_type)
+      AND (:died_before_ms IS NULL OR died_at_ms < :died_before_ms)
+    ORDER BY id LIMIT :limit
+)
+RETURNING id
+
+-- name: purge_dead_where
+-- Let go of some of the dead letters that a command means; those that are to be replayed are on their way back.
+DELETE FROM dead_letters WHERE id IN (
+    SELECT id FROM dead_letters
+    WHERE id > :after_id AND replay = 0
+      AND (:log_id IS NULL OR log_id = :log_id)
+      AND (:error_type IS NULL OR error_type = :error_type)
+      AND (:died_before_ms IS NULL OR died_at_ms < :died_before_ms)
+    ORDER BY id LIMIT :limit
+)
+RETURNING id

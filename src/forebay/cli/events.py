@@ -1,0 +1,157 @@
+"""`forebay events`: what has reached the sink."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+import sys
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from forebay.cli.output import AsJson, Limit, print_json, print_table
+from forebay.model import Document, EventInfo
+from forebay.settings import load_settings
+from forebay.sinks.port import EventReader, Query
+from forebay.sinks.selection import make_reader
+
+app = typer.Typer(help="Read events back from where they were delivered to.")
+
+Documents = Sequence[dict[str, Any]]
+Conditions = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="FIELD=VALUE", show_default=False, help="As in page=/home param.key1=value1."),
+]
+
+COLUMNS = ("received_at", "page", "event", "label", "user_id", "log_id")
+FIELDS = frozenset(field.encode_name for kind in (Document, EventInfo) for field in msgspec.structs.fields(kind))
+
+POLL_S = 1.0
+LOOK_EVENTS_MAX = 1_000
+LOOK_BACK = timedelta(minutes=5)
+"""How long after its receipt an event may reach the sink and still be shown by `--follow`."""
+
+
+class Screen:
+    """Shows documents as they come: JSON lines, or one table that grows."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._needs_head = True
+
+    def show(self, documents: Documents) -> None:
+        """Show some more documents."""
+        if self._as_json:
+            for document in documents:
+                print_json(document)
+        elif documents:
+            print_table(COLUMNS, map(_row, documents), head=self._needs_head)
+            self._needs_head = False
+        sys.stdout.flush()
+
+    def end(self) -> None:
+        """Tell a person where there was nothing to show."""
+        if self._needs_head and not self._as_json:
+            typer.echo("no events", err=True)
+
+
+@app.command()
+def tail(
+    *,
+    limit: Limit = 10,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the newest events, the newest last."""
+    screen = Screen(as_json=as_json)
+    asyncio.run(_tail(limit, screen, follow=follow))
+    screen.end()
+
+
+@app.command()
+def search(conditions: Conditions = None, *, limit: Limit = 10, as_json: AsJson = False) -> None:
+    """Show events that meet all conditions, the newest first."""
+    query = Query(_parse(conditions or []), limit=limit)
+    screen = Screen(as_json=as_json)
+    screen.show(asyncio.run(_search(query)))
+    screen.end()
+
+
+@app.command()
+def count(conditions: Conditions = None, *, as_json: AsJson = False) -> None:
+    """Count events that meet all conditions."""
+    events = asyncio.run(_count(Query(_parse(conditions or []))))
+    if as_json:
+        print_json({"count": events})
+    else:
+        typer.echo(events)
+
+
+async def _tail(limit: int, screen: Screen, *, follow: bool) -> None:
+    async with _reader() as reader:
+        # What is there already and not shown must not be taken for new afterwards.
+        seen = await reader.search(Query({}, limit=max(limit, LOOK_EVENTS_MAX) if follow else limit))
+        screen.show(seen[:limit][::-1])
+        while follow:
+            await asyncio.sleep(POLL_S)
+            found = await reader.search(Query({}, _look_after(seen), LOOK_EVENTS_MAX))
+            new = _select_new(found, seen)
+            screen.show(new[::-1])
+            if len(new) == LOOK_EVENTS_MAX:
+                typer.echo(f"forebay: {LOOK_EVENTS_MAX} events or more came at once; not all are shown", err=True)
+            seen = found
+
+
+def _look_after(seen: Documents) -> str | None:
+    """Return from when on to look for new events: they do not arrive in the order in which they were received."""
+    newest = seen[0].get("received_at") if seen else None
+    return None if newest is None else (datetime.fromisoformat(newest) - LOOK_BACK).isoformat()
+
+
+def _select_new(found: Documents, seen: Documents) -> Documents:
+    seen_ids = {document.get("log_id") for document in seen}
+    return [document for document in found if document.get("log_id") not in seen_ids]
+
+
+async def _search(query: Query) -> Documents:
+    async with _reader() as reader:
+        return await reader.search(query)
+
+
+async def _count(query: Query) -> int:
+    async with _reader() as reader:
+        return await reader.count(query)
+
+
+@contextlib.asynccontextmanager
+async def _reader() -> AsyncIterator[EventReader]:
+    reader = make_reader(load_settings())
+    try:
+        yield reader
+    finally:
+        await reader.close()
+
+
+def _parse(conditions: list[str]) -> dict[str, str]:
+    where: dict[str, str] = {}
+    for condition in conditions:
+        field, equals, value = condition.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{condition!r} is not of the form FIELD=VALUE")
+        if field in where:
+            raise typer.BadParameter(f"{field} is given twice")
+        if field.partition(".")[0] not in FIELDS:
+            nearest = difflib.get_close_matches(field, FIELDS, n=1)
+            meant = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(sorted(FIELDS))}"
+            raise typer.BadParameter(f"no event has a field {field!r}; {meant}")
+        where[field] = value
+    return where
+
+
+def _row(document: dict[str, Any]) -> list[object]:
+    shown = document | document.get("event_info", {})
+    return [shown.get(column) for column in COLUMNS]

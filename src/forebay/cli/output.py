@@ -1,0 +1,59 @@
+"""How results look: JSON lines for programs, tables for people."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+Limit = Annotated[int, typer.Option("-n", "--limit", min=0, max=10_000, help="How many at the most.")]
+
+PIPE_COLUMNS = 10_000
+"""Width of a table that no terminal shows: nothing is folded."""
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def print_json(value: Any) -> None:
+    """Print a value on one line."""
+    # A half of a surrogate pair, which a client may send as an escape, becomes that escape again.
+    text = json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
+    typer.echo(text)
+
+
+def print_indented(value: Any) -> None:
+    """Print a value for a person to read."""
+    for line in json.dumps(value, ensure_ascii=False, indent=2).split("\n"):
+        typer.echo(escape_controls(line))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, head: bool = True) -> None:
+    """Print a table; a cell that is None stays empty."""
+    # Only people need it: not programs that ask for JSON, and not the server.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, show_header=head, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        # As text, so that no part of an event is taken for rich's markup.
+        table.add_row(*(Text("" if cell is None else escape_controls(str(cell))) for cell in row))
+    Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(table)
+
+
+def escape_controls(text: str) -> str:
+    """Return text, which anybody may have sent, without anything that a terminal would obey."""
+    return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def format_time(time_ms: int) -> str:
+    """Return milliseconds since 1970 as RFC 3339 in UTC."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

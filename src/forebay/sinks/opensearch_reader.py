@@ -1,0 +1,128 @@
+"""Reads documents back from OpenSearch."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct, field
+
+from forebay.errors import SinkUnreachable
+from forebay.settings import SinkHost
+from forebay.sinks.opensearch.client import Answer, OpenSearchClient
+from forebay.sinks.port import Query, document_path
+
+TIMEOUT_S = 30
+OPTIONS = "ignore_unavailable=true&allow_no_indices=true"
+HTTP_OK = 200
+HTTP_NOT_FOUND = 404
+SHOWN_CHARS_MAX = 300
+
+NEWEST_FIRST = [{"received_at": {"order": "desc", "unmapped_type": "date"}}]
+
+
+class _Shards(Struct):
+    failed: int = 0
+
+
+class _Result(Struct, kw_only=True):
+    shards: _Shards = field(name="_shards")
+
+
+class _Hit(Struct):
+    document: dict[str, Any] = field(name="_source")
+
+
+class _Hits(Struct):
+    hits: list[_Hit]
+
+
+class _Found(_Result, kw_only=True):
+    hits: _Hits
+
+
+class _Counted(_Result, kw_only=True):
+    count: int
+
+
+class _Cause(Struct):
+    type: str
+    reason: str | None = None
+
+
+class _Refusal(Struct):
+    error: _Cause
+
+
+R = TypeVar("R", bound=_Result)
+
+
+class OpenSearchReader:
+    """An `EventReader` of one environment's indices; to be made in the loop that it will be used in."""
+
+    def __init__(self, hosts: tuple[SinkHost, ...], environment: str) -> None:
+        self._client = OpenSearchClient(hosts, TIMEOUT_S, connections_max=1)
+        # Without the exclusion `prod` would read what belongs to `prod_eu`; a month has no underscore.
+        self._indices = f"events_{environment}_*,-events_{environment}_*_*"
+
+    async def search(self, query: Query) -> list[dict[str, Any]]:
+        """Return documents, newest `received_at` first, as far as a millisecond tells them apart.
+
+        Raises:
+            SinkUnreachable: OpenSearch did not answer, refused, or could not look at all of the documents.
+        """
+        body = {"query": _condition(query), "sort": NEWEST_FIRST, "size": query.limit}
+        found = await self._ask("_search", body, _Found)
+        return [] if found is None else [hit.document for hit in found.hits.hits]
+
+    async def count(self, query: Query) -> int:
+        """Count documents.
+
+        Raises:
+            SinkUnreachable: OpenSearch did not answer, refused, or could not look at all of the documents.
+        """
+        counted = await self._ask("_count", {"query": _condition(query)}, _Counted)
+        return 0 if counted is None else counted.count
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def _ask(self, operation: str, body: dict[str, Any], kind: type[R]) -> R | None:
+        """Return the result, or None where there is no index yet."""
+        path = f"/{self._indices}/{operation}?{OPTIONS}"
+        answer = await self._client.request("POST", path, msgspec.json.encode(body), "application/json")
+        if answer.status == HTTP_OK:
+            return _read_result(answer, kind)
+        cause = _read_cause(answer)
+        # Where something else answers, a wrong address for instance, there would never be a document.
+        if answer.status == HTTP_NOT_FOUND and cause is not None:
+            return None
+        shown = f"{cause.type}: {cause.reason}" if cause else " ".join(answer.body.decode("utf-8", "replace").split())
+        raise SinkUnreachable(
+            f"OpenSearch does not answer {operation} (status {answer.status}): {shown[:SHOWN_CHARS_MAX]}"
+        )
+
+
+def _condition(query: Query) -> dict[str, Any]:
+    conditions: list[dict[str, Any]] = [{"term": {document_path(name): value}} for name, value in query.where.items()]
+    if query.received_after is not None:
+        conditions.append({"range": {"received_at": {"gt": query.received_after}}})
+    return {"bool": {"filter": conditions}}
+
+
+def _read_result(answer: Answer, kind: type[R]) -> R:
+    try:
+        result = msgspec.json.decode(answer.body, type=kind)
+    except (ValueError, RecursionError) as error:
+        raise SinkUnreachable(f"the answer is not what OpenSearch sends: {error}") from error
+    if result.shards.failed:
+        raise SinkUnreachable(f"OpenSearch could not look at all of the events: {result.shards.failed} shards failed")
+    return result
+
+
+def _read_cause(answer: Answer) -> _Cause | None:
+    try:
+        return msgspec.json.decode(answer.body, type=_Refusal).error
+    except (ValueError, RecursionError):
+        return None

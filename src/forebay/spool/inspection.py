@@ -1,0 +1,165 @@
+"""What commands read from a spool, and ask of its owner, while the owner is at work or without one.
+
+Nothing here moves an event: the owner alone does that. A command marks and asks, and its transactions are short, as the
+owner's commits wait for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from forebay.errors import SpoolError
+from forebay.model import Entry, split_entries
+from forebay.spool import database, writing
+from forebay.spool.codec import BodyCodec
+from forebay.spool.records import Totals
+from forebay.spool.statements import SQL
+
+CHUNK_ROWS = 500
+"""How many dead letters one transaction marks or deletes."""
+
+LAST_ID = 2**63 - 1
+
+
+class Request(enum.StrEnum):
+    """What can be asked of the owner."""
+
+    RETRY = "retry"  # redeliver pending events now
+    REPLAY = "replay"  # move the marked dead letters back
+
+
+class Summary(NamedTuple):
+    """How much the spool holds now."""
+
+    pending: Totals
+    dead_letters: int
+
+
+class PendingEvent(NamedTuple):
+    """An event that is not settled; attempts and time of receipt are those of its group."""
+
+    entry: Entry
+    attempts: int
+    received_at_ms: int
+
+
+class StoredLetter(NamedTuple):
+    """A dead letter as it was read; `marked` where the owner is to move it back."""
+
+    index_name: str
+    log_id: str
+    error_type: str
+    reason: str
+    attempts: int
+    died_at_ms: int
+    marked: bool
+    entry: Entry
+
+
+class DeadCount(NamedTuple):
+    """How many dead letters there are, and how many of them are marked for replay."""
+
+    letters: int
+    marked: int
+
+
+class Choice(NamedTuple):
+    """Which dead letters are meant: those that fit all that is given; where nothing is, all."""
+
+    log_id: str | None = None
+    error_type: str | None = None
+    died_before_ms: int | None = None
+
+
+class Inspection:
+    """A command's hold on a spool; `inspect` gives one."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def summarize(self) -> Summary:
+        """Count what the spool holds."""
+        (dead_letters,) = self._connection.execute(SQL["count_dead"]).fetchone()
+        return Summary(writing.count(self._connection, LAST_ID), dead_letters)
+
+    def list_pending(self, events_max: int) -> Iterator[PendingEvent]:
+        """Go through the events that are not settled, oldest first.
+
+        Each group is read when its turn comes, by a query of its own: one that stayed open while a person reads would
+        hold up the owner's checkpoints.
+
+        Raises:
+            SpoolError: a group is damaged.
+        """
+        codec = BodyCodec()
+        group_id = -1
+        while events_max > 0:
+            row = self._connection.execute(SQL["next_group"], (group_id,)).fetchone()
+            if row is None:
+                return
+            group_id, kept_as, body, attempts, _, received_at_ms = row
+            try:
+                entries = split_entries(codec.unpack(kept_as, body))
+            except ValueError as error:
+                raise SpoolError(f"DATABASE_URL: group {group_id} cannot be read: {error}") from error
+            for entry in entries[:events_max]:
+                yield PendingEvent(entry, attempts, received_at_ms)
+            events_max -= len(entries)
+
+    def list_dead(self, choice: Choice, letters_max: int) -> list[StoredLetter]:
+        """Return dead letters, newest first."""
+        rows = self._connection.execute(SQL["list_dead"], choice._asdict() | {"limit": letters_max}).fetchall()
+        return [
+            StoredLetter(index_name, log_id, error_type, reason, attempts, died_at_ms, bool(replay), entry)
+            for _, index_name, log_id, error_type, reason, attempts, died_at_ms, replay, entry in rows
+        ]
+
+    def count_dead(self, choice: Choice) -> DeadCount:
+        """Count dead letters."""
+        return DeadCount(*self._connection.execute(SQL["count_dead_where"], choice._asdict()).fetchone())
+
+    def mark_for_replay(self, choice: Choice) -> int:
+        """Mark dead letters for the owner to move back once it is asked to; return how many were not marked yet."""
+        return self._change("mark_replay_where", choice)
+
+    def purge(self, choice: Choice) -> int:
+        """Delete dead letters but for those that are marked for replay; return how many went."""
+        return self._change("purge_dead_where", choice)
+
+    def ask(self, request: Request) -> None:
+        """Leave a request; the owner looks for it every second, and when it starts."""
+        self._connection.execute(SQL["ask"], (request.value, writing.now_ms()))
+
+    def _change(self, statement: str, choice: Choice) -> int:
+        """Go once through the dead letters that are meant, some in each transaction; return how many were changed."""
+        if choice.died_before_ms is None:
+            # What is replayed may die again while this goes on.
+            choice = choice._replace(died_before_ms=writing.now_ms() + 1)
+        parameters: dict[str, Any] = choice._asdict() | {"after_id": 0, "limit": CHUNK_ROWS}
+        changed = 0
+        while rows := self._connection.execute(SQL[statement], parameters).fetchall():
+            changed += len(rows)
+            parameters["after_id"] = max(letter_id for (letter_id,) in rows)
+        return changed
+
+
+@contextlib.contextmanager
+def inspect(path: Path) -> Iterator[Inspection]:
+    """Open a spool for a command.
+
+    Raises:
+        SpoolUnusable: there is no spool at that path, or it cannot be read.
+        SpoolError: SQLite failed while the spool was looked at.
+    """
+    connection = database.connect_beside(path)
+    try:
+        yield Inspection(connection)
+    except sqlite3.Error as error:
+        raise SpoolError(f"DATABASE_URL: {path}: {error}") from error
+    finally:
+        connection.close()
