@@ -29,6 +29,7 @@ POLL_S = 1.0
 RETRY_SOON_S = 5.0
 """When to try the events again that a healthy sink was too busy for."""
 
+LOAD_BULKS_MAX = 4
 REPLAY_EVENTS_MAX = 1000
 """How many dead letters go into one group."""
 
@@ -123,7 +124,7 @@ class Redelivery:
         """Move the next pending groups into the channel; return whether there may be more."""
         await self._channel.wait_room(*self._limits)
         after_id = self._after_id
-        groups = await self._store.load(after_id, self._journal.ledger.held, self._channel.room)
+        groups = await self._store.load(after_id, self._journal.ledger.held, self._portion())
         if after_id != self._after_id:
             return True  # a new pass has begun meanwhile
         for group in groups:
@@ -133,6 +134,14 @@ class Redelivery:
                 return True
             self._after_id = group.id
         return bool(groups)
+
+    def _portion(self) -> tuple[int, int]:
+        """Return how many events and bytes to load at once: what there is room for, and no more than a few bulks.
+
+        Commits wait while groups are being loaded.
+        """
+        events, entry_bytes = self._channel.room
+        return min(events, LOAD_BULKS_MAX * self._limits.events_max), min(entry_bytes, self._limits.bytes_max)
 
     async def _watch_requests(self) -> None:
         while True:

@@ -1,0 +1,106 @@
+"""The promise: every event that got a 200 is in OpenSearch exactly once, whatever was killed meanwhile."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from servers.fixtures import OpenSearchAddress, StartOpenSearch
+from servers.forebay import ForebayServer
+from traffic.client import HEADERS, Client
+from traffic.events import expected_info, make_events
+from traffic.index import Index
+
+QUICK = {"FOREBAY_BULK_INTERVAL_S": "0.5", "FOREBAY_RETRY_DELAY_S_MAX": "2", "FOREBAY_RETRY_INTERVAL_S": "5"}
+DRAIN_S = 120.0
+
+
+def settings(opensearch_url: str, environment: str) -> dict[str, str]:
+    return {**QUICK, "OPEN_SEARCH_DNS": opensearch_url, "SERVER_ENVIRONMENT": environment}
+
+
+async def send_and_interfere(client: Client, events: list[dict[str, object]], interfere: list[Callable[[], None]]) -> None:
+    """Send all events; at equal parts of the way do something to the servers."""
+    sending = asyncio.create_task(client.send(events, batch=50, connections=8))
+    for part, action in enumerate(interfere, start=1):
+        while len(client.accepted) < len(events) * part // (len(interfere) + 1) and not sending.done():
+            await asyncio.sleep(0.005)
+        await asyncio.to_thread(action)
+    await sending
+
+
+async def assert_exactly_once(client: Client, index: Index) -> None:
+    """Compare what was accepted with what is in OpenSearch: each document there once, and nothing else."""
+    await index.wait_count(len(client.accepted), DRAIN_S)
+    seen: set[str] = set()
+    async for log_id, document in index.documents():
+        assert log_id in client.accepted, f"{log_id} was never accepted"
+        assert log_id not in seen, f"{log_id} is there twice"
+        seen.add(log_id)
+        assert document["log_id"] == log_id
+        assert document["event_info"] == expected_info(client.accepted[log_id])
+        assert document["device_uuid"] == HEADERS["device-uuid"]
+    missing = client.accepted.keys() - seen
+    assert not missing, f"{len(missing)} of {len(client.accepted)} accepted events are not in OpenSearch"
+
+
+async def test_200_000_events_of_many_kinds_are_in_opensearch_exactly_once(
+    opensearch: OpenSearchAddress, tmp_path: Path
+) -> None:
+    with ForebayServer(tmp_path, settings(opensearch.url, "many")) as server:
+        server.start()
+        client = Client(server.url, server.token())
+        events = make_events(0, 200_000, with_ids=False)
+        await client.send(events[:20_000], batch=1, connections=32)
+        await client.send(events[20_000:], batch=200, connections=8)
+        assert len(client.accepted) == 200_000
+        await assert_exactly_once(client, Index(opensearch.url, "many"))
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("kills", [3])
+async def test_a_server_killed_in_the_middle_of_the_load_loses_nothing_and_doubles_nothing(
+    opensearch: OpenSearchAddress, tmp_path: Path, kills: int
+) -> None:
+    with ForebayServer(tmp_path, settings(opensearch.url, "killed")) as server:
+        server.start()
+        client = Client(server.url, server.token())
+
+        def kill_and_start() -> None:
+            server.kill()
+            server.start()
+
+        await send_and_interfere(client, make_events(0, 40_000), [kill_and_start] * kills)
+        assert client.resent > 0, "no request was interrupted: the kills came at the wrong moment"
+        await assert_exactly_once(client, Index(opensearch.url, "killed"))
+
+
+async def test_an_opensearch_killed_in_the_middle_of_the_load_loses_nothing_and_doubles_nothing(
+    own_opensearch: StartOpenSearch, tmp_path: Path
+) -> None:
+    opensearch = own_opensearch()
+    with ForebayServer(tmp_path, settings(opensearch.url, "away")) as server:
+        server.start()
+        client = Client(server.url, server.token())
+        await send_and_interfere(client, make_events(0, 40_000), [opensearch.kill, opensearch.start])
+        assert client.resent == 0, "a client noticed that OpenSearch was away"
+        await assert_exactly_once(client, Index(opensearch.url, "away"))
+
+
+async def test_both_killed_with_everything_pending_lose_nothing_and_double_nothing(
+    own_opensearch: StartOpenSearch, tmp_path: Path
+) -> None:
+    opensearch = own_opensearch()
+    small = {"FOREBAY_CHANNEL_EVENTS_MAX": "5000", **settings(opensearch.url, "both")}
+    with ForebayServer(tmp_path, small) as server:
+        server.start()
+        client = Client(server.url, server.token())
+
+        def kill_both() -> None:
+            opensearch.kill()
+            server.kill()
+            server.start()
+
+        await send_and_interfere(client, make_events(0, 30_000), [kill_both])
+        await asyncio.to_thread(opensearch.start)
+        await assert_exactly_once(client, Index(opensearch.url, "both"))

@@ -1,0 +1,45 @@
+"""What OpenSearch holds, read back document by document."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+
+PAGE = 5_000
+
+
+class Index:
+    """The documents of one environment."""
+
+    def __init__(self, url: str, environment: str) -> None:
+        self._url = url
+        self._pattern = f"events_{environment}_*"
+
+    async def wait_count(self, wanted: int, timeout_s: float) -> int:
+        """Wait until there are that many documents, or for the time; return how many there are."""
+        deadline = time.monotonic() + timeout_s
+        while (found := await self.count()) < wanted and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+        return found
+
+    async def count(self) -> int:
+        """Return how many documents can be found."""
+        async with aiohttp.ClientSession() as session:
+            await session.post(f"{self._url}/{self._pattern}/_refresh?allow_no_indices=true")
+            async with session.get(f"{self._url}/{self._pattern}/_count?allow_no_indices=true") as response:
+                return int((await response.json())["count"])
+
+    async def documents(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Yield `_id` and source of every document of every index, one for each place where it stands."""
+        async with aiohttp.ClientSession() as session:
+            query = {"size": PAGE, "sort": ["_doc"]}
+            async with session.post(f"{self._url}/{self._pattern}/_search?scroll=1m", json=query) as response:
+                answer = await response.json()
+            while hits := answer["hits"]["hits"]:
+                for hit in hits:
+                    yield hit["_id"], hit["_source"]
+                scroll = {"scroll": "1m", "scroll_id": answer["_scroll_id"]}
+                async with session.post(f"{self._url}/_search/scroll", json=scroll) as response:
+                    answer = await response.json()
