@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, NamedTuple, TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -41,7 +41,7 @@ class Event(Struct, gc=False, forbid_unknown_fields=True):
     sent_at: Instant | None = None
 
 
-class Sender(NamedTuple):
+class Sender(Struct, gc=False, frozen=True):
     """Who sent an event and with what: the token's `sub` and the request's headers."""
 
     user_id: str

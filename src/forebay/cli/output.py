@@ -17,14 +17,12 @@ Limit = Annotated[int, typer.Option("-n", "--limit", min=0, max=10_000, help="Ho
 PIPE_COLUMNS = 10_000
 """Width of a table that no terminal shows: nothing is folded."""
 
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def print_json(value: Any) -> None:
     """Print a value on one line."""
-    # A half of a surrogate pair, which a client may send as an escape, becomes that escape again.
-    text = json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
-    typer.echo(text)
+    typer.echo(json.dumps(value, ensure_ascii=False))
 
 
 def print_indented(value: Any) -> None:

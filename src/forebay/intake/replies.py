@@ -21,7 +21,8 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _encode = msgspec.json.Encoder().encode
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
-_ADMITTED = {admission: b'{"status":"%b","log_id":' % admission.encode() for admission in Admission}
+_CREATED = b'{"status":"created","log_id":'
+_PENDING = b'{"status":"pending","log_id":'
 
 
 def head(status: int, content_type: str, length: int, headers: Headers = ()) -> bytes:
@@ -51,7 +52,8 @@ def failed() -> Reply:
 
 def admitted(admission: Admission, log_id: str) -> Reply:
     """Return what tells a client that its event is safe."""
-    body = b"%b%b}" % (_ADMITTED[admission], _encode(log_id))
+    start = _CREATED if admission is Admission.CREATED else _PENDING
+    body = b"%b%b}" % (start, _encode(log_id))
     return 200, _OK_HEAD % len(body), body
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from forebay.model import Entry, Outcome, Verdict
+from forebay.model import DELIVERED, Entry, Outcome, Verdict
 from forebay.pipeline.channel import Bulk, Channel
 from forebay.pipeline.gate import Gate, Health, judge
 from forebay.pipeline.journal import Journal
@@ -104,9 +104,12 @@ class Delivery:
     def _finish(self, bulk: Bulk, outcomes: list[Outcome], ticket: int) -> None:
         settlement = settle(bulk, outcomes, time.time_ns() // 1_000_000, self._journal.new_id)
         self._journal.settle(settlement)
-        self._counters.outcomes.update(outcome.verdict for outcome in outcomes)
-        health = judge(outcomes)
-        failed = next((outcome for outcome in outcomes if not outcome.settled), None)
+        delivered = outcomes.count(DELIVERED)
+        self._counters.outcomes[Verdict.DELIVERED] += delivered
+        others = [] if delivered == len(outcomes) else [outcome for outcome in outcomes if outcome != DELIVERED]
+        self._counters.outcomes.update(outcome.verdict for outcome in others)
+        health = Health.GOOD if delivered else judge(others)
+        failed = next((outcome for outcome in others if not outcome.settled), None)
         cause = f"{failed.error_type}: {failed.reason}" if failed else ""
         if health is not Health.GOOD and health is not self._gate.health:
             log.warning("sink_unwell", health=health.value, cause=cause, events=len(outcomes))

@@ -181,8 +181,8 @@ class Journal:
     def _refuse(self, commit: _Commit, error: SpoolUnavailable) -> None:
         self._failure, self._failed_at = str(error), self._loop.time()
         self._counters.commit_failures += 1
-        for span in commit.spans:
-            span.submission.refused(error)
+        for submission, _, _ in commit.spans:
+            submission.refused(error)
         self._settlements = commit.settlements + self._settlements
         # On a full disk it is the insertions that fail: the deletions go on without them and make room.
         self._settlements_alone = bool(commit.spans and self._settlements)

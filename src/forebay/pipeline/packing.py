@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from forebay.errors import SpoolUnavailable
 from forebay.model import Admission, Entry
@@ -23,12 +23,8 @@ class Submission(Protocol):
         """Hear that nothing of them was stored."""
 
 
-class Span(NamedTuple):
-    """Which groups a submission went into, the first and the last of them."""
-
-    submission: Submission
-    first: int
-    last: int
+Span: TypeAlias = tuple[Submission, int, int]
+"""A submission, and which groups it went into: the first and the last of them."""
 
 
 class GroupLimits(NamedTuple):
@@ -52,7 +48,7 @@ def pack(
             if first < 0:
                 first = len(groups) - 1
             groups[-1].extend(entries, entry_bytes)
-        spans.append(Span(submission, first, len(groups) - 1))
+        spans.append((submission, first, len(groups) - 1))
     return groups, spans
 
 

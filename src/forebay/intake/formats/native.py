@@ -18,7 +18,7 @@ from forebay.model import LOG_ID_BYTES_MAX, PARAM_DEPTH_MAX, Event, Instant
 UNPROCESSABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class Decoded(NamedTuple):
+class Decoded(Struct, gc=False, frozen=True):
     """An event, and the fields of it that Forebay does not know."""
 
     event: Event

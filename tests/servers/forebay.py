@@ -1,0 +1,181 @@
+"""The real Forebay as a process that a test can start, stop, kill and start again."""
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jwt
+
+from servers.guarded_folder import GuardedFolder
+from servers.ports import HOST, free_ports
+
+SECRET = "the key of the tests, which guards nothing at all"
+COMMAND = [str(Path(sys.executable).parent / "forebay"), "serve"]
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 60.0
+POLL_INTERVAL_S = 0.02
+POLL_TIMEOUT_S = 2.0
+TOKEN_S = 3600
+
+
+class ForebayStartError(Exception):
+    """The server did not become ready; the message ends with its log.
+
+    Attributes:
+        exit_code: what it ended with, None where it did not end by itself.
+    """
+
+    def __init__(self, message: str, exit_code: int | None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class ForebayServer:
+    """One server on loopback; its port and its folder, with the spool, the log and a `.env`, stay from start to start.
+
+    Its environment holds nothing but what is set here and the given settings. The process is gone after `close`, and
+    also if the test run is killed before that.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self.settings = {
+            "SERVER_PORT": str(free_ports(1)[0]),
+            "FOREBAY_HOST": HOST,
+            "JWT_SECRET": SECRET,
+            "DATABASE_URL": f"sqlite://{folder / 'spool.db'}",
+            **(settings or {}),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        # Only for its guard: the folder of the test outlives the test, for those who look for what went wrong.
+        self._guarded = GuardedFolder("forebay-server-")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def port(self) -> int:
+        return int(self.settings["SERVER_PORT"])
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise RuntimeError(f"{self.url} is not running")
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """What the server has written to its standard error since its first start."""
+        path = self.folder / "forebay.err"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    @property
+    def output(self) -> str:
+        """What the server has written to its standard output since its first start."""
+        path = self.folder / "forebay.out"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def token(self, sub: str = "tester", scope: str | None = None, exp: float | None = None, **claims: Any) -> str:
+        """Return a token, valid for an hour unless `exp` says otherwise."""
+        claims |= {"sub": sub, "exp": int(time.time() + TOKEN_S) if exp is None else exp}
+        if scope is not None:
+            claims["scope"] = scope
+        return jwt.encode(claims, self.settings["JWT_SECRET"], algorithm="HS256")
+
+    def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Start the server and wait until it answers.
+
+        Raises:
+            ForebayStartError: it ended, or did not answer in time.
+        """
+        if self._process is not None:
+            raise RuntimeError(f"{self.url} is running already")
+        with (self.folder / "forebay.out").open("ab") as output, (self.folder / "forebay.err").open("ab") as log:
+            # A session of its own makes it a process group of its own, which the guard kills.
+            self._process = subprocess.Popen(
+                COMMAND,
+                cwd=self.folder,
+                env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.folder), **self.settings},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            self._guarded.guard(self._process.pid)
+            self._wait_ready(time.monotonic() + timeout_s)
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        """End the server the orderly way and return its exit code.
+
+        Raises:
+            TimeoutError: it did not end in time, and was killed.
+        """
+        process = self._process
+        if process is None:
+            raise RuntimeError(f"{self.url} is not running")
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise TimeoutError(f"{self.url} did not end within {timeout_s:g} s; its log:\n{self.log}") from None
+        self._forget()
+        return process.returncode
+
+    def kill(self) -> None:
+        """End the server at once, as a power cut would; without one that runs, do nothing."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._forget()
+
+    def close(self) -> None:
+        """End the server for good, however it is."""
+        try:
+            self.kill()
+        finally:
+            self._guarded.remove()
+
+    def _wait_ready(self, deadline: float) -> None:
+        while not self._answers():
+            code = None if self._process is None else self._process.poll()
+            if code is not None:
+                raise ForebayStartError(f"{self.url} ended with {code}; its log:\n{self.log}", code)
+            if time.monotonic() > deadline:
+                raise ForebayStartError(f"{self.url} did not answer in time; its log:\n{self.log}", None)
+            time.sleep(POLL_INTERVAL_S)
+
+    def _answers(self) -> bool:
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=POLL_TIMEOUT_S)
+        try:
+            connection.request("GET", "/ping")
+            return connection.getresponse().read() == b"pong"
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _forget(self) -> None:
+        self._process = None
+        self._guarded.unguard()
