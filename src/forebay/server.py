@@ -225,5 +225,5 @@ def _trial(secret: str, port: int) -> str:
         f"curl -X POST http://localhost:{port}/events -H 'Content-Type: application/json' \\\n"
         f"  -H 'Authorization: Bearer {token}' \\\n"
         """  -d '{"page": "/home", "event": "click", "label": "button_click", "param": {"key1": "value1"}}'\n\n"""
-        "and look at it: .venv/bin/forebay events tail\n\n"
+        f"and look at it: {sys.argv[0]} events tail\n\n"
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from servers.fixtures import OpenSearchAddress, StartOpenSearch
 from servers.forebay import ForebayServer
 from traffic.client import HEADERS, Client
@@ -19,7 +20,9 @@ def settings(opensearch_url: str, environment: str) -> dict[str, str]:
     return {**QUICK, "OPEN_SEARCH_DNS": opensearch_url, "SERVER_ENVIRONMENT": environment}
 
 
-async def send_and_interfere(client: Client, events: list[dict[str, object]], interfere: list[Callable[[], None]]) -> None:
+async def send_and_interfere(
+    client: Client, events: list[dict[str, object]], interfere: list[Callable[[], None]]
+) -> None:
     """Send all events; at equal parts of the way do something to the servers."""
     sending = asyncio.create_task(client.send(events, batch=50, connections=8))
     for part, action in enumerate(interfere, start=1):

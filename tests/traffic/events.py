@@ -13,7 +13,18 @@ Event = dict[str, Any]
 ZONES = sorted(zoneinfo.available_timezones())
 """Names that a package ships: about six hundred real paths."""
 
-SCRIPTS = ["Главная страница", "ホーム画面", "결제 완료", "صفحة الدفع", "עמוד הבית", "ไทย", "Ελληνικά", "naïve café", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢", "👩‍👩‍👧‍👦 family"]
+SCRIPTS = [
+    "Главная страница",
+    "ホーム画面",
+    "결제 완료",
+    "صفحة الدفع",
+    "עמוד הבית",
+    "ไทย",
+    "Ελληνικά",
+    "naïve café",
+    "𝔘𝔫𝔦𝔠𝔬𝔡𝔢",
+    "👩‍👩‍👧‍👦 family",
+]
 KINDS = ["view", "click", "scroll", "impression", "purchase", "sign up", "erreur réseau"]
 
 
@@ -56,7 +67,9 @@ def _text(source: random.Random) -> str:
     if source.random() < 0.5:
         return source.choice(SCRIPTS)
     character = chr(source.randrange(0x20, 0x2FFF))
-    return f'{unicodedata.name(character, "no name")} "{character}" \\ \t\n {source.randrange(1000)}'.replace("\x7f", "")
+    return f'{unicodedata.name(character, "no name")} "{character}" \\ \t\n {source.randrange(1000)}'.replace(
+        "\x7f", ""
+    )
 
 
 def _shop(source: random.Random) -> Event:

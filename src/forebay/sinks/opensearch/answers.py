@@ -25,6 +25,19 @@ HTTP_TOO_LARGE = 413
 HTTP_TOO_MANY = 429
 
 
+OPERATORS_400 = {
+    "index_closed_exception": ("",),
+    "invalid_index_name_exception": ("",),
+    "validation_exception": ("shards",),
+    "illegal_argument_exception": ("no write index", "explicit index in bulk"),
+}
+"""What comes as 400 like a faulty event, but every event would get it: by type, with what the reason then contains.
+
+Too many shards (it strikes at the turn of a month), a closed index, an alias without an index to write to, or
+`rest.action.multi.allow_explicit_index: false`. The type counts, as the reason of others may quote the event.
+"""
+
+
 class Fault(enum.Enum):
     """What is wrong with a bulk as a whole, where halving it can find out more."""
 
@@ -68,7 +81,7 @@ def read_answer(status: int, body: bytes, events: int) -> list[Outcome] | tuple[
     if status == HTTP_TOO_LARGE:
         return Fault.TOO_LARGE, Outcome(Verdict.DEAD, "http_413", "larger than OpenSearch takes")
     refusal = _read_refusal(body)
-    if status == HTTP_BAD_REQUEST and refusal is not None:
+    if status == HTTP_BAD_REQUEST and refusal and not _needs_operator(status, refusal.type, refusal.reason or ""):
         return Fault.MALFORMED, Outcome(Verdict.DEAD, refusal.type, refusal.reason or "")
     return [classify_request(status, refusal)] * events
 
@@ -102,13 +115,7 @@ def classify_item(status: int, error_type: str, reason: str) -> Outcome:
 def _needs_operator(status: int, error_type: str, reason: str) -> bool:
     if error_type == "cluster_block_exception" or status in (401, 403, HTTP_NOT_FOUND):
         return True
-    # These come as 400 like a faulty event, but every event would get them: too many shards (it strikes at the turn of
-    # a month), a closed index, an alias without an index to write to.
-    return status == HTTP_BAD_REQUEST and (
-        error_type in ("index_closed_exception", "invalid_index_name_exception")
-        or (error_type == "validation_exception" and "shards" in reason)
-        or "no write index" in reason
-    )
+    return status == HTTP_BAD_REQUEST and any(part in reason for part in OPERATORS_400.get(error_type, ()))
 
 
 def _read_items(body: bytes, events: int) -> list[Outcome]:

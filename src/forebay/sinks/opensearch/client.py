@@ -13,6 +13,8 @@ import aiohttp
 from forebay.errors import SinkUnreachable
 from forebay.settings import SinkHost
 
+CONNECT_TIMEOUT_S = 5.0
+
 
 class Answer(NamedTuple):
     """What a host answered."""
@@ -30,7 +32,7 @@ class OpenSearchClient:
         # No compressed answers: OpenSearch 2.19.0 hangs when asked for zstd (opensearch-project/OpenSearch#17339).
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=connections_max),
-            timeout=aiohttp.ClientTimeout(total=timeout_s),
+            timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, CONNECT_TIMEOUT_S)),
             headers={"Accept-Encoding": "identity"},
         )
 
@@ -46,11 +48,14 @@ class OpenSearchClient:
             host = self._hosts[(self._next + offset) % len(self._hosts)]
             try:
                 return await self._send(host, method, path, body, content_type)
-            except (aiohttp.ClientError, OSError) as error:
+            except aiohttp.ClientError as error:
                 failures.append(f"{host.url}: {str(error) or type(error).__name__}")
             except TimeoutError:
+                # Only a connection that cannot be made hands over: a slow answer would cost the time again elsewhere.
                 failures.append(f"{host.url}: no answer in time")
                 break
+            except OSError as error:
+                failures.append(f"{host.url}: {error}")
         raise SinkUnreachable("; ".join(failures))
 
     async def _send(self, host: SinkHost, method: str, path: str, body: bytes | None, content_type: str) -> Answer:

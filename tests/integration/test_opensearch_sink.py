@@ -1,0 +1,204 @@
+"""The sink against a real OpenSearch, which is brought to give each answer where it can be."""
+
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import pytest
+from msgspec import Raw
+
+from forebay.model import DELIVERED, DUPLICATE, Address, Document, Entry, EventInfo, Verdict, encode_entry
+from forebay.settings import Settings, SinkHost
+from forebay.sinks.opensearch import OpenSearchSink, put_template
+from forebay.sinks.opensearch.template import PATH as TEMPLATE_PATH
+from servers.fixtures import OpenSearchAddress, StartOpenSearch
+
+MakeEntry = Callable[..., Entry]
+
+
+@pytest.fixture
+def index() -> str:
+    return f"events_sink-{uuid.uuid4().hex[:8]}_2026-11"
+
+
+@pytest.fixture
+def make_entry(index: str) -> MakeEntry:
+    def make(log_id: str, param: bytes = b"{}", timestamp: datetime | None = None) -> Entry:
+        now = datetime.now(UTC)
+        info = EventInfo(page="/home", event="click", param=Raw(param))
+        document = Document(timestamp=timestamp or now, received_at=now, log_id=log_id, user_id="user", event_info=info)
+        return encode_entry(Address(index, log_id), document)
+
+    return make
+
+
+@asynccontextmanager
+async def sink_at(url: str, **settings: Any) -> AsyncIterator[OpenSearchSink]:
+    sink = OpenSearchSink(Settings(open_search_dns=(SinkHost(url),), bulk_timeout_s=10, **settings))
+    try:
+        yield sink
+    finally:
+        await sink.close()
+
+
+async def ask(method: str, url: str, body: Mapping[str, Any] | None = None) -> Any:
+    async with aiohttp.ClientSession() as session, session.request(method, url, json=body) as response:
+        return await response.json()
+
+
+async def test_an_event_sent_twice_is_delivered_and_then_a_duplicate(
+    opensearch: OpenSearchAddress, make_entry: MakeEntry, index: str
+) -> None:
+    entry = make_entry("a", b'{"key1":"value1"}')
+    async with sink_at(opensearch.url) as sink:
+        assert await sink.deliver([entry]) == [DELIVERED]
+        assert await sink.deliver([entry, make_entry("b")]) == [DUPLICATE, DELIVERED]
+    assert (await ask("POST", f"{opensearch.url}/{index}/_refresh"))["_shards"]["failed"] == 0
+    found = await ask(
+        "POST", f"{opensearch.url}/{index}/_search", {"query": {"term": {"event_info.param.key1": "value1"}}}
+    )
+    assert [hit["_id"] for hit in found["hits"]["hits"]] == ["a"]
+
+
+async def test_the_template_is_in_place_before_the_first_document_makes_an_index(
+    own_opensearch: StartOpenSearch, make_entry: MakeEntry, index: str
+) -> None:
+    server = own_opensearch()
+    async with sink_at(server.url) as sink:
+        assert await sink.deliver([make_entry("a")]) == [DELIVERED]
+    mapping = (await ask("GET", f"{server.url}/{index}/_mapping"))[index]["mappings"]
+    assert mapping["dynamic"] == "false"
+    assert mapping["properties"]["@timestamp"] == {"type": "date"}
+    assert mapping["properties"]["event_info"]["properties"]["param"] == {"type": "flat_object"}
+
+
+async def test_a_template_that_is_there_stays_as_it_is(own_opensearch: StartOpenSearch) -> None:
+    server = own_opensearch()
+    settings = Settings(open_search_dns=(SinkHost(server.url),))
+    assert "put in place" in await put_template(settings)
+    edited = (await ask("GET", server.url + TEMPLATE_PATH))["index_templates"][0]["index_template"]
+    edited["priority"] = 101
+    await ask("PUT", server.url + TEMPLATE_PATH, edited)
+    assert "there already" in await put_template(settings)
+    kept = (await ask("GET", server.url + TEMPLATE_PATH))["index_templates"][0]["index_template"]
+    assert kept["priority"] == 101
+
+
+async def test_without_its_setting_no_template_is_put(own_opensearch: StartOpenSearch, make_entry: MakeEntry) -> None:
+    server = own_opensearch()
+    async with sink_at(server.url, index_template=False) as sink:
+        await sink.open()
+        assert await sink.deliver([make_entry("a")]) == [DELIVERED]
+    assert "error" in await ask("GET", server.url + TEMPLATE_PATH)
+
+
+async def test_an_event_that_opensearch_refuses_is_dead_alone_with_the_reason(
+    opensearch: OpenSearchAddress, make_entry: MakeEntry
+) -> None:
+    twice_the_key = make_entry("bad", b'{"a":1,"a":2}')
+    too_long = make_entry("long", b'{"a":"%b"}' % (b"x" * 40_000))
+    async with sink_at(opensearch.url) as sink:
+        outcomes = await sink.deliver([make_entry("good"), twice_the_key, make_entry("fine"), too_long])
+    assert [outcome.verdict for outcome in outcomes] == [
+        Verdict.DELIVERED,
+        Verdict.DEAD,
+        Verdict.DELIVERED,
+        Verdict.DEAD,
+    ]
+    assert outcomes[1].error_type == "mapper_parsing_exception"
+    assert "event_info.param" in outcomes[1].reason
+    assert "immense term" in outcomes[3].reason
+
+
+@pytest.mark.parametrize("block", ["write", "read_only", "read_only_allow_delete"])
+async def test_a_blocked_index_pauses_and_kills_nothing(
+    opensearch: OpenSearchAddress, make_entry: MakeEntry, index: str, block: str
+) -> None:
+    async with sink_at(opensearch.url) as sink:
+        assert await sink.deliver([make_entry("before")]) == [DELIVERED]
+        await ask("PUT", f"{opensearch.url}/{index}/_settings", {f"index.blocks.{block}": True})
+        (outcome,) = await sink.deliver([make_entry("during")])
+        assert (outcome.verdict, outcome.error_type) == (Verdict.PAUSE, "cluster_block_exception")
+        await ask("PUT", f"{opensearch.url}/{index}/_settings", {f"index.blocks.{block}": None})
+        assert await sink.deliver([make_entry("during")]) == [DELIVERED]
+
+
+async def test_a_closed_index_pauses(opensearch: OpenSearchAddress, make_entry: MakeEntry, index: str) -> None:
+    async with sink_at(opensearch.url) as sink:
+        assert await sink.deliver([make_entry("before")]) == [DELIVERED]
+        await ask("POST", f"{opensearch.url}/{index}/_close")
+        (outcome,) = await sink.deliver([make_entry("during")])
+    assert (outcome.verdict, outcome.error_type) == (Verdict.PAUSE, "index_closed_exception")
+
+
+async def test_no_index_and_no_right_to_make_one_pauses(own_opensearch: StartOpenSearch, make_entry: MakeEntry) -> None:
+    server = own_opensearch({"action.auto_create_index": "false"})
+    async with sink_at(server.url) as sink:
+        (outcome,) = await sink.deliver([make_entry("a")])
+    assert (outcome.verdict, outcome.error_type) == (Verdict.PAUSE, "index_not_found_exception")
+
+
+async def test_too_many_shards_pause(own_opensearch: StartOpenSearch, make_entry: MakeEntry) -> None:
+    server = own_opensearch()
+    await ask("PUT", f"{server.url}/first")
+    await ask("PUT", f"{server.url}/_cluster/settings", {"persistent": {"cluster.max_shards_per_node": 1}})
+    async with sink_at(server.url) as sink:
+        (outcome,) = await sink.deliver([make_entry("a")])
+    assert outcome.verdict is Verdict.PAUSE, outcome
+
+
+async def test_a_bulk_that_is_too_large_is_split_and_one_event_that_is_too_large_is_dead(
+    own_opensearch: StartOpenSearch, make_entry: MakeEntry
+) -> None:
+    server = own_opensearch({"http.max_content_length": "64kb"})
+    entries = [make_entry(str(number), b'{"a":"%b"}' % (b"x" * 10_000)) for number in range(20)]
+    large = make_entry("large", b'{"a":[%b]}' % b",".join([b'"%b"' % (b"x" * 10_000)] * 10))
+    async with sink_at(server.url) as sink:
+        outcomes = await sink.deliver([*entries[:7], large, *entries[7:]])
+    assert outcomes[7].verdict is Verdict.DEAD
+    assert outcomes[7].error_type == "http_413"
+    assert outcomes[:7] + outcomes[8:] == [DELIVERED] * 20
+
+
+async def test_a_whole_request_refused_for_lack_of_memory_is_tried_again(
+    own_opensearch: StartOpenSearch, make_entry: MakeEntry
+) -> None:
+    server = own_opensearch({"indexing_pressure.memory.limit": "1kb"})
+    async with sink_at(server.url) as sink:
+        outcomes = await sink.deliver([make_entry(str(number)) for number in range(50)])
+    assert {outcome.verdict for outcome in outcomes} == {Verdict.RETRY}, outcomes[0]
+    assert "rejected_execution_exception" in outcomes[0].error_type
+
+
+async def test_an_opensearch_that_is_away_or_does_not_answer_is_tried_again(
+    own_opensearch: StartOpenSearch, make_entry: MakeEntry
+) -> None:
+    server = own_opensearch()
+    async with sink_at(server.url) as sink:
+        assert await sink.deliver([make_entry("a")]) == [DELIVERED]
+        server.pause()
+        try:
+            sink._client._session._timeout = aiohttp.ClientTimeout(total=0.5)
+            (silent,) = await sink.deliver([make_entry("b")])
+        finally:
+            server.resume()
+        server.kill()
+        (refused,) = await sink.deliver([make_entry("b")])
+    assert (silent.verdict, refused.verdict) == (Verdict.RETRY, Verdict.RETRY)
+    assert "no answer in time" in silent.reason
+    assert "Cannot connect" in refused.reason
+
+
+async def test_a_host_that_is_dead_hands_over_to_the_next(
+    opensearch: OpenSearchAddress, make_entry: MakeEntry, unused_tcp_port: int
+) -> None:
+    hosts = (SinkHost(f"http://127.0.0.1:{unused_tcp_port}"), SinkHost(opensearch.url))
+    sink = OpenSearchSink(Settings(open_search_dns=hosts))
+    try:
+        for number in range(4):
+            assert await sink.deliver([make_entry(f"{number}")]) == [DELIVERED]
+    finally:
+        await sink.close()
