@@ -166,6 +166,7 @@ def measure(candidate: Candidate, load: Load, work: Path, users: int) -> dict[st
         "requests_per_cpu_s": round(result["requests"] / (after.server_s - before.server_s), 1),
         "p50_ms": round(result["p50_us"] / 1000, 2),
         "p99_ms": round(result["p99_us"] / 1000, 2),
+        "wrk_sleeps_per_request": round((after.wrk_sleeps - before.wrk_sleeps) / result["requests"], 3),
         "accepted": accepted,
         "arrived": arrived - passed,
         "missing": max(0, passed + accepted - arrived),
@@ -183,6 +184,7 @@ class Reading:
     server_s: float
     sink_s: float
     wrk_s: float
+    wrk_sleeps: int
     cores: dict[int, processes.CoreTime]
 
     @classmethod
@@ -192,7 +194,7 @@ class Reading:
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         cores = {core: processes.core_time(core) for core in (SERVER_CORE, LOAD_CORE)}
         used = (processes.cpu_seconds(on.server.pid), processes.cpu_seconds(on.sink.pid))
-        return cls(time.monotonic(), *used, ended.ru_utime + ended.ru_stime, cores)
+        return cls(time.monotonic(), *used, ended.ru_utime + ended.ru_stime, ended.ru_nvcsw, cores)
 
     def shares_since(self, before: Reading) -> dict[str, float]:
         """Turn two readings into shares of a core: of each process, and of everything else on the two cores."""

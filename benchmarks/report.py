@@ -46,7 +46,7 @@ METHOD = """\
 - The candidates take turns within each of {rounds} rounds, in an order that moves on by one each round. Each
   turn starts the server afresh on an empty database, warms it up for {warm_up} s and measures for {seconds} s. The
   clock starts once all connections are open.
-  A ratio compares two turns of the same round, so noise that lasts longer than a round cancels out.
+  A ratio compares two turns of the same round, so what slows both alike cancels out; what hits one turn does not.
 - Each request carries one event of about {event_bytes} bytes with a `log_id` of its own (UUIDv7 layout) and one
   of {users} tokens (HS256), in turn, so that remembering the last token helps nobody.
 - Only a 200 counts. An answer of 400 or more, or a socket error, ends the measurement without a result; before
@@ -59,10 +59,17 @@ METHOD = """\
   Nothing of it is on disk: it answers like `ack=memory`, also where it is compared with `ack=disk`.
 - Forebay keeps tokens that it has verified, so after the warm-up it verifies none of them again; the plain
   collector verifies the token of each request.
-- Forebay runs with its defaults, but for the bulk interval, which is {interval} s for all.
-- CPU is a share of one core, by the kernel's own accounts. *Others* is everything else that ran on the same core.
+- Forebay runs with its defaults, but for its addresses, metrics without a token, and the bulk interval, which is
+  {interval} s for all.
+- CPU is a share of one core, by the kernel's own accounts. *Others there* is everything else that ran on the same core.
   Events per CPU second depend less on such neighbours, but leave out the wait for the disk; the goals are
   about events/s.
+- *wrk sleeps* is how often, for each request, `wrk` had nothing to do and was put to sleep. Over the loopback
+  the server pays for waking it up with the next answer. Answers that leave in a burst, as after a commit, wake
+  it once; answers that leave one by one wake it each time. Other work on the load's core delays `wrk`, so that
+  it finds more answers at once and sleeps less: that makes a server which answers one by one look faster than
+  it is on an idle machine. It is also how
+  `ack=disk` can come out ahead of `ack=memory`, although it does more.
 - Latencies are those of a closed loop at full load: {connections} clients that each send the next event as soon
   as the last is answered. They say how the server behaves when saturated, not how it feels at an ordinary load.
 - The stand-in answers at once, with the status of each document and nothing else. A real OpenSearch takes
@@ -134,7 +141,7 @@ def speed(runs: list[Run]) -> str:
 def resources(runs: list[Run]) -> str:
     """Show what the candidates used, and what else took time of the two cores."""
     head = ["", "events per CPU second", "server CPU", "others there", "wrk CPU", "stand-in CPU", "others there"]
-    head += ["stolen by host", "RSS peak MB"]
+    head += ["wrk sleeps / request", "stolen by host", "RSS peak MB"]
     rows = []
     for name in measured(runs):
         mine = of(runs, name)
@@ -142,20 +149,35 @@ def resources(runs: list[Run]) -> str:
         shares = [f"{median(mine, key):.0%}" for key in keys]
         stolen = max(max(run["server_core_stolen"], run["load_core_stolen"]) for run in mine)
         peak = max(run["rss_peak_mib"] for run in mine) * MIB_IN_MB
+        sleeps = f"{median(mine, 'wrk_sleeps_per_request'):.2f}"
         efficiency = f"{median(mine, 'requests_per_cpu_s') * mine[0]['events_per_request']:,.0f}"
-        rows.append([candidates.ALL[name].title, efficiency, *shares, f"{stolen:.1%}", f"{peak:.0f}"])
+        rows.append([candidates.ALL[name].title, efficiency, *shares, sleeps, f"{stolen:.1%}", f"{peak:.0f}"])
     return table(head, rows)
 
 
 def disturbance(runs: list[Run]) -> str:
-    """Warn where other work had more than a little of the server's core."""
-    others = max(run["server_core_others"] for run in runs)
-    if others <= OTHERS_TOLERATED:
+    """Warn where other work had more than a little of either core: it can move a ratio in both directions."""
+    server = max(run["server_core_others"] for run in runs)
+    load = max(run["load_core_others"] for run in runs)
+    if max(server, load) <= OTHERS_TOLERATED:
         return ""
     return f"""\
-The machine was not idle: in one turn other work had {others:.0%} of the server's core. Rates are lower than on an idle
-machine by about that share, and a ratio is off where the share differed between the turns of a round.
+**The machine was not idle.** In its worst turn other work had {server:.0%} of the server's core, and {load:.0%} of the
+load's core. The first lowers the rate of that turn. The second can even raise it, see *wrk sleeps* under Method. Judge
+by the turns that were left alone, or run it again on an idle machine.
 """
+
+
+def turns(runs: list[Run]) -> str:
+    """Show every turn with its neighbours, so that a reader can leave out those that were disturbed."""
+    head = ["turn by turn", "round", "events/s", "events per CPU second", "others, server core", "others, load core"]
+    rows = []
+    for run in runs:
+        events = run["events_per_request"]
+        rates = [f"{run[key] * events:,.0f}" for key in ("requests_per_s", "requests_per_cpu_s")]
+        others = [f"{run[key]:.0%}" for key in ("server_core_others", "load_core_others")]
+        rows.append([candidates.ALL[run["candidate"]].title, str(run["round"]), *rates, *others])
+    return table(head, rows)
 
 
 def verdict(value: float, goal: float) -> str:
@@ -227,7 +249,7 @@ def section(title: str, note: str, runs: list[Run]) -> list[str]:
     """Write one measurement: what it is, the ratios if there are any, the rates, and what they cost."""
     if not runs:
         return []
-    return [f"## {title}\n", note, disturbance(runs), comparison(runs), speed(runs), resources(runs)]
+    return [f"## {title}\n", note, disturbance(runs), comparison(runs), speed(runs), resources(runs), turns(runs)]
 
 
 def render(results: Run) -> str:

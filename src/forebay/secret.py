@@ -33,6 +33,8 @@ def resolve_secret(settings: Settings) -> str:
         secret = path.read_text(encoding="ascii").strip()
     except OSError as error:
         raise SettingsError(f"JWT_SECRET: not set, and none can be kept at {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"JWT_SECRET: not set, and {path} holds no key; remove that file, or set one") from error
     if not secret:
         raise SettingsError(f"JWT_SECRET: not set, and {path} is empty; remove that file, or set one")
     return secret

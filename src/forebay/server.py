@@ -25,7 +25,8 @@ from forebay.admin.metrics import Metrics
 from forebay.errors import SettingsError
 from forebay.intake.documents import DocumentMaker
 from forebay.intake.intake import Intake, IntakeLimits
-from forebay.intake.protocol import METHODS, ConnectionLimits, IntakeProtocol
+from forebay.intake.protocol import ConnectionLimits, IntakeProtocol
+from forebay.intake.targets import METHODS
 from forebay.intake.tokens import TokenVerifier
 from forebay.pipeline.pipeline import Pipeline
 from forebay.secret import resolve_secret
@@ -107,15 +108,17 @@ def listen(settings: Settings) -> socket.socket:
     Raises:
         SettingsError: the address cannot be had.
     """
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((settings.host, settings.server_port))
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, UnicodeError) as error:
+        listener.close()
+        is_name = isinstance(error, (socket.gaierror, UnicodeError))
+        reason = getattr(error, "strerror", None) or str(error)
         raise SettingsError(
-            f"SERVER_PORT: cannot listen on {settings.host} port {settings.server_port}: {reason}"
+            f"{'FOREBAY_HOST' if is_name else 'SERVER_PORT'}: cannot listen on {settings.host} "
+            f"port {settings.server_port}: {reason}"
         ) from error
     return listener
 
@@ -203,10 +206,11 @@ def _warn(secret: str) -> None:
 
 def _announce(settings: Settings, secret: str, listener: socket.socket, sink: Sink) -> None:
     port = listener.getsockname()[1]
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     log.info(
         "serving",
         version=__version__,
-        address=f"http://{settings.host}:{port}",
+        address=f"http://{host}:{port}",
         events_go_to=sink.place,
         spool=str(settings.database_url),
         ack=settings.ack.value,

@@ -21,6 +21,9 @@ SECRET_VARIABLES = frozenset({"JWT_SECRET", "OPEN_SEARCH_DNS"})
 SECRET_CHARS_MIN = 32
 """HS256 wants a key of at least the hash's 256 bits (RFC 7518, section 3.2)."""
 
+DAY_S = 86_400
+SINK_HOST_FORM = "an address such as http://localhost:9200 or https://user:password@host:9200, several with commas"
+
 
 class LogFormat(enum.StrEnum):
     """How log lines look: `auto` is text on a terminal and JSON elsewhere."""
@@ -45,18 +48,25 @@ class SinkHost:
 def _parse_sink_hosts(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    return tuple(_parse_sink_host(part.strip()) for part in value.split(",") if part.strip())
+    hosts = tuple(_parse_sink_host(part.strip()) for part in value.split(",") if part.strip())
+    if not hosts:
+        raise ValueError(SINK_HOST_FORM)
+    return hosts
 
 
 def _parse_sink_host(text: str) -> SinkHost:
-    allowed = "an address such as http://localhost:9200 or https://user:password@host:9200, several with commas"
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        raise ValueError(allowed) from error
+        raise ValueError(SINK_HOST_FORM) from error
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(allowed)
+        raise ValueError(SINK_HOST_FORM)
+    # A "/" in a password that is not written as %2F; what follows it would be shown as a part of the address.
+    if "@" in parts.path:
+        raise ValueError(SINK_HOST_FORM)
+    if ":" in unquote(parts.username or ""):
+        raise ValueError("a user name without a colon (RFC 7617, section 2)")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     url = f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
     return SinkHost(
@@ -71,10 +81,11 @@ def _parse_database_url(value: Any) -> Any:
         return value
     location, _, options = value.partition("?")
     match = re.fullmatch(r"sqlite:(?://)?(?P<path>.+)", location)
+    path = Path(re.sub(r"^/+", "/", match["path"] if match else ""))
     # A database in memory would lose events, and Forebay always reads, writes and creates.
-    if match is None or ":memory:" in location or options not in ("", "mode=rwc", "mode=rw"):
+    if path.name in ("", "..") or ":memory:" in location or options not in ("", "mode=rwc", "mode=rw"):
         raise ValueError("a file such as sqlite://sqlite3.db or sqlite:///var/lib/forebay/spool.db")
-    return Path(re.sub(r"^/+", "/", match["path"]))
+    return path
 
 
 class Settings(BaseSettings):
@@ -119,28 +130,30 @@ class Settings(BaseSettings):
     body_bytes_max: int = Field(2 * MIB, ge=1024, description="largest request body (413)")
     batch_events_max: int = Field(10_000, ge=1, description="most events in one batch (413)")
     header_bytes_max: int = Field(16 * 1024, ge=1024, description="largest request head (431)")
-    request_timeout_s: float = Field(30, gt=0, description="time for a whole request to arrive (408)")
-    keep_alive_s: float = Field(75, gt=0, description="how long an idle connection is kept")
+    request_timeout_s: float = Field(30, gt=0, le=DAY_S, description="time for a whole request to arrive (408)")
+    keep_alive_s: float = Field(75, gt=0, le=DAY_S, description="how long an idle connection is kept")
 
     channel_events_max: int = Field(100_000, ge=1, description="events waiting in memory; more wait in the spool")
     channel_bytes_max: int = Field(96 * MIB, ge=MIB, description="their bytes")
 
     bulk_events_max: int = Field(1_000, ge=1, description="events in one bulk")
     bulk_bytes_max: int = Field(5 * MIB, ge=64 * 1024, description="bytes of one bulk")
-    bulk_interval_s: float = Field(10, gt=0, description="longest wait of an event for its bulk to fill")
+    bulk_interval_s: float = Field(10, gt=0, le=DAY_S, description="longest wait of an event for its bulk to fill")
     bulk_workers: int = Field(10, ge=1, le=100, description="bulks in flight at once")
-    bulk_timeout_s: float = Field(30, gt=0, description="time for the sink to answer a bulk")
+    bulk_timeout_s: float = Field(30, gt=0, le=DAY_S, description="time for the sink to answer a bulk")
 
-    retry_interval_s: float = Field(60, gt=0, description="how often pending events are redelivered")
-    retry_delay_s_min: float = Field(0.5, gt=0, description="first back-off after the sink failed")
-    retry_delay_s_max: float = Field(30, gt=0, description="longest back-off")
+    retry_interval_s: float = Field(60, gt=0, le=DAY_S, description="how often pending events are redelivered")
+    retry_delay_s_min: float = Field(0.5, gt=0, le=DAY_S, description="first back-off after the sink failed")
+    retry_delay_s_max: float = Field(30, gt=0, le=DAY_S, description="longest back-off")
 
     spool_bytes_max: int = Field(10 * 1024 * MIB, ge=MIB, description="bytes of events in the spool (503 beyond)")
-    dead_retention_days: int = Field(30, ge=1, description="how long dead letters are kept")
+    dead_retention_days: int = Field(30, ge=1, le=36_500, description="how long dead letters are kept")
 
     index_template: bool = Field(default=True, description="put the index template in place at start-up")
     metrics_open: bool = Field(default=False, description="serve /metrics without a token")
-    shutdown_timeout_s: float = Field(20, gt=0, description="time to deliver what is in the channel at shutdown")
+    shutdown_timeout_s: float = Field(
+        20, gt=0, le=DAY_S, description="time to deliver what is in the channel at shutdown"
+    )
     log_format: LogFormat = Field(LogFormat.AUTO, description="json, text, or auto: text on a terminal")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
 
@@ -180,6 +193,8 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError("\n".join(_explain(item) for item in error.errors())) from None
     except UnicodeDecodeError as error:
         raise SettingsError(f".env: not UTF-8 ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise SettingsError(f".env: cannot be read: {error.strerror}") from None
 
 
 def _explain(item: Any) -> str:
@@ -188,8 +203,8 @@ def _explain(item: Any) -> str:
         return message
     location = str(item["loc"][0])
     name = variable_name(location) if location in Settings.model_fields else location
-    # A URL of any kind may carry a password, also where it is the wrong kind of URL.
-    shown = re.sub(r"//[^@]*@", "//***@", repr(item["input"]))
+    # A URL of any other kind may carry a password, somewhere.
+    shown = re.sub(r"(?<!sqlite:)(?<!/)//.*", "//***'", repr(item["input"]))
     return f"{name}: {'the value' if name in SECRET_VARIABLES else shown} is not allowed; expected: {message}"
 
 

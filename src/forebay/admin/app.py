@@ -60,10 +60,16 @@ class AdminApp:
             Route("/health/live", self._live),
             Route("/health/ready", self._ready),
             Route("/metrics", self._render_metrics),
-            Route("/{path:path}", self._unknown, methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]),
         ]
-        handlers: dict[Any, Any] = {Rejection: _answer_rejection, HTTPException: _answer_http_error, 500: _answer_bug}
-        return Starlette(routes=routes, exception_handlers=handlers)
+        handlers: dict[Any, Any] = {
+            404: self._answer_unknown,
+            HTTPException: _answer_http_error,
+            Rejection: _answer_rejection,
+            500: _answer_bug,
+        }
+        app = Starlette(routes=routes, exception_handlers=handlers)
+        app.router.redirect_slashes = False
+        return app
 
     async def _live(self, request: Request) -> Response:
         del request
@@ -81,15 +87,21 @@ class AdminApp:
             self._verifier.verify(_authorization(request), *READERS)
         return Response(self._metrics.render(), media_type=CONTENT_TYPE)
 
-    async def _unknown(self, request: Request) -> Response:
-        path = request.url.path
+    async def _answer_unknown(self, request: Request, error: HTTPException) -> Response:
+        """Answer where no route is: at an event address that does not take the method, or at none."""
+        del error
+        path: str = request.scope["path"]
         methods = self._methods.get(path)
-        if path != "/ping":
-            self._verifier.verify(_authorization(request))
-        if methods is not None:
-            allowed = ", ".join(methods)
-            raise Rejection(405, f"{path} takes {allowed}, not {request.method}", headers=(("Allow", allowed),))
-        raise Rejection(404, "there is nothing at this address")
+        try:
+            if path != "/ping":
+                self._verifier.verify(_authorization(request))
+        except Rejection as rejection:
+            return _problem(rejection)
+        if methods is None:
+            return _problem(Rejection(404, "there is nothing at this address"))
+        allowed = ", ".join(methods)
+        detail = f"{path} takes {allowed}, not {request.method}"
+        return _problem(Rejection(405, detail, headers=(("Allow", allowed),)))
 
     def _may_read(self, request: Request) -> bool:
         try:
@@ -106,25 +118,25 @@ def _authorization(request: Request) -> bytes | None:
 
 async def _answer_rejection(request: Request, error: Rejection) -> Response:
     del request
-    return _problem(error.status, error)
+    return _problem(error)
 
 
 async def _answer_http_error(request: Request, error: HTTPException) -> Response:
     """Answer what Starlette itself refuses: a method that one of the addresses here does not take."""
-    detail = f"{request.url.path} does not take {request.method}" if error.status_code == 405 else error.detail  # noqa: PLR2004
+    detail = f"{request.scope['path']} does not take {request.method}" if error.status_code == 405 else error.detail  # noqa: PLR2004
     headers = tuple((error.headers or {}).items())
-    return _problem(error.status_code, Rejection(error.status_code, detail, headers=headers))
+    return _problem(Rejection(error.status_code, detail, headers=headers))
 
 
 async def _answer_bug(request: Request, error: Exception) -> Response:
     del request, error
-    return _problem(500, Rejection(500, "the server failed"))
+    return _problem(Rejection(500, "the server failed"))
 
 
-def _problem(status: int, error: Rejection) -> Response:
+def _problem(error: Rejection) -> Response:
     return Response(
-        problem(status, error.detail, error.errors),
-        status_code=status,
+        problem(error.status, error.detail, error.errors),
+        status_code=error.status,
         headers=dict(error.headers),
         media_type=PROBLEM_TYPE,
     )

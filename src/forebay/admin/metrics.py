@@ -39,8 +39,9 @@ class Metrics:
 
 def _event_metrics(counters: Counters) -> Iterable[Metric]:
     for name, text, value in (
-        ("accepted", "Events taken and handed to the pipeline", counters.accepted),
+        ("accepted", "Events told to the client as safe", counters.accepted),
         ("rejected", "Events and requests told to the client as its mistake", counters.rejected),
+        ("unavailable", "Events told to the client to send again", counters.unavailable),
         ("overflowed", "Events stored while the channel had no room", counters.overflowed),
         ("redelivered", "Events taken from the spool back into the channel", counters.redelivered),
     ):

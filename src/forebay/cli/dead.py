@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
+from forebay.cli.entries import read_document
 from forebay.cli.output import AsJson, Limit, format_time, print_indented, print_json, print_table
 from forebay.errors import SpoolError
-from forebay.model import entry_document
 from forebay.settings import load_settings
 from forebay.spool.inspection import Choice, Inspection, Request, StoredLetter, inspect
 from forebay.spool.writing import now_ms
@@ -140,5 +139,5 @@ def _describe(letter: StoredLetter) -> dict[str, Any]:
         "attempts": letter.attempts,
         "died_at": format_time(letter.died_at_ms),
         "replay": letter.marked,
-        "document": json.loads(entry_document(letter.entry)),
+        "document": read_document(letter.entry),
     }

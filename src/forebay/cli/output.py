@@ -17,6 +17,8 @@ Limit = Annotated[int, typer.Option("-n", "--limit", min=0, max=10_000, help="Ho
 PIPE_COLUMNS = 10_000
 """Width of a table that no terminal shows: nothing is folded."""
 
+UUID_CHARS = 36
+
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -38,12 +40,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, hea
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    # As text, so that no part of an event is taken for rich's markup.
+    cells = [[Text("" if cell is None else escape_controls(str(cell))) for cell in row] for row in rows]
     table = Table(box=None, pad_edge=False, show_header=head, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        # As text, so that no part of an event is taken for rich's markup.
-        table.add_row(*(Text("" if cell is None else escape_controls(str(cell))) for cell in row))
+    for number, column in enumerate(columns):
+        # What is copied into the next command stays in one piece, unless somebody's own log_id is long.
+        whole = column == "log_id" and all(len(row[number]) <= UUID_CHARS for row in cells)
+        table.add_column(column, overflow="fold", no_wrap=whole)
+    for row in cells:
+        table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(table)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from typing import Any
 
 import typer
 
+from forebay.cli.entries import read_address, read_document
 from forebay.cli.output import AsJson, Limit, format_time, print_json, print_table
-from forebay.model import entry_address, entry_document
 from forebay.settings import load_settings
 from forebay.spool.inspection import PendingEvent, Request, Summary, inspect
+from forebay.spool.records import GroupDamaged
 
 app = typer.Typer(help="Look at events that wait for their delivery.")
 
@@ -21,7 +22,7 @@ COLUMNS = ("received_at", "attempts", "log_id", "page", "event", "index")
 def list_pending(*, limit: Limit = 20, as_json: AsJson = False) -> None:
     """Show the events that are in the spool, oldest first."""
     with inspect(load_settings().database_url) as spool:
-        events = map(_describe, spool.list_pending(limit))
+        events = _describe(spool.list_pending(limit))
         if as_json:
             for event in events:
                 print_json(event)
@@ -41,21 +42,25 @@ def retry() -> None:
     typer.echo("asked; the server begins within a second, or when it starts")
 
 
-def _describe(event: PendingEvent) -> dict[str, Any]:
-    address = entry_address(event.entry)
-    return {
-        "log_id": address.log_id,
-        "index": address.index,
-        "attempts": event.attempts,
-        "received_at": format_time(event.received_at_ms),
-        "document": json.loads(entry_document(event.entry)),
-    }
+def _describe(found: Iterator[PendingEvent | GroupDamaged]) -> Iterator[dict[str, Any]]:
+    for event in found:
+        if isinstance(event, GroupDamaged):
+            typer.echo(f"forebay: {event}", err=True)
+            continue
+        address = read_address(event.entry)
+        yield {
+            "log_id": address and address.log_id,
+            "index": address and address.index,
+            "attempts": event.attempts,
+            "received_at": format_time(event.received_at_ms),
+            "document": read_document(event.entry),
+        }
 
 
-def _row(event: dict[str, Any]) -> tuple[object, ...]:
-    info = event["document"]["event_info"]
-    shown = event | {"page": info["page"], "event": info["event"]}
-    return tuple(shown[column] for column in COLUMNS)
+def _row(event: dict[str, Any]) -> list[object]:
+    document = event["document"]
+    shown = event | (document["event_info"] if isinstance(document, dict) else {})
+    return [shown.get(column) for column in COLUMNS]
 
 
 def _sum_up(summary: Summary) -> str:

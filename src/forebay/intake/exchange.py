@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 from typing import Any, Protocol
 
 from forebay.errors import SpoolUnavailable
 from forebay.intake import replies
+from forebay.intake.targets import Target
 from forebay.model import Admission, Entry
+from forebay.telemetry.counters import Counters
 
 NO_BODY = b""
-
-
-class Target(enum.Enum):
-    """The addresses that are answered without ASGI."""
-
-    PING = "/ping"
-    EVENT = "/events"
-    BATCH = "/events/batch"
 
 
 class Connection(Protocol):
@@ -41,6 +34,7 @@ class Exchange:
 
     __slots__ = (
         "_connection",
+        "_counters",
         "body",
         "disconnected",
         "early_reply",
@@ -58,8 +52,11 @@ class Exchange:
 
     message_event = asyncio.Event()
 
-    def __init__(self, connection: Connection, target: Target, query: bytes, headers: dict[bytes, bytes]) -> None:
+    def __init__(
+        self, connection: Connection, counters: Counters, target: Target, query: bytes, headers: dict[bytes, bytes]
+    ) -> None:
         self._connection = connection
+        self._counters = counters
         self.target = target
         self.query = query
         self.headers = headers
@@ -85,6 +82,7 @@ class Exchange:
 
     def admitted(self, admission: Admission) -> None:
         """Tell the client that its events are safe."""
+        self._counters.accepted += len(self.entries)
         if self.results is None:
             self.reply(replies.admitted(admission, self.log_id))
             return
@@ -96,6 +94,7 @@ class Exchange:
 
     def refused(self, error: SpoolUnavailable) -> None:
         """Tell the client to send again."""
+        self._counters.unavailable += len(self.entries)
         self.reply(replies.unavailable(error))
 
     def reply(self, reply: replies.Reply) -> None:

@@ -10,8 +10,9 @@ from urllib.parse import parse_qs
 from forebay.errors import FieldError, Rejection
 from forebay.intake import replies
 from forebay.intake.documents import DocumentMaker
-from forebay.intake.exchange import Exchange, Target
+from forebay.intake.exchange import Exchange
 from forebay.intake.formats.native import check_text, decode_batch, decode_event
+from forebay.intake.targets import Target
 from forebay.intake.tokens import Scope, TokenVerifier
 from forebay.model import Ack, Admission, Sender
 from forebay.pipeline.admission import Admitter
@@ -88,7 +89,6 @@ class Intake:
             exchange.entry_bytes = len(entry)
         # The events are made; while a commit is awaited nothing else of the request is needed.
         exchange.body = b""
-        self.counters.accepted += len(exchange.entries)
         if exchange.entries:
             self._admitter.admit(exchange, ack or self._ack)
         else:

@@ -1,11 +1,7 @@
-"""The HTTP connection: uvicorn's httptools protocol, with the event addresses answered without an ASGI scope.
+"""The HTTP connection: uvicorn's protocol, with the event addresses answered without an ASGI scope.
 
-Every other request goes to the ASGI application untouched. A request for an event address stands in uvicorn's own
-queue of requests (`cycle` and `pipeline`) like any other, so that pipelined requests are answered in their order and a
-graceful shutdown waits for it.
-
-Everything that a client can do without end has a limit here: the head (431), the body (413), the time for a request to
-arrive (408), idle connections, and answers that nobody reads (reading pauses).
+Every other request goes to the ASGI application untouched. Everything that a client can do without end has a limit
+here: the head (431), the body (413), the time for a request to arrive (408), and idle connections.
 """
 
 from __future__ import annotations
@@ -16,19 +12,20 @@ from typing import Any, NamedTuple, cast
 import httptools
 import structlog
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from forebay.errors import Rejection
 from forebay.intake import replies
-from forebay.intake.exchange import Exchange, Target
+from forebay.intake.exchange import Exchange
 from forebay.intake.intake import Intake
+from forebay.intake.ordering import OrderedProtocol
 from forebay.intake.replies import Reply
+from forebay.intake.targets import METHODS, Target, resolve
 
 log = structlog.get_logger("forebay.intake")
 
-TARGETS = {target.value.encode(): target for target in Target}
-METHODS = {Target.PING: (b"GET", b"HEAD"), Target.EVENT: (b"POST",), Target.BATCH: (b"POST",)}
+LINGER_S = 2.0
+"""How long what a client still sends is read after a refusal: closing at once could take the answer away from it."""
 
 
 class ConnectionLimits(NamedTuple):
@@ -39,7 +36,7 @@ class ConnectionLimits(NamedTuple):
     keep_alive_s: float
 
 
-class IntakeProtocol(HttpToolsProtocol):
+class IntakeProtocol(OrderedProtocol):
     """One connection. `bound_to` makes the class that uvicorn is given."""
 
     intake: Intake
@@ -63,34 +60,55 @@ class IntakeProtocol(HttpToolsProtocol):
         self._chunk_bytes = 0
         self._stalled_bytes = 0
         self._receiving = False
-        self._advancing = False
+        self._refused = False
+        self._abort_at: float | None = None
         self._deadline: float | None = self.loop.time() + self.limits.request_timeout_s
-        self._default_headers: list[tuple[bytes, bytes]] | None = None
-        self._common_lines = b""
 
     # What arrives
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived."""
+        if self._refused:
+            return
         self._chunk_bytes = len(data)
-        if self._in_head:
-            self._stalled_bytes += len(data)
+        self._stalled_bytes += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # No protocol to change to is offered; the request itself is answered.
-            self.flow.pause_reading()
+            self._parse(data)
         except httptools.HttpParserCallbackError:
             log.exception("connection_failed")
             self.transport.close()
         except httptools.HttpParserError:
             self._refuse_connection(Rejection(400, "the request is not HTTP"))
-        if self._in_head and self._stalled_bytes > self.limits.header_bytes_max:
-            # The parser keeps an unfinished line to itself, so that only what came is known.
+        if self._receiving and self._stalled_bytes > self.limits.header_bytes_max:
+            # The parser keeps an unfinished line to itself, in the head or behind the body, so that only what came is
+            # known.
             self._refuse_head()
+
+    def _parse(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                # It has read the head, and would skip the body for the sake of a protocol that is not offered here. A
+                # server may answer as if nothing had been asked for (RFC 9110, section 7.8).
+                rest = rest[upgrade.args[0] :]
+                if self.parser.get_method() == b"CONNECT":
+                    self._refuse_connection(Rejection(501, "this is no proxy"))
+                    return
+                self.parser.feed_data(self._head_without_upgrade())
+            else:
+                return
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [b"%b: %b\r\n" % line for line in self.headers if line[0].lower() != b"upgrade"]
+        version = self.parser.get_http_version().encode()
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (self.parser.get_method(), self.url, version, b"".join(lines))
 
     def on_message_begin(self) -> None:
         """Begin a request."""
+        if self._is_deaf:
+            return
         self.url = b""
         self.headers = []
         self._exchange = None
@@ -100,24 +118,31 @@ class IntakeProtocol(HttpToolsProtocol):
         self._deadline = self.loop.time() + self.limits.request_timeout_s
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header line."""
-        self.headers.append((name, value))
+        """Take a header line; what stands behind a body is of no use here."""
+        if self._in_head:
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Decide who answers the request, now that its head is there."""
-        self._in_head = False
-        if self.transport.is_closing():
+        if self._is_deaf or self.parser.should_upgrade():
             return
         # Measured only where what arrived leaves room for doubt.
         if self._stalled_bytes + self._chunk_bytes > self.limits.header_bytes_max and self._head_is_too_large():
             self._refuse_head()
             return
-        target, query = _resolve(self.url)
+        try:
+            target, query = resolve(self.url)
+        except Rejection as error:
+            self._refuse_connection(error)
+            return
+        self._in_head = False
+        self._stalled_bytes = 0
         method = self.parser.get_method()
         if target is None or method not in METHODS[target]:
             self._hand_over()
             return
-        exchange = self._exchange = Exchange(self, target, query, {name.lower(): value for name, value in self.headers})
+        headers = {name.lower(): value for name, value in self.headers}
+        exchange = self._exchange = Exchange(self, self.intake.counters, target, query, headers)
         exchange.keep_alive = self.parser.should_keep_alive()
         exchange.head_only = method == b"HEAD"
         self._queue(exchange)
@@ -126,13 +151,19 @@ class IntakeProtocol(HttpToolsProtocol):
         except Rejection as error:
             self._refuse_early(exchange, error)
             return
-        if exchange.headers.get(b"expect", b"").lower() == b"100-continue" and not self.pipeline:
+        if exchange.headers.get(b"expect", b"").lower() == b"100-continue":
+            self._ask_for_body()
+
+    def _ask_for_body(self) -> None:
+        # Behind an unanswered request, or in HTTP/1.0, it would be taken for an answer.
+        if not self.pipeline and self.parser.get_http_version() != "1.0":
             self.transport.write(replies.CONTINUE)
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
         exchange = self._exchange
-        if self.transport.is_closing():
+        self._stalled_bytes = 0
+        if self._is_deaf:
             return
         if exchange is None:
             super().on_body(body)
@@ -144,16 +175,29 @@ class IntakeProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Take the request, now that it has arrived whole."""
         exchange = self._exchange
-        self._receiving = False
-        self._deadline = None
-        if self.transport.is_closing():
+        if self._is_deaf or self.parser.should_upgrade():
             return
+        self._receiving = False
+        # The ASGI application may have answered before the body was there.
+        self._deadline = None if self._unanswered else self.loop.time() + self.limits.keep_alive_s
         if exchange is None:
             super().on_message_complete()
         elif not self.pipeline:
             self._begin(exchange)
 
-    # The order of requests
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Still answer a client that sends nothing more and waits for the answer; say whether there is one to come."""
+        if self._receiving or not self._unanswered:
+            return False
+        self.cycle.keep_alive = False
+        return True
+
+    @property
+    def _is_deaf(self) -> bool:
+        """Whether nothing that arrives matters any more."""
+        return self._refused or self.transport.is_closing()
+
+    # Who answers
 
     def _hand_over(self) -> None:
         """Give a request to the ASGI application, as uvicorn would have from the start."""
@@ -164,31 +208,14 @@ class IntakeProtocol(HttpToolsProtocol):
             super().on_header(name, value)
         super().on_headers_complete()
 
-    def _queue(self, exchange: Exchange) -> None:
-        is_busy = self._unanswered
-        self.cycle = cast("RequestResponseCycle", exchange)
-        if is_busy:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        if isinstance(cycle, Exchange):
-            self._begin(cycle)
-        else:
-            super()._start_asgi_task(cycle, app)
-
-    @property
-    def _unanswered(self) -> bool:
-        """Whether the newest request waits for its answer."""
-        cycle: RequestResponseCycle | None = self.cycle
-        return cycle is not None and not cycle.response_complete
-
     def _begin(self, exchange: Exchange) -> None:
         """Take a request whose turn it is, unless it is still arriving."""
         if exchange.early_reply is not None:
             if not exchange.response_complete:
                 exchange.reply(exchange.early_reply)
-            if not self._receiving:
+            if self._refused:
+                self._linger()
+            elif not self._receiving:
                 self.transport.close()
         elif not (self._receiving and exchange is self._exchange):
             self._take(exchange)
@@ -202,71 +229,30 @@ class IntakeProtocol(HttpToolsProtocol):
             exchange.reply(replies.failed())
 
     def answer(self, exchange: Exchange, reply: Reply) -> None:
-        """Write an answer and let the next request of the connection begin."""
-        status, head, body = reply
-        exchange.response_complete = True
-        self.intake.counters.requests[status] += 1
-        if exchange.head_only:
-            body = b""
-        if self.transport.is_closing():
-            return
-        if exchange.keep_alive:
-            self.transport.write(b"%b%b\r\n%b" % (head, self._date_line(), body))
-        else:
-            self.transport.write(b"%b%bconnection: close\r\n\r\n%b" % (head, self._date_line(), body))
-            if exchange.early_reply is None:
-                self.transport.close()
-        self.on_response_complete()
+        """Count an answer and write it."""
+        self.intake.counters.requests[reply[0]] += 1
+        super().answer(exchange, reply)
 
-    def on_response_complete(self) -> None:
-        """Go on with the next request of the queue, of either kind; without one the connection is idle."""
-        self.server_state.total_requests += 1
-        # A loop, and not a call within a call for each of thousands of requests that came in one piece.
-        if self._advancing or self.transport.is_closing():
-            return
-        self._advancing = True
-        while self.pipeline and not self.transport.is_closing():
-            cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
-            if not cycle.response_complete:
-                break
-        self._advancing = False
-        if self.pipeline:
-            return
-        if not self.flow.write_paused:
-            self.flow.resume_reading()
-        if self.cycle.response_complete and not self._receiving:
+    def _become_idle(self) -> None:
+        if not self._receiving and not self._refused:
             # A reading of the clock instead of a timer for each answer; `expire` looks at it.
             self._deadline = self.loop.time() + self.limits.keep_alive_s
-
-    def _date_line(self) -> bytes:
-        default = self.server_state.default_headers
-        if default is not self._default_headers:
-            self._default_headers = default
-            self._common_lines = b"".join(b"%b: %b\r\n" % line for line in default)
-        return self._common_lines
 
     # Limits
 
     def expire(self, now: float) -> None:
         """Close the connection if its time is up; called every second with the loop's time."""
-        if self._deadline is None or now < self._deadline or self.transport.is_closing():
-            return
-        if self._receiving and self._unanswered == (self._exchange is not None):
-            self._refuse_connection(Rejection(408, "the request did not arrive in time"))
-        else:
-            self.transport.close()
-
-    def pause_writing(self) -> None:
-        """Take no more requests while the client does not read the answers to those it sent."""
-        super().pause_writing()
-        self.flow.pause_reading()
-
-    def resume_writing(self) -> None:
-        """Take requests again."""
-        super().resume_writing()
-        if not self.pipeline:
-            self.flow.resume_reading()
+        if self.transport.is_closing():
+            # It is closed once the client has read the answers, which it may never do.
+            if self._abort_at is None:
+                self._abort_at = now + self.limits.request_timeout_s
+            elif now >= self._abort_at:
+                self.transport.abort()
+        elif self._deadline is not None and now >= self._deadline:
+            if self._receiving and (self._in_head or self._unanswered):
+                self._refuse_connection(Rejection(408, "the request did not arrive in time"))
+            else:
+                self.transport.close()
 
     def _head_is_too_large(self) -> bool:
         head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
@@ -288,25 +274,26 @@ class IntakeProtocol(HttpToolsProtocol):
             self._begin(exchange)
 
     def _refuse_connection(self, error: Rejection) -> None:
-        """Answer what cannot be taken as a request, and close."""
-        if self.transport.is_closing():
+        """Answer what cannot be taken as a request, after all requests before it, and close."""
+        if self._is_deaf:
             return
-        status, head, body = replies.rejection(error)
-        self.intake.counters.requests[status] += 1
-        self.transport.write(b"%b%bconnection: close\r\n\r\n%b" % (head, self._date_line(), body))
-        self.transport.close()
+        if self._in_head or not self._receiving:
+            # Only what has a whole head stands in the queue.
+            self._queue(Exchange(self, self.intake.counters, Target.PING, b"", {}))
+        self._refused = True
+        self._receiving = False
+        self._deadline = self.loop.time() + self.limits.request_timeout_s
+        if self.cycle.response_complete:
+            self._linger()
+            return
+        self.cycle.keep_alive = False
+        if isinstance(self.cycle, Exchange):
+            self.cycle.early_reply = self.cycle.early_reply or replies.rejection(error)
+            if not self.pipeline:
+                self._begin(self.cycle)
 
-
-def _resolve(url: bytes) -> tuple[Target | None, bytes]:
-    """Return which event address a request is for, if any, and its query."""
-    target = TARGETS.get(url)
-    if target is not None:
-        return target, b""
-    if b"?" not in url and url.startswith(b"/"):
-        return None, b""
-    try:
-        # Also the absolute form, which a server must accept (RFC 9112, section 3.2.2).
-        parsed = httptools.parse_url(url)
-    except httptools.HttpParserInvalidURLError:
-        return None, b""
-    return TARGETS.get(parsed.path or b""), parsed.query or b""
+    def _linger(self) -> None:
+        """Send nothing more, and close when the client does or after a while."""
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+            self._deadline = self.loop.time() + LINGER_S

@@ -1,7 +1,7 @@
 """Tokens: who sends, and what the token allows.
 
 HS256 only, with `exp` and `sub`. A verified token is kept, so that a client which sends the same one with each event
-costs one verification; the cache is bounded and ends with the token's own expiry.
+costs one verification; the cache is bounded, in tokens and in bytes, and ends with the token's own expiry.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ import jwt
 from forebay.errors import Rejection
 
 CACHE_TOKENS_MAX = 10_000
+CACHE_BYTES_MAX = 4 * 1024 * 1024
+"""One valid token can be sent in thousands of ways, each with more spaces before it."""
+
 SCHEME = b"bearer "
 
 # Forebay warns about a short secret itself, once, at start-up.
@@ -44,6 +47,7 @@ class TokenVerifier:
     def __init__(self, secret: str) -> None:
         self._secret = secret
         self._verified: dict[bytes, Claims] = {}
+        self._verified_bytes = 0
 
     def verify(self, authorization: bytes | None, *scopes: str) -> Claims:
         """Return the claims of a token that has one of `scopes`; of any valid token where none is named.
@@ -56,7 +60,7 @@ class TokenVerifier:
         if claims is None:
             claims = self._read(authorization)
         elif claims.expires_at <= time.time():
-            self._verified.clear()
+            self._forget()
             raise _unauthorized("the token has expired")
         if scopes and claims.scopes.isdisjoint(scopes):
             challenge = f'Bearer error="insufficient_scope", scope="{" ".join(scopes)}"'
@@ -70,11 +74,16 @@ class TokenVerifier:
         if authorization[: len(SCHEME)].lower() != SCHEME:
             raise _unauthorized("the Authorization header is not of the form: Bearer <token>")
         claims = self._decode(authorization[len(SCHEME) :].strip())
-        if len(self._verified) >= CACHE_TOKENS_MAX:
-            # The tokens in use come back at the cost of one verification each.
-            self._verified.clear()
+        if len(self._verified) >= CACHE_TOKENS_MAX or self._verified_bytes + len(authorization) > CACHE_BYTES_MAX:
+            self._forget()
         self._verified[authorization] = claims
+        self._verified_bytes += len(authorization)
         return claims
+
+    def _forget(self) -> None:
+        # The tokens in use come back at the cost of one verification each.
+        self._verified.clear()
+        self._verified_bytes = 0
 
     def _decode(self, token: bytes) -> Claims:
         try:
@@ -82,7 +91,7 @@ class TokenVerifier:
             found: dict[str, Any] = jwt.decode(
                 token, self._secret, algorithms=["HS256"], options={"require": ["exp", "sub"], "verify_iat": False}
             )
-            scopes = _read_scopes(found)
+            claims = Claims(_read_user_id(found), _read_scopes(found), float(found["exp"]))
         except jwt.ExpiredSignatureError:
             raise _unauthorized("the token has expired") from None
         except jwt.MissingRequiredClaimError as error:
@@ -90,9 +99,16 @@ class TokenVerifier:
         except (jwt.InvalidTokenError, ValueError, OverflowError):
             # Which check failed helps an attacker more than a developer.
             raise _unauthorized("the token is not valid") from None
-        if not found["sub"]:
+        if not claims.user_id:
             raise _unauthorized("the token lacks the claim sub")
-        return Claims(found["sub"], scopes, float(found["exp"]))
+        return claims
+
+
+def _read_user_id(claims: dict[str, Any]) -> str:
+    """Return the `sub`; a half of a surrogate pair in it (a `ValueError`) could stand in no document."""
+    user_id: str = claims["sub"]
+    user_id.encode()
+    return user_id
 
 
 def _read_scopes(claims: dict[str, Any]) -> frozenset[str]:

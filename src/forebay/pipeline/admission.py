@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from forebay.errors import SpoolUnavailable
 from forebay.model import Ack, Admission
 from forebay.pipeline.channel import Channel
@@ -23,6 +25,8 @@ class Admitter:
         self._channel = channel
         self._journal = journal
         self._stored_bytes_max = stored_bytes_max
+        self._loop = asyncio.get_running_loop()
+        self._in_memory: list[Submission] = []
         self.closed = False
 
     @property
@@ -35,8 +39,20 @@ class Admitter:
         if self.closed:
             submission.refused(SpoolUnavailable("the server is shutting down", retry_after_s=1))
         elif ack is Ack.MEMORY and self._channel.add(submission.entries, submission.entry_bytes):
-            submission.admitted(Admission.CREATED)
+            self._tell_soon(submission)
         elif self.full:
             submission.refused(SpoolUnavailable("the spool is full", FULL_RETRY_AFTER_S))
         else:
             self._journal.submit(submission)
+
+    def _tell_soon(self, submission: Submission) -> None:
+        # All together at the end of this round of the loop, as after a commit: answers that leave one by one wake
+        # their clients one by one, which took a third of the processor time of `ack=memory`.
+        self._in_memory.append(submission)
+        if len(self._in_memory) == 1:
+            self._loop.call_soon(self._tell)
+
+    def _tell(self) -> None:
+        submissions, self._in_memory = self._in_memory, []
+        for submission in submissions:
+            submission.admitted(Admission.CREATED)

@@ -47,6 +47,8 @@ class Channel:
         self._due = asyncio.Event()
         self._room = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._overdue = False
+        self._pressed = False
         self._flushing = False
         self.events = 0
         self.entry_bytes = 0
@@ -66,6 +68,7 @@ class Channel:
     def offer(self, group: Group) -> bool:
         """Take a group if it fits, whole or not at all."""
         if not self.has_room(len(group.entries), group.entry_bytes):
+            self._press()
             return False
         self._append(group)
         self._count(len(group.entries), group.entry_bytes)
@@ -78,9 +81,14 @@ class Channel:
         groups.
         """
         if not self.has_room(len(entries), entry_bytes):
+            self._press()
             return False
         tail = self._tail
-        if tail is None or len(tail.entries) + len(entries) > self._limits.bulk_events_max:
+        if (
+            tail is None
+            or len(tail.entries) + len(entries) > self._limits.bulk_events_max
+            or tail.entry_bytes + entry_bytes > self._limits.bulk_bytes_max
+        ):
             tail = self._tail = Group()
             self._append(tail)
         tail.extend(entries, entry_bytes)
@@ -88,7 +96,7 @@ class Channel:
         return True
 
     async def wait_due(self) -> None:
-        """Wait until a bulk is due: enough events, enough bytes, or an event that has waited long enough."""
+        """Wait until a bulk is due: enough events or bytes, no room for more, or an event has waited long enough."""
         while not self._is_due():
             self._due.clear()
             await self._due.wait()
@@ -96,6 +104,7 @@ class Channel:
     async def wait_room(self, events: int, entry_bytes: int) -> None:
         """Wait until that much more fits."""
         while not self.has_room(events, entry_bytes):
+            self._press()
             self._room.clear()
             await self._room.wait()
 
@@ -124,6 +133,7 @@ class Channel:
             if group.taken < len(group.entries):
                 break
             self._remove_first()
+        self._pressed = False
         self._room.set()
         self._arm()
         return Bulk(entries, slices)
@@ -149,6 +159,11 @@ class Channel:
         if self._flushing or self.events >= limits.bulk_events_max or self.entry_bytes >= limits.bulk_bytes_max:
             self._due.set()
 
+    def _press(self) -> None:
+        # A channel that is smaller than a bulk would otherwise wait for one that it cannot hold.
+        self._pressed = True
+        self._due.set()
+
     def _remove_first(self) -> None:
         # No later arrival may join a group that has left the queue: nobody would ever take it.
         if self._groups.popleft() is self._tail:
@@ -158,17 +173,28 @@ class Channel:
         if not self.events:
             return False
         limits = self._limits
-        if self._flushing or self.events >= limits.bulk_events_max or self.entry_bytes >= limits.bulk_bytes_max:
-            return True
-        return self._loop.time() - self._groups[0].arrived_at >= limits.bulk_interval_s
+        return (
+            self._overdue
+            or self._pressed
+            or self._flushing
+            or self.events >= limits.bulk_events_max
+            or self.entry_bytes >= limits.bulk_bytes_max
+        )
 
     def _arm(self) -> None:
+        self._overdue = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._groups:
             when = self._groups[0].arrived_at + self._limits.bulk_interval_s
-            self._timer = self._loop.call_at(when, self._due.set)
+            self._timer = self._loop.call_at(when, self._come_due)
+
+    def _come_due(self) -> None:
+        # The timer alone says that the interval is over. By the loop's clock it may have fired early (uvloop's counts
+        # whole milliseconds), and nobody would ask again.
+        self._overdue = True
+        self._due.set()
 
 
 def _cut(group: Group, events_max: int, bytes_max: int, at_least: int) -> tuple[list[Entry], int]:

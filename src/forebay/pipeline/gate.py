@@ -58,7 +58,7 @@ class Gate:
         self._inside = 0
         self._failures = 0
         self._epoch = 0
-        self._not_before = 0.0
+        self._resting = False
         self.health = Health.GOOD
         self.cause = ""
         self.on_reopened: Callable[[], None] = lambda: None
@@ -83,7 +83,7 @@ class Gate:
 
     def _admits(self) -> bool:
         in_flight_max = 1 if self._failures else self._workers
-        return self._inside < in_flight_max and self._loop.time() >= self._not_before
+        return self._inside < in_flight_max and not self._resting
 
     def _open(self) -> None:
         was_closed, self._failures = self._failures > 0, 0
@@ -99,5 +99,11 @@ class Gate:
         if health is Health.FAILED:
             # The exponent is bounded so that a week of failures does not make a number too large for a float.
             delay_s = min(delay_s, self._delay_s_min * 2 ** min(self._failures - 1, 32))
-        self._not_before = self._loop.time() + self._jitter(delay_s / 2, delay_s)
-        self._loop.call_at(self._not_before, self._changed.set)
+        self._resting = True
+        self._loop.call_later(self._jitter(delay_s / 2, delay_s), self._end_rest)
+
+    def _end_rest(self) -> None:
+        # The timer alone ends the back-off. By the loop's clock it may have fired early (uvloop's counts whole
+        # milliseconds), and nobody would ask again.
+        self._resting = False
+        self._changed.set()

@@ -6,6 +6,7 @@ So the number of syncs follows the disk, not the number of requests, and deletio
 Invariants (numbers as in docs/architecture.md):
  1. A submission is told that it was admitted only from the callback of the commit that holds it.
  2. A settlement that could not be committed is kept and tried again; its groups stay held until then.
+ 5. While there are such settlements nothing is redelivered, so that what stays held is no more than was in the channel.
 """
 
 from __future__ import annotations
@@ -74,6 +75,9 @@ class Journal:
         self._submissions: list[Submission] = []
         self._settlements: list[Settlement] = []
         self._settlements_alone = False
+        self._settling = asyncio.Event()
+        self._settling.set()
+        self._retry_timer: asyncio.TimerHandle | None = None
         self._committing: _Commit | None = None
         self._scheduled = False
         self._idle = asyncio.Event()
@@ -119,6 +123,10 @@ class Journal:
         self._counters.redelivered += len(stored.entries)
         return True
 
+    async def wait_settling(self) -> None:
+        """Wait while there are settlements that the spool could not take."""
+        await self._settling.wait()
+
     async def wait_written(self) -> None:
         """Wait until nothing waits to be written (at shutdown)."""
         await self._idle.wait()
@@ -157,6 +165,7 @@ class Journal:
     def _admit(self, commit: _Commit, stored_bytes: list[int]) -> None:
         self._failure = ""
         self._settlements_alone = False
+        self._settling.set()
         sizes = iter(stored_bytes)
         # In the order in which the transaction wrote: first the new groups, then what settlements left.
         for group in commit.groups:
@@ -183,10 +192,21 @@ class Journal:
         self._counters.commit_failures += 1
         for submission, _, _ in commit.spans:
             submission.refused(error)
+        if commit.settlements:
+            self._settling.clear()
         self._settlements = commit.settlements + self._settlements
         # On a full disk it is the insertions that fail: the deletions go on without them and make room.
         self._settlements_alone = bool(commit.spans and self._settlements)
         if self._settlements and not self._settlements_alone:
-            self._loop.call_later(RETRY_S, self._schedule)
+            self._retry_later()
         else:
             self._schedule()
+
+    def _retry_later(self) -> None:
+        # One timer, however many submissions have made the settlements be tried, and fail, once more.
+        if self._retry_timer is None:
+            self._retry_timer = self._loop.call_later(RETRY_S, self._retry)
+
+    def _retry(self) -> None:
+        self._retry_timer = None
+        self._schedule()

@@ -19,7 +19,7 @@ from forebay.errors import SpoolUnavailable
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.packing import GroupLimits
-from forebay.spool.records import StoredGroup, Totals
+from forebay.spool.records import GroupDamaged, StoredGroup, Totals
 
 log = structlog.get_logger("forebay.redelivery")
 
@@ -123,13 +123,20 @@ class Redelivery:
     async def _load_some(self) -> bool:
         """Move the next pending groups into the channel; return whether there may be more."""
         await self._channel.wait_room(*self._limits)
+        await self._journal.wait_settling()
         after_id = self._after_id
-        groups = await self._store.load(after_id, self._journal.ledger.held, self._portion())
+        try:
+            groups = await self._store.load(after_id, self._journal.ledger.held, self._portion())
+        except GroupDamaged as error:
+            # It holds up nothing that lies behind it, and is reported at every pass.
+            log.error("group_damaged", cause=str(error))  # noqa: TRY400 - the cause says it all
+            if after_id == self._after_id:
+                self._after_id = error.group_id
+            return True
         if after_id != self._after_id:
             return True  # a new pass has begun meanwhile
         for group in groups:
-            # It may have been committed, and put into the channel, while it was being read.
-            if group.id not in self._journal.ledger.held and not self._journal.redeliver(group):
+            if not self._journal.redeliver(group):
                 await self._channel.wait_room(len(group.entries), sum(map(len, group.entries)))
                 return True
             self._after_id = group.id
@@ -144,11 +151,16 @@ class Redelivery:
         return min(events, LOAD_BULKS_MAX * self._limits.events_max), min(entry_bytes, self._limits.bytes_max)
 
     async def _watch_requests(self) -> None:
+        # A process that ended, or a spool that failed, may have left off in the middle of a replay.
+        left_off = True
         while True:
             try:
                 if await self._store.take_requests():
-                    await self._replay()
+                    left_off = True
                     self.restart()
+                if left_off:
+                    await self._replay()
+                    left_off = False
             except SpoolUnavailable as error:
                 log.warning("spool_unavailable", cause=str(error))
             await asyncio.sleep(POLL_S)
@@ -159,4 +171,5 @@ class Redelivery:
             if not events:
                 return
             self._journal.ledger.store(events, stored_bytes)
+            self.proceed()
             log.info("dead_letters_replayed", events=events)

@@ -44,7 +44,7 @@ def settle(bulk: Bulk, outcomes: Sequence[Outcome], now_ms: int, new_id: Callabl
 
 def abandon(groups: Sequence[Group], new_id: Callable[[], int]) -> Settlement:
     """Keep what has no outcome at shutdown: events with a row are in it, the others get one."""
-    settlement = Settlement(Transaction(), list(groups))
+    settlement = Settlement(Transaction(), [])
     for group in groups:
         if group.row_id is None:
             rest = [*group.rest, *group.entries[group.taken :]]

@@ -20,6 +20,6 @@ def make_reader(settings: Settings) -> EventReader:
     """Return a reader of the sink; to be called in the loop that it will be used in."""
     if not settings.open_search_dns:
         return LocalReader(settings.store_path)
-    from forebay.sinks.opensearch_reader import OpenSearchReader  # noqa: PLC0415 - aiohttp takes 25 MiB
+    from forebay.sinks.opensearch.reader import OpenSearchReader  # noqa: PLC0415 - aiohttp takes 25 MiB
 
     return OpenSearchReader(settings.open_search_dns, settings.server_environment)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -26,30 +28,20 @@ def lock(path: Path) -> IO[str]:
     """Become the one owner of a spool; closing the returned file, or dying, gives it up.
 
     The lock is on a file of its own: SQLite's own locks on the database would be lost with the first descriptor of it
-    that this process closes (https://sqlite.org/howtocorrupt.html, section 2.2).
+    that this process closes (https://sqlite.org/howtocorrupt.html, section 2.2). It is beside the database itself, also
+    where the path is a link to it.
 
     Raises:
         SpoolUnusable: another process owns the spool, or its folder cannot be written.
     """
-    lock_path = path.with_name(f"{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = lock_path.open("a+", encoding="ascii")
+        place = path.resolve()
+        file = place.with_name(f"{place.name}.lock").open("a+", encoding="ascii")
+        with closed_on_failure(file):
+            _lock(file, path)
     except OSError as error:
         raise SpoolUnusable(f"DATABASE_URL: {path} cannot be opened: {error.strerror or error}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        owner = file.read().strip()
-        file.close()
-        raise SpoolUnusable(
-            f"DATABASE_URL: {path} belongs to another process{f' ({owner})' if owner else ''}; "
-            "stop it, or give this one a database of its own"
-        ) from error
-    file.truncate(0)
-    file.write(f"pid {os.getpid()}\n")
-    file.flush()
     return file
 
 
@@ -61,9 +53,10 @@ def connect(path: Path) -> sqlite3.Connection:
     """
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-        _check(connection, path)
-        _configure(connection)
-        _create(connection)
+        with closed_on_failure(connection):
+            _check(connection, path)
+            _configure(connection)
+            _create(connection)
     except sqlite3.Error as error:
         raise SpoolUnusable(f"DATABASE_URL: {path} cannot be opened: {error}") from error
     return connection
@@ -79,10 +72,36 @@ def connect_beside(path: Path) -> sqlite3.Connection:
         raise SpoolUnusable(f"DATABASE_URL: there is no database at {path}; has the server run in this folder?")
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-        _check(connection, path)
+        with closed_on_failure(connection):
+            _check(connection, path)
     except sqlite3.Error as error:
         raise SpoolUnusable(f"DATABASE_URL: {path} cannot be read: {error}") from error
     return connection
+
+
+@contextlib.contextmanager
+def closed_on_failure(held: IO[str] | sqlite3.Connection) -> Iterator[None]:
+    """Close what was opened if what is done within fails, and leave it open if not."""
+    try:
+        yield
+    except BaseException:
+        held.close()
+        raise
+
+
+def _lock(file: IO[str], path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        owner = file.read().strip()
+        raise SpoolUnusable(
+            f"DATABASE_URL: {path} belongs to another process{f' ({owner})' if owner else ''}; "
+            "stop it, or give this one a database of its own"
+        ) from error
+    file.truncate(0)
+    file.write(f"pid {os.getpid()}\n")
+    file.flush()
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:

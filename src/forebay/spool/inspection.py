@@ -17,7 +17,7 @@ from forebay.errors import SpoolError
 from forebay.model import Entry, split_entries
 from forebay.spool import database, writing
 from forebay.spool.codec import BodyCodec
-from forebay.spool.records import Totals
+from forebay.spool.records import GroupDamaged, Totals
 from forebay.spool.statements import SQL
 
 CHUNK_ROWS = 500
@@ -87,14 +87,11 @@ class Inspection:
         (dead_letters,) = self._connection.execute(SQL["count_dead"]).fetchone()
         return Summary(writing.count(self._connection, LAST_ID), dead_letters)
 
-    def list_pending(self, events_max: int) -> Iterator[PendingEvent]:
-        """Go through the events that are not settled, oldest first.
+    def list_pending(self, events_max: int) -> Iterator[PendingEvent | GroupDamaged]:
+        """Go through the events that are not settled, oldest first; a damaged group stands for its events.
 
         Each group is read when its turn comes, by a query of its own: one that stayed open while a person reads would
         hold up the owner's checkpoints.
-
-        Raises:
-            SpoolError: a group is damaged.
         """
         codec = BodyCodec()
         group_id = -1
@@ -106,7 +103,8 @@ class Inspection:
             try:
                 entries = split_entries(codec.unpack(kept_as, body))
             except ValueError as error:
-                raise SpoolError(f"DATABASE_URL: group {group_id} cannot be read: {error}") from error
+                yield GroupDamaged(group_id, str(error))
+                continue
             for entry in entries[:events_max]:
                 yield PendingEvent(entry, attempts, received_at_ms)
             events_max -= len(entries)

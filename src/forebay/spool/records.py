@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from msgspec import Struct, field
 
+from forebay.errors import SpoolUnavailable
 from forebay.model import DeadLetter, Entry
 
 
@@ -55,6 +56,14 @@ class StoredGroup(NamedTuple):
     attempts: int
     stored_bytes: int
     received_at_ms: int
+
+
+class GroupDamaged(SpoolUnavailable):
+    """A group cannot be read; it stays in the file for a person to look at."""
+
+    def __init__(self, group_id: int, reason: str) -> None:
+        super().__init__(f"group {group_id} cannot be read: {reason}")
+        self.group_id = group_id
 
 
 class Totals(NamedTuple):

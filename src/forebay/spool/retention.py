@@ -34,7 +34,8 @@ async def run(spool: Spool, dead_retention_days: int) -> None:
 
 async def clean_up(spool: Spool, died_before_ms: int) -> int:
     """Clean up once, piece by piece; return how many dead letters went."""
-    expired = 0
-    while (gone := await spool.clean_up(died_before_ms, DEAD_MAX)) == DEAD_MAX:
+    expired, more = 0, True
+    while more:
+        gone, more = await spool.clean_up(died_before_ms, DEAD_MAX)
         expired += gone
-    return expired + gone
+    return expired

@@ -17,7 +17,7 @@ from collections.abc import Callable, Container
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from forebay.errors import SpoolUnavailable
+from forebay.errors import SpoolUnavailable, SpoolUnusable
 from forebay.spool import database, writing
 from forebay.spool.codec import BodyCodec
 from forebay.spool.records import StoredGroup, Totals, Transaction
@@ -41,12 +41,10 @@ class Spool:
         """
         self._path = path
         self._lock: IO[str] = database.lock(path)
-        try:
+        with database.closed_on_failure(self._lock):
             self._connection = database.connect(path)
-        except BaseException:
-            self._lock.close()
-            raise
-        self.last_group_id = writing.last_group_id(self._connection)
+            with database.closed_on_failure(self._connection):
+                self.last_group_id = self._find_last_group_id()
         self._work: queue.SimpleQueue[tuple[writing.Work, Callable[[Any], None]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._loop: asyncio.AbstractEventLoop
@@ -67,10 +65,18 @@ class Spool:
     async def load(self, after_id: int, held: Container[int], room: tuple[int, int]) -> list[StoredGroup]:
         """Read the oldest groups behind `after_id` that are not held, within `room` (events, bytes).
 
+        A group that was committed just before may have been put into memory while it was read. So what is held is
+        looked at once more as soon as the answer is in the event loop: one step later such a group may already be
+        settled, and it would come back without a row.
+
         Raises:
+            GroupDamaged: the first of them cannot be read.
             SpoolUnavailable: they could not be read.
         """
-        return await self._call(lambda connection, codec: writing.load(connection, codec, after_id, held, room))
+        return await self._call(
+            lambda connection, codec: writing.load(connection, codec, after_id, held, room),
+            lambda groups: [group for group in groups if group.id not in held],
+        )
 
     async def count(self) -> Totals:
         """Count what the file held when it was opened, beside the work of the thread.
@@ -88,8 +94,8 @@ class Spool:
         """Move marked dead letters into the new group `group_id`; return its events and stored bytes."""
         return await self._call(lambda connection, codec: writing.replay(connection, codec, group_id, events_max))
 
-    async def clean_up(self, died_before_ms: int, dead_max: int) -> int:
-        """Do a bounded piece of the periodic clean-up; return how many dead letters went."""
+    async def clean_up(self, died_before_ms: int, dead_max: int) -> tuple[int, bool]:
+        """Do a bounded piece of the clean-up; return how many dead letters went, and whether there is more to do."""
         return await self._call(lambda connection, codec: writing.clean_up(connection, codec, died_before_ms, dead_max))
 
     def close(self) -> None:
@@ -102,6 +108,12 @@ class Spool:
         # Last: until here a second owner must not come in.
         self._lock.close()
 
+    def _find_last_group_id(self) -> int:
+        try:
+            return writing.last_group_id(self._connection)
+        except sqlite3.Error as error:
+            raise SpoolUnusable(f"DATABASE_URL: {self._path} cannot be read: {error}") from error
+
     def _count(self) -> Totals:
         try:
             beside = database.connect_beside(self._path)
@@ -109,10 +121,12 @@ class Spool:
                 return writing.count(beside, self.last_group_id)
             finally:
                 beside.close()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, SpoolUnusable) as error:
             raise SpoolUnavailable(f"the spool cannot be counted: {error}") from error
 
-    async def _call(self, work: Callable[[sqlite3.Connection, BodyCodec], T]) -> T:
+    async def _call(
+        self, work: Callable[[sqlite3.Connection, BodyCodec], T], hear: Callable[[T], T] = lambda result: result
+    ) -> T:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def done(result: T | SpoolUnavailable) -> None:
@@ -121,7 +135,7 @@ class Spool:
             if isinstance(result, SpoolUnavailable):
                 future.set_exception(result)
             else:
-                future.set_result(result)
+                future.set_result(hear(result))
 
         self._work.put((work, done))
         return await future
@@ -133,6 +147,8 @@ class Spool:
             result: object
             try:
                 result = work(self._connection, codec)
+            except SpoolUnavailable as error:
+                result = error
             except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits must hear of it
                 result = SpoolUnavailable(f"the spool failed: {error}")
                 result.__cause__ = error

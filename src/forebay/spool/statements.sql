@@ -59,10 +59,6 @@ LIMIT :limit
 -- Count the dead letters.
 SELECT count(*) FROM dead_letters
 
--- name: mark_replay
--- Ask the owner to move a dead letter back to the events that wait for delivery.
-UPDATE dead_letters SET replay = 1 WHERE id = ?
-
 -- name: marked_dead
 -- Find dead letters to be replayed.
 SELECT id, entry FROM dead_letters WHERE replay = 1 ORDER BY id LIMIT ?

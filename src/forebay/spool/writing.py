@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sqlite3
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
-from forebay.model import DeadLetter, Entry, entry_address, join_entries, split_entries
+from forebay.model import Address, DeadLetter, Entry, entry_address, join_entries, split_entries
 from forebay.spool.codec import BodyCodec
-from forebay.spool.records import StoredGroup, Totals, Transaction
+from forebay.spool.records import GroupDamaged, StoredGroup, Totals, Transaction
 from forebay.spool.statements import SQL
 
 Work = Callable[[sqlite3.Connection, BodyCodec], object]
@@ -60,6 +61,9 @@ def load(
 
     `room` is in events and bytes. The first group is read whatever its size: it may be one large event, and only the
     caller knows whether the channel, empty by then, takes it all the same.
+
+    Raises:
+        GroupDamaged: the first group cannot be read; one further on only ends what is read this time.
     """
     events_left, bytes_left = room
     groups: list[StoredGroup] = []
@@ -70,7 +74,12 @@ def load(
         bytes_left -= body_bytes
         if groups and (events_left < 0 or bytes_left < 0):
             break
-        groups.append(_load_group(connection, codec, group_id))
+        try:
+            groups.append(_load_group(connection, codec, group_id))
+        except ValueError as error:
+            if groups:
+                break
+            raise GroupDamaged(group_id, str(error)) from error
     return groups
 
 
@@ -99,32 +108,56 @@ def take_requests(connection: sqlite3.Connection, codec: BodyCodec) -> frozenset
     return frozenset(name for (name,) in names)
 
 
+REPLAY_BYTES_MAX = 5 * 1024 * 1024
+"""How many bytes of dead letters go into one group; some of them died because they were large."""
+
+
 def replay(connection: sqlite3.Connection, codec: BodyCodec, group_id: int, events_max: int) -> tuple[int, int]:
-    """Move dead letters that are marked for it into a new group; return its events and stored bytes."""
+    """Move dead letters that are marked for it into a new group; return its events and stored bytes.
+
+    The first letter is moved whatever its size.
+    """
+    bytes_left = REPLAY_BYTES_MAX
+    moved: list[int] = []
+    entries: list[Entry] = []
     with transaction(connection):
-        marked = connection.execute(SQL["marked_dead"], (events_max,)).fetchall()
-        if not marked:
+        for dead_id, entry in connection.execute(SQL["marked_dead"], (events_max,)):
+            bytes_left -= len(entry)
+            if entries and bytes_left < 0:
+                break
+            moved.append(dead_id)
+            entries.append(entry)
+        if not entries:
             return 0, 0
-        row = _pack(codec, group_id, [entry for _, entry in marked])
+        row = _pack(codec, group_id, entries)
         connection.execute(SQL["insert_group"], row | {"attempts": 0, "received_at_ms": now_ms()})
-        connection.executemany(SQL["delete_dead"], ((dead_id,) for dead_id, _ in marked))
-    return len(marked), row["stored_bytes"]
+        connection.executemany(SQL["delete_dead"], ((dead_id,) for dead_id in moved))
+    return len(entries), row["stored_bytes"]
 
 
-def clean_up(connection: sqlite3.Connection, codec: BodyCodec, died_before_ms: int, dead_max: int) -> int:
-    """Delete some dead letters past their retention and give free pages back; return how many went.
+VACUUM_PAGES_MAX = 1000
+
+
+def clean_up(connection: sqlite3.Connection, codec: BodyCodec, died_before_ms: int, dead_max: int) -> tuple[int, bool]:
+    """Delete some dead letters past their retention and give free pages back.
 
     Bounded in both, so that no commit waits long behind it.
+
+    Returns:
+        How many dead letters went, and whether there is more to do.
     """
     del codec
     with transaction(connection):
         gone = connection.execute(SQL["expire_dead"], (died_before_ms, dead_max)).rowcount
-    # The pragma frees one page for every row that is fetched.
-    connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES_MAX})").fetchall()
-    return gone
+    free = _count_free_pages(connection)
+    # Not `execute`, which takes the first step of this pragma only and so frees one page.
+    connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES_MAX})")
+    freed = free - _count_free_pages(connection)
+    return gone, gone == dead_max or freed >= VACUUM_PAGES_MAX
 
 
-VACUUM_PAGES_MAX = 1000
+def _count_free_pages(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA freelist_count").fetchone()[0])
 
 
 def _pack(codec: BodyCodec, group_id: int, entries: Sequence[Entry]) -> dict[str, Any]:
@@ -140,8 +173,16 @@ def _pack(codec: BodyCodec, group_id: int, entries: Sequence[Entry]) -> dict[str
     }
 
 
+def _address(entry: Entry) -> Address:
+    try:
+        return entry_address(entry)
+    except ValueError:
+        # Damaged: it must not keep what is settled with it from being committed, again and again.
+        return Address("", hashlib.sha256(entry).hexdigest())
+
+
 def _dead_row(letter: DeadLetter) -> dict[str, Any]:
-    address = entry_address(letter.entry)
+    address = _address(letter.entry)
     return {
         "index_name": address.index,
         "log_id": address.log_id,

@@ -43,7 +43,8 @@ _decode_array = msgspec.json.Decoder(list[Raw]).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Event)}
 _FIELD_DECODERS = {name: msgspec.json.Decoder(field.type).decode for name, field in _FIELDS.items()}
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+# Possessive, so that no way back is kept for each character of a long string.
+_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]')
 
 
 def check_text(body: bytes) -> None:
@@ -155,7 +156,7 @@ def _not_json(error: Exception) -> Rejection:
 
 def _humble(error: Exception) -> str:
     """Say msgspec's or Python's words as a reason behind a field's name."""
-    text = str(error).replace("`", "").split(" - at ")[0]
+    text = str(error).replace("`", "").split(" - at ")[0].removeprefix("JSON is malformed: ")
     if text == "Expected str of length >= 1":
         return "must not be empty"
     return text[:1].lower() + text[1:]

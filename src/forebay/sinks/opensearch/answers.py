@@ -140,7 +140,9 @@ def _read_result(result: _Result) -> Outcome:
 
 def _read_refusal(body: bytes) -> _Error | None:
     try:
-        return _decode_refusal(body).error
+        error = _decode_refusal(body).error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # OpenSearch's short form is `{"error":"text"}`; a proxy sends HTML.
         return None
+    # Other services have an object there too, such as `{"error":{"code":400,"message":"text"}}`.
+    return error if error.type else None

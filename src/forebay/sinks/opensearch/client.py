@@ -60,11 +60,10 @@ class OpenSearchClient:
 
     async def _send(self, host: SinkHost, method: str, path: str, body: bytes | None, content_type: str) -> Answer:
         headers = {"Content-Type": content_type} if content_type else {}
-        auth = None
         if host.username is not None:
-            auth = aiohttp.BasicAuth(host.username, host.password or "", encoding="utf-8")
+            headers["Authorization"] = aiohttp.encode_basic_auth(host.username, host.password or "", encoding="utf-8")
         async with self._session.request(
-            method, host.url + path, data=body, headers=headers, auth=auth, allow_redirects=False
+            method, host.url + path, data=body, headers=headers, allow_redirects=False
         ) as response:
             return Answer(response.status, await response.read())
 

@@ -1,0 +1,235 @@
+"""A spool file behaves like a dictionary, whatever is done to it in whatever order."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import tempfile
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from forebay.errors import SpoolUnavailable
+from forebay.model import DeadLetter, Entry
+from forebay.spool.inspection import Choice, inspect
+from forebay.spool.records import NewGroup, StoredGroup, Transaction
+from forebay.spool.spool import Spool
+from unit.pipeline.fakes import commit, make_entry, read_rows, settle_down
+
+T = TypeVar("T")
+
+PLENTY = (10**9, 10**9)
+
+lines = st.binary(max_size=40).map(lambda text: text.replace(b"\n", b" ")) | st.just(b"repeated " * 300)
+entries = st.builds(lambda action, body: b"%b\n%b\n" % (action, body), lines, lines)
+bodies = st.lists(entries, min_size=1, max_size=5)
+log_ids = st.sampled_from("abcdef")
+
+
+@dataclasses.dataclass
+class Row:
+    entries: list[Entry]
+    attempts: int
+
+
+@dataclasses.dataclass
+class Letter:
+    entry: Entry
+    attempts: int
+    died_at_ms: int
+    marked: bool = False
+
+
+class SpoolMachine(RuleBasedStateMachine):
+    """Does the same to a spool and to two dictionaries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "spool.db"
+        self.loop = asyncio.new_event_loop()
+        self.rows: dict[int, Row] = {}
+        self.dead: dict[str, Letter] = {}
+        self.last_id = 0
+        self.clock_ms = 1000
+        self.open()
+
+    def open(self) -> None:
+        self.spool = Spool(self.path)
+        self.spool.start(self.loop)
+
+    def close(self) -> None:
+        self.spool.close()
+        self.run(settle_down())
+
+    def teardown(self) -> None:
+        self.close()
+        self.loop.close()
+        self.folder.cleanup()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(asyncio.wait_for(work, 5))
+
+    def commit(self, transaction: Transaction) -> None:
+        stored = self.run(commit(self.spool, transaction))
+        assert len(stored) == len(transaction.inserts) + len(transaction.shrinks)
+
+    def new_id(self) -> int:
+        self.last_id += 1
+        return self.last_id
+
+    def choose(self, data: st.DataObject, most: int = 3) -> list[int]:
+        return data.draw(st.lists(st.sampled_from(sorted(self.rows)), min_size=1, max_size=most, unique=True))
+
+    def bury(self, log_id: str, attempts: int) -> DeadLetter:
+        self.clock_ms += 1
+        before = self.dead.get(log_id)
+        entry = make_entry(log_id, 80)
+        self.dead[log_id] = Letter(entry, attempts + (before.attempts if before else 0), self.clock_ms)
+        return DeadLetter(entry, "type", f"reason of {log_id}", attempts, self.clock_ms)
+
+    @rule(groups=st.lists(bodies, min_size=1, max_size=3), attempts=st.integers(0, 3))
+    def insert(self, groups: list[list[Entry]], attempts: int) -> None:
+        inserts = [NewGroup(self.new_id(), body, attempts) for body in groups]
+        self.commit(Transaction(inserts=inserts))
+        self.rows |= {group.id: Row(list(group.entries), attempts) for group in inserts}
+
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data())
+    def delete(self, data: st.DataObject) -> None:
+        deletes = self.choose(data)
+        self.commit(Transaction(deletes=deletes))
+        for row_id in deletes:
+            del self.rows[row_id]
+
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data())
+    def shrink(self, data: st.DataObject) -> None:
+        shrinks: list[tuple[int, Sequence[Entry]]] = []
+        for row_id in self.choose(data):
+            row = self.rows[row_id]
+            row.entries = row.entries[: data.draw(st.integers(1, len(row.entries)))]
+            row.attempts += 1
+            shrinks.append((row_id, row.entries))
+        self.commit(Transaction(shrinks=shrinks))
+
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data())
+    def attempt(self, data: st.DataObject) -> None:
+        attempts = self.choose(data)
+        self.commit(Transaction(attempts=attempts))
+        for row_id in attempts:
+            self.rows[row_id].attempts += 1
+
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data(), log_id=log_ids, body=bodies)
+    def do_everything_at_once(self, data: st.DataObject, log_id: str, body: list[Entry]) -> None:
+        (row_id,) = self.choose(data, most=1)
+        letter = self.bury(log_id, 1)
+        group = NewGroup(self.new_id(), body)
+        self.commit(Transaction(inserts=[group], deletes=[row_id], dead=[letter]))
+        del self.rows[row_id]
+        self.rows[group.id] = Row(body, 0)
+
+    @rule(
+        buried=st.lists(st.tuples(log_ids, st.integers(1, 9)), min_size=1, max_size=3, unique_by=lambda pair: pair[0])
+    )
+    def die(self, buried: list[tuple[str, int]]) -> None:
+        self.commit(Transaction(dead=[self.bury(log_id, attempts) for log_id, attempts in buried]))
+
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data(), body=bodies)
+    def fail(self, data: st.DataObject, body: list[Entry]) -> None:
+        taken, other = data.draw(st.sampled_from(sorted(self.rows))), data.draw(st.sampled_from(sorted(self.rows)))
+        future: asyncio.Future[Any] = self.loop.create_future()
+        transaction = Transaction(
+            inserts=[NewGroup(self.new_id(), body), NewGroup(taken, body)],
+            deletes=[other],
+            dead=[DeadLetter(make_entry("a", 90), "type", "never", 1, 0)],
+        )
+        self.spool.commit(transaction, future.set_result)
+        assert isinstance(self.run(asyncio.wait_for(future, 5)), SpoolUnavailable)
+
+    @rule(log_id=log_ids | st.none())
+    def mark(self, log_id: str | None) -> None:
+        chosen = [letter for key, letter in self.dead.items() if log_id in (None, key)]
+        with inspect(self.path) as inspection:
+            assert inspection.mark_for_replay(Choice(log_id=log_id)) == sum(not letter.marked for letter in chosen)
+        for letter in chosen:
+            letter.marked = True
+
+    @rule(events_max=st.integers(1, 4))
+    def replay(self, events_max: int) -> None:
+        row_id = self.new_id()
+        events, stored_bytes = self.run(self.spool.replay(row_id, events_max))
+        marked = [key for key, letter in self.dead.items() if letter.marked]
+        assert events == min(events_max, len(marked))
+        assert (stored_bytes > 0) == (events > 0)
+        if not events:
+            return
+        (group,) = self.run(self.spool.load(row_id - 1, (), PLENTY))
+        moved = {key for key in marked if self.dead[key].entry in group.entries}
+        assert len(moved) == len(group.entries) == events
+        self.rows[row_id] = Row(group.entries, 0)
+        for key in moved:
+            del self.dead[key]
+
+    @rule(age_ms=st.integers(0, 10), dead_max=st.integers(1, 3))
+    def clean_up(self, age_ms: int, dead_max: int) -> None:
+        died_before_ms = self.clock_ms - age_ms
+        expired = {key for key, letter in self.dead.items() if letter.died_at_ms < died_before_ms and not letter.marked}
+        gone, _ = self.run(self.spool.clean_up(died_before_ms, dead_max))
+        assert gone == min(dead_max, len(expired))
+        left = {log_id for (log_id,) in read_rows(self.path, "SELECT log_id FROM dead_letters")}
+        assert self.dead.keys() - left <= expired
+        self.dead = {key: letter for key, letter in self.dead.items() if key in left}
+
+    @rule(data=st.data(), room=st.tuples(st.integers(0, 12), st.integers(0, 3000)))
+    def load(self, data: st.DataObject, room: tuple[int, int]) -> None:
+        after_id = data.draw(st.integers(0, self.last_id))
+        held = data.draw(st.sets(st.sampled_from(sorted(self.rows)))) if self.rows else set()
+        groups = self.run(self.spool.load(after_id, held, room))
+
+        waiting = [row_id for row_id in sorted(self.rows) if row_id > after_id and row_id not in held]
+        assert [group.id for group in groups] == waiting[: len(groups)], "oldest first, and none left out"
+        assert [group.entries for group in groups] == [self.rows[group.id].entries for group in groups]
+        assert bool(groups) == bool(waiting)
+        assert len(groups) <= 1 or _size(groups) <= room
+        if groups and len(groups) < len(waiting):
+            events, entry_bytes = _size([*groups, self.rows[waiting[len(groups)]]])
+            assert events > room[0] or entry_bytes > room[1], "there was room for one more"
+
+    @rule()
+    def close_and_reopen(self) -> None:
+        self.close()
+        self.open()
+        assert self.spool.last_group_id == max(self.rows, default=0)
+        assert self.run(self.spool.count())[:2] == (len(self.rows), _size(self.rows.values())[0])
+
+    @invariant()
+    def file_equals_the_dictionaries(self) -> None:
+        loaded = {group.id: Row(group.entries, group.attempts) for group in self.run(self.spool.load(0, (), PLENTY))}
+        assert loaded == self.rows
+        statement = "SELECT log_id, entry, attempts, died_at_ms, replay FROM dead_letters"
+        rows = {
+            log_id: Letter(entry, attempts, died_at_ms, bool(marked))
+            for log_id, entry, attempts, died_at_ms, marked in read_rows(self.path, statement)
+        }
+        assert rows == self.dead
+        counted = read_rows(self.path, "SELECT id, events, body_bytes, stored_bytes - length(body) FROM groups")
+        assert {row_id: tuple(numbers) for row_id, *numbers in counted} == {
+            row_id: (*_size([row]), 0) for row_id, row in self.rows.items()
+        }
+
+
+def _size(rows: Any) -> tuple[int, int]:
+    groups: list[Row | StoredGroup] = list(rows)
+    return sum(len(row.entries) for row in groups), sum(len(entry) for row in groups for entry in row.entries)
+
+
+SpoolMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestSpool = SpoolMachine.TestCase

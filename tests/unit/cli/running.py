@@ -1,0 +1,84 @@
+"""Runs commands in a folder that holds what a server left there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from msgspec import Raw
+
+from forebay.model import Address, DeadLetter, Document, Entry, EventInfo, encode_entry
+from forebay.sinks.local import LocalSink
+from forebay.spool import database, writing
+from forebay.spool.codec import BodyCodec
+from forebay.spool.records import Transaction
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+INDEX = "events_local_2026-11"
+HOSTILE = "[bold]\x1b[31mred\x9b"
+HOSTILE_SHOWN = "[bold]\\u001b[31mred\\u009b"
+
+
+class Result(NamedTuple):
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    def json_lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Run(Protocol):
+    """Runs a command of Forebay's."""
+
+    def __call__(self, *arguments: str) -> Result: ...
+
+
+class Folder:
+    """The folder that a command works in."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spool_path = path / "sqlite3.db"
+        self.store_path = path / "sqlite3-events.db"
+
+    def spool(self, transaction: Transaction) -> None:
+        """Write into the spool as its owner does."""
+        with contextlib.closing(database.connect(self.spool_path)) as connection:
+            writing.write(connection, BodyCodec(), transaction)
+
+    def deliver(self, *entries: Entry) -> None:
+        """Put events into the embedded store."""
+
+        async def deliver() -> None:
+            sink = LocalSink(self.store_path)
+            assert all(outcome.settled for outcome in await sink.deliver(list(entries)))
+            await sink.close()
+
+        asyncio.run(deliver())
+
+    def ask_spool(self, statement: str) -> list[tuple[Any, ...]]:
+        """Query the spool."""
+        with contextlib.closing(database.connect_beside(self.spool_path)) as connection:
+            return connection.execute(statement).fetchall()
+
+
+def make_entry(
+    log_id: str, received_at: datetime = NOON, page: str = "/home", label: str | None = None, param: bytes = b"{}"
+) -> Entry:
+    info = EventInfo(page=page, event="click", label=label, param=Raw(param))
+    return encode_entry(Address(INDEX, log_id), Document(received_at, received_at, log_id, "user", info))
+
+
+def make_letter(log_id: str, died_at_ms: int = 1_000, error_type: str = "mapper_parsing_exception") -> DeadLetter:
+    return DeadLetter(make_entry(log_id), error_type, f"because of {HOSTILE}", 1, died_at_ms)
+
+
+def make_document(entry: Entry) -> Any:
+    return json.loads(entry.splitlines()[1])

@@ -1,0 +1,86 @@
+"""What waits for its delivery is shown, and its delivery asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from forebay.spool.records import NewGroup, Transaction
+from unit.cli.running import HOSTILE, HOSTILE_SHOWN, INDEX, Folder, Run, make_document, make_entry, make_letter
+
+
+@pytest.fixture
+def waiting(folder: Folder) -> Folder:
+    """Return a folder with a spool of three events in two groups and a dead letter."""
+    groups = [NewGroup(1, [make_entry("a"), make_entry("b", page=HOSTILE)]), NewGroup(2, [make_entry("c")], attempts=4)]
+    folder.spool(Transaction(inserts=groups, dead=[make_letter("x")]))
+    return folder
+
+
+def test_list_shows_events_oldest_first_and_sums_up(run: Run, waiting: Folder) -> None:
+    del waiting
+    code, out, err = run("pending", "list")
+
+    assert (code, err) == (0, "")
+    head, *rows, summary = out.splitlines()
+    assert head.split() == ["received_at", "attempts", "log_id", "page", "event", "index"]
+    assert [row.split()[1:3] for row in rows] == [["0", "a"], ["0", "b"], ["4", "c"]]
+    assert HOSTILE_SHOWN in rows[1]
+    assert summary.startswith("3 pending events in 2 groups, ")
+    assert summary.endswith("; 1 dead letters")
+
+
+def test_list_prints_json_lines(run: Run, waiting: Folder) -> None:
+    del waiting
+    events = run("pending", "list", "--json").json_lines()
+
+    assert [event["log_id"] for event in events] == ["a", "b", "c"]
+    assert events[2] == {
+        "log_id": "c",
+        "index": INDEX,
+        "attempts": 4,
+        "received_at": events[0]["received_at"],
+        "document": make_document(make_entry("c")),
+    }
+
+
+def test_list_is_limited(run: Run, waiting: Folder) -> None:
+    del waiting
+    assert len(run("pending", "list", "-n", "2", "--json").json_lines()) == 2
+    assert run("pending", "list", "-n", "0").out.startswith("3 pending events")
+
+
+def test_empty_spool_is_summed_up(run: Run, folder: Folder) -> None:
+    folder.spool(Transaction())
+
+    assert run("pending", "list") == (0, "0 pending events in 0 groups, 0 bytes; 0 dead letters\n", "")
+    assert run("pending", "list", "--json") == (0, "", "")
+
+
+def test_damage_is_shown_beside_what_is_whole(run: Run, folder: Folder) -> None:
+    groups = [NewGroup(1, [b"not\n\xffan entry\n"]), NewGroup(2, [make_entry("b")]), NewGroup(3, [make_entry("c")])]
+    folder.spool(Transaction(inserts=groups))
+    folder.ask_spool("UPDATE groups SET body = x'00' WHERE id = 2")
+
+    result = run("pending", "list", "--json")
+    assert [(event["log_id"], type(event["document"])) for event in result.json_lines()] == [(None, str), ("c", dict)]
+    assert result.code == 0
+    assert result.err.startswith("forebay: group 2 cannot be read: ")
+    assert len(run("pending", "list").out.splitlines()) == 4
+
+
+def test_retry_leaves_a_request_for_the_server(run: Run, waiting: Folder) -> None:
+    for _ in range(2):
+        code, out, err = run("pending", "retry")
+        assert (code, err) == (0, "")
+        assert out.startswith("asked")
+
+    assert waiting.ask_spool("SELECT name FROM requests") == [("retry",)]
+
+
+@pytest.mark.parametrize("command", ["pending list", "pending retry", "dead list", "dead replay --all"])
+def test_no_spool_is_one_line_and_exit_code_1(run: Run, folder: Folder, command: str) -> None:
+    code, out, err = run(*command.split())
+
+    assert (code, out) == (1, "")
+    assert err == "forebay: DATABASE_URL: there is no database at sqlite3.db; has the server run in this folder?\n"
+    assert not folder.spool_path.exists()

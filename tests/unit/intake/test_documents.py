@@ -1,0 +1,237 @@
+"""From an event to its entry: who, when, under which name and in which index."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from forebay.errors import FieldError, Rejection
+from forebay.intake.documents import DocumentMaker, as_datetime, new_log_id, uuid7_time_ms
+from forebay.intake.formats.native import decode_event
+from forebay.model import Instant, Sender, entry_address, entry_document
+
+NOW = datetime(2026, 3, 15, 12, 30, 0, 123_456, UTC)
+NOBODY = Sender("alice", None, None, None, None)
+
+
+def milliseconds(moment: datetime) -> int:
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+
+
+def uuid7(moment: datetime) -> str:
+    return new_log_id(milliseconds(moment))
+
+
+def make(received_at: datetime = NOW, sender: Sender = NOBODY, **fields: Any) -> tuple[str, str, dict[str, Any]]:
+    """Return the index, the `_id` and the document of an event."""
+    decoded = decode_event(json.dumps({"page": "/home", "event": "click"} | fields).encode())
+    log_id, entry = DocumentMaker("test", require_log_id=False).make(decoded, sender, received_at, None)
+    address = entry_address(entry)
+    document = json.loads(entry_document(entry))
+    assert address.log_id == log_id == document["log_id"]
+    return address.index, log_id, document
+
+
+def stamp(**arguments: Any) -> datetime:
+    """Return the `@timestamp` of an event."""
+    return datetime.fromisoformat(make(**arguments)[2]["@timestamp"])
+
+
+def test_a_document_of_the_smallest_event_has_no_empty_fields() -> None:
+    assert make(log_id="a")[2] == {
+        "@timestamp": "2026-03-15T12:30:00.123456Z",
+        "received_at": "2026-03-15T12:30:00.123456Z",
+        "log_id": "a",
+        "user_id": "alice",
+        "event_info": {"page": "/home", "event": "click"},
+    }
+
+
+def test_a_document_holds_everything_of_the_event_and_of_its_sender() -> None:
+    document = make(
+        sender=Sender("alice", "3f0a", "4.2.1", "iOS 19", "app/1"),
+        log_id="a",
+        label="l",
+        target="t",
+        section="s",
+        param={"k": 1},
+        experiment={"arm": 2},
+    )[2]
+    assert document["event_info"] == {
+        "page": "/home",
+        "event": "click",
+        "label": "l",
+        "target": "t",
+        "section": "s",
+        "param": {"k": 1},
+        "extra": {"experiment": {"arm": 2}},
+    }
+    assert (document["device_uuid"], document["app_version"], document["os_version"], document["user_agent"]) == (
+        "3f0a",
+        "4.2.1",
+        "iOS 19",
+        "app/1",
+    )
+
+
+@pytest.mark.parametrize("param", [0, 1.5, "text", "", True, False, [], [1, {"a": 2}]])
+def test_a_param_that_is_no_object_becomes_one(param: object) -> None:
+    assert make(param=param)[2]["event_info"]["param"] == {"value": param}
+
+
+@pytest.mark.parametrize("param", [{}, {"value": 1}, {"": {}}])
+def test_a_param_that_is_an_object_stays_as_it_is(param: object) -> None:
+    assert make(param=param)[2]["event_info"]["param"] == param
+
+
+def test_a_param_of_null_is_none() -> None:
+    assert "param" not in make(param=None)[2]["event_info"]
+
+
+def test_an_event_without_log_id_is_given_a_uuid7_of_its_receipt() -> None:
+    _, log_id, _ = make()
+    assert uuid.UUID(log_id).version == 7
+    assert uuid7_time_ms(log_id) == milliseconds(NOW)
+
+
+def test_an_event_without_log_id_is_refused_where_one_is_required() -> None:
+    maker = DocumentMaker("test", require_log_id=True)
+    with pytest.raises(Rejection) as raised:
+        maker.make(decode_event(b'{"page":"a","event":"b"}'), NOBODY, NOW, None)
+    assert (raised.value.status, raised.value.errors) == (400, (FieldError("log_id", "is required"),))
+    maker.make(decode_event(b'{"page":"a","event":"b","log_id":"c"}'), NOBODY, NOW, None)
+
+
+def test_the_timestamp_is_the_clients_where_it_names_one() -> None:
+    assert stamp(timestamp="2020-02-03T04:05:06.789+02:00") == datetime(2020, 2, 3, 2, 5, 6, 789_000, UTC)
+    assert stamp(timestamp=1_580_695_506_789) == datetime(2020, 2, 3, 2, 5, 6, 789_000, UTC)
+    assert stamp(timestamp=1_580_695_506_789.25) == datetime(2020, 2, 3, 2, 5, 6, 789_250, UTC)
+
+
+def test_a_timestamp_without_a_zone_is_utc() -> None:
+    assert stamp(timestamp="2020-02-03T04:05:06") == datetime(2020, 2, 3, 4, 5, 6, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("wrong", [timedelta(days=400), -timedelta(hours=3)])
+def test_the_error_of_the_clients_clock_is_taken_out(wrong: timedelta) -> None:
+    happened_at = NOW - timedelta(minutes=5)
+    own = milliseconds(happened_at + wrong)
+    corrected = stamp(timestamp=own, sent_at=milliseconds(NOW + wrong))
+    assert abs(corrected - happened_at) < timedelta(milliseconds=2)
+
+
+def test_the_sent_at_of_the_event_counts_where_the_batch_has_none() -> None:
+    maker = DocumentMaker("test", require_log_id=False)
+    decoded = decode_event(json.dumps({"page": "a", "event": "b", "timestamp": 0, "sent_at": 60_000}).encode())
+    for sent_at, minutes in ((None, 1), (120_000, 2)):
+        _, entry = maker.make(decoded, NOBODY, NOW, sent_at)
+        happened_at = datetime.fromisoformat(json.loads(entry_document(entry))["@timestamp"])
+        assert NOW - happened_at == timedelta(minutes=minutes)
+
+
+def test_a_sent_at_that_is_out_of_reach_corrects_nothing() -> None:
+    assert stamp(timestamp="0001-01-01T00:00:00Z", sent_at="9999-12-31T23:59:59Z") == datetime(1, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300, 10**30, "0001-01-01T00:00:00+10:00", 253_402_300_800_000])
+def test_a_time_out_of_reach_is_refused(value: object) -> None:
+    sent: list[dict[str, Any]] = [{"timestamp": value}, {"sent_at": value, "timestamp": 0}]
+    for fields in sent:
+        with pytest.raises(Rejection) as raised:
+            make(**fields)
+        assert [error.field for error in raised.value.errors] == [next(iter(fields))]
+
+
+@pytest.mark.parametrize("value", [0, -1, 0.5, 253_402_300_799_999, datetime(1, 1, 1, tzinfo=UTC)])
+def test_every_time_that_there_is_becomes_utc(value: Instant) -> None:
+    assert as_datetime(value, "timestamp").tzinfo is UTC
+
+
+def test_the_index_is_of_the_environment_and_the_month() -> None:
+    assert make()[0] == "events_test_2026-03"
+
+
+def test_the_index_is_of_the_month_in_the_log_id() -> None:
+    assert make(log_id=uuid7(NOW - timedelta(days=20)))[0] == "events_test_2026-02"
+    assert make(log_id=uuid7(NOW + timedelta(days=20)))[0] == "events_test_2026-04"
+    assert make(log_id=uuid7(NOW - timedelta(days=20)), timestamp=milliseconds(NOW))[0] == "events_test_2026-02"
+
+
+def test_the_index_is_of_the_month_of_the_timestamp_where_the_log_id_has_no_time() -> None:
+    happened_at = milliseconds(NOW - timedelta(days=20))
+    for log_id in ("my-1", str(uuid.UUID(int=5, version=4))):
+        assert make(log_id=log_id, timestamp=happened_at)[0] == "events_test_2026-02"
+
+
+def test_a_corrected_timestamp_does_not_move_the_event_to_another_index() -> None:
+    happened_at = datetime(2026, 2, 28, 23, 59, tzinfo=UTC)
+    fields: dict[str, Any] = {
+        "log_id": "my-1",
+        "timestamp": milliseconds(happened_at),
+        "sent_at": milliseconds(happened_at),
+    }
+    assert make(**fields)[0] == "events_test_2026-02"
+
+
+@pytest.mark.parametrize("days", [32, 400, 10_000])
+def test_no_client_opens_indices_far_from_now(days: int) -> None:
+    for moment in (NOW - timedelta(days=days), NOW + timedelta(days=days)):
+        assert make(log_id=uuid7(moment))[0] == "events_test_2026-03"
+        assert make(log_id="my-1", timestamp=milliseconds(moment))[0] == "events_test_2026-03"
+
+
+def test_a_log_id_far_from_now_leaves_the_timestamp_to_say_the_month() -> None:
+    happened_at = milliseconds(NOW - timedelta(days=20))
+    assert make(log_id=uuid7(NOW - timedelta(days=400)), timestamp=happened_at)[0] == "events_test_2026-02"
+
+
+def test_sending_again_after_the_turn_of_the_month_leads_to_the_same_document() -> None:
+    sent_at = datetime(2026, 1, 31, 23, 59, 59, 999_000, UTC)
+    sent: list[dict[str, Any]] = [{"log_id": uuid7(sent_at)}, {"log_id": "my-1", "timestamp": milliseconds(sent_at)}]
+    for fields in sent:
+        later = [sent_at + timedelta(milliseconds=1), sent_at + timedelta(days=31)]
+        assert {make(received_at=moment, **fields)[:2] for moment in later} == {
+            ("events_test_2026-01", fields["log_id"])
+        }
+
+
+def test_new_log_ids_are_uuid7_and_differ() -> None:
+    ids = {new_log_id(milliseconds(NOW)) for _ in range(1_000)}
+    assert len(ids) == 1_000
+    for log_id in ids:
+        parsed = uuid.UUID(log_id)
+        assert (str(parsed), parsed.version, parsed.variant) == (log_id, 7, uuid.RFC_4122)
+
+
+def test_new_log_ids_are_in_the_order_of_their_time() -> None:
+    ids = [new_log_id(time_ms) for time_ms in range(0, 10**13, 10**11 + 1)]
+    assert all(first < second for first, second in itertools.pairwise(ids))
+
+
+@pytest.mark.parametrize(
+    "log_id",
+    [
+        "",
+        "my-1",
+        "01a20cea-e993-467e-9b6e-e60ffa0e7691",
+        "01a20cea-e993-767e-cb6e-e60ffa0e7691",
+        "01a20cea-e993-767e-9b6e-e60ffa0e769",
+        "01a20cea-e993-767e-9b6e-e60ffa0e7691\n",
+        "01a20ceae993767e9b6ee60ffa0e7691",
+        "{01a20cea-e993-767e-9b6e-e60ffa0e76}",
+        "g1a20cea-e993-767e-9b6e-e60ffa0e7691",
+        "0１a20cea-e993-767e-9b6e-e60ffa0e769",
+    ],
+)
+def test_only_a_uuid7_has_a_time(log_id: str) -> None:
+    assert uuid7_time_ms(log_id) is None
+
+
+def test_a_uuid7_has_its_time_in_either_case() -> None:
+    for log_id in ("01a20cea-e993-767e-9b6e-e60ffa0e7691", "01A20CEA-E993-767E-9B6E-E60FFA0E7691"):
+        assert uuid7_time_ms(log_id) == 0x01A2_0CEA_E993

@@ -1,0 +1,252 @@
+"""What an event may look like, and that every reason against it is named."""
+
+from __future__ import annotations
+
+import json
+import time
+import tracemalloc
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from forebay.errors import FieldError, Rejection
+from forebay.intake.formats.native import Decoded, check_text, decode_batch, decode_event
+from forebay.model import LOG_ID_BYTES_MAX, PARAM_DEPTH_MAX
+
+SMALLEST: dict[str, Any] = {"page": "/home", "event": "click"}
+
+
+def decode(**fields: Any) -> Decoded:
+    return decode_event(json.dumps(SMALLEST | fields, ensure_ascii=False).encode())
+
+
+def refusal(body: bytes) -> Rejection:
+    with pytest.raises(Rejection) as raised:
+        decode_event(body)
+    assert raised.value.status == 400
+    return raised.value
+
+
+def blame(**fields: Any) -> dict[str, str]:
+    """Return the reasons by field why an event with these fields is refused."""
+    error = refusal(json.dumps(SMALLEST | fields).encode())
+    assert error.detail == "the event is not valid"
+    return dict(error.errors)
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for level in range(levels):
+        value = {"a": value} if level % 2 else [value]
+    return value
+
+
+def test_the_smallest_event_has_a_page_and_an_event() -> None:
+    decoded = decode()
+    event = decoded.event
+    assert (event.page, event.event, event.log_id, event.label, decoded.extra) == ("/home", "click", None, None, None)
+
+
+def test_every_field_is_taken_as_it_was_sent() -> None:
+    decoded = decode(
+        log_id="a-1", label="", target="#id", section="日本", param={"k": [1, None]}, timestamp=0, sent_at=1.5
+    )
+    event = decoded.event
+    assert (event.log_id, event.label, event.target, event.section) == ("a-1", "", "#id", "日本")
+    assert json.loads(bytes(event.param)) == {"k": [1, None]}
+    assert (event.timestamp, event.sent_at) == (0, 1.5)
+    assert decoded.extra is None
+
+
+@pytest.mark.parametrize("field", ["log_id", "label", "target", "section", "timestamp", "sent_at"])
+def test_null_is_as_good_as_leaving_an_optional_field_out(field: str) -> None:
+    assert getattr(decode(**{field: None}).event, field) is None
+
+
+def test_a_time_is_rfc_3339_or_milliseconds() -> None:
+    assert decode(timestamp="2026-01-02T03:04:05.678Z").event.timestamp == datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
+    assert decode(timestamp=1_767_323_045_678).event.timestamp == 1_767_323_045_678
+
+
+def test_fields_that_are_not_known_are_kept() -> None:
+    decoded = decode(label="l", experiment={"arm": 2}, **{"": None, "Page": "x"})
+    assert decoded.event.label == "l"
+    assert decoded.extra is not None
+    assert {name: json.loads(bytes(raw)) for name, raw in decoded.extra.items()} == {
+        "experiment": {"arm": 2},
+        "": None,
+        "Page": "x",
+    }
+
+
+@pytest.mark.parametrize("field", ["page", "event"])
+@pytest.mark.parametrize(
+    ("value", "reason"), [("", "must not be empty"), (None, "expected str, got null"), (5, "expected str, got int")]
+)
+def test_page_and_event_are_text_and_not_empty(field: str, value: object, reason: str) -> None:
+    assert blame(**{field: value}) == {field: reason}
+
+
+@pytest.mark.parametrize("field", ["page", "event"])
+def test_page_and_event_are_required(field: str) -> None:
+    event = {name: value for name, value in SMALLEST.items() if name != field}
+    assert refusal(json.dumps(event).encode()).errors == (FieldError(field, "is required"),)
+
+
+@pytest.mark.parametrize("field", ["log_id", "label", "target", "section"])
+@pytest.mark.parametrize("value", [1, True, ["x"], {"x": 1}])
+def test_text_is_nothing_but_text(field: str, value: object) -> None:
+    assert "expected str" in blame(**{field: value})[field]
+
+
+@pytest.mark.parametrize("field", ["timestamp", "sent_at"])
+@pytest.mark.parametrize("value", ["yesterday", "", True, [], {}, "2026-13-01T00:00:00Z"])
+def test_a_time_is_nothing_but_a_time(field: str, value: object) -> None:
+    assert list(blame(**{field: value})) == [field]
+
+
+def test_an_empty_log_id_is_refused() -> None:
+    assert blame(log_id="") == {"log_id": "must not be empty"}
+
+
+def test_every_faulty_field_is_named_at_once() -> None:
+    body = json.dumps({"event": 5, "label": [], "log_id": "", "timestamp": "x", "deep": nested(40)}).encode()
+    errors = refusal(body).errors
+    assert [error.field for error in errors] == ["deep", "event", "label", "log_id", "page", "timestamp"]
+    assert all(error.reason for error in errors)
+
+
+@pytest.mark.parametrize("character", ["a", "é", "日", "😀"])
+def test_a_log_id_is_measured_in_bytes(character: str) -> None:
+    fits = LOG_ID_BYTES_MAX // len(character.encode())
+    log_id = character * fits + "x" * (LOG_ID_BYTES_MAX - fits * len(character.encode()))
+    assert decode(log_id=log_id).event.log_id == log_id
+    assert blame(log_id=log_id + "x") == {"log_id": "must not be longer than 512 bytes"}
+
+
+@pytest.mark.parametrize("field", ["param", "unknown"])
+def test_what_is_passed_on_nests_32_levels_and_no_more(field: str) -> None:
+    decode(**{field: nested(PARAM_DEPTH_MAX)})
+    assert blame(**{field: nested(PARAM_DEPTH_MAX + 1)}) == {field: "must not nest deeper than 32"}
+
+
+def test_brackets_beside_one_another_or_in_text_are_no_depth() -> None:
+    decode(param=[[]] * 1_000, wide={str(number): {} for number in range(100)}, text='"[{\\' * 200)
+    assert "param" in blame(param=['"[{\\' * 200, nested(PARAM_DEPTH_MAX)])
+
+
+@pytest.mark.parametrize("levels", [1_000, 100_000, 1_000_000])
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+@pytest.mark.parametrize("frame", [b'{"page":"a","event":"b","param":%b}', b'{"page":"a","event":"b","x":%b}', b"%b"])
+def test_any_depth_is_refused_without_harm(frame: bytes, opening: bytes, closing: bytes, levels: int) -> None:
+    refusal(frame % (opening * levels + b"1" + closing * levels))
+    refusal(frame % (opening * levels))
+
+
+@pytest.mark.parametrize("text", [b"x" * 2_000_000, rb"\n" * 1_000_000], ids=["plain", "escaped"])
+def test_a_long_text_beside_many_brackets_costs_neither_memory_nor_time(text: bytes) -> None:
+    body = b'{"page":"a","event":"b","param":{"text":"%b","list":[%b[]]}}' % (text, b"[]," * 40)
+    tracemalloc.start()
+    began_at = time.perf_counter()
+    try:
+        decode_event(body)
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(body)
+        assert time.perf_counter() - began_at < 2
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        b"{",
+        b'{"page":"a","event":"b"',
+        b'{"page":"a","event":"b"}x',
+        b'{"page":"a","event":"b"}{}',
+        b'{"page":"a","event":"b",}',
+        b'\xef\xbb\xbf{"page":"a","event":"b"}',
+        b"page=a&event=b",
+        b"{'page':'a','event':'b'}",
+        b'{"page":"a\nb","event":"b"}',
+        b'{"page":"a","event":"b","param":NaN}',
+        b'{"page":"a","event":"b","param":01}',
+        b'{"page":"a","event":"b","param":[1,]}',
+        b'{"page":"a","event":"b","param":{1:2}}',
+        b'{"page":"a","event":"b","param":{"x":"\n"}}',
+        rb'{"page":"a","event":"b","param":{"x":"\q"}}',
+        rb'{"page":"a","event":"b","param":{"x":"\u12"}}',
+        b'{"page":"a","event":"b","x":{"y":tru}}',
+        b'{"page":"a","event":"b","param":' + b"1" * 100 + b"x}",
+    ],
+)
+def test_what_is_not_json_is_said_to_be_none(body: bytes) -> None:
+    error = refusal(body)
+    assert error.errors == ()
+    assert error.detail.startswith("the body is not JSON: ")
+    assert "jSON" not in error.detail
+
+
+@pytest.mark.parametrize("body", [b"[]", b"1", b'"text"', b"null", b"true"])
+def test_an_event_is_an_object(body: bytes) -> None:
+    assert refusal(body).detail.startswith("an event is a JSON object: ")
+
+
+def test_a_key_may_be_written_with_escapes() -> None:
+    decoded = decode_event(rb'{"p\u0061ge":"/home","\u0065vent":"click"}')
+    assert (decoded.event.page, decoded.event.event, decoded.extra) == ("/home", "click", None)
+
+
+def test_of_a_field_that_is_there_twice_the_last_one_counts() -> None:
+    body = b'{"page":"a","event":"b","label":"x","label":"y"%b}'
+    assert decode_event(body % b"").event.label == decode_event(body % b',"unknown":1').event.label == "y"
+
+
+def test_a_body_of_any_language_is_text() -> None:
+    check_text("ascii, é, 日本, 😀, \u2028".encode())
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [(b"\xff", 0), (b'{"page":"\xc3"}', 9), (b"ab\xed\xa0\x80", 2), (b"\xc0\xaf", 0), (b"abc\xf4\x90\x80\x80", 3)],
+)
+def test_bytes_that_are_no_utf_8_are_named_by_their_place(body: bytes, place: int) -> None:
+    with pytest.raises(Rejection, match=f"not UTF-8 .byte {place}.") as raised:
+        check_text(body)
+    assert raised.value.status == 400
+
+
+def test_a_batch_is_an_array_or_an_object_with_events() -> None:
+    array = decode_batch(b' \n[{"page":1}, 2]')
+    assert [bytes(raw) for raw in array.events] == [b'{"page":1}', b"2"]
+    assert array.sent_at is None
+    wrapped = decode_batch(b'{"sent_at": 5, "events": [{"page":1}], "more": {}}')
+    assert [bytes(raw) for raw in wrapped.events] == [b'{"page":1}']
+    assert wrapped.sent_at == 5
+
+
+@pytest.mark.parametrize("body", [b"[]", b'{"events":[]}'])
+def test_a_batch_may_be_empty(body: bytes) -> None:
+    assert decode_batch(body).events == []
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"events":{}}', b'{"events":null}', b'{"events":[],"sent_at":"x"}', b"1", b'"x"', b"null"]
+)
+def test_a_batch_of_another_form_is_told_which_one_it_should_have(body: bytes) -> None:
+    with pytest.raises(
+        Rejection, match=r'a batch is an array of events or {"events": …}|a batch is an array'
+    ) as raised:
+        decode_batch(body)
+    assert raised.value.status == 400
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[", b"[1,]", b'{"events":[1}', b"[" * 100_000, b'{"events":' * 100_000, b"\x0b[]"]
+)
+def test_a_batch_that_is_not_json_is_refused(body: bytes) -> None:
+    with pytest.raises(Rejection) as raised:
+        decode_batch(body)
+    assert raised.value.status == 400

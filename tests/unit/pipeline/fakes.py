@@ -1,0 +1,258 @@
+"""What the tests of the pipeline share: entries, a submission, a spool and a sink that do as they are told, a clock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import pytest
+import structlog
+from structlog.testing import LogCapture
+
+from forebay.errors import SpoolUnavailable
+from forebay.model import DELIVERED, Admission, Entry, Outcome, Verdict
+from forebay.pipeline.channel import Channel, Limits
+from forebay.pipeline.group import Group
+from forebay.pipeline.ledger import Ledger
+from forebay.spool.records import Transaction
+from forebay.spool.spool import Spool
+
+PATIENCE_S = 10.0
+RETRY = Outcome(Verdict.RETRY, "rejected_execution_exception", "busy")
+PAUSE = Outcome(Verdict.PAUSE, "cluster_block_exception", "read-only")
+DEAD = Outcome(Verdict.DEAD, "mapper_parsing_exception", "failed to parse")
+
+
+def make_entry(log_id: str, size: int = 0) -> Entry:
+    """Return an entry; one that is given a size has it exactly."""
+    action = b'{"create":{"_index":"events_test_2026-11","_id":"%b"}}\n' % log_id.encode()
+    padding = size - len(action) - len(b'{"x":""}\n')
+    assert not size or padding >= 0, f"an entry of {log_id} takes at least {size - padding} bytes"
+    return action + b'{"x":"%b"}\n' % (b"." * max(0, padding))
+
+
+def make_entries(count: int, prefix: str = "e", size: int = 0) -> list[Entry]:
+    return [make_entry(f"{prefix}{number}", size) for number in range(count)]
+
+
+def make_group(entries: Sequence[Entry], row_id: int | None = None, attempts: int = 0) -> Group:
+    group = Group(row_id, attempts)
+    group.extend(entries, sum(map(len, entries)))
+    return group
+
+
+def make_channel(  # one argument for each limit
+    events_max: int = 10_000,
+    bytes_max: int = 10_000_000,
+    bulk_events_max: int = 1_000,
+    bulk_bytes_max: int = 1_000_000,
+    bulk_interval_s: float = 3600,
+    clock: Clock | None = None,
+) -> Channel:
+    limits = Limits(events_max, bytes_max, bulk_events_max, bulk_bytes_max, bulk_interval_s)
+    return Channel(limits, clock.loop if clock else asyncio.get_running_loop())
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition, and not for ever."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE_S
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "what was waited for did not come"
+        await asyncio.sleep(0.001)
+
+
+async def settle_down() -> None:
+    """Let everything run that can run without waiting for something."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+class Timer:
+    """A handle of the clock's."""
+
+    def __init__(self, when: float, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
+        self.when = when
+        self.callback = callback
+        self.arguments = arguments
+        self.done = False
+
+    def cancel(self) -> None:
+        self.done = True
+
+
+class Clock:
+    """The part of an event loop that deals with time, which stands still until it is moved.
+
+    Attributes:
+        early_s: how much too early a timer fires, as uvloop's do.
+    """
+
+    def __init__(self, early_s: float = 0) -> None:
+        self.early_s = early_s
+        self.now = 1000.0
+        self.timers: list[Timer] = []
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return cast("asyncio.AbstractEventLoop", self)
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, callback: Callable[..., object], *arguments: object) -> Timer:
+        timer = Timer(when, callback, arguments)
+        self.timers.append(timer)
+        return timer
+
+    def call_later(self, delay: float, callback: Callable[..., object], *arguments: object) -> Timer:
+        return self.call_at(self.now + delay, callback, *arguments)
+
+    def call_soon(self, callback: Callable[..., object], *arguments: object) -> asyncio.Handle:
+        return asyncio.get_running_loop().call_soon(callback, *arguments)
+
+    @property
+    def waiting(self) -> list[Timer]:
+        return [timer for timer in self.timers if not timer.done]
+
+    async def advance(self, seconds: float) -> None:
+        """Move on, let the timers fire that are due by then, and let run what they woke."""
+        self.now += seconds
+        for timer in sorted(self.waiting, key=lambda timer: timer.when):
+            if not timer.done and timer.when - self.early_s <= self.now:
+                timer.done = True
+                timer.callback(*timer.arguments)
+        await settle_down()
+
+
+class Inbox:
+    """A submission that remembers what it heard."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self.entries = entries
+        self.entry_bytes = sum(map(len, entries))
+        self.heard: list[Admission | SpoolUnavailable] = []
+
+    def admitted(self, admission: Admission) -> None:
+        self.heard.append(admission)
+
+    def refused(self, error: SpoolUnavailable) -> None:
+        self.heard.append(error)
+
+
+class FakeCommitter:
+    """A `Committer` that answers when it is told to.
+
+    Attributes:
+        open: what was asked and is not answered yet.
+        transactions: everything that was asked.
+    """
+
+    def __init__(self, last_group_id: int = 0) -> None:
+        self.last_group_id = last_group_id
+        self.open: list[tuple[Transaction, Callable[[list[int] | SpoolUnavailable], None]]] = []
+        self.transactions: list[Transaction] = []
+
+    def commit(self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None]) -> None:
+        assert not self.open, "one commit at a time"
+        self.open.append((transaction, done))
+        self.transactions.append(transaction)
+
+    async def answer(self, error: str = "") -> Transaction:
+        """Answer the commit that is under way, with success or an error; return what it would have written."""
+        await settle_down()
+        transaction, done = self.open.pop()
+        written = [*(group.entries for group in transaction.inserts), *(rest for _, rest in transaction.shrinks)]
+        done(SpoolUnavailable(error) if error else [sum(map(len, entries)) for entries in written])
+        await settle_down()
+        return transaction
+
+    async def answer_all(self) -> Transaction:
+        """Answer until nothing is asked any more; return everything that was ever written."""
+        await settle_down()
+        while self.open:
+            await self.answer()
+        together = Transaction()
+        for transaction in self.transactions:
+            together.absorb(transaction)
+        return together
+
+
+class FakeSink:
+    """A `Sink` that holds each bulk until it is answered, or answers all of them by itself.
+
+    Attributes:
+        bulks: every bulk that came.
+        outcome: what it answers for every event by itself; None to be answered by hand.
+    """
+
+    def __init__(self, outcome: Outcome | None = DELIVERED) -> None:
+        self.outcome = outcome
+        self.bulks: list[list[Entry]] = []
+        self._answers: list[asyncio.Future[list[Outcome]]] = []
+
+    async def deliver(self, entries: list[Entry]) -> list[Outcome]:
+        self.bulks.append(entries)
+        if self.outcome is not None:
+            await asyncio.sleep(0)
+            return [self.outcome] * len(entries)
+        self._answers.append(asyncio.get_running_loop().create_future())
+        return await self._answers[-1]
+
+    async def answer(self, number: int, answer: Sequence[Outcome] | BaseException) -> None:
+        """Answer the bulk that came as the `number`th."""
+        if isinstance(answer, BaseException):
+            self._answers[number].set_exception(answer)
+        else:
+            self._answers[number].set_result(list(answer))
+        await settle_down()
+
+
+@contextlib.asynccontextmanager
+async def open_spool(path: Path) -> AsyncIterator[Spool]:
+    """Own a spool file for a while."""
+    spool = Spool(path)
+    spool.start(asyncio.get_running_loop())
+    try:
+        yield spool
+    finally:
+        spool.close()
+        # What the spool still had to say is heard.
+        await settle_down()
+
+
+async def commit(spool: Spool, transaction: Transaction) -> list[int]:
+    """Commit a transaction and wait for it."""
+    future: asyncio.Future[list[int] | SpoolUnavailable] = asyncio.get_running_loop().create_future()
+    spool.commit(transaction, future.set_result)
+    stored = await asyncio.wait_for(future, PATIENCE_S)
+    assert isinstance(stored, list), stored
+    return stored
+
+
+def read_rows(path: Path, statement: str, arguments: Iterable[object] = ()) -> list[tuple[Any, ...]]:
+    """Read from a spool file as somebody else would."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return connection.execute(statement, tuple(arguments)).fetchall()
+
+
+def assert_ledger_is_true(ledger: Ledger, path: Path) -> None:
+    """Compare what the ledger says with what is in the file and in memory."""
+    rows = dict(read_rows(path, "SELECT id, events FROM groups"))
+    ((stored_bytes,),) = read_rows(path, "SELECT coalesce(sum(length(body)), 0) FROM groups")
+    assert ledger.stored_events == sum(rows.values())
+    assert ledger.stored_bytes == stored_bytes
+    assert ledger.held.keys() <= rows.keys()
+    assert ledger.pending_events == sum(events for row_id, events in rows.items() if row_id not in ledger.held)
+
+
+def capture_log(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[Any]:
+    """Return the list that a module's log lines go to, whatever logging is set up by then."""
+    capture = LogCapture()
+    wrapper = structlog.make_filtering_bound_logger(0)
+    monkeypatch.setattr(module, "log", structlog.wrap_logger(None, processors=[capture], wrapper_class=wrapper))
+    return capture.entries

@@ -1,0 +1,298 @@
+"""Every event that a bulk took is settled on every path, and what nobody knows counts as a retry."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from forebay.model import DELIVERED, DUPLICATE, Entry, Outcome, Verdict
+from forebay.pipeline import delivery as delivery_module
+from forebay.pipeline.delivery import Delivery
+from forebay.pipeline.gate import Gate, Health
+from forebay.pipeline.journal import Journal
+from forebay.pipeline.packing import GroupLimits
+from forebay.spool.records import NewGroup, Transaction
+from forebay.telemetry.counters import Counters
+from unit.pipeline.fakes import (
+    DEAD,
+    PAUSE,
+    RETRY,
+    FakeCommitter,
+    FakeSink,
+    Inbox,
+    capture_log,
+    make_channel,
+    make_entries,
+    settle_down,
+    until,
+)
+
+
+class Bench:
+    """A delivery with a channel for bulks of five events, a sink and a spool that are answered by hand."""
+
+    def __init__(self, sink: FakeSink, workers: int = 3) -> None:
+        self.sink = sink
+        self.spool = FakeCommitter()
+        self.counters = Counters()
+        self.channel = make_channel(bulk_events_max=5)
+        self.journal = Journal(self.spool, self.channel, GroupLimits(100, 100_000), self.counters)
+        self.gate = Gate(workers, 0.01, 0.02)
+        self.delivery = Delivery(self.channel, sink, self.journal, self.gate, self.counters)
+        self.retries: list[bool] = []
+        self.delivery.on_retry = lambda: self.retries.append(True)
+
+    async def store(self, entries: list[Entry]) -> int:
+        """Put events into spool and channel, as one group; return its number."""
+        inbox = Inbox(entries)
+        self.journal.submit(inbox)
+        transaction = await self.spool.answer()
+        assert inbox.heard
+        return transaction.inserts[0].id
+
+    def remember(self, entries: list[Entry]) -> None:
+        """Put events into the channel only."""
+        assert self.channel.add(entries, sum(map(len, entries)))
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.delivery.run())
+        try:
+            yield
+        finally:
+            assert not task.done(), "delivery ended"
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    return Bench(FakeSink(outcome=None))
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    return capture_log(monkeypatch, delivery_module)
+
+
+def named(lines: list[Any], event: str) -> list[Any]:
+    return [line for line in lines if line["event"] == event]
+
+
+async def test_a_delivered_bulk_is_settled(bench: Bench) -> None:
+    row_id = await bench.store(make_entries(5))
+    async with bench.running():
+        await until(lambda: bench.sink.bulks)
+        assert bench.counters.bulks_in_flight == 1
+        await bench.sink.answer(0, [DELIVERED] * 4 + [DUPLICATE])
+
+        assert bench.sink.bulks == [make_entries(5)]
+        assert (await bench.spool.answer()).deletes == [row_id]
+        assert bench.counters.bulks == 1
+        assert bench.counters.bulks_in_flight == 0
+        assert bench.counters.outcomes == {Verdict.DELIVERED: 4, Verdict.DUPLICATE: 1}
+        assert bench.journal.ledger.stored_events == 0
+
+
+async def test_bulks_are_in_flight_together_up_to_the_number_of_workers(bench: Bench) -> None:
+    bench.remember(make_entries(25))
+    async with bench.running():
+        await until(lambda: len(bench.sink.bulks) == 3)
+        await settle_down()
+        assert len(bench.sink.bulks) == 3
+
+        await bench.sink.answer(1, [DELIVERED] * 5)
+        await until(lambda: len(bench.sink.bulks) == 4)
+    assert sorted(entry for bulk in bench.sink.bulks for entry in bulk) == sorted(make_entries(20))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), OSError("no route"), TimeoutError()])
+async def test_an_exception_in_the_sink_loses_nothing_and_ends_nothing(
+    bench: Bench, lines: list[Any], error: Exception
+) -> None:
+    row_id = await bench.store(make_entries(5))
+    async with bench.running():
+        await until(lambda: bench.sink.bulks)
+        await bench.sink.answer(0, error)
+
+        assert (await bench.spool.answer()) == Transaction(attempts=[row_id])
+        assert bench.counters.outcomes[Verdict.RETRY] == 5
+        assert bench.gate.health is Health.FAILED
+        assert bench.gate.cause.startswith(type(error).__name__)
+        assert bench.journal.ledger.pending_events == 5
+        assert len(named(lines, "sink_failed")) == 1
+
+        bench.remember(make_entries(5, "next"))
+        await until(lambda: len(bench.sink.bulks) == 2)
+
+
+@pytest.mark.parametrize("outcomes", [[], [DELIVERED] * 4, [DELIVERED] * 6, [DEAD] * 4])
+async def test_another_number_of_outcomes_than_events_says_nothing_about_any(
+    bench: Bench, lines: list[Any], outcomes: list[Outcome]
+) -> None:
+    row_id = await bench.store(make_entries(5))
+    async with bench.running():
+        await until(lambda: bench.sink.bulks)
+        await bench.sink.answer(0, outcomes)
+
+        assert (await bench.spool.answer()) == Transaction(attempts=[row_id])
+        assert bench.counters.outcomes[Verdict.RETRY] == 5
+        assert len(named(lines, "sink_outcomes_missing")) == 1
+
+
+async def test_a_cancelled_delivery_counts_as_a_retry(bench: Bench) -> None:
+    row_id = await bench.store(make_entries(5))
+    async with bench.running():
+        await until(lambda: bench.sink.bulks)
+        (task,) = bench.delivery._in_flight
+        task.cancel()
+
+        assert (await bench.spool.answer()) == Transaction(attempts=[row_id])
+        assert bench.counters.bulks_in_flight == 0
+        assert bench.gate.health is Health.FAILED
+
+
+async def test_a_bulk_of_which_a_part_was_taken_shows_a_sink_that_is_well(bench: Bench) -> None:
+    row_id = await bench.store(make_entries(5))
+    async with bench.running():
+        await until(lambda: bench.sink.bulks)
+        await bench.sink.answer(0, [DELIVERED, RETRY, DELIVERED, DELIVERED, DELIVERED])
+
+        assert (await bench.spool.answer()).shrinks == [(row_id, make_entries(5)[1:2])]
+        assert bench.gate.health is Health.GOOD
+        assert bench.retries == [True]
+
+
+@pytest.mark.parametrize(
+    "outcomes", [[DELIVERED] * 5, [RETRY] * 5, [PAUSE] * 5, [DELIVERED, PAUSE, DELIVERED, DELIVERED, DEAD]]
+)
+async def test_nothing_is_tried_soon_where_that_would_not_help(bench: Bench, outcomes: list[Outcome]) -> None:
+    bench.remember(make_entries(5))
+    async with bench.running():
+        await until(lambda: bench.sink.bulks)
+        await bench.sink.answer(0, outcomes)
+
+    assert bench.retries == []
+
+
+async def test_dead_letters_are_logged_once_for_a_bulk(bench: Bench, lines: list[Any]) -> None:
+    bench.remember(make_entries(5))
+    async with bench.running():
+        await until(lambda: bench.sink.bulks)
+        await bench.sink.answer(0, [DEAD, DELIVERED, DEAD, DEAD, DELIVERED])
+
+    (line,) = named(lines, "dead_letters")
+    assert (line["events"], line["first_type"], line["first_reason"]) == (3, DEAD.error_type, DEAD.reason)
+    assert line["log_level"] == "warning"
+    transaction = await bench.spool.answer()
+    assert [letter.entry for letter in transaction.dead] == [make_entries(5)[number] for number in (0, 2, 3)]
+
+
+async def test_a_sink_that_stays_unwell_is_logged_once(lines: list[Any]) -> None:
+    sink = FakeSink(RETRY)
+    bench = Bench(sink)
+    bench.remember(make_entries(20))
+    async with bench.running():
+        await until(lambda: len(sink.bulks) >= 4)
+        await until(lambda: bench.counters.bulks >= 4)
+
+    assert len(named(lines, "sink_unwell")) == 1
+    assert named(lines, "sink_unwell")[0]["cause"] == "rejected_execution_exception: busy"
+
+
+async def test_draining_delivers_what_is_in_the_channel() -> None:
+    sink = FakeSink(DELIVERED)
+    bench = Bench(sink)
+    row_id = await bench.store(make_entries(12))
+    bench.remember(make_entries(3, "memory"))
+
+    await bench.delivery.drain(5)
+
+    assert [len(bulk) for bulk in sink.bulks] == [5, 5, 5]
+    assert (await bench.spool.answer()) == Transaction(deletes=[row_id])
+    assert bench.channel.events == 0
+
+
+async def test_draining_waits_for_bulks_that_are_under_way(bench: Bench) -> None:
+    row_id = await bench.store(make_entries(5))
+    async with bench.running():
+        await until(lambda: bench.sink.bulks)
+    draining = asyncio.create_task(bench.delivery.drain(5))
+    await settle_down()
+    assert not draining.done()
+
+    await bench.sink.answer(0, [DELIVERED] * 5)
+    await asyncio.wait_for(draining, 1)
+    assert (await bench.spool.answer()) == Transaction(deletes=[row_id])
+
+
+@pytest.mark.parametrize("timeout_s", [-1, 0, 0.02])
+async def test_at_the_deadline_everything_is_given_up_and_nothing_lost(
+    bench: Bench, lines: list[Any], timeout_s: float
+) -> None:
+    row_id = await bench.store(make_entries(8, "stored"))
+    bench.remember(make_entries(9, "memory"))
+    bench.remember(make_entries(5, "behind"))
+
+    await asyncio.wait_for(bench.delivery.drain(timeout_s), 2)
+    written = await bench.spool.answer_all()
+
+    # The first three bulks were under way, and nobody knows what became of them.
+    assert not any((written.deletes, written.shrinks, written.dead))
+    kept = [entry for group in written.inserts if group.id != row_id for entry in group.entries]
+    assert sorted(kept) == sorted([*make_entries(9, "memory"), *make_entries(5, "behind")])
+    assert written.attempts in ([row_id], [])
+    assert len(named(lines, "shutdown_timeout")) == 1
+    assert bench.delivery._in_flight == set()
+    assert bench.counters.bulks_in_flight == 0
+
+
+async def test_at_the_deadline_what_is_known_stays_known(bench: Bench) -> None:
+    bench.remember(make_entries(12, "memory"))
+    draining = asyncio.create_task(bench.delivery.drain(0.05))
+    await until(lambda: len(bench.sink.bulks) == 3)
+    await bench.sink.answer(0, [DELIVERED, DELIVERED, RETRY, DEAD, DELIVERED])
+
+    await asyncio.wait_for(draining, 2)
+    written = await bench.spool.answer_all()
+
+    assert [letter.entry for letter in written.dead] == [make_entries(12, "memory")[3]]
+    kept = [entry for group in written.inserts for entry in group.entries]
+    assert sorted(kept) == sorted([make_entries(12, "memory")[2], *make_entries(12, "memory")[5:]])
+
+
+async def test_a_sink_that_is_down_is_not_waited_for() -> None:
+    bench = Bench(FakeSink(PAUSE))
+    row_id = await bench.store(make_entries(10))
+    bench.remember(make_entries(3, "memory"))
+    bench.gate.leave(await bench.gate.enter(), Health.PAUSED, "read-only")
+
+    await asyncio.wait_for(bench.delivery.drain(60), 1)
+
+    assert bench.sink.bulks == []
+    transaction = await bench.spool.answer()
+    assert transaction == Transaction(inserts=[NewGroup(row_id + 1, make_entries(3, "memory"))])
+
+
+async def test_a_sink_that_fails_while_draining_ends_it_before_the_deadline() -> None:
+    bench = Bench(FakeSink(RETRY), workers=1)
+    bench.remember(make_entries(5, "a"))
+    bench.remember(make_entries(5, "b"))
+    bench.remember(make_entries(5, "c"))
+
+    await asyncio.wait_for(bench.delivery.drain(60), 2)
+    written = await bench.spool.answer_all()
+
+    kept = [entry for group in written.inserts for entry in group.entries]
+    assert sorted(kept) == sorted([entry for prefix in "abc" for entry in make_entries(5, prefix)])
+
+
+async def test_draining_nothing_writes_nothing(bench: Bench) -> None:
+    await asyncio.wait_for(bench.delivery.drain(5), 1)
+    await settle_down()
+
+    assert bench.spool.transactions == []

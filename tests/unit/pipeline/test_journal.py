@@ -1,0 +1,458 @@
+"""Everything that goes to the spool passes through one commit at a time, and nobody is told before it has succeeded."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from forebay.errors import SpoolUnavailable
+from forebay.model import DELIVERED, Ack, Admission, Outcome
+from forebay.pipeline import journal as journal_module
+from forebay.pipeline.admission import FULL_RETRY_AFTER_S, Admitter
+from forebay.pipeline.channel import Channel
+from forebay.pipeline.journal import FAILURE_REMEMBERED_S, RETRY_S, Committer, Journal
+from forebay.pipeline.packing import GroupLimits
+from forebay.pipeline.settlement import Settlement, abandon, settle
+from forebay.spool.records import NewGroup, StoredGroup, Transaction
+from forebay.telemetry.counters import Counters
+from unit.pipeline.fakes import (
+    DEAD,
+    PAUSE,
+    RETRY,
+    Clock,
+    FakeCommitter,
+    Inbox,
+    assert_ledger_is_true,
+    make_channel,
+    make_entries,
+    make_entry,
+    make_group,
+    open_spool,
+    settle_down,
+    until,
+)
+
+CREATED, PENDING = [Admission.CREATED], [Admission.PENDING]
+
+
+class Parts(NamedTuple):
+    spool: FakeCommitter
+    channel: Channel
+    journal: Journal
+    counters: Counters
+
+
+def make_journal(spool: Committer, channel: Channel, counters: Counters | None = None) -> Journal:
+    return Journal(spool, channel, GroupLimits(events_max=10, bytes_max=1000), counters or Counters())
+
+
+@pytest.fixture
+async def parts() -> Parts:
+    spool, channel, counters = FakeCommitter(last_group_id=7), make_channel(events_max=20), Counters()
+    return Parts(spool, channel, make_journal(spool, channel, counters), counters)
+
+
+def settle_bulk(journal: Journal, channel: Channel, *outcomes: Outcome) -> None:
+    """Take a bulk from the channel and record what became of it, the last outcome for all that are left."""
+    bulk = channel.take()
+    filled = [*outcomes[: len(bulk.entries)], *[outcomes[-1]] * (len(bulk.entries) - len(outcomes))]
+    journal.settle(settle(bulk, filled, 1000, journal.new_id))
+
+
+async def store(parts: Parts, *inboxes: Inbox) -> None:
+    for inbox in inboxes:
+        parts.journal.submit(inbox)
+    await parts.spool.answer()
+
+
+async def test_a_submission_hears_nothing_before_its_commit_has_succeeded(parts: Parts) -> None:
+    inbox = Inbox(make_entries(3))
+    parts.journal.submit(inbox)
+    await settle_down()
+    assert inbox.heard == []
+    assert parts.channel.events == 0
+
+    transaction = await parts.spool.answer()
+
+    assert transaction == Transaction(inserts=[NewGroup(8, make_entries(3))])
+    assert inbox.heard == CREATED
+    assert parts.channel.take().entries == make_entries(3)
+    assert parts.spool.open == []
+
+
+async def test_requests_that_arrive_together_are_committed_together(parts: Parts) -> None:
+    inboxes = [Inbox(make_entries(2, prefix)) for prefix in "abc"]
+
+    await store(parts, *inboxes)
+
+    assert [len(transaction.inserts) for transaction in parts.spool.transactions] == [1]
+    assert [inbox.heard for inbox in inboxes] == [CREATED] * 3
+
+
+async def test_what_arrives_during_a_commit_goes_in_the_next(parts: Parts) -> None:
+    first, second, third = (Inbox(make_entries(1, prefix)) for prefix in "abc")
+    parts.journal.submit(first)
+    await settle_down()
+    parts.journal.submit(second)
+    await settle_down()
+    parts.journal.submit(third)
+
+    await parts.spool.answer()
+    assert (first.heard, second.heard, third.heard) == (CREATED, [], [])
+
+    transaction = await parts.spool.answer()
+    assert transaction.inserts == [NewGroup(9, [*second.entries, *third.entries])]
+    assert second.heard == third.heard == CREATED
+    assert parts.counters.commits == 2
+
+
+async def test_settlements_ride_in_the_commits_of_submissions(parts: Parts) -> None:
+    await store(parts, Inbox(make_entries(3)))
+    settle_bulk(parts.journal, parts.channel, DELIVERED)
+    parts.journal.submit(Inbox(make_entries(1, "other")))
+
+    transaction = await parts.spool.answer()
+
+    assert transaction == Transaction(inserts=[NewGroup(9, make_entries(1, "other"))], deletes=[8])
+
+
+async def test_a_settlement_with_nothing_to_write_makes_no_commit(parts: Parts) -> None:
+    parts.channel.add(make_entries(1), 100)
+    settle_bulk(parts.journal, parts.channel, DELIVERED)
+
+    await settle_down()
+    assert parts.spool.transactions == []
+
+
+async def test_large_batches_are_split_into_rows(parts: Parts) -> None:
+    inbox = Inbox(make_entries(15))
+
+    await store(parts, inbox)
+
+    assert [len(group.entries) for group in parts.spool.transactions[0].inserts] == [10, 5]
+    assert inbox.heard == CREATED
+    assert parts.channel.take().entries == make_entries(15)
+
+
+async def test_what_the_channel_has_no_room_for_is_pending_and_redelivery_hears_of_it(parts: Parts) -> None:
+    overflows: list[int] = []
+    parts.journal.on_overflow = lambda: overflows.append(parts.journal.ledger.pending_events)
+    await store(parts, Inbox(make_entries(10, "a")), Inbox(make_entries(8, "b")))
+    assert overflows == []
+
+    inbox = Inbox(make_entries(3, "c"))
+    await store(parts, inbox)
+
+    assert inbox.heard == PENDING
+    assert overflows == [3]
+    assert parts.counters.overflowed == 3
+    assert parts.channel.events == 18
+    assert parts.journal.ledger.held.keys() == {8, 9}
+
+
+async def test_a_batch_of_which_a_part_is_pending_is_told_so(parts: Parts) -> None:
+    inbox, small = Inbox(make_entries(25, "a")), Inbox(make_entries(5, "b"))
+
+    await store(parts, inbox, small)
+
+    # Rows of 10, 10 and 10: the channel has room for two.
+    assert inbox.heard == small.heard == PENDING
+    assert parts.journal.ledger.pending_events == 10
+
+
+async def test_a_failed_commit_refuses_its_submissions(parts: Parts) -> None:
+    inbox, later = Inbox(make_entries(3)), Inbox(make_entries(1, "later"))
+    parts.journal.submit(inbox)
+    await settle_down()
+    parts.journal.submit(later)
+
+    await parts.spool.answer("disk full")
+
+    (error,) = inbox.heard
+    assert isinstance(error, SpoolUnavailable)
+    assert str(error) == "disk full"
+    assert parts.channel.events == parts.journal.ledger.stored_events == 0
+    assert parts.counters.commit_failures == 1
+
+    await parts.spool.answer()
+    assert later.heard == CREATED, "it was not in the commit that failed"
+
+
+async def test_a_failure_is_remembered_until_a_commit_succeeds_or_for_a_while(parts: Parts) -> None:
+    clock = Clock()
+    parts.journal._loop = clock.loop
+    assert parts.journal.failure == ""
+    parts.journal.submit(Inbox(make_entries(1)))
+    await parts.spool.answer("disk full")
+    assert parts.journal.failure == "disk full"
+
+    await clock.advance(FAILURE_REMEMBERED_S - 1)
+    assert parts.journal.failure == "disk full"
+    await clock.advance(1)
+    assert parts.journal.failure == ""
+
+    parts.journal.submit(Inbox(make_entries(1)))
+    await parts.spool.answer("disk full")
+    parts.journal.submit(Inbox(make_entries(1)))
+    await parts.spool.answer()
+    assert parts.journal.failure == ""
+
+
+async def test_a_settlement_that_could_not_be_written_is_kept_and_its_groups_stay_held(parts: Parts) -> None:
+    clock = Clock()
+    parts.journal._loop = clock.loop
+    await store(parts, Inbox(make_entries(3)))
+    settle_bulk(parts.journal, parts.channel, DELIVERED)
+
+    await parts.spool.answer("disk full")
+    assert parts.journal.ledger.held.keys() == {8}
+    assert parts.journal.ledger.stored_events == 3
+    await clock.advance(RETRY_S / 2)
+    assert parts.spool.open == []
+
+    await clock.advance(RETRY_S / 2)
+    transaction = await parts.spool.answer()
+    assert transaction == Transaction(deletes=[8])
+    assert parts.journal.ledger.held == {}
+    assert parts.journal.ledger.stored_events == 0
+
+
+async def test_deletions_go_on_alone_when_insertions_fail(parts: Parts) -> None:
+    await store(parts, Inbox(make_entries(3)))
+    settle_bulk(parts.journal, parts.channel, DELIVERED)
+    refused, waiting = Inbox(make_entries(1, "refused")), Inbox(make_entries(1, "waiting"))
+    parts.journal.submit(refused)
+    await settle_down()
+    parts.journal.submit(waiting)
+
+    await parts.spool.answer("disk full")
+    assert isinstance(refused.heard[0], SpoolUnavailable)
+    transaction = await parts.spool.answer()
+    assert transaction == Transaction(deletes=[8]), "nothing is inserted before there is room"
+    assert waiting.heard == []
+
+    transaction = await parts.spool.answer()
+    assert [group.entries for group in transaction.inserts] == [waiting.entries]
+    assert waiting.heard == CREATED
+
+
+async def test_what_fails_again_and_again_is_not_tried_ever_more_often(parts: Parts) -> None:
+    clock = Clock()
+    parts.journal._loop = clock.loop
+    parts.journal.settle(Settlement(Transaction(deletes=[3]), []))
+    await parts.spool.answer("disk full")
+    for _ in range(50):
+        inbox = Inbox(make_entries(1))
+        parts.journal.submit(inbox)
+        await parts.spool.answer("disk full")
+        await parts.spool.answer("disk full")
+        assert isinstance(inbox.heard[0], SpoolUnavailable)
+
+    assert len(clock.waiting) == 1
+
+
+async def test_settlements_are_written_in_their_order_after_a_failure(parts: Parts) -> None:
+    clock = Clock()
+    parts.journal._loop = clock.loop
+    parts.journal.settle(Settlement(Transaction(deletes=[1]), []))
+    await settle_down()
+    parts.journal.settle(Settlement(Transaction(deletes=[2]), []))
+    await parts.spool.answer("locked")
+    await clock.advance(RETRY_S)
+
+    assert (await parts.spool.answer()).deletes == [1, 2]
+
+
+async def test_nothing_is_redelivered_while_settlements_cannot_be_written(parts: Parts) -> None:
+    clock = Clock()
+    parts.journal._loop = clock.loop
+    await asyncio.wait_for(parts.journal.wait_settling(), 1)
+    parts.journal.submit(Inbox(make_entries(1)))
+    await parts.spool.answer("disk full")
+    await asyncio.wait_for(parts.journal.wait_settling(), 1)
+
+    parts.journal.settle(Settlement(Transaction(deletes=[1]), []))
+    await parts.spool.answer("disk full")
+    waiting = asyncio.create_task(parts.journal.wait_settling())
+    await clock.advance(RETRY_S)
+    assert not waiting.done()
+    await parts.spool.answer("disk full")
+    await clock.advance(RETRY_S)
+    await parts.spool.answer()
+    await asyncio.wait_for(waiting, 1)
+
+
+async def test_it_can_be_waited_for_that_everything_is_written(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "RETRY_S", 0.01)
+    await asyncio.wait_for(parts.journal.wait_written(), 1)
+    parts.journal.settle(Settlement(Transaction(deletes=[1]), []))
+    waiting = asyncio.create_task(parts.journal.wait_written())
+
+    await parts.spool.answer("disk full")
+    assert not waiting.done()
+    await until(lambda: parts.spool.open)
+    parts.journal.submit(Inbox(make_entries(1)))
+    await parts.spool.answer()
+    assert not waiting.done()
+    await parts.spool.answer()
+    await asyncio.wait_for(waiting, 1)
+
+
+async def test_a_spool_that_answers_twice_is_heard_once(parts: Parts) -> None:
+    inbox = Inbox(make_entries(1))
+    parts.journal.submit(inbox)
+    await settle_down()
+    _, done = parts.spool.open[0]
+    await parts.spool.answer()
+
+    done(SpoolUnavailable("once more"))
+
+    assert inbox.heard == CREATED
+    assert parts.channel.events == 1
+
+
+async def test_a_group_is_redelivered_with_its_row_and_its_attempts(parts: Parts) -> None:
+    stored = StoredGroup(3, make_entries(2), attempts=4, stored_bytes=77, received_at_ms=0)
+    parts.journal.ledger.store(2, 77)
+
+    assert parts.journal.redeliver(stored)
+
+    ((group, part),) = parts.channel.take().slices
+    assert (group.row_id, group.attempts, group.stored_bytes) == (3, 4, 77)
+    assert part == make_entries(2)
+    assert parts.journal.ledger.held == {3: group}
+    assert parts.journal.ledger.pending_events == 0
+    assert parts.counters.redelivered == 2
+
+
+async def test_a_group_that_does_not_fit_is_not_redelivered(parts: Parts) -> None:
+    parts.channel.offer(make_group(make_entries(19)))
+    parts.journal.ledger.store(2, 77)
+
+    assert not parts.journal.redeliver(StoredGroup(3, make_entries(2), 0, 77, 0))
+
+    assert parts.journal.ledger.held == {}
+    assert parts.journal.ledger.pending_events == 2
+    assert parts.counters.redelivered == 0
+
+
+async def test_numbers_go_on_where_the_file_ended(parts: Parts) -> None:
+    assert [parts.journal.new_id(), parts.journal.new_id()] == [8, 9]
+
+
+async def test_the_ledger_always_equals_the_file(tmp_path: Path) -> None:
+    """Every kind of settlement in a random order, compared with a real file after every commit."""
+    chance = random.Random(20261124)
+    path = tmp_path / "spool.db"
+    async with open_spool(path) as spool:
+        channel = make_channel(events_max=40, bulk_events_max=10)
+        journal = make_journal(spool, channel)
+        inboxes: list[Inbox] = []
+        for number in range(150):
+            inbox = Inbox(make_entries(chance.choice((1, 3, 9, 14)), f"{number}-", chance.choice((0, 200))))
+            if chance.random() < 0.3:
+                channel.add(inbox.entries, inbox.entry_bytes)
+            else:
+                inboxes.append(inbox)
+                journal.submit(inbox)
+            if chance.random() < 0.8:
+                outcomes = chance.choices((DELIVERED, RETRY, PAUSE, DEAD), (6, 2, 1, 1), k=10)
+                settle_bulk(journal, channel, *chance.choice((outcomes, [DELIVERED], [RETRY])))
+            if chance.random() < 0.7:
+                await asyncio.wait_for(journal.wait_written(), 5)
+                assert_ledger_is_true(journal.ledger, path)
+            if chance.random() < 0.2:
+                for group in await spool.load(0, journal.ledger.held, (10, 1000)):
+                    journal.redeliver(group)
+
+        journal.settle(abandon(channel.drain(), journal.new_id))
+        await asyncio.wait_for(journal.wait_written(), 5)
+        assert all(len(inbox.heard) == 1 for inbox in inboxes)
+        assert_ledger_is_true(journal.ledger, path)
+
+
+async def test_the_ledger_equals_the_file_when_a_group_was_given_up_in_the_middle(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    async with open_spool(path) as spool:
+        channel = make_channel(bulk_events_max=6)
+        journal = make_journal(spool, channel)
+        journal.submit(Inbox(make_entries(10)))
+        await journal.wait_written()
+        channel.add([make_entry("memory")], 100)
+        settle_bulk(journal, channel, DELIVERED)
+
+        journal.settle(abandon(channel.drain(), journal.new_id))
+        await journal.wait_written()
+
+        assert journal.ledger.stored_events == 11
+        assert_ledger_is_true(journal.ledger, path)
+
+
+# -- the door before it
+
+
+async def test_events_that_wait_for_the_disk_go_to_the_spool(parts: Parts) -> None:
+    inbox = Inbox(make_entries(1))
+    Admitter(parts.channel, parts.journal, 10_000).admit(inbox, Ack.DISK)
+
+    await settle_down()
+    assert inbox.heard == []
+    await parts.spool.answer()
+    assert inbox.heard == CREATED
+
+
+async def test_events_that_do_not_wait_are_safe_in_the_channel(parts: Parts) -> None:
+    inbox = Inbox(make_entries(1))
+    Admitter(parts.channel, parts.journal, 10_000).admit(inbox, Ack.MEMORY)
+
+    await settle_down()
+    assert inbox.heard == CREATED
+    assert parts.channel.take().entries == inbox.entries
+    assert parts.spool.transactions == []
+
+
+async def test_events_that_do_not_wait_go_to_the_spool_where_the_channel_has_no_room(parts: Parts) -> None:
+    parts.channel.add(make_entries(20), 1000)
+    inbox = Inbox(make_entries(1))
+    Admitter(parts.channel, parts.journal, 10_000).admit(inbox, Ack.MEMORY)
+
+    await settle_down()
+    assert inbox.heard == []
+    await parts.spool.answer()
+    assert inbox.heard == PENDING
+
+
+async def test_a_full_spool_takes_only_what_needs_no_room_in_it(parts: Parts) -> None:
+    admitter = Admitter(parts.channel, parts.journal, 10)
+    assert not admitter.full
+    parts.journal.ledger.store(1, 10)
+    assert admitter.full
+    disk, memory = Inbox(make_entries(1)), Inbox(make_entries(1))
+
+    admitter.admit(disk, Ack.DISK)
+    admitter.admit(memory, Ack.MEMORY)
+
+    await settle_down()
+    (error,) = disk.heard
+    assert isinstance(error, SpoolUnavailable)
+    assert error.retry_after_s == FULL_RETRY_AFTER_S
+    assert memory.heard == CREATED
+    assert parts.spool.transactions == []
+
+
+@pytest.mark.parametrize("ack", Ack)
+async def test_a_closed_door_admits_nothing(parts: Parts, ack: Ack) -> None:
+    admitter = Admitter(parts.channel, parts.journal, 10_000)
+    admitter.closed = True
+    inbox = Inbox(make_entries(1))
+
+    admitter.admit(inbox, ack)
+
+    await settle_down()
+    assert isinstance(inbox.heard[0], SpoolUnavailable)
+    assert parts.channel.events == 0
+    assert parts.spool.transactions == []

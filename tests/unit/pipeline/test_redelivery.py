@@ -1,0 +1,571 @@
+"""Pending events come back oldest first, only as many as there is room for, and none of them in a tight circle."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Container
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forebay.errors import SpoolUnavailable
+from forebay.model import DELIVERED, Admission, DeadLetter, Entry, Outcome
+from forebay.pipeline import redelivery as redelivery_module
+from forebay.pipeline.channel import Channel
+from forebay.pipeline.journal import Journal
+from forebay.pipeline.packing import GroupLimits
+from forebay.pipeline.redelivery import Redelivery
+from forebay.pipeline.settlement import settle
+from forebay.spool import writing
+from forebay.spool.inspection import Choice, Request, inspect
+from forebay.spool.records import GroupDamaged, NewGroup, StoredGroup, Totals, Transaction
+from forebay.spool.spool import Spool
+from forebay.telemetry.counters import Counters
+from unit.pipeline.fakes import (
+    RETRY,
+    Inbox,
+    assert_ledger_is_true,
+    capture_log,
+    commit,
+    make_channel,
+    make_entries,
+    make_entry,
+    make_group,
+    open_spool,
+    read_rows,
+    settle_down,
+    until,
+)
+
+LIMITS = GroupLimits(events_max=10, bytes_max=1000)
+HOUR_S = 3600.0
+
+
+@dataclass
+class FakeStore:
+    """A `Store` of groups that stay until they are removed, and that writes down what was asked of it."""
+
+    groups: dict[int, StoredGroup] = field(default_factory=dict)
+    requests: frozenset[str] = frozenset()
+    replays: list[list[Entry]] = field(default_factory=list)
+    loads: list[tuple[int, tuple[int, int]]] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
+    during_load: Callable[[], None] = lambda: None
+
+    def add(self, row_id: int, entries: list[Entry]) -> None:
+        self.groups[row_id] = StoredGroup(row_id, entries, 0, sum(map(len, entries)), 0)
+
+    def _fail(self) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+
+    async def count(self) -> Totals:
+        self._fail()
+        events = sum(len(group.entries) for group in self.groups.values())
+        return Totals(len(self.groups), events, sum(group.stored_bytes for group in self.groups.values()), 0)
+
+    async def load(self, after_id: int, held: Container[int], room: tuple[int, int]) -> list[StoredGroup]:
+        self.loads.append((after_id, room))
+        await asyncio.sleep(0)
+        self._fail()
+        left = room[0]
+        found: list[StoredGroup] = []
+        for row_id in sorted(self.groups):
+            if row_id > after_id and row_id not in held:
+                left -= len(self.groups[row_id].entries)
+                if found and left < 0:
+                    break
+                found.append(self.groups[row_id])
+        self.during_load()
+        return found
+
+    async def take_requests(self) -> frozenset[str]:
+        await asyncio.sleep(0)
+        self._fail()
+        taken, self.requests = self.requests, frozenset()
+        return taken
+
+    async def replay(self, group_id: int, events_max: int) -> tuple[int, int]:
+        assert events_max > 0
+        await asyncio.sleep(0)
+        self._fail()
+        if not self.replays:
+            return 0, 0
+        self.add(group_id, self.replays.pop(0))
+        return len(self.groups[group_id].entries), self.groups[group_id].stored_bytes
+
+
+class Bench:
+    """A redelivery with a journal and a channel of its own."""
+
+    def __init__(self, store: Any, channel: Channel | None = None, interval_s: float = HOUR_S) -> None:
+        self.counters = Counters()
+        self.channel = channel or make_channel(events_max=40, bulk_events_max=10)
+        self.store = store
+        committer = store if isinstance(store, Spool) else _NoCommits()
+        self.journal = Journal(committer, self.channel, LIMITS, self.counters)
+        self.redelivery = Redelivery(store, self.journal, self.channel, interval_s, LIMITS)
+        self.journal.on_overflow = self.redelivery.proceed
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.redelivery.run())
+        try:
+            yield
+        finally:
+            assert not task.done(), "redelivery ended"
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def deliver(self, outcome: Outcome = DELIVERED) -> list[Entry]:
+        """Take a bulk, with one outcome for all of it."""
+        bulk = self.channel.take()
+        self.journal.settle(settle(bulk, [outcome] * len(bulk.entries), 1000, self.journal.new_id))
+        return bulk.entries
+
+    async def deliver_all(self) -> list[Entry]:
+        """Deliver what is in the channel and what follows, until nothing is held any more."""
+        entries: list[Entry] = []
+        while self.journal.ledger.stored_events or self.channel.events:
+            await until(lambda: self.channel.events)
+            entries += self.deliver()
+            await self.journal.wait_written()
+        return entries
+
+
+class _NoCommits:
+    last_group_id = 100
+
+    def commit(self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None]) -> None:
+        """Leave every commit under way."""
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redelivery_module, "POLL_S", 0.01)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "spool.db"
+
+
+async def fill(path: Path, groups: int, events: int = 10) -> list[Entry]:
+    """Make a spool of that many groups, and leave it; return all entries in their order."""
+    entries = make_entries(groups * events)
+    async with open_spool(path) as spool:
+        rows = [NewGroup(row_id, entries[(row_id - 1) * events : row_id * events]) for row_id in range(1, groups + 1)]
+        await commit(spool, Transaction(inserts=rows))
+    return entries
+
+
+async def test_what_was_left_comes_back_oldest_first(path: Path) -> None:
+    entries = await fill(path, groups=12)
+    async with open_spool(path) as spool:
+        bench = Bench(spool)
+        async with bench.running():
+            await until(lambda: bench.journal.ledger.stored_events)
+
+            assert await asyncio.wait_for(bench.deliver_all(), 5) == entries
+
+        assert bench.counters.redelivered == len(entries)
+        assert read_rows(path, "SELECT * FROM groups") == []
+        assert_ledger_is_true(bench.journal.ledger, path)
+
+
+async def test_only_what_there_is_room_for_is_loaded() -> None:
+    store = FakeStore()
+    for row_id in range(1, 50):
+        store.add(row_id, make_entries(10, f"{row_id}-"))
+    bench = Bench(store, make_channel(events_max=35, bulk_events_max=10))
+    async with bench.running():
+        await until(lambda: bench.channel.events == 30)
+        await settle_down()
+
+        assert bench.channel.events == 30
+        assert bench.journal.ledger.held.keys() == {1, 2, 3}
+        assert bench.journal.ledger.pending_events == 460
+        assert all(events <= 35 for _, (events, _) in store.loads)
+
+        bench.deliver()
+        await until(lambda: bench.channel.events == 30)
+        assert bench.journal.ledger.held.keys() == {1, 2, 3, 4}
+
+
+async def test_no_more_than_a_few_bulks_are_loaded_at_once() -> None:
+    store = FakeStore()
+    for row_id in range(1, 50):
+        store.add(row_id, make_entries(10, f"{row_id}-"))
+    bench = Bench(store, make_channel(events_max=10_000, bulk_events_max=10))
+    async with bench.running():
+        await until(lambda: bench.journal.ledger.pending_events == 0 and bench.channel.events)
+
+    assert max(events for _, (events, _) in store.loads) <= 10 * redelivery_module.LOAD_BULKS_MAX
+    assert max(entry_bytes for _, (_, entry_bytes) in store.loads) <= LIMITS.bytes_max
+
+
+async def test_an_event_larger_than_the_channel_comes_back_once_the_channel_is_empty() -> None:
+    store = FakeStore()
+    store.add(1, [make_entry("giant", 5000)])
+    bench = Bench(store, make_channel(bytes_max=2000, bulk_events_max=10))
+    bench.channel.add(make_entries(1, "before", 500), 500)
+    async with bench.running():
+        await until(lambda: len(store.loads) == 1)
+        await settle_down()
+        assert bench.channel.events == 1
+
+        bench.deliver()
+        await until(lambda: bench.channel.events == 1)
+        assert bench.deliver() == [make_entry("giant", 5000)]
+
+
+async def test_a_group_in_memory_is_not_loaded_a_second_time(path: Path) -> None:
+    entries = await fill(path, groups=3)
+    async with open_spool(path) as spool:
+        bench = Bench(spool)
+        async with bench.running():
+            await until(lambda: bench.channel.events == 30)
+            for _ in range(5):
+                bench.redelivery.restart()
+                await asyncio.sleep(0.01)
+
+            assert bench.channel.events == 30
+            assert await asyncio.wait_for(bench.deliver_all(), 5) == entries
+
+
+async def test_a_group_that_is_settled_while_the_answer_is_on_its_way_does_not_come_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, have_read, go_on, finished = (threading.Event() for _ in range(4))
+    load = writing.load
+
+    def read_slowly(*arguments: Any) -> list[StoredGroup]:
+        groups = load(*arguments)
+        have_read.set()
+        assert go_on.wait(5)
+        return groups
+
+    monkeypatch.setattr(writing, "load", read_slowly)
+    async with open_spool(path) as spool:
+        bench = Bench(spool)
+        async with bench.running():
+            await until(lambda: bench.redelivery._after_id == 0)
+            inbox = Inbox(make_entries(10))
+            spool._work.put((lambda _connection, _codec: begin.wait(5), lambda _: None))
+            bench.journal.submit(inbox)
+            await settle_down()
+            bench.journal.ledger.store(1, 0)  # as if something were pending, so that a pass looks for it
+            bench.redelivery.restart()
+            await settle_down()
+
+            # The thread commits the group and reads it, before the loop hears of the commit.
+            begin.set()
+            assert have_read.wait(5)
+            # Before the loop hears of what was read, the group is delivered and its deletion is asked for.
+            await until(lambda: inbox.heard)
+            bench.deliver()
+            await settle_down()
+            spool._work.put((lambda _connection, _codec: finished.set(), lambda _: None))
+            # The loop hears of both together.
+            go_on.set()
+            assert finished.wait(5)
+            await bench.journal.wait_written()
+            await settle_down()
+
+            assert read_rows(path, "SELECT * FROM groups") == []
+            assert bench.journal.ledger.held == {}
+            assert bench.channel.events == bench.counters.redelivered == 0
+
+
+async def test_what_failed_again_waits_for_the_next_pass() -> None:
+    store = FakeStore()
+    store.add(1, make_entries(10, "a"))
+    store.add(2, make_entries(10, "b"))
+    bench = Bench(store)
+    async with bench.running():
+        await until(lambda: bench.channel.events == 20)
+        bench.deliver(RETRY)
+        # What a commit does when it has succeeded: the first group is pending again.
+        bench.journal.ledger._release(make_group_with_rest(bench, 1), {})
+        loads = len(store.loads)
+        bench.redelivery.proceed()
+        await until(lambda: len(store.loads) > loads)
+        await settle_down()
+        assert bench.channel.events == 10, "it lies behind the point that the pass has come to"
+
+        bench.redelivery.restart()
+        await until(lambda: bench.channel.events == 20)
+
+
+def make_group_with_rest(bench: Bench, row_id: int) -> Any:
+    group = bench.journal.ledger.held[row_id]
+    assert len(group.rest) == len(group.entries)
+    return group
+
+
+async def test_a_pass_begins_at_every_interval() -> None:
+    store = FakeStore()
+    store.add(1, make_entries(10))
+    bench = Bench(store, interval_s=0.02)
+    async with bench.running():
+        for attempt in range(1, 4):
+            await until(lambda: bench.channel.events == 10)
+            assert bench.counters.redelivered == attempt * 10
+            bench.deliver(RETRY)
+            bench.journal.ledger._release(make_group_with_rest(bench, 1), {})
+
+
+async def test_what_was_not_taken_by_a_sink_that_is_well_is_tried_soon_and_once() -> None:
+    store = FakeStore()
+    bench = Bench(store, interval_s=HOUR_S)
+    timers: list[float] = []
+    bench.redelivery._loop = _RecordingLoop(timers)  # type: ignore[assignment]
+
+    for _ in range(3):
+        bench.redelivery.restart_soon()
+
+    assert timers == [redelivery_module.RETRY_SOON_S]
+    bench.redelivery._retry()
+    bench.redelivery.restart_soon()
+    assert len(timers) == 2
+
+
+class _RecordingLoop:
+    def __init__(self, timers: list[float]) -> None:
+        self._timers = timers
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> object:
+        self._timers.append(delay)
+        return callback
+
+
+async def test_what_overflowed_is_found_by_going_on() -> None:
+    store = FakeStore()
+    bench = Bench(store)
+    async with bench.running():
+        await settle_down()
+        store.add(1, make_entries(10))
+        bench.journal.ledger.store(10, 500)
+        bench.redelivery.proceed()
+
+        await until(lambda: bench.channel.events == 10)
+
+
+async def test_nothing_is_loaded_while_nothing_is_pending() -> None:
+    store = FakeStore()
+    bench = Bench(store, interval_s=0.001)
+    async with bench.running():
+        await asyncio.sleep(0.02)
+
+    assert store.loads == []
+
+
+async def test_nothing_is_loaded_while_settlements_cannot_be_written() -> None:
+    store = FakeStore()
+    store.add(1, make_entries(10))
+    bench = Bench(store)
+    bench.journal._settling.clear()
+    async with bench.running():
+        await until(lambda: bench.journal.ledger.pending_events)
+        await settle_down()
+        assert store.loads == []
+
+        bench.journal._settling.set()
+        await until(lambda: bench.channel.events == 10)
+
+
+async def test_a_new_pass_that_begins_during_a_load_starts_from_the_oldest() -> None:
+    store = FakeStore()
+    store.add(5, make_entries(10, "new"))
+    bench = Bench(store)
+    bench.redelivery._after_id = 4
+    store.add(2, make_entries(10, "old"))
+    bench.journal.ledger.store(20, 1000)
+    store.during_load = bench.redelivery.restart
+
+    assert await bench.redelivery._load_some()
+
+    assert bench.channel.events == 0, "what was read belongs to the pass before"
+    store.during_load = lambda: None
+    await bench.redelivery._load_some()
+    assert bench.deliver() == make_entries(10, "old")
+
+
+async def test_a_damaged_group_holds_up_nothing_behind_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = capture_log(monkeypatch, redelivery_module)
+    entries = await fill(path, groups=4)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE groups SET codec = 0, body = ? WHERE id = 2", (b"no entry",))
+        connection.commit()
+    async with open_spool(path) as spool:
+        bench = Bench(spool)
+        async with bench.running():
+            await until(lambda: bench.channel.events == 30)
+            assert [bench.deliver() for _ in range(3)] == [entries[:10], entries[20:30], entries[30:]]
+            await bench.journal.wait_written()
+
+        assert read_rows(path, "SELECT id FROM groups") == [(2,)]
+        assert bench.journal.ledger.pending_events == 10
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == ["group_damaged"]
+    assert any("group 2" in str(line.get("cause")) for line in lines)
+
+
+async def test_a_damaged_group_of_a_pass_before_does_not_move_a_new_pass_on() -> None:
+    store = FakeStore(failures=[GroupDamaged(9, "no entry")])
+    store.add(2, make_entries(10))
+    bench = Bench(store)
+    bench.redelivery._after_id = 4
+    loading = asyncio.create_task(bench.redelivery._load_some())
+    await asyncio.sleep(0)
+    bench.redelivery.restart()
+
+    assert await loading
+    assert bench.redelivery._after_id == 0
+
+
+@pytest.mark.parametrize("failing", ["count", "load", "requests"])
+async def test_a_spool_that_cannot_be_read_for_a_while_ends_nothing(failing: str) -> None:
+    store = FakeStore()
+    store.add(1, make_entries(10))
+    bench = Bench(store, interval_s=0.02)
+    if failing == "count":
+        store.failures = [SpoolUnavailable("locked")]
+    async with bench.running():
+        if failing != "count":
+            await until(lambda: bench.channel.events)
+            bench.deliver(RETRY)
+            store.failures = [SpoolUnavailable("locked")] * (1 if failing == "load" else 2)
+            bench.journal.ledger._release(make_group_with_rest(bench, 1), {})
+        await until(lambda: bench.channel.events == 10)
+    assert store.failures == []
+
+
+async def test_a_count_that_fails_is_made_again(path: Path) -> None:
+    entries = await fill(path, groups=1)
+    async with open_spool(path) as spool:
+        bench = Bench(spool)
+        hidden = _rename(path, path.with_suffix(".hidden"))
+        async with bench.running():
+            await asyncio.sleep(0.05)
+            assert bench.journal.ledger.stored_events == 0
+
+            _rename(hidden, path)
+            assert await asyncio.wait_for(_deliver_one(bench), 5) == entries
+
+
+def _rename(path: Path, target: Path) -> Path:
+    return path.rename(target)
+
+
+async def _deliver_one(bench: Bench) -> list[Entry]:
+    await until(lambda: bench.channel.events)
+    return bench.deliver()
+
+
+async def test_a_request_to_retry_begins_a_pass(path: Path) -> None:
+    entries = await fill(path, groups=1)
+    async with open_spool(path) as spool:
+        bench = Bench(spool)
+        async with bench.running():
+            await until(lambda: bench.channel.events)
+            bench.deliver(RETRY)
+            await bench.journal.wait_written()
+            assert bench.journal.ledger.pending_events == 10
+
+            with inspect(path) as inspection:
+                inspection.ask(Request.RETRY)
+
+            await until(lambda: bench.channel.events)
+            assert bench.deliver() == entries
+
+
+async def test_a_replayed_dead_letter_comes_back(path: Path) -> None:
+    letters = [DeadLetter(entry, "type", "reason", 1, 1000) for entry in make_entries(25)]
+    async with open_spool(path) as spool:
+        await commit(spool, Transaction(dead=letters))
+        bench = Bench(spool)
+        async with bench.running():
+            await settle_down()
+            with inspect(path) as inspection:
+                assert inspection.mark_for_replay(Choice()) == 25
+                inspection.ask(Request.REPLAY)
+
+            delivered = await asyncio.wait_for(_deliver_count(bench, 25), 5)
+            await bench.journal.wait_written()
+
+        assert sorted(delivered) == sorted(make_entries(25))
+        assert read_rows(path, "SELECT * FROM dead_letters") == read_rows(path, "SELECT * FROM groups") == []
+        assert_ledger_is_true(bench.journal.ledger, path)
+
+
+async def _deliver_count(bench: Bench, events: int) -> list[Entry]:
+    delivered: list[Entry] = []
+    while len(delivered) < events:
+        await until(lambda: bench.channel.events)
+        delivered += bench.deliver()
+    return delivered
+
+
+async def test_a_replay_that_fails_is_not_forgotten() -> None:
+    store = FakeStore()
+    bench = Bench(store)
+    async with bench.running():
+        await settle_down()
+        store.replays = [make_entries(3)]
+        original = store.replay
+        failures = [SpoolUnavailable("disk full")]
+
+        async def replay(group_id: int, events_max: int) -> tuple[int, int]:
+            if failures:
+                raise failures.pop()
+            return await original(group_id, events_max)
+
+        store.replay = replay  # type: ignore[method-assign]
+        store.requests = frozenset({"replay"})
+
+        await until(lambda: bench.channel.events == 3)
+    assert failures == []
+
+
+async def test_a_replay_that_was_begun_before_the_end_is_finished_at_the_start(path: Path) -> None:
+    async with open_spool(path) as spool:
+        await commit(spool, Transaction(dead=[DeadLetter(make_entry("dead"), "type", "reason", 1, 1000)]))
+        with inspect(path) as inspection:
+            inspection.mark_for_replay(Choice())
+        # Nobody asks: whoever took the request died.
+        bench = Bench(spool)
+        async with bench.running():
+            assert await asyncio.wait_for(_deliver_one(bench), 5) == [make_entry("dead")]
+
+
+async def test_submissions_and_redelivery_do_not_get_in_each_others_way(path: Path) -> None:
+    """A small channel that overflows again and again: everything goes through it once."""
+    old = await fill(path, groups=10)
+    async with open_spool(path) as spool:
+        bench = Bench(spool, make_channel(events_max=25, bulk_events_max=10), interval_s=0.05)
+        inboxes = [Inbox(make_entries(7, f"new{number}-")) for number in range(30)]
+        delivered: list[Entry] = []
+        async with bench.running():
+            for inbox in inboxes:
+                bench.journal.submit(inbox)
+                await asyncio.sleep(0)
+                delivered += bench.deliver()
+            await until(lambda: all(inbox.heard for inbox in inboxes))
+            delivered += await asyncio.wait_for(bench.deliver_all(), 5)
+
+        assert sorted(delivered) == sorted([*old, *(entry for inbox in inboxes for entry in inbox.entries)])
+        assert [Admission.PENDING] in [inbox.heard for inbox in inboxes]
+        assert_ledger_is_true(bench.journal.ledger, path)
+
+
+async def test_a_group_fits_when_the_channel_is_empty_whatever_its_limit() -> None:
+    bench = Bench(FakeStore(), make_channel(events_max=3, bulk_events_max=10))
+    bench.store.add(1, make_entries(10))
+    async with bench.running():
+        await until(lambda: bench.channel.events == 10)
+        assert not bench.channel.offer(make_group(make_entries(1)))

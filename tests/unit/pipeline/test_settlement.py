@@ -1,0 +1,184 @@
+"""From outcomes to what the spool writes: a row goes, shrinks or stays only when its last event has an outcome."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import pytest
+
+from forebay.model import DELIVERED, DUPLICATE, DeadLetter, Entry, Outcome, Verdict
+from forebay.pipeline.channel import Bulk
+from forebay.pipeline.group import Group
+from forebay.pipeline.settlement import Settlement, abandon, settle
+from forebay.spool.records import NewGroup, Transaction
+from unit.pipeline.fakes import DEAD, PAUSE, RETRY, make_entries, make_group
+
+NOW_MS = 1_700_000_000_000
+A, B, C = make_entries(3, "abc")
+
+
+def take(group: Group, events: int) -> tuple[Group, list[Entry]]:
+    """Take a slice of a group, as the channel does."""
+    part = group.entries[group.taken : group.taken + events]
+    group.taken += len(part)
+    return group, part
+
+
+def settle_slices(
+    slices: Sequence[tuple[Group, list[Entry]]], outcomes: list[Outcome], next_id: int = 100
+) -> Settlement:
+    bulk = Bulk([entry for _, part in slices for entry in part], list(slices))
+    return settle(bulk, outcomes, NOW_MS, itertools.count(next_id).__next__)
+
+
+def settle_group(group: Group, *outcomes: Outcome) -> Settlement:
+    return settle_slices([take(group, len(group.entries))], list(outcomes))
+
+
+@pytest.mark.parametrize(
+    "outcomes",
+    [(DELIVERED, DELIVERED, DELIVERED), (DELIVERED, DUPLICATE, DELIVERED), (DUPLICATE, DUPLICATE, DUPLICATE)],
+)
+def test_a_row_whose_events_are_all_settled_is_deleted(outcomes: tuple[Outcome, ...]) -> None:
+    group = make_group([A, B, C], row_id=7)
+
+    settlement = settle_group(group, *outcomes)
+
+    assert settlement.transaction == Transaction(deletes=[7])
+    assert settlement.leaving == [group]
+
+
+@pytest.mark.parametrize("outcome", [RETRY, PAUSE])
+def test_a_row_shrinks_to_what_is_left_of_it(outcome: Outcome) -> None:
+    settlement = settle_group(make_group([A, B, C], row_id=7), DELIVERED, outcome, DUPLICATE)
+
+    assert settlement.transaction == Transaction(shrinks=[(7, [B])])
+
+
+@pytest.mark.parametrize("outcome", [RETRY, PAUSE])
+def test_a_row_of_which_nothing_is_settled_counts_an_attempt(outcome: Outcome) -> None:
+    group = make_group([A, B], row_id=7)
+
+    settlement = settle_group(group, outcome, RETRY)
+
+    assert settlement.transaction == Transaction(attempts=[7])
+    assert settlement.leaving == [group]
+
+
+def test_what_the_sink_will_never_take_becomes_a_dead_letter() -> None:
+    settlement = settle_group(make_group([A, B, C], row_id=7, attempts=4), DELIVERED, DEAD, RETRY)
+
+    assert settlement.transaction == Transaction(
+        shrinks=[(7, [C])],
+        dead=[DeadLetter(B, "mapper_parsing_exception", "failed to parse", attempts=5, died_at_ms=NOW_MS)],
+    )
+
+
+def test_a_row_of_dead_letters_is_deleted_with_the_commit_that_keeps_them() -> None:
+    settlement = settle_group(make_group([A, B], row_id=7), DEAD, DEAD)
+
+    assert settlement.transaction.deletes == [7]
+    assert [letter.entry for letter in settlement.transaction.dead] == [A, B]
+
+
+def test_delivered_events_without_a_row_need_no_commit() -> None:
+    group = make_group([A, B])
+
+    settlement = settle_group(group, DELIVERED, DUPLICATE)
+
+    assert not settlement.transaction
+    assert settlement.leaving == [group]
+
+
+def test_events_without_a_row_get_one_only_for_what_is_left() -> None:
+    settlement = settle_group(make_group([A, B, C]), RETRY, DELIVERED, PAUSE)
+
+    assert settlement.transaction == Transaction(inserts=[NewGroup(100, [A, C], attempts=1)])
+
+
+def test_a_dead_event_without_a_row_becomes_a_dead_letter() -> None:
+    settlement = settle_group(make_group([A, B]), DEAD, DELIVERED)
+
+    assert settlement.transaction == Transaction(
+        dead=[DeadLetter(A, "mapper_parsing_exception", "failed to parse", attempts=1, died_at_ms=NOW_MS)]
+    )
+
+
+def test_a_group_cut_over_two_bulks_stays_until_the_second_is_answered() -> None:
+    group = make_group([A, B, C], row_id=7)
+    first, second = take(group, 2), take(group, 1)
+
+    early = settle_slices([first], [DELIVERED, DELIVERED])
+    assert not early.transaction
+    assert early.leaving == []
+
+    late = settle_slices([second], [DELIVERED])
+    assert late.transaction == Transaction(deletes=[7])
+    assert late.leaving == [group]
+
+
+def test_a_group_cut_over_two_bulks_shrinks_to_what_both_left() -> None:
+    group = make_group([A, B, C], row_id=7)
+    first, second = take(group, 2), take(group, 1)
+
+    # The second bulk may be answered first.
+    assert not settle_slices([second], [RETRY]).transaction
+    settlement = settle_slices([first], [DELIVERED, RETRY])
+
+    ((row_id, rest),) = settlement.transaction.shrinks
+    assert row_id == 7
+    assert sorted(rest) == [B, C]
+
+
+def test_a_group_cut_over_two_bulks_keeps_its_dead_letters_with_each_bulk() -> None:
+    group = make_group([A, B, C], row_id=7)
+    first, second = take(group, 2), take(group, 1)
+
+    early = settle_slices([first], [DEAD, DELIVERED])
+    assert [letter.entry for letter in early.transaction.dead] == [A]
+    assert early.transaction.deletes == []
+
+    assert settle_slices([second], [RETRY]).transaction == Transaction(shrinks=[(7, [C])])
+
+
+def test_a_group_without_a_row_cut_over_two_bulks_gets_one_row() -> None:
+    group = make_group([A, B, C])
+    first, second = take(group, 2), take(group, 1)
+
+    assert not settle_slices([first], [RETRY, DELIVERED]).transaction
+    assert settle_slices([second], [RETRY]).transaction == Transaction(inserts=[NewGroup(100, [A, C], attempts=1)])
+
+
+def test_each_group_of_a_bulk_gets_its_own_outcomes() -> None:
+    gone, left, memory = make_group([A], row_id=1), make_group([B], row_id=2), make_group([C])
+
+    settlement = settle_slices([take(gone, 1), take(left, 1), take(memory, 1)], [DELIVERED, RETRY, RETRY])
+
+    assert settlement.transaction == Transaction(deletes=[1], attempts=[2], inserts=[NewGroup(100, [C], attempts=1)])
+    assert settlement.leaving == [gone, left, memory]
+
+
+def test_given_up_events_without_a_row_get_one() -> None:
+    group = make_group([A, B, C])
+    settle_slices([take(group, 2)], [DELIVERED, RETRY])
+
+    settlement = abandon([group], itertools.count(100).__next__)
+
+    assert settlement.transaction == Transaction(inserts=[NewGroup(100, [B, C])])
+
+
+def test_given_up_events_with_a_row_stay_in_it() -> None:
+    group = make_group([A, B], row_id=7)
+    settle_slices([take(group, 1)], [DELIVERED])
+
+    settlement = abandon([group], itertools.count(100).__next__)
+
+    assert not settlement.transaction
+    assert settlement.leaving == [], "its row still holds every one of its events"
+
+
+def test_an_outcome_settles_or_it_does_not() -> None:
+    settled = {verdict for verdict in Verdict if Outcome(verdict).settled}
+
+    assert settled == {Verdict.DELIVERED, Verdict.DUPLICATE, Verdict.DEAD}

@@ -1,0 +1,231 @@
+"""What an answer to a bulk means: a row for each answer that OpenSearch, or something in front of it, can give."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from forebay.model import DELIVERED, DUPLICATE, Outcome, Verdict
+from forebay.sinks.opensearch.answers import Fault, read_answer
+
+HTML = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
+
+SHARDS = (
+    "Validation Failed: 1: this action would add [2] total shards, "
+    "but this cluster currently has [1000]/[1000] maximum shards open;"
+)
+NO_WRITE_INDEX = "no write index is defined for alias [events_local_2026-11]"
+EXPLICIT_INDEX = "explicit index in bulk is not allowed"
+
+
+def item(
+    status: int, error_type: str | None = None, reason: str | None = "why", action: str = "create"
+) -> dict[str, Any]:
+    result: dict[str, Any] = {"status": status}
+    if error_type is not None:
+        result["error"] = {"type": error_type, "reason": reason}
+    return {action: result}
+
+
+def bulk_answer(*items: dict[str, Any]) -> bytes:
+    return json.dumps({"errors": any("error" in item["create"] for item in items), "items": items}).encode()
+
+
+def refusal(error_type: str, reason: str = "why", status: int = 400) -> bytes:
+    return json.dumps({"error": {"root_cause": [], "type": error_type, "reason": reason}, "status": status}).encode()
+
+
+# -- one event
+
+
+@pytest.mark.parametrize(
+    ("status", "error_type", "reason", "verdict"),
+    [
+        (201, None, "", Verdict.DELIVERED),
+        (200, None, "", Verdict.DELIVERED),
+        (409, "version_conflict_engine_exception", "[1]: version conflict", Verdict.DUPLICATE),
+        (409, "some_other_exception", "", Verdict.RETRY),
+        (429, "rejected_execution_exception", "rejected execution of coordinating operation", Verdict.RETRY),
+        (429, "circuit_breaking_exception", "[parent] Data too large", Verdict.RETRY),
+        (429, "cluster_block_exception", "disk usage exceeded flood-stage watermark", Verdict.PAUSE),
+        (403, "cluster_block_exception", "index [x] blocked by: [FORBIDDEN/8/index write (api)]", Verdict.PAUSE),
+        (403, "security_exception", "no permissions for [indices:data/write/bulk[s]]", Verdict.PAUSE),
+        (401, "security_exception", "missing authentication credentials", Verdict.PAUSE),
+        (404, "index_not_found_exception", "no such index [x] and [action.auto_create_index] is false", Verdict.PAUSE),
+        (503, "unavailable_shards_exception", "primary shard is not active", Verdict.RETRY),
+        (503, "cluster_block_exception", "blocked by: [SERVICE_UNAVAILABLE/1/state not recovered]", Verdict.PAUSE),
+        (500, "null_pointer_exception", "", Verdict.RETRY),
+        (502, None, "", Verdict.RETRY),
+        (504, "process_cluster_event_timeout_exception", "failed to process cluster event", Verdict.RETRY),
+        (400, "mapper_parsing_exception", "failed to parse field [@timestamp]", Verdict.DEAD),
+        (400, "strict_dynamic_mapping_exception", "mapping set to strict", Verdict.DEAD),
+        (400, "illegal_argument_exception", "Document contains at least one immense term", Verdict.DEAD),
+        (400, "validation_exception", SHARDS, Verdict.PAUSE),
+        (400, "validation_exception", "Validation Failed: 1: id is too long", Verdict.DEAD),
+        (400, "index_closed_exception", "closed", Verdict.PAUSE),
+        (400, "invalid_index_name_exception", "Invalid index name", Verdict.PAUSE),
+        (400, "illegal_argument_exception", NO_WRITE_INDEX, Verdict.PAUSE),
+        # The reason quotes the event, so that a client could write it.
+        (400, "mapper_parsing_exception", f"Preview of field's value: '{NO_WRITE_INDEX}'", Verdict.DEAD),
+        (400, "mapper_parsing_exception", f"Preview of field's value: '{SHARDS}'", Verdict.DEAD),
+        (302, None, "", Verdict.RETRY),
+        (0, "", "", Verdict.RETRY),
+    ],
+)
+def test_an_item_means(status: int, error_type: str | None, reason: str, verdict: Verdict) -> None:
+    outcomes = read_answer(200, bulk_answer(item(status, error_type, reason)), 1)
+
+    kept = verdict in (Verdict.RETRY, Verdict.PAUSE, Verdict.DEAD)
+    assert outcomes == [Outcome(verdict, error_type or "", reason) if kept else Outcome(verdict)]
+
+
+def test_every_item_is_looked_at_in_its_order() -> None:
+    body = bulk_answer(
+        item(201),
+        item(400, "mapper_parsing_exception", "failed to parse"),
+        item(409, "version_conflict_engine_exception"),
+        item(429, "rejected_execution_exception", "busy"),
+        item(201),
+    )
+
+    assert read_answer(200, body, 5) == [
+        DELIVERED,
+        Outcome(Verdict.DEAD, "mapper_parsing_exception", "failed to parse"),
+        DUPLICATE,
+        Outcome(Verdict.RETRY, "rejected_execution_exception", "busy"),
+        DELIVERED,
+    ]
+
+
+def test_an_error_without_a_reason_is_read() -> None:
+    body = bulk_answer(item(400, "mapper_parsing_exception", None))
+
+    assert read_answer(200, body, 1) == [Outcome(Verdict.DEAD, "mapper_parsing_exception", "")]
+
+
+def test_fields_that_nobody_asked_for_do_not_matter() -> None:
+    body = b'{"took":3,"errors":false,"items":[{"create":{"_id":"1","_shards":{},"status":201,"_version":1}}]}'
+
+    assert read_answer(200, body, 1) == [DELIVERED]
+
+
+# -- the request as a whole
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "verdict", "error_type"),
+    [
+        (401, b"Unauthorized", Verdict.PAUSE, "http_401"),
+        (401, refusal("security_exception", status=401), Verdict.PAUSE, "security_exception"),
+        (403, b'{"Message":"User is not authorized"}', Verdict.PAUSE, "http_403"),
+        (403, refusal("cluster_block_exception", status=403), Verdict.PAUSE, "cluster_block_exception"),
+        (429, b"429 Too Many Requests /_bulk", Verdict.RETRY, "http_429"),
+        (429, refusal("rejected_execution_exception", status=429), Verdict.RETRY, "rejected_execution_exception"),
+        (429, refusal("circuit_breaking_exception", status=429), Verdict.RETRY, "circuit_breaking_exception"),
+        (429, refusal("cluster_block_exception", status=429), Verdict.PAUSE, "cluster_block_exception"),
+        (500, b"", Verdict.RETRY, "http_500"),
+        (502, HTML, Verdict.RETRY, "http_502"),
+        (503, b"OpenSearch Security not initialized.", Verdict.RETRY, "http_503"),
+        (
+            503,
+            refusal("cluster_manager_not_discovered_exception"),
+            Verdict.RETRY,
+            "cluster_manager_not_discovered_exception",
+        ),
+        (504, HTML, Verdict.RETRY, "http_504"),
+        (400, HTML, Verdict.PAUSE, "http_400"),
+        (400, b"", Verdict.PAUSE, "http_400"),
+        (400, b'{"error":"short form"}', Verdict.PAUSE, "http_400"),
+        (400, b'{"error":{}}', Verdict.PAUSE, "http_400"),
+        (400, b'{"error":{"code":400,"message":"of another service"}}', Verdict.PAUSE, "http_400"),
+        (400, refusal("illegal_argument_exception", EXPLICIT_INDEX), Verdict.PAUSE, "illegal_argument_exception"),
+        (400, refusal("validation_exception", SHARDS), Verdict.PAUSE, "validation_exception"),
+        (404, HTML, Verdict.PAUSE, "http_404"),
+        (405, b"", Verdict.PAUSE, "http_405"),
+        (301, b"", Verdict.PAUSE, "http_301"),
+        (307, b"", Verdict.PAUSE, "http_307"),
+        (201, bulk_answer(item(201), item(201), item(201)), Verdict.RETRY, "http_201"),
+        (204, b"", Verdict.RETRY, "http_204"),
+    ],
+)
+def test_another_answer_to_the_request_means_the_same_for_each_event(
+    status: int, body: bytes, verdict: Verdict, error_type: str
+) -> None:
+    outcomes = read_answer(status, body, 3)
+
+    assert isinstance(outcomes, list)
+    assert [(outcome.verdict, outcome.error_type) for outcome in outcomes] == [(verdict, error_type)] * 3
+    assert all(outcome.reason for outcome in outcomes)
+
+
+@pytest.mark.parametrize("body", [b"", HTML, refusal("content_too_long_exception", status=413)])
+def test_a_request_that_is_too_large_is_to_be_halved(body: bytes) -> None:
+    result = read_answer(413, body, 3)
+
+    assert isinstance(result, tuple)
+    fault, alone = result
+    assert fault is Fault.TOO_LARGE
+    assert (alone.verdict, alone.error_type) == (Verdict.DEAD, "http_413")
+
+
+@pytest.mark.parametrize(
+    ("error_type", "reason"),
+    [
+        ("illegal_argument_exception", "Malformed action/metadata line [3], expected START_OBJECT"),
+        ("json_parse_exception", "Unexpected character"),
+        ("parse_exception", "request body is required"),
+    ],
+)
+def test_a_request_that_opensearch_cannot_read_is_to_be_halved(error_type: str, reason: str) -> None:
+    fault = read_answer(400, refusal(error_type, reason), 3)
+
+    assert fault == (Fault.MALFORMED, Outcome(Verdict.DEAD, error_type, reason))
+
+
+# -- an answer that says nothing for sure
+
+
+WHOLE = bulk_answer(item(201), item(201), item(201))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(bulk_answer(item(201), item(201)), id="fewer items"),
+        pytest.param(bulk_answer(*[item(201)] * 4), id="more items"),
+        pytest.param(bulk_answer(), id="no items"),
+        pytest.param(b'{"errors":false}', id="no list of items"),
+        pytest.param(b'{"items":null}', id="null for items"),
+        pytest.param(b'{"items":[null,null,null]}', id="null for an item"),
+        pytest.param(b'{"items":[{},{},{}]}', id="items that were filtered away"),
+        pytest.param(b'{"items":[{"create":{}},{"create":{}},{"create":{}}]}', id="items without a status"),
+        pytest.param(json.dumps({"items": [item(201, action="index")] * 3}).encode(), id="another action"),
+        pytest.param(b'{"items":[{"create":{"status":"201"}}]}', id="a status in quotes"),
+        pytest.param(WHOLE[:-1], id="cut off at the end"),
+        pytest.param(WHOLE[:40], id="cut off in the middle"),
+        pytest.param(WHOLE + WHOLE, id="twice"),
+        pytest.param(b"", id="nothing"),
+        pytest.param(HTML, id="HTML"),
+        pytest.param(b"null", id="null"),
+        pytest.param(b"[]", id="a list"),
+        pytest.param(WHOLE.replace(b"create", b"cr\xffate"), id="no UTF-8"),
+        pytest.param(b"[" * 100_000, id="too deep"),
+        pytest.param(b'{"items":' + b"[" * 100_000, id="too deep in the items"),
+        pytest.param(refusal("rejected_execution_exception"), id="an error with status 200"),
+    ],
+)
+def test_an_answer_that_cannot_be_read_delivers_nothing(body: bytes) -> None:
+    outcomes = read_answer(200, body, 3)
+
+    assert isinstance(outcomes, list)
+    assert [(outcome.verdict, outcome.error_type) for outcome in outcomes] == [(Verdict.RETRY, "unreadable_answer")] * 3
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"error":' * 50_000, b'{"error":{"type":"\xff"}}'])
+def test_a_refusal_that_cannot_be_read_makes_nothing_dead(body: bytes) -> None:
+    outcomes = read_answer(400, body, 2)
+
+    assert isinstance(outcomes, list)
+    assert [outcome.verdict for outcome in outcomes] == [Verdict.PAUSE] * 2

@@ -1,0 +1,210 @@
+"""A spool's file is opened with settings that keep what is committed, and nobody else's file is touched."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forebay.errors import SpoolUnusable
+from forebay.spool import database
+from forebay.spool.spool import Spool
+from forebay.spool.statements import SCHEMA
+
+NOBODY = 65534
+TABLES = {"groups", "dead_letters", "requests"}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "spool.db"
+
+
+def pragma(connection: sqlite3.Connection, name: str) -> Any:
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def tables(connection: sqlite3.Connection) -> set[str]:
+    names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    return {name for (name,) in names}
+
+
+def make_database(path: Path, script: str) -> bytes:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+    return path.read_bytes()
+
+
+def assert_refused_and_untouched(path: Path, content: bytes, match: str) -> None:
+    before = sorted(path.parent.iterdir())
+    for connect in (database.connect, database.connect_beside):
+        with pytest.raises(SpoolUnusable, match=match) as caught:
+            connect(path)
+        assert str(caught.value).startswith(f"DATABASE_URL: {path} ")
+        assert path.read_bytes() == content
+        assert sorted(path.parent.iterdir()) == before
+
+
+def test_a_new_file_gets_schema_version_and_settings(path: Path) -> None:
+    with contextlib.closing(database.connect(path)) as connection:
+        assert tables(connection) == TABLES
+        assert pragma(connection, "application_id") == database.APPLICATION_ID
+        assert pragma(connection, "user_version") == database.SCHEMA_VERSION
+        assert pragma(connection, "synchronous") == 2
+        assert pragma(connection, "journal_mode") == "wal"
+        assert pragma(connection, "auto_vacuum") == 2
+        assert pragma(connection, "page_size") == 4096
+        assert pragma(connection, "journal_size_limit") == database.WAL_BYTES_KEPT
+
+
+def test_a_file_of_its_own_is_opened_again_with_the_same_settings(path: Path) -> None:
+    database.connect(path).close()
+
+    with contextlib.closing(database.connect(path)) as connection:
+        assert tables(connection) == TABLES
+        assert (pragma(connection, "synchronous"), pragma(connection, "auto_vacuum")) == (2, 2)
+        assert pragma(connection, "wal_autocheckpoint") == database.WAL_PAGES_BEFORE_CHECKPOINT
+
+
+def test_an_empty_file_becomes_a_spool(path: Path) -> None:
+    path.touch()
+
+    with contextlib.closing(database.connect(path)) as connection:
+        assert tables(connection) == TABLES
+        assert pragma(connection, "auto_vacuum") == 2
+
+
+def test_a_database_of_another_program_is_refused_and_untouched(path: Path) -> None:
+    content = make_database(path, "CREATE TABLE customers (name TEXT); INSERT INTO customers VALUES ('Ada');")
+
+    assert_refused_and_untouched(path, content, "another program")
+
+
+def test_a_database_that_says_it_is_of_another_program_is_refused_and_untouched(path: Path) -> None:
+    content = make_database(path, "PRAGMA application_id = 7; CREATE TABLE groups (id INTEGER PRIMARY KEY);")
+
+    assert_refused_and_untouched(path, content, "another program")
+
+
+def test_a_newer_version_is_refused_and_untouched(path: Path) -> None:
+    database.connect(path).close()
+    content = make_database(path, "PRAGMA journal_mode = DELETE; PRAGMA user_version = 2;")
+
+    assert_refused_and_untouched(path, content, "newer Forebay.*version 2, this one knows 1")
+
+
+def test_a_file_that_is_no_database_is_refused_and_untouched(path: Path) -> None:
+    content = b"no database, but somebody's notes\n" * 100
+    path.write_bytes(content)
+
+    assert_refused_and_untouched(path, content, "cannot be (opened|read): file is not a database")
+
+
+def test_a_spool_whose_tables_are_missing_is_refused_and_given_up(path: Path) -> None:
+    make_database(path, f"PRAGMA application_id = {database.APPLICATION_ID}; CREATE TABLE other (id INTEGER);")
+
+    for _ in range(2):
+        with pytest.raises(SpoolUnusable, match=r"cannot be read: no such table: groups"):
+            Spool(path)
+
+
+def test_a_folder_is_no_database(tmp_path: Path) -> None:
+    with pytest.raises(SpoolUnusable, match=f"DATABASE_URL: {tmp_path} cannot be opened"):
+        database.connect(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "some" / "where" / "spool.db"
+
+    with database.lock(path):
+        database.connect(path).close()
+    assert path.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_to_act_on(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(SpoolUnusable, match=r"DATABASE_URL: .*/file/spool.db cannot be opened"):
+        Spool(tmp_path / "file" / "spool.db")
+
+
+@contextlib.contextmanager
+def without_privileges() -> Iterator[None]:
+    """Be somebody who may not write anywhere he likes, where the tests run as root."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_to_act_on(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with without_privileges(), pytest.raises(SpoolUnusable, match=r"DATABASE_URL: .* opened: Permission denied"):
+            Spool(tmp_path / "spool.db")
+    finally:
+        tmp_path.chmod(0o700)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_room_for_the_lock_is_an_error_to_act_on(path: Path) -> None:
+    path.with_name("spool.db.lock").symlink_to("/dev/full")
+
+    with pytest.raises(SpoolUnusable, match=r"DATABASE_URL: .* cannot be opened"):
+        Spool(path)
+
+
+def test_a_command_makes_no_database(path: Path) -> None:
+    with pytest.raises(SpoolUnusable, match="there is no database at"):
+        database.connect_beside(path)
+    assert not path.exists()
+
+
+def test_a_crash_at_any_moment_leaves_a_whole_schema_or_none(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshots: list[Path] = []
+
+    def snapshot(_statement: str) -> None:
+        """Keep the folder as a killed process would leave it."""
+        snapshots.append(path.parent.with_name(f"snapshot{len(snapshots)}"))
+        shutil.copytree(path.parent, snapshots[-1])
+
+    connect = sqlite3.connect
+
+    def connect_and_watch(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)
+        connection.set_trace_callback(snapshot)
+        return connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", connect_and_watch)
+        database.connect(path).close()
+    whole, empty = 0, 0
+    for folder in snapshots:
+        with contextlib.closing(sqlite3.connect(folder / path.name)) as connection:
+            found = (tables(connection), pragma(connection, "application_id"), pragma(connection, "user_version"))
+        assert found in ((TABLES, database.APPLICATION_ID, database.SCHEMA_VERSION), (set(), 0, 0))
+        empty += not found[0]
+        with contextlib.closing(database.connect(folder / path.name)) as connection:
+            whole += tables(connection) == TABLES
+            assert pragma(connection, "auto_vacuum") == 2
+    assert whole == len(snapshots)
+    assert empty > 10, "the statements of the schema were watched"
+
+
+def test_a_schema_that_cannot_be_made_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "SCHEMA", f"{SCHEMA}\nCREATE TABLE groups (id INTEGER);")
+        with pytest.raises(SpoolUnusable, match="already exists"):
+            database.connect(path)
+
+    with contextlib.closing(database.connect(path)) as connection:
+        assert tables(connection) == TABLES

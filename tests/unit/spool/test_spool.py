@@ -1,0 +1,506 @@
+"""What is committed is on disk and comes back as it was; a spool has one owner."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forebay.errors import SpoolUnavailable, SpoolUnusable
+from forebay.model import DeadLetter, Entry
+from forebay.spool import writing
+from forebay.spool.inspection import Choice, Request, inspect
+from forebay.spool.records import GroupDamaged, NewGroup, StoredGroup, Totals, Transaction
+from forebay.spool.spool import Spool
+from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool, read_rows, settle_down, until
+
+PLENTY = (10**9, 10**9)
+SRC = Path(__file__).parents[3] / "src"
+
+OWN_AND_WAIT = """
+import asyncio, sys
+from pathlib import Path
+from forebay.spool.records import NewGroup, Transaction
+from forebay.spool.spool import Spool
+
+async def own() -> None:
+    spool = Spool(Path(sys.argv[1]))
+    spool.start(asyncio.get_running_loop())
+    done = asyncio.get_running_loop().create_future()
+    spool.commit(Transaction(inserts=[NewGroup(1, [b"action\\nbody\\n"])]), done.set_result)
+    await done
+    print("owned", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(own())
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "spool.db"
+
+
+@pytest.fixture
+async def spool(path: Path) -> AsyncIterator[Spool]:
+    async with open_spool(path) as spool:
+        yield spool
+
+
+@pytest.fixture
+def other_owner(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a process that owns the spool and has committed an event."""
+    with subprocess.Popen(
+        [sys.executable, "-c", OWN_AND_WAIT, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(SRC)},
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "owned\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def make_letter(entry: Entry, died_at_ms: int = 1000, attempts: int = 1, reason: str = "reason") -> DeadLetter:
+    return DeadLetter(entry, "type", reason, attempts, died_at_ms)
+
+
+async def try_to_commit(spool: Spool, transaction: Transaction) -> list[int] | SpoolUnavailable:
+    future: asyncio.Future[list[int] | SpoolUnavailable] = asyncio.get_running_loop().create_future()
+    spool.commit(transaction, future.set_result)
+    return await asyncio.wait_for(future, 5)
+
+
+async def load_all(spool: Spool) -> dict[int, list[Entry]]:
+    return {group.id: group.entries for group in await spool.load(0, (), PLENTY)}
+
+
+# -- what is committed
+
+
+async def test_entries_come_back_byte_for_byte(spool: Spool) -> None:
+    groups = {
+        1: [b'{"create":{"_index":"i","_id":"1"}}\n{"text":"plain"}\n'],
+        2: ['{"create":{"_index":"i","_id":"Ж"}}\n{"text":"Ünïcödé \\u0000 😀 \r\t"}\n'.encode()],
+        3: [b"\x00\xff\xfe\n\x80\x81\r\n", b"\n\n", b" \n \n"],
+        4: make_entries(1000, size=300),
+        5: [make_entry(f"random{os.urandom(3000).hex()}") for _ in range(20)],
+        6: [make_entry("giant", 3_000_000)],
+    }
+
+    stored = await commit(spool, Transaction(inserts=[NewGroup(row_id, entries) for row_id, entries in groups.items()]))
+
+    assert await load_all(spool) == groups
+    assert len(stored) == 6
+    assert stored[3] < 100_000, "repetition is compressed away"
+
+
+async def test_what_is_committed_is_there_for_the_next_owner(path: Path) -> None:
+    async with open_spool(path) as spool:
+        await commit(spool, Transaction(inserts=[NewGroup(3, make_entries(2), attempts=4)]))
+    async with open_spool(path) as spool:
+        (group,) = await spool.load(0, (), PLENTY)
+
+        assert (group.id, group.entries, group.attempts) == (3, make_entries(2), 4)
+        assert abs(group.received_at_ms - writing.now_ms()) < 60_000
+        assert spool.last_group_id == 3
+
+
+async def test_a_commit_is_synced_before_it_is_reported(spool: Spool) -> None:
+    connection = spool._connection
+    settings = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode")}
+
+    assert settings == {"synchronous": 2, "journal_mode": "wal"}
+    assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+
+
+async def test_a_commit_changes_rows_as_it_says(spool: Spool, path: Path) -> None:
+    rows = [NewGroup(row_id, make_entries(3, f"{row_id}-")) for row_id in range(1, 5)]
+    await commit(spool, Transaction(inserts=rows))
+
+    stored = await commit(
+        spool,
+        Transaction(
+            inserts=[NewGroup(5, make_entries(1, "five", 2000), attempts=2)],
+            deletes=[1],
+            shrinks=[(2, make_entries(3, "2-")[1:2])],
+            attempts=[3],
+            dead=[make_letter(make_entry("2-0"))],
+        ),
+    )
+
+    groups = {group.id: group for group in await spool.load(0, (), PLENTY)}
+    assert {row_id: group.entries for row_id, group in groups.items()} == {
+        2: make_entries(3, "2-")[1:2],
+        3: make_entries(3, "3-"),
+        4: make_entries(3, "4-"),
+        5: make_entries(1, "five", 2000),
+    }
+    assert {row_id: group.attempts for row_id, group in groups.items()} == {2: 1, 3: 1, 4: 0, 5: 2}
+    assert stored == [groups[5].stored_bytes, groups[2].stored_bytes]
+    counted = read_rows(path, "SELECT events, body_bytes, stored_bytes, length(body) FROM groups ORDER BY id")
+    assert [(events, body_bytes) for events, body_bytes, *_ in counted] == [
+        (len(group.entries), sum(map(len, group.entries))) for group in groups.values()
+    ]
+    assert all(stored_bytes == length for *_, stored_bytes, length in counted)
+    assert read_rows(path, "SELECT log_id, entry FROM dead_letters") == [("2-0", make_entry("2-0"))]
+
+
+async def test_a_commit_that_fails_stores_nothing_of_it(spool: Spool, path: Path) -> None:
+    await commit(spool, Transaction(inserts=[NewGroup(1, make_entries(1, "a")), NewGroup(2, make_entries(1, "b"))]))
+
+    result = await try_to_commit(
+        spool,
+        Transaction(
+            deletes=[1],
+            inserts=[NewGroup(3, make_entries(1, "c")), NewGroup(2, make_entries(1, "taken"))],
+            dead=[make_letter(make_entry("dead"))],
+        ),
+    )
+
+    assert isinstance(result, SpoolUnavailable)
+    assert "UNIQUE" in str(result)
+    assert await load_all(spool) == {1: make_entries(1, "a"), 2: make_entries(1, "b")}
+    assert read_rows(path, "SELECT * FROM dead_letters") == []
+    await commit(spool, Transaction(deletes=[1, 2]))
+    assert await load_all(spool) == {}
+
+
+async def test_a_commit_waits_for_a_command_that_writes_and_fails_when_that_takes_too_long(
+    spool: Spool, path: Path
+) -> None:
+    spool._connection.execute("PRAGMA busy_timeout = 20")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as command:
+        command.execute("BEGIN IMMEDIATE")
+        result = await try_to_commit(spool, Transaction(inserts=[NewGroup(1, make_entries(1))]))
+        assert isinstance(result, SpoolUnavailable)
+        assert "locked" in str(result)
+        command.execute("COMMIT")
+
+    await commit(spool, Transaction(inserts=[NewGroup(1, make_entries(1))]))
+
+
+async def test_a_full_disk_refuses_and_deletions_make_room_again(spool: Spool, path: Path) -> None:
+    bodies = [[make_entry(f"{number}{os.urandom(10_000).hex()}")] for number in range(10)]
+    await commit(spool, Transaction(inserts=[NewGroup(number, body) for number, body in enumerate(bodies, 1)]))
+    ((pages,),) = read_rows(path, "PRAGMA page_count")
+    spool._connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    result = await try_to_commit(spool, Transaction(inserts=[NewGroup(11, bodies[0])]))
+    assert isinstance(result, SpoolUnavailable)
+    assert "full" in str(result)
+    assert not spool._connection.in_transaction
+
+    await commit(spool, Transaction(deletes=[3, 4]))
+    await commit(spool, Transaction(inserts=[NewGroup(11, bodies[0])]))
+    assert set(await load_all(spool)) == {1, 2, 5, 6, 7, 8, 9, 10, 11}
+
+
+# -- dead letters
+
+
+async def test_an_event_that_dies_again_keeps_its_place_with_the_newest_reason(spool: Spool, path: Path) -> None:
+    await commit(spool, Transaction(dead=[make_letter(make_entry("a"), 1000, 2, "first")]))
+    await commit(spool, Transaction(dead=[make_letter(make_entry("a"), 2000, 3, "second")]))
+
+    rows = read_rows(path, "SELECT log_id, reason, attempts, died_at_ms FROM dead_letters")
+    assert rows == [("a", "second", 5, 2000)]
+
+
+async def test_a_damaged_event_becomes_a_dead_letter_and_keeps_nothing_from_being_committed(
+    spool: Spool, path: Path
+) -> None:
+    damaged = [b"no json\n{}\n", b"\xff\n\xff\n", b"{}\n{}\n", b""]
+    await commit(spool, Transaction(inserts=[NewGroup(1, damaged[:3])]))
+
+    await commit(spool, Transaction(deletes=[1], dead=[make_letter(entry) for entry in [*damaged, make_entry("a")]]))
+
+    assert await load_all(spool) == {}
+    assert sorted(entry for (entry,) in read_rows(path, "SELECT entry FROM dead_letters")) == sorted(
+        [*damaged, make_entry("a")]
+    )
+
+
+# -- what is read
+
+
+async def test_groups_are_loaded_oldest_first(spool: Spool) -> None:
+    rows = [NewGroup(row_id, make_entries(1, f"{row_id}-")) for row_id in (5, 3, 9, 1)]
+    await commit(spool, Transaction(inserts=rows))
+
+    assert [group.id for group in await spool.load(0, (), PLENTY)] == [1, 3, 5, 9]
+    assert [group.id for group in await spool.load(3, (), PLENTY)] == [5, 9]
+    assert [group.id for group in await spool.load(0, {1, 5}, PLENTY)] == [3, 9]
+    assert await spool.load(9, (), PLENTY) == []
+
+
+@pytest.mark.parametrize(
+    ("room", "loaded"),
+    [
+        ((3, 10_000), [1]),
+        ((5, 10_000), [1]),
+        ((6, 10_000), [1, 2]),
+        ((100, 599), [1]),
+        ((100, 600), [1, 2]),
+        ((100, 899), [1, 2]),
+        ((100, 900), [1, 2, 3]),
+        ((0, 0), [1]),
+    ],
+)
+async def test_only_what_there_is_room_for_is_loaded(spool: Spool, room: tuple[int, int], loaded: list[int]) -> None:
+    rows = [NewGroup(row_id, make_entries(3, f"{row_id}-", 100)) for row_id in (1, 2, 3)]
+    await commit(spool, Transaction(inserts=rows))
+
+    assert [group.id for group in await spool.load(0, (), room)] == loaded
+
+
+async def test_what_was_read_and_entered_memory_meanwhile_is_left_out(spool: Spool) -> None:
+    # The answers come in the order of the questions: a commit, a load that sees its row, and the row's deletion.
+    held: set[int] = set()
+    begin, finished = threading.Event(), threading.Event()
+    spool._work.put((lambda _connection, _codec: begin.wait(5), lambda _: None))
+    spool.commit(Transaction(inserts=[NewGroup(1, make_entries(1))]), lambda _: held.add(1))
+    loading = asyncio.create_task(spool.load(0, held, PLENTY))
+    await settle_down()
+    spool.commit(Transaction(deletes=[1]), lambda _: held.discard(1))
+    spool._work.put((lambda _connection, _codec: finished.set(), lambda _: None))
+
+    begin.set()
+    assert finished.wait(5), "the loop has heard nothing of all this until now"
+
+    assert await loading == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE groups SET body = x'00', codec = 1 WHERE id = 2",
+        "UPDATE groups SET body = substr(body, 1, length(body) - 1) WHERE id = 2",
+        "UPDATE groups SET body = x'7b7d0a', codec = 0 WHERE id = 2",
+        "UPDATE groups SET codec = 9 WHERE id = 2",
+    ],
+)
+async def test_a_damaged_body_is_named_and_what_lies_before_it_is_loaded(spool: Spool, path: Path, damage: str) -> None:
+    rows = [NewGroup(row_id, make_entries(10, f"{row_id}-", 200)) for row_id in (1, 2, 3)]
+    await commit(spool, Transaction(inserts=rows))
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(damage)
+        connection.commit()
+
+    assert [group.id for group in await spool.load(0, (), PLENTY)] == [1]
+    with pytest.raises(SpoolUnavailable, match="group 2 cannot be read") as caught:
+        await spool.load(1, (), PLENTY)
+    assert isinstance(caught.value, GroupDamaged)
+    assert caught.value.group_id == 2
+    assert [group.id for group in await spool.load(2, (), PLENTY)] == [3]
+
+
+async def test_what_the_file_held_when_it_was_opened_is_counted(path: Path) -> None:
+    async with open_spool(path) as spool:
+        assert await spool.count() == Totals(0, 0, 0, None)
+        stored = await commit(spool, Transaction(inserts=[NewGroup(4, make_entries(3)), NewGroup(6, make_entries(2))]))
+    async with open_spool(path) as spool:
+        await commit(spool, Transaction(inserts=[NewGroup(7, make_entries(9))]))
+
+        totals = await spool.count()
+
+        assert totals[:3] == (2, 5, sum(stored))
+        assert totals.oldest_at_ms is not None
+        assert abs(totals.oldest_at_ms - writing.now_ms()) < 60_000
+
+
+async def test_a_count_that_cannot_be_made_is_told_as_such(spool: Spool, path: Path) -> None:
+    path.rename(path.with_suffix(".hidden"))  # noqa: ASYNC240 - a moment
+
+    with pytest.raises(SpoolUnavailable, match="cannot be counted"):
+        await spool.count()
+
+
+# -- what commands ask
+
+
+async def test_requests_of_commands_are_taken_once(spool: Spool, path: Path) -> None:
+    assert await spool.take_requests() == frozenset()
+    with inspect(path) as inspection:
+        inspection.ask(Request.RETRY)
+        inspection.ask(Request.REPLAY)
+        inspection.ask(Request.RETRY)
+
+    assert await spool.take_requests() == {"retry", "replay"}
+    assert await spool.take_requests() == frozenset()
+
+
+async def test_marked_dead_letters_become_a_group_again(spool: Spool, path: Path) -> None:
+    await commit(spool, Transaction(dead=[make_letter(make_entry(name)) for name in "abcd"]))
+    with inspect(path) as inspection:
+        for name in "abd":
+            inspection.mark_for_replay(Choice(log_id=name))
+
+    assert (await spool.replay(1, 2))[0] == 2
+    assert (await spool.replay(2, 2))[0] == 1
+    assert await spool.replay(3, 2) == (0, 0)
+
+    groups = await spool.load(0, (), PLENTY)
+    assert {group.id: group.entries for group in groups} == {
+        1: [make_entry("a"), make_entry("b")],
+        2: [make_entry("d")],
+    }
+    assert [group.attempts for group in groups] == [0, 0]
+    assert read_rows(path, "SELECT log_id FROM dead_letters") == [("c",)]
+
+
+async def test_a_replay_reports_what_the_file_then_holds(spool: Spool, path: Path) -> None:
+    await commit(spool, Transaction(dead=[make_letter(make_entry(f"{number}", 200)) for number in range(20)]))
+    with inspect(path) as inspection:
+        inspection.mark_for_replay(Choice())
+
+    assert await spool.replay(1, 100) == tuple(read_rows(path, "SELECT events, length(body) FROM groups")[0])
+
+
+async def test_large_dead_letters_become_several_groups(
+    spool: Spool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "REPLAY_BYTES_MAX", 1000)
+    sizes = [400, 600, 100, 5000, 100]
+    letters = [make_letter(make_entry(f"{number}", size)) for number, size in enumerate(sizes)]
+    await commit(spool, Transaction(dead=letters))
+    with inspect(path) as inspection:
+        inspection.mark_for_replay(Choice())
+
+    assert [(await spool.replay(row_id, 100))[0] for row_id in range(1, 6)] == [2, 1, 1, 1, 0]
+    assert [entry for entries in (await load_all(spool)).values() for entry in entries] == [
+        letter.entry for letter in letters
+    ]
+
+
+async def test_a_replay_that_fails_leaves_the_dead_letters(spool: Spool, path: Path) -> None:
+    await commit(spool, Transaction(inserts=[NewGroup(1, make_entries(1))], dead=[make_letter(make_entry("dead"))]))
+    with inspect(path) as inspection:
+        inspection.mark_for_replay(Choice())
+
+    with pytest.raises(SpoolUnavailable):
+        await spool.replay(1, 10)
+
+    assert read_rows(path, "SELECT log_id, replay FROM dead_letters") == [("dead", 1)]
+    assert (await spool.replay(2, 10))[0] == 1
+
+
+# -- the thread
+
+
+async def test_answers_come_in_the_order_of_the_questions(spool: Spool) -> None:
+    heard: list[str] = []
+
+    async def load() -> list[StoredGroup]:
+        groups = await spool.load(0, (), PLENTY)
+        heard.append("load")
+        return groups
+
+    spool.commit(Transaction(inserts=[NewGroup(1, make_entries(1))]), lambda _: heard.append("first"))
+    loading = asyncio.create_task(load())
+    await asyncio.sleep(0)
+    spool.commit(Transaction(inserts=[NewGroup(2, make_entries(1))]), lambda _: heard.append("second"))
+
+    assert [group.id for group in await loading] == [1]
+    await until(lambda: len(heard) == 3)
+    assert heard[0] == "first"
+
+
+async def test_whoever_no_longer_waits_disturbs_nobody(spool: Spool) -> None:
+    loading = asyncio.create_task(spool.load(0, (), PLENTY))
+    await asyncio.sleep(0)
+    loading.cancel()
+
+    await commit(spool, Transaction(inserts=[NewGroup(1, make_entries(1))]))
+    assert loading.cancelled()
+
+
+async def test_any_failure_of_a_piece_of_work_reaches_who_waits(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(writing, "write", fail)
+    result = await try_to_commit(spool, Transaction(deletes=[1]))
+
+    assert isinstance(result, SpoolUnavailable)
+    assert isinstance(result.__cause__, MemoryError)
+    assert await spool.load(0, (), PLENTY) == [], "the thread goes on"
+
+
+async def test_closing_finishes_what_was_asked_for(path: Path) -> None:
+    spool = Spool(path)
+    spool.start(asyncio.get_running_loop())
+    heard: list[object] = []
+    for row_id in range(1, 51):
+        spool.commit(Transaction(inserts=[NewGroup(row_id, make_entries(1))]), heard.append)
+
+    spool.close()
+    spool.close()
+
+    assert read_rows(path, "SELECT count(*) FROM groups") == [(50,)]
+    await settle_down()
+    assert len(heard) == 50
+
+
+def test_a_spool_that_was_not_started_can_be_closed(path: Path) -> None:
+    Spool(path).close()
+    Spool(path).close()
+
+
+# -- one owner
+
+
+def test_a_second_owner_is_refused_with_the_number_of_the_first(path: Path) -> None:
+    with contextlib.closing(Spool(path)):
+        with pytest.raises(SpoolUnusable, match=rf"{path} belongs to another process \(pid {os.getpid()}\)"):
+            Spool(path)
+        with pytest.raises(SpoolUnusable, match="belongs to another process"):
+            Spool(path)
+    Spool(path).close()
+
+
+def test_a_second_owner_is_refused_that_comes_by_another_way(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link.db"
+    link.symlink_to(path)
+
+    with contextlib.closing(Spool(path)), pytest.raises(SpoolUnusable, match="belongs to another process"):
+        Spool(link)
+
+
+def test_another_process_is_refused_and_named(path: Path, other_owner: subprocess.Popen[str]) -> None:
+    with pytest.raises(SpoolUnusable, match=rf"belongs to another process \(pid {other_owner.pid}\)"):
+        Spool(path)
+
+
+async def test_an_owner_that_is_killed_leaves_the_spool_to_the_next_one(
+    path: Path, other_owner: subprocess.Popen[str]
+) -> None:
+    other_owner.send_signal(signal.SIGKILL)
+    other_owner.wait()
+
+    async with open_spool(path) as spool:
+        assert await load_all(spool) == {1: [b"action\nbody\n"]}
+
+
+def test_a_spool_that_cannot_be_opened_is_not_kept_from_others(path: Path) -> None:
+    path.write_bytes(b"no database, but somebody's notes\n" * 100)
+    for _ in range(2):
+        with pytest.raises(SpoolUnusable, match="not a database"):
+            Spool(path)
+    path.unlink()
+
+    Spool(path).close()
