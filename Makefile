@@ -15,7 +15,7 @@ setup: $(VENV)/.ready ## make the environment and install Forebay from the lock
 setup-dev: $(VENV)/.ready-dev ## the same with everything the tests and checks need
 
 $(VENV)/bin/pip:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Forebay needs Python 3.11 or later: make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Forebay needs Python 3.11 or later: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.ready: requirements/run.lock requirements/build.lock pyproject.toml | $(VENV)/bin/pip
@@ -28,7 +28,7 @@ $(VENV)/.ready-dev: requirements/test.lock $(VENV)/.ready
 	touch $@
 
 run: setup ## start the server on the embedded store and print a curl line that works
-	FOREBAY_BULK_INTERVAL_S=$${FOREBAY_BULK_INTERVAL_S:-1} $(BIN)/forebay serve
+	@FOREBAY_BULK_INTERVAL_S=$${FOREBAY_BULK_INTERVAL_S:-1} $(BIN)/forebay serve
 
 check: setup-dev ## format, lint, types, direction of imports
 	$(BIN)/ruff format --check

@@ -27,7 +27,9 @@ TEMPLATE: dict[str, Any] = {
     "priority": 100,
     "version": VERSION,
     "template": {
-        "settings": {"index": {"refresh_interval": "5s", "mapping": {"total_fields": {"limit": 100}}}},
+        # No `refresh_interval`: left at its default, an index that nobody searches is not refreshed at all, and the
+        # first search refreshes it before it looks (https://docs.opensearch.org/latest/api-reference/index-apis/refresh/).
+        "settings": {"index": {"mapping": {"total_fields": {"limit": 100}}}},
         "mappings": {
             "dynamic": False,
             "properties": {
