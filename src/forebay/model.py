@@ -99,7 +99,7 @@ def encode_entry(address: Address, document: Document) -> Entry:
     # it would end the document early and shift every document behind it.
     if b"\n" in body:
         body = msgspec.json.format(body, indent=-1)
-    return b"%b\n%b\n" % (_encode(_Action(address)), body)
+    return b'{"create":%b}\n%b\n' % (_encode(address), body)
 
 
 def entry_address(entry: Entry) -> Address:

@@ -112,9 +112,10 @@ def listen(settings: Settings) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((settings.host, settings.server_port))
-    except (OSError, UnicodeError) as error:
+    except (OSError, TypeError) as error:
         listener.close()
-        is_name = isinstance(error, (socket.gaierror, UnicodeError))
+        # Python calls a name that cannot be written in ASCII a wrong type.
+        is_name = isinstance(error, (socket.gaierror, TypeError))
         reason = getattr(error, "strerror", None) or str(error)
         raise SettingsError(
             f"{'FOREBAY_HOST' if is_name else 'SERVER_PORT'}: cannot listen on {settings.host} "

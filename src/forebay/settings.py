@@ -101,7 +101,6 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
-        populate_by_name=True,
     )
 
     open_search_dns: Annotated[tuple[SinkHost, ...], NoDecode, BeforeValidator(_parse_sink_hosts)] = Field(
@@ -181,14 +180,14 @@ def variable_name(field: str) -> str:
     return str(Settings.model_fields[field].validation_alias or f"FOREBAY_{field.upper()}")
 
 
-def load_settings(**overrides: Any) -> Settings:
-    """Read the settings from the environment and `.env`; `overrides` come from the command line.
+def load_settings() -> Settings:
+    """Read the settings from the environment and `.env`.
 
     Raises:
         SettingsError: one line for each variable that is not allowed.
     """
     try:
-        return Settings(**overrides)
+        return Settings()
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(item) for item in error.errors())) from None
     except UnicodeDecodeError as error:

@@ -37,7 +37,7 @@ def make_entry(index: str) -> MakeEntry:
 
 @asynccontextmanager
 async def sink_at(url: str, **settings: Any) -> AsyncIterator[OpenSearchSink]:
-    sink = OpenSearchSink(Settings(open_search_dns=(SinkHost(url),), bulk_timeout_s=10, **settings))
+    sink = OpenSearchSink(Settings(OPEN_SEARCH_DNS=(SinkHost(url),), bulk_timeout_s=10, **settings))
     try:
         yield sink
     finally:
@@ -77,7 +77,7 @@ async def test_the_template_is_in_place_before_the_first_document_makes_an_index
 
 async def test_a_template_that_is_there_stays_as_it_is(own_opensearch: StartOpenSearch) -> None:
     server = own_opensearch()
-    settings = Settings(open_search_dns=(SinkHost(server.url),))
+    settings = Settings(OPEN_SEARCH_DNS=(SinkHost(server.url),))
     assert "put in place" in await put_template(settings)
     edited = (await ask("GET", server.url + TEMPLATE_PATH))["index_templates"][0]["index_template"]
     edited["priority"] = 101
@@ -196,7 +196,7 @@ async def test_a_host_that_is_dead_hands_over_to_the_next(
     opensearch: OpenSearchAddress, make_entry: MakeEntry, unused_tcp_port: int
 ) -> None:
     hosts = (SinkHost(f"http://127.0.0.1:{unused_tcp_port}"), SinkHost(opensearch.url))
-    sink = OpenSearchSink(Settings(open_search_dns=hosts))
+    sink = OpenSearchSink(Settings(OPEN_SEARCH_DNS=hosts))
     try:
         for number in range(4):
             assert await sink.deliver([make_entry(f"{number}")]) == [DELIVERED]

@@ -49,7 +49,7 @@ def test_the_shipped_env_file_is_a_valid_one(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.delenv(variable_name(field), raising=False)
     names = re.findall(r"^#?\s?([A-Z_]+)=", (ROOT / ".env.example").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert set(names) <= {variable_name(field) for field in Settings.model_fields}
-    settings = Settings(_env_file=ROOT / ".env.example", jwt_secret="a secret that guards nothing at all")
+    settings = Settings(_env_file=ROOT / ".env.example", JWT_SECRET="a secret that guards nothing at all")
     assert settings.server_port == 3000
 
 

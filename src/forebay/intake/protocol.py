@@ -96,7 +96,10 @@ class IntakeProtocol(OrderedProtocol):
                 if self.parser.get_method() == b"CONNECT":
                     self._refuse_connection(Rejection(501, "this is no proxy"))
                     return
-                self.parser.feed_data(self._head_without_upgrade())
+                head = self._head_without_upgrade()
+                # A parser that has given up is of no use where the connection is to be closed behind the request.
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.feed_data(head)
             else:
                 return
 
@@ -107,7 +110,7 @@ class IntakeProtocol(OrderedProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a request."""
-        if self._is_deaf:
+        if self._refused:
             return
         self.url = b""
         self.headers = []

@@ -267,6 +267,13 @@ async def test_only_what_there_is_room_for_is_loaded(spool: Spool, room: tuple[i
     assert [group.id for group in await spool.load(0, (), room)] == loaded
 
 
+async def test_what_is_held_takes_none_of_the_room(spool: Spool) -> None:
+    rows = [NewGroup(row_id, make_entries(3, f"{row_id}-")) for row_id in (1, 2, 3, 4)]
+    await commit(spool, Transaction(inserts=rows))
+
+    assert [group.id for group in await spool.load(0, {1, 3}, (6, 10_000))] == [2, 4]
+
+
 async def test_what_was_read_and_entered_memory_meanwhile_is_left_out(spool: Spool) -> None:
     # The answers come in the order of the questions: a commit, a load that sees its row, and the row's deletion.
     held: set[int] = set()

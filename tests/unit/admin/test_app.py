@@ -1,0 +1,180 @@
+"""Health, metrics, and the answer to what is found nowhere; a token decides who sees what."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import pytest
+
+from forebay.admin.app import READERS, AdminApp
+from forebay.admin.health import Readiness
+from forebay.admin.metrics import Metrics
+from forebay.errors import Rejection
+from forebay.pipeline.gate import Health
+from forebay.pipeline.pipeline import State
+from forebay.telemetry.counters import Counters
+
+STATE = State(0, 0, 0, 0, 0, Health.GOOD, "", "", spool_full=False)
+METHODS = {"/ping": ("GET", "HEAD"), "/events": ("POST",)}
+WRITER, READER = b"writer", b"reader"
+
+
+class Verifier:
+    """Knows two tokens: one that may send, and one that may read."""
+
+    def verify(self, authorization: bytes | None, *scopes: str) -> object:
+        if authorization not in (WRITER, READER):
+            raise Rejection(401, "who are you?", headers=(("WWW-Authenticate", "Bearer"),))
+        if scopes and (authorization == WRITER or tuple(scopes) != READERS):
+            raise Rejection(403, "not you", headers=(("WWW-Authenticate", "Bearer"),))
+        return authorization
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Fault(Exception):
+    """A fault of our own, which the server that calls the application logs."""
+
+
+async def call(
+    path: str,
+    method: str = "GET",
+    token: bytes | None = None,
+    *,
+    readiness: Callable[[], Readiness] = lambda: Readiness(takes_events=True, status="ready", causes=[]),
+    metrics_open: bool = False,
+    headers: Sequence[tuple[bytes, bytes]] = ((b"host", b"forebay"),),
+) -> Answer:
+    """Send one request through the application."""
+    metrics = Metrics(Counters(accepted=7), lambda: STATE)
+    app = AdminApp(Verifier(), metrics, readiness, METHODS, metrics_open=metrics_open).build()
+    sent = [*headers, *([(b"authorization", token)] if token else [])]
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "http",
+        "server": ("127.0.0.1", 3000),
+        "client": ("127.0.0.1", 5),
+        "headers": sent,
+    }
+    messages: list[Any] = []
+
+    async def receive() -> Any:
+        raise AssertionError("no body is of interest")
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    with contextlib.suppress(Fault):
+        await app(scope, receive, send)
+    start, *bodies = messages
+    received = {name.decode(): value.decode() for name, value in start["headers"]}
+    return Answer(start["status"], received, b"".join(body.get("body", b"") for body in bodies))
+
+
+def assert_problem(answer: Answer, status: int) -> None:
+    assert answer.status == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json.keys() == {"type", "title", "status", "detail"}
+    assert answer.json["status"] == status
+
+
+async def test_a_live_process_says_so_to_everybody() -> None:
+    answer = await call("/health/live")
+    assert (answer.status, answer.json) == (200, {"status": "alive"})
+
+
+@pytest.mark.parametrize("token", [None, WRITER, b"nonsense"])
+async def test_readiness_is_public_and_its_causes_are_not(token: bytes | None) -> None:
+    for readiness, status in (
+        (Readiness(takes_events=True, status="degraded", causes=["the sink is failed"]), 200),
+        (Readiness(takes_events=False, status="unready", causes=["the disk is full"]), 503),
+    ):
+        answer = await call("/health/ready", token=token, readiness=partial(Readiness, *readiness))
+        assert (answer.status, answer.json) == (status, {"status": readiness.status})
+
+
+async def test_a_reader_sees_the_causes() -> None:
+    readiness = Readiness(takes_events=False, status="unready", causes=["the disk is full"])
+    answer = await call("/health/ready", token=READER, readiness=lambda: readiness)
+    assert (answer.status, answer.json) == (503, {"status": "unready", "causes": ["the disk is full"]})
+
+
+async def test_no_causes_are_shown_where_there_are_none() -> None:
+    assert (await call("/health/ready", token=READER)).json == {"status": "ready"}
+
+
+async def test_metrics_are_for_readers() -> None:
+    assert_problem(await call("/metrics"), 401)
+    assert_problem(await call("/metrics", token=WRITER), 403)
+    answer = await call("/metrics", token=READER)
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert b"forebay_events_accepted_total 7.0" in answer.body
+
+
+async def test_open_metrics_are_for_everybody() -> None:
+    assert (await call("/metrics", metrics_open=True)).status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/events/", "/health", "/health/live/", "/metrics/x", "*", "//"])
+async def test_an_unknown_address_is_told_to_those_with_a_token_only(path: str) -> None:
+    answer = await call(path)
+    assert_problem(answer, 401)
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert_problem(await call(path, token=WRITER), 404)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"])
+async def test_an_event_address_says_which_methods_it_takes(method: str) -> None:
+    assert_problem(await call("/events", method), 401)
+    answer = await call("/events", method, WRITER)
+    assert_problem(answer, 405)
+    assert answer.headers["allow"] == "POST"
+    assert method in answer.json["detail"]
+
+
+async def test_ping_says_which_methods_it_takes_without_a_token() -> None:
+    answer = await call("/ping", "POST")
+    assert_problem(answer, 405)
+    assert answer.headers["allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])
+async def test_an_address_of_its_own_says_which_methods_it_takes(path: str) -> None:
+    answer = await call(path, "POST")
+    assert_problem(answer, 405)
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
+
+
+@pytest.mark.parametrize("host", [b"forebay/ping?", b"forebay/ping#", b"[", b"]:99999", b"\xff", b""])
+async def test_a_strange_host_leads_past_no_check(host: bytes) -> None:
+    assert_problem(await call("/nothing", headers=[(b"host", host)]), 401)
+    assert_problem(await call("/nothing", token=WRITER, headers=[(b"host", host)]), 404)
+    assert_problem(await call("/health/live", "POST", headers=[(b"host", host)]), 405)
+
+
+async def test_a_fault_of_our_own_says_nothing_of_itself() -> None:
+    def fail() -> Readiness:
+        raise Fault("the password is hunter2")
+
+    answer = await call("/health/ready", readiness=fail)
+    assert_problem(answer, 500)
+    assert b"hunter2" not in answer.body

@@ -1,0 +1,94 @@
+"""What Prometheus reads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import fields
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from forebay import __version__
+from forebay.admin.metrics import Metrics
+from forebay.model import Verdict
+from forebay.pipeline.gate import Health
+from forebay.pipeline.pipeline import State
+from forebay.telemetry.counters import Counters
+
+STATE = State(11, 12, 13, 14, 15, Health.GOOD, "", "", spool_full=False)
+
+
+def read(counters: Counters, state: State = STATE) -> dict[str, float]:
+    """Return every sample by its name and labels."""
+    text = Metrics(counters, lambda: state).render().decode()
+    return {
+        sample.name + "".join(f"[{value}]" for value in sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_every_counter_is_shown_by_its_name() -> None:
+    counters = Counters(requests=Counter({200: 1, 413: 2}), outcomes=Counter({Verdict.DELIVERED: 3, Verdict.DEAD: 4}))
+    plain = [field.name for field in fields(Counters) if field.name not in ("requests", "outcomes")]
+    for value, name in enumerate(plain, start=100):
+        setattr(counters, name, value)
+    samples = read(counters)
+    shown = sorted(value for value in samples.values() if 100 <= value < 100 + len(plain))
+    assert shown == list(range(100, 100 + len(plain)))
+    assert samples["forebay_events_accepted_total"] == counters.accepted
+    assert samples["forebay_events_rejected_total"] == counters.rejected
+    assert samples["forebay_events_unavailable_total"] == counters.unavailable
+    assert samples["forebay_commit_failures_total"] == counters.commit_failures
+    assert samples["forebay_bulks_in_flight"] == counters.bulks_in_flight
+    assert samples["forebay_requests_total[200]"] == 1
+    assert samples["forebay_requests_total[413]"] == 2
+    assert samples["forebay_outcomes_total[delivered]"] == 3
+    assert samples["forebay_outcomes_total[dead]"] == 4
+
+
+def test_the_state_is_read_at_each_scrape() -> None:
+    states = iter([STATE, STATE._replace(pending_events=99)])
+    metrics = Metrics(Counters(), lambda: next(states))
+    assert b"forebay_pending_events 15.0" in metrics.render()
+    assert b"forebay_pending_events 99.0" in metrics.render()
+
+
+def test_the_state_is_shown() -> None:
+    samples = read(Counters())
+    assert [samples[f"forebay_{name}"] for name in ("channel_events", "channel_bytes")] == [11, 12]
+    assert [samples[f"forebay_{name}"] for name in ("spool_events", "spool_bytes", "pending_events")] == [13, 14, 15]
+
+
+@pytest.mark.parametrize(
+    ("state", "sink_up", "spool_up"),
+    [
+        (STATE, 1, 1),
+        (STATE._replace(sink_health=Health.FAILED), 0, 1),
+        (STATE._replace(sink_health=Health.PAUSED), 0, 1),
+        (STATE._replace(spool_failure="x"), 1, 0),
+        (STATE._replace(spool_full=True), 1, 0),
+    ],
+)
+def test_a_sink_or_a_spool_that_takes_nothing_is_shown_as_down(state: State, sink_up: int, spool_up: int) -> None:
+    samples = read(Counters(), state)
+    assert (samples["forebay_sink_up"], samples["forebay_spool_up"]) == (sink_up, spool_up)
+
+
+def test_the_version_and_the_memory_of_the_process_are_shown() -> None:
+    samples = read(Counters())
+    assert samples[f"forebay_info[{__version__}]"] == 1
+    assert samples["process_resident_memory_bytes"] > 0
+
+
+def test_what_is_shown_has_a_help_text() -> None:
+    text = Metrics(Counters(), lambda: STATE).render().decode()
+    helps = [line for line in text.splitlines() if line.startswith("# HELP forebay_")]
+    assert helps
+    assert all(len(line.split(maxsplit=3)) == 4 for line in helps)
+
+
+def test_metrics_of_two_servers_in_one_process_do_not_meet() -> None:
+    first, second = (Metrics(Counters(accepted=count), lambda: STATE) for count in (1, 2))
+    assert b"forebay_events_accepted_total 1.0" in first.render()
+    assert b"forebay_events_accepted_total 2.0" in second.render()

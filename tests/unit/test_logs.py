@@ -1,0 +1,45 @@
+"""Log lines: one JSON object each, and no secret in any."""
+
+import json
+import subprocess
+import sys
+
+FAILURE = """
+import structlog
+from forebay.settings import LogFormat
+from forebay.telemetry.logs import configure_logs
+configure_logs(LogFormat("{log_format}"), "info")
+def fail(secret):
+    return 1 / 0
+try:
+    fail("hun" + "ter2")
+except ZeroDivisionError:
+    structlog.get_logger("forebay.test").exception("went_wrong", events=3)
+"""
+
+
+def log_failure(log_format: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", FAILURE.format(log_format=log_format)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_a_failure_is_one_json_line_with_its_traceback_and_without_the_values_of_variables() -> None:
+    (line,) = log_failure("json").splitlines()
+    logged = json.loads(line)
+    assert (logged["event"], logged["events"], logged["level"]) == ("went_wrong", 3, "error")
+    assert logged["exception"][0]["exc_type"] == "ZeroDivisionError"
+    assert "hunter2" not in line
+
+
+def test_a_failure_as_text_shows_its_traceback_and_not_the_values_of_variables() -> None:
+    text = log_failure("text")
+    assert "went_wrong" in text
+    assert "ZeroDivisionError: division by zero" in text
+    assert "hunter2" not in text

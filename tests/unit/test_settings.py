@@ -1,0 +1,317 @@
+"""Every setting is described and bounded, wrong ones are named in one line each, and secrets stay secret."""
+
+from __future__ import annotations
+
+import math
+import re
+import stat
+from pathlib import Path
+
+import annotated_types
+import pytest
+
+from forebay.errors import SettingsError
+from forebay.model import Ack
+from forebay.secret import resolve_secret
+from forebay.settings import (
+    SECRET_CHARS_MIN,
+    LogFormat,
+    Settings,
+    load_settings,
+    unknown_variables,
+    variable_name,
+)
+
+SECRET = "a secret that guards nothing at all"
+NUMBERS = [name for name, field in Settings.model_fields.items() if field.annotation in (int, float)]
+TIMES = [name for name, field in Settings.model_fields.items() if field.annotation is float]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory without `.env`, and an environment in which nothing is set."""
+    for field in Settings.model_fields:
+        monkeypatch.delenv(variable_name(field), raising=False)
+    for name, _ in unknown_variables():
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def complain(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
+    """Return what is said about wrong settings."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as raised:
+        load_settings()
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("field", Settings.model_fields)
+def test_every_setting_has_a_description(field: str) -> None:
+    assert Settings.model_fields[field].description
+
+
+@pytest.mark.parametrize("field", Settings.model_fields)
+def test_every_setting_has_a_default_and_a_variable(field: str) -> None:
+    assert not Settings.model_fields[field].is_required()
+    assert re.fullmatch(r"[A-Z][A-Z_]+", variable_name(field))
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+def test_every_number_has_a_lower_bound(field: str) -> None:
+    bounds = Settings.model_fields[field].metadata
+    assert any(isinstance(bound, (annotated_types.Ge, annotated_types.Gt)) for bound in bounds)
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+@pytest.mark.parametrize("value", ["-1", "nan", "a lot", "1,5"])
+def test_no_number_is_negative_or_something_else(field: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = complain(monkeypatch, **{variable_name(field): value})
+    assert said.startswith(f"{variable_name(field)}: '{value}' is not allowed; expected: ")
+
+
+@pytest.mark.parametrize("field", TIMES)
+@pytest.mark.parametrize("value", ["inf", "1e300", "86401", "0"])
+def test_every_time_is_more_than_none_and_at_most_a_day(
+    field: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert variable_name(field) in complain(monkeypatch, **{variable_name(field): value})
+
+
+def test_the_defaults_are_valid_and_finite() -> None:
+    settings = load_settings()
+    assert all(math.isfinite(getattr(settings, field)) for field in NUMBERS)
+    assert (settings.open_search_dns, settings.ack, settings.log_format) == ((), Ack.DISK, LogFormat.AUTO)
+
+
+def test_a_variable_counts_more_than_the_env_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / ".env").write_text("SERVER_PORT=4000\nFOREBAY_ACK=memory\nSOMETHING_ELSE=1\n")
+    monkeypatch.setenv("SERVER_PORT", "5000")
+    settings = load_settings()
+    assert (settings.server_port, settings.ack) == (5000, Ack.MEMORY)
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for field in Settings.model_fields:
+        monkeypatch.setenv(variable_name(field), "")
+    assert load_settings() == Settings()
+
+
+def test_every_wrong_setting_is_named_on_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = complain(monkeypatch, SERVER_PORT="70000", FOREBAY_ACK="tape", FOREBAY_REQUIRE_LOG_ID="maybe")
+    assert said.splitlines() == [
+        "SERVER_PORT: '70000' is not allowed; expected: less than or equal to 65535",
+        "FOREBAY_ACK: 'tape' is not allowed; expected: 'disk' or 'memory'",
+        "FOREBAY_REQUIRE_LOG_ID: 'maybe' is not allowed; expected: a valid boolean, unable to interpret input",
+    ]
+
+
+def test_settings_that_contradict_each_other_are_both_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = complain(monkeypatch, FOREBAY_RETRY_DELAY_S_MIN="40")
+    assert said == "FOREBAY_RETRY_DELAY_S_MIN: must not exceed FOREBAY_RETRY_DELAY_S_MAX"
+
+
+def test_an_env_file_that_is_no_text_is_a_wrong_setting(folder: Path) -> None:
+    (folder / ".env").write_bytes(b"SERVER_PORT=\xff\n")
+    with pytest.raises(SettingsError, match=r"^\.env: not UTF-8"):
+        load_settings()
+
+
+def test_an_env_file_that_cannot_be_read_is_a_wrong_setting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / ".env").write_text("SERVER_PORT=1\n")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(SettingsError, match=r"^\.env: cannot be read: Permission denied$"):
+        load_settings()
+
+
+@pytest.mark.parametrize("environment", ["Prod", "a b", "_a", "a/b", "a,b", "*", "a" * 65, "prod\n", "日本"])
+def test_an_environment_must_fit_into_the_name_of_an_index(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = complain(monkeypatch, SERVER_ENVIRONMENT=environment, JWT_SECRET=SECRET)
+    assert said.startswith("SERVER_ENVIRONMENT: ")
+    assert len(said.splitlines()) == 1
+
+
+# The spool
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite://sqlite3.db", "sqlite3.db"),
+        ("sqlite:sqlite3.db", "sqlite3.db"),
+        ("sqlite://data/spool.db", "data/spool.db"),
+        ("sqlite:///var/lib/forebay/spool.db", "/var/lib/forebay/spool.db"),
+        ("sqlite:////var/lib/spool.db", "/var/lib/spool.db"),
+        ("sqlite://sqlite3.db?mode=rwc", "sqlite3.db"),
+        ("sqlite://sqlite3.db?mode=rw", "sqlite3.db"),
+        ("sqlite://with space.db", "with space.db"),
+    ],
+)
+def test_the_spool_is_a_file(url: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    assert load_settings().database_url == Path(path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite3.db",
+        "sqlite:",
+        "sqlite:/",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite://.",
+        "sqlite://..",
+        "sqlite::memory:",
+        "sqlite://:memory:",
+        "sqlite://file.db?mode=memory",
+        "sqlite://file.db?mode=ro",
+        "sqlite://file.db?cache=shared",
+        "postgres://localhost/events",
+    ],
+)
+def test_what_keeps_no_events_is_no_spool(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = complain(monkeypatch, DATABASE_URL=url)
+    assert said.startswith("DATABASE_URL: ")
+    assert said.endswith("expected: a file such as sqlite://sqlite3.db or sqlite:///var/lib/forebay/spool.db")
+
+
+def test_what_belongs_to_the_spool_lies_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///var/lib/spool.db")
+    settings = load_settings()
+    assert settings.store_path == Path("/var/lib/spool-events.db")
+    assert settings.secret_path == Path("/var/lib/spool.db.secret")
+
+
+# OpenSearch
+
+
+def test_opensearch_is_one_address_or_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPEN_SEARCH_DNS", "https://u%40x:p%2F%2C@one:9200/base/, http://[::1]:9200,http://three")
+    first, second, third = load_settings().open_search_dns
+    assert (first.url, first.username, first.password) == ("https://one:9200/base", "u@x", "p/,")
+    assert (second.url, second.username, second.password) == ("http://[::1]:9200", None, None)
+    assert third.url == "http://three"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "localhost:9200",
+        "ftp://localhost",
+        "http://",
+        "http://:9200",
+        "http://localhost:port",
+        "http://localhost:99999",
+        "http://localhost?x=1",
+        "http://localhost#x",
+        "http://[::1",
+        ",",
+        " ",
+        "http://good:9200,bad",
+        "http://user:hunter/2@localhost:9200",
+    ],
+)
+def test_what_is_no_address_is_not_taken_for_opensearch(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = complain(monkeypatch, OPEN_SEARCH_DNS=value)
+    assert said.startswith("OPEN_SEARCH_DNS: the value is not allowed; expected: an address such as ")
+
+
+# Secrets
+
+
+def test_no_secret_shows_in_what_settings_look_like(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_SECRET", "hunter2" * 6)
+    monkeypatch.setenv("OPEN_SEARCH_DNS", "https://admin:hunter2@one:9200,https://admin:hunter2@two:9200")
+    settings = load_settings()
+    shown = f"{settings!r} {settings!s} {settings.open_search_dns} {settings.model_dump()}"
+    assert "hunter2" not in shown
+    assert "admin" not in shown
+    assert "https://one:9200" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "postgres://admin:hunter2@db/events"),
+        ("DATABASE_URL", "postgres://admin:p@ss-hunter2@db/events"),
+        ("DATABASE_URL", "postgres://db/events?user=admin&password=hunter2"),
+        ("DATABASE_URL", "postgresql+asyncpg://admin:hunter2/x@db/events"),
+        ("SERVER_PORT", "https://admin:hunter2@host"),
+        ("OPEN_SEARCH_DNS", "admin:hunter2@host:9200"),
+        ("OPEN_SEARCH_DNS", "https://admin:hunter2@host:port"),
+        ("OPEN_SEARCH_DNS", "https://admin:hunter2/x@host:9200"),
+        ("OPEN_SEARCH_DNS", "https://admin:hunter2?x@host:9200"),
+        ("OPEN_SEARCH_DNS", "https://good:9200,hunter2"),
+    ],
+)
+def test_no_secret_shows_in_a_complaint(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = complain(monkeypatch, JWT_SECRET="hunter2" * 6, FOREBAY_ACK="tape", **{name: value})
+    assert "hunter2" not in said
+    assert {line.partition(":")[0] for line in said.splitlines()} == {name, "FOREBAY_ACK"}
+
+
+def test_a_secret_may_be_left_out_only_in_a_local_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().jwt_secret is None
+    said = complain(monkeypatch, SERVER_ENVIRONMENT="production")
+    assert said == "JWT_SECRET: not set; it may be left out only with SERVER_ENVIRONMENT=local"
+    monkeypatch.setenv("JWT_SECRET", SECRET)
+    assert resolve_secret(load_settings()) == SECRET
+
+
+def test_a_secret_is_made_once_and_kept_for_its_owner_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "sqlite://data/spool.db")
+    secret = resolve_secret(load_settings())
+    assert len(secret) >= SECRET_CHARS_MIN
+    assert resolve_secret(load_settings()) == secret
+    kept = folder / "data" / "spool.db.secret"
+    assert kept.read_text() == secret
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+def test_two_made_secrets_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = set()
+    for number in range(3):
+        monkeypatch.setenv("DATABASE_URL", f"sqlite://{number}.db")
+        secrets.add(resolve_secret(load_settings()))
+    assert len(secrets) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe"])
+def test_a_kept_secret_that_is_none_is_not_replaced_in_silence(folder: Path, content: bytes) -> None:
+    kept = folder / "sqlite3.db.secret"
+    kept.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"^JWT_SECRET: not set, and sqlite3\.db\.secret .*remove that file"):
+        resolve_secret(load_settings())
+    assert kept.read_bytes() == content
+
+
+def test_a_secret_that_cannot_be_kept_is_a_wrong_setting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "file").write_text("")
+    monkeypatch.setenv("DATABASE_URL", "sqlite://file/spool.db")
+    with pytest.raises(SettingsError, match=r"^JWT_SECRET: not set, and none can be kept at file/spool\.db\.secret: "):
+        resolve_secret(load_settings())
+
+
+# Variables that set nothing
+
+
+def test_a_misspelled_variable_is_named_with_the_one_that_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOREBAY_BULK_INTERVALL_S", "1")
+    monkeypatch.setenv("FOREBAY_ACK", "disk")
+    monkeypatch.setenv("FOREBAY_XYZZY_PLUGH_QUUX", "1")
+    assert unknown_variables() == [
+        ("FOREBAY_BULK_INTERVALL_S", "FOREBAY_BULK_INTERVAL_S"),
+        ("FOREBAY_XYZZY_PLUGH_QUUX", None),
+    ]
+
+
+def test_what_kubernetes_sets_is_not_taken_for_a_misspelled_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FOREBAY_PORT", "FOREBAY_PORT_3000_TCP", "FOREBAY_SERVICE_HOST", "FOREBAY_SERVICE_PORT_HTTP"):
+        monkeypatch.setenv(name, "tcp://10.0.0.1:3000")
+    assert unknown_variables() == []
