@@ -25,7 +25,8 @@ from forebay.admin.metrics import Metrics
 from forebay.errors import SettingsError
 from forebay.intake.documents import DocumentMaker
 from forebay.intake.intake import Intake, IntakeLimits
-from forebay.intake.protocol import ConnectionLimits, IntakeProtocol
+from forebay.intake.protocol import IntakeProtocol
+from forebay.intake.refusing import ConnectionLimits
 from forebay.intake.targets import METHODS
 from forebay.intake.tokens import TokenVerifier
 from forebay.pipeline.pipeline import Pipeline

@@ -1,0 +1,139 @@
+"""What one connection may take up, and how a client hears that it is too much.
+
+Everything that a client can do without end has a limit: the head (431), the body (413), the time for a request to
+arrive (408), idle connections, answers that nobody reads. A refusal waits for its turn like any answer, so that an
+event before it still gets its own, and the connection is closed so that the client can read why.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from typing import Any, NamedTuple
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from forebay.errors import Rejection
+from forebay.intake import replies
+from forebay.intake.exchange import Exchange
+from forebay.intake.intake import Intake
+from forebay.intake.ordering import OrderedProtocol
+from forebay.intake.targets import Target
+
+LINGER_S = 2.0
+"""How long what a client still sends is read after a refusal: closing at once could take the answer away from it."""
+
+
+class ConnectionLimits(NamedTuple):
+    """What one connection may take up."""
+
+    header_bytes_max: int
+    request_timeout_s: float
+    keep_alive_s: float
+
+
+class RefusingProtocol(OrderedProtocol):
+    """An ordered connection with its limits.
+
+    Attributes of an instance, which the arrival of bytes sets:
+        _exchange: the request that arrives, if it is for an event address.
+        _receiving: whether a request has begun to arrive and is not there yet.
+        _in_head: whether its head is not there yet.
+        _deadline: when the connection's time is up (the loop's clock), or None while an answer is being made.
+    """
+
+    intake: Intake
+    limits: ConnectionLimits
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._exchange: Exchange | None = None
+        self._receiving = False
+        self._in_head = False
+        self._refused = False
+        self._abort_at: float | None = None
+        self._deadline: float | None = self.loop.time() + self.limits.request_timeout_s
+
+    @abc.abstractmethod
+    def _take(self, exchange: Exchange) -> None:
+        """Take a request that has arrived whole and whose turn it is."""
+
+    @property
+    def _is_deaf(self) -> bool:
+        """Whether nothing that arrives matters any more."""
+        return self._refused or self.transport.is_closing()
+
+    def _begin(self, exchange: Exchange) -> None:
+        """Take a request whose turn it is, unless it is still arriving."""
+        if exchange.early_reply is not None:
+            if not exchange.response_complete:
+                exchange.reply(exchange.early_reply)
+            if self._refused:
+                self._linger()
+            elif not self._receiving:
+                self.transport.close()
+        elif not (self._receiving and exchange is self._exchange):
+            self._take(exchange)
+
+    def _become_idle(self) -> None:
+        if not self._receiving and not self._refused:
+            # A reading of the clock instead of a timer for each answer; `expire` looks at it.
+            self._deadline = self.loop.time() + self.limits.keep_alive_s
+
+    def expire(self, now: float) -> None:
+        """Close the connection if its time is up; called every second with the loop's time."""
+        if self.transport.is_closing():
+            # It is closed once the client has read the answers, which it may never do.
+            if self._abort_at is None:
+                self._abort_at = now + self.limits.request_timeout_s
+            elif now >= self._abort_at:
+                self.transport.abort()
+        elif self._deadline is not None and now >= self._deadline:
+            if self._receiving and (self._in_head or self._unanswered):
+                self._refuse_connection(Rejection(408, "the request did not arrive in time"))
+            else:
+                self.transport.close()
+
+    def _refuse_early(self, exchange: Exchange, error: Rejection) -> None:
+        """Answer before the body has arrived, and read on without keeping it.
+
+        Closing at once would reset the connection under a client that is still sending, and it would never see why.
+        """
+        self.intake.counters.rejected += 1
+        exchange.keep_alive = False
+        exchange.body = b""
+        exchange.early_reply = replies.rejection(error)
+        if not self.pipeline:
+            self._begin(exchange)
+
+    def _refuse_connection(self, error: Rejection) -> None:
+        """Answer what cannot be taken as a request, after all requests before it, and close."""
+        if self._is_deaf:
+            return
+        if self._in_head or not self._receiving:
+            # Only what has a whole head stands in the queue.
+            self._queue(Exchange(self, self.intake.counters, Target.PING, b"", {}))
+        self._refused = True
+        self._receiving = False
+        self._deadline = self.loop.time() + self.limits.request_timeout_s
+        if self.cycle.response_complete:
+            self._linger()
+            return
+        self.cycle.keep_alive = False
+        if isinstance(self.cycle, Exchange):
+            self.cycle.early_reply = self.cycle.early_reply or replies.rejection(error)
+            if not self.pipeline:
+                self._begin(self.cycle)
+
+    def _linger(self) -> None:
+        """Send nothing more, and close when the client does or after a while."""
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+            self._deadline = self.loop.time() + LINGER_S
