@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from forebay.sinks.local import LocalReader
+from forebay.sinks.port import Query
 from servers.fixtures import OpenSearchAddress, StartOpenSearch
 from servers.forebay import ForebayServer
+from servers.ports import free_ports
 from traffic.client import HEADERS, Client
 from traffic.events import expected_info, make_events
 from traffic.index import Index
@@ -107,3 +110,51 @@ async def test_both_killed_with_everything_pending_lose_nothing_and_double_nothi
         await send_and_interfere(client, make_events(0, 30_000), [kill_both])
         await asyncio.to_thread(opensearch.start)
         await assert_exactly_once(client, Index(opensearch.url, "both"))
+
+
+async def test_a_server_told_to_stop_in_the_middle_of_the_load_loses_nothing_even_from_memory(
+    opensearch: OpenSearchAddress, tmp_path: Path
+) -> None:
+    with ForebayServer(tmp_path, {"FOREBAY_ACK": "memory", **settings(opensearch.url, "stopped")}) as server:
+        server.start()
+        client = Client(server.url, server.token())
+
+        def stop_and_start() -> None:
+            assert server.stop() == 0
+            server.start()
+
+        await send_and_interfere(client, make_events(0, 30_000), [stop_and_start] * 2)
+        await assert_exactly_once(client, Index(opensearch.url, "stopped"))
+
+
+async def test_what_is_in_memory_when_a_server_without_opensearch_is_told_to_stop_is_delivered_after_the_next_start(
+    opensearch: OpenSearchAddress, tmp_path: Path
+) -> None:
+    (nowhere,) = free_ports(1)
+    alone = {"FOREBAY_ACK": "memory", **settings(f"http://127.0.0.1:{nowhere}", "later")}
+    with ForebayServer(tmp_path, alone) as server:
+        server.start()
+        client = Client(server.url, server.token())
+        await client.send(make_events(0, 5_000), batch=50, connections=4)
+        assert server.stop() == 0
+        server.settings["OPEN_SEARCH_DNS"] = opensearch.url
+        server.start()
+        await assert_exactly_once(client, Index(opensearch.url, "later"))
+
+
+async def test_the_embedded_store_keeps_the_promise_too_when_the_server_is_killed(tmp_path: Path) -> None:
+    with ForebayServer(tmp_path, QUICK) as server:
+        server.start()
+        client = Client(server.url, server.token())
+
+        def kill_and_start() -> None:
+            server.kill()
+            server.start()
+
+        await send_and_interfere(client, make_events(0, 20_000), [kill_and_start] * 2)
+        assert server.stop() == 0
+    found = await LocalReader(tmp_path / "spool-events.db").search(Query({}, limit=50_000))
+    assert len(found) == len(client.accepted) == 20_000
+    assert {document["log_id"]: document["event_info"] for document in found} == {
+        log_id: expected_info(event) for log_id, event in client.accepted.items()
+    }

@@ -160,6 +160,6 @@ def _humble(error: Exception) -> str:
     if text == "Expected str of length >= 1":
         return "must not be empty"
     if text == "Input data was truncated":
-        # So msgspec says also of `"\\ud83d"`, which JavaScript makes of an emoji that was cut in two.
+        # So msgspec says also of `"\ud83d"`, which JavaScript makes of an emoji that was cut in two.
         return "it ends too early, or an escape is one half of a surrogate pair"
     return text[:1].lower() + text[1:]
