@@ -1,4 +1,4 @@
-"""Events of many kinds, each made from its number alone, so that a run can be repeated and compared."""
+"""Events of many kinds, each made from its number and, for its times, the clock, so that a run can be compared."""
 
 import random
 import time
