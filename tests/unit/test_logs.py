@@ -42,4 +42,5 @@ def test_a_failure_as_text_shows_its_traceback_and_not_the_values_of_variables()
     text = log_failure("text")
     assert "went_wrong" in text
     assert "ZeroDivisionError: division by zero" in text
+    assert "\x1b" not in text, "colours are for terminals"
     assert "hunter2" not in text
