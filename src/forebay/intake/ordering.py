@@ -8,12 +8,9 @@ a graceful shutdown waits for each of them.
 from __future__ import annotations
 
 import abc
-import asyncio
 from typing import Any, cast
 
-from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
 from forebay.intake.exchange import Exchange
 from forebay.intake.replies import Reply
@@ -22,17 +19,9 @@ from forebay.intake.replies import Reply
 class OrderedProtocol(HttpToolsProtocol, abc.ABC):
     """uvicorn's protocol, with exchanges in its queue."""
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._advancing = False
-        self._default_headers: list[tuple[bytes, bytes]] | None = None
-        self._common_lines = b""
+    _advancing = False
+    _default_headers: list[tuple[bytes, bytes]] | None = None
+    _common_lines = b""
 
     @abc.abstractmethod
     def _begin(self, exchange: Exchange) -> None:

@@ -5,13 +5,10 @@ Every other request goes to the ASGI application untouched. The bytes of head an
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, cast
+from typing import cast
 
 import httptools
 import structlog
-from uvicorn.config import Config
-from uvicorn.server import ServerState
 
 from forebay.errors import Rejection
 from forebay.intake import replies
@@ -27,21 +24,13 @@ log = structlog.get_logger("forebay.intake")
 class IntakeProtocol(RefusingProtocol):
     """One connection. `bound_to` makes the class that uvicorn is given."""
 
+    _chunk_bytes = 0  # of what arrived last
+    _stalled_bytes = 0  # of what arrived since a head began, or since the last piece of a body
+
     @classmethod
     def bound_to(cls, intake: Intake, limits: ConnectionLimits) -> type[IntakeProtocol]:
         """Return this protocol with its intake: uvicorn takes a class and makes the connections itself."""
         return cast("type[IntakeProtocol]", type(cls.__name__, (cls,), {"intake": intake, "limits": limits}))
-
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._chunk_bytes = 0
-        self._stalled_bytes = 0
 
     # What arrives
 

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from typing import Any, NamedTuple
-
-from uvicorn.config import Config
-from uvicorn.server import ServerState
+from typing import NamedTuple
 
 from forebay.errors import Rejection
 from forebay.intake import replies
@@ -36,7 +33,7 @@ class ConnectionLimits(NamedTuple):
 class RefusingProtocol(OrderedProtocol):
     """An ordered connection with its limits.
 
-    Attributes of an instance, which the arrival of bytes sets:
+    Attributes, which the arrival of bytes sets:
         _exchange: the request that arrives, if it is for an event address.
         _receiving: whether a request has begun to arrive and is not there yet.
         _in_head: whether its head is not there yet.
@@ -46,20 +43,17 @@ class RefusingProtocol(OrderedProtocol):
     intake: Intake
     limits: ConnectionLimits
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._exchange: Exchange | None = None
-        self._receiving = False
-        self._in_head = False
-        self._refused = False
-        self._abort_at: float | None = None
-        self._deadline: float | None = self.loop.time() + self.limits.request_timeout_s
+    _exchange: Exchange | None = None
+    _receiving = False
+    _in_head = False
+    _deadline: float | None = None
+    _refused = False
+    _abort_at: float | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to count the time for a first request."""
+        super().connection_made(transport)
+        self._deadline = self.loop.time() + self.limits.request_timeout_s
 
     @abc.abstractmethod
     def _take(self, exchange: Exchange) -> None:
