@@ -140,17 +140,27 @@ class Verdict(enum.Enum):
 
 
 class Outcome(Struct, frozen=True, gc=False):
-    """What became of one event in one bulk, and why where it was not taken."""
+    """What became of one event in one bulk, and why where it was not taken.
+
+    Attributes:
+        advice: what an operator can do about it, for a pause.
+        whole: the sink refused, or did not answer, the bulk as a whole: it says nothing about this event in particular.
+    """
 
     verdict: Verdict
     error_type: str = ""
     reason: str = ""
+    advice: str = ""
+    whole: bool = False
 
     @property
     def settled(self) -> bool:
         """Whether the event needs no further delivery."""
         return self.verdict not in (Verdict.RETRY, Verdict.PAUSE)
 
+
+UNEXPECTED_ANSWER = "unexpected_answer"
+"""The `error_type` of a retry because the sink gave an answer that nobody expects of it."""
 
 DELIVERED = Outcome(Verdict.DELIVERED)
 DUPLICATE = Outcome(Verdict.DUPLICATE)

@@ -220,7 +220,7 @@ def test_an_answer_that_cannot_be_read_delivers_nothing(body: bytes) -> None:
     outcomes = read_answer(200, body, 3)
 
     assert isinstance(outcomes, list)
-    assert [(outcome.verdict, outcome.error_type) for outcome in outcomes] == [(Verdict.RETRY, "unreadable_answer")] * 3
+    assert [(outcome.verdict, outcome.error_type) for outcome in outcomes] == [(Verdict.RETRY, "unexpected_answer")] * 3
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"error":' * 50_000, b'{"error":{"type":"\xff"}}'])

@@ -11,7 +11,7 @@ import enum
 import msgspec
 from msgspec import Struct
 
-from forebay.model import DELIVERED, DUPLICATE, Outcome, Verdict
+from forebay.model import DELIVERED, DUPLICATE, UNEXPECTED_ANSWER, Outcome, Verdict
 
 FILTER_PATH = "errors,items.*.status,items.*.error.type,items.*.error.reason"
 """What an answer needs to hold. `status` stays, as an item without any field left would vanish and shift the others."""
@@ -122,12 +122,10 @@ def _read_items(body: bytes, events: int) -> list[Outcome]:
     try:
         items = _decode_bulk(body).items
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return [
-            Outcome(Verdict.RETRY, "unreadable_answer", "the answer to a bulk is not what OpenSearch sends")
-        ] * events
+        return [Outcome(Verdict.RETRY, UNEXPECTED_ANSWER, "the answer to a bulk is not what OpenSearch sends")] * events
     if len(items) != events:
         reason = f"the answer speaks of {len(items)} events, not of {events}"
-        return [Outcome(Verdict.RETRY, "unreadable_answer", reason)] * events
+        return [Outcome(Verdict.RETRY, UNEXPECTED_ANSWER, reason)] * events
     return [_read_result(item.create) for item in items]
 
 
