@@ -166,13 +166,41 @@ DELIVERED = Outcome(Verdict.DELIVERED)
 DUPLICATE = Outcome(Verdict.DUPLICATE)
 
 
+ATTEMPT_TIMES_MAX = 100
+
+
+class History(Struct, frozen=True, gc=False):
+    """What became of the deliveries of an event so far.
+
+    Attributes:
+        attempts: how often it was delivered without being settled.
+        attempted_at_ms: when that was; of more than `ATTEMPT_TIMES_MAX` times, the first and the newest.
+        strikes: how often the delivery failed for this event while the sink took others, or the process ended in it.
+    """
+
+    attempts: int = 0
+    attempted_at_ms: tuple[int, ...] = ()
+    strikes: int = 0
+
+    def tried(self, at_ms: int, *, struck: bool = False) -> History:
+        """Return the history with one more attempt."""
+        return self.followed_by(History(1, (at_ms,), int(struck)))
+
+    def followed_by(self, later: History) -> History:
+        """Return this history and a later one of the same event as one."""
+        times = self.attempted_at_ms + later.attempted_at_ms
+        if len(times) > ATTEMPT_TIMES_MAX:
+            times = (times[0], *times[1 - ATTEMPT_TIMES_MAX :])
+        return History(self.attempts + later.attempts, times, self.strikes + later.strikes)
+
+
 class DeadLetter(Struct, frozen=True):
     """An event that the sink will never take, kept with the reason."""
 
     entry: Entry
     error_type: str
     reason: str
-    attempts: int
+    history: History
     died_at_ms: int
 
 

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec import structs
 
 from forebay.errors import SpoolUnavailable
-from forebay.model import DeadLetter, Entry
+from forebay.model import DeadLetter, Entry, History
 from forebay.spool.inspection import Choice, inspect
 from forebay.spool.records import NewGroup, StoredGroup, Transaction
 from forebay.spool.spool import Spool
@@ -27,13 +28,15 @@ PLENTY = (10**9, 10**9)
 lines = st.binary(max_size=40).map(lambda text: text.replace(b"\n", b" ")) | st.just(b"repeated " * 300)
 entries = st.builds(lambda action, body: b"%b\n%b\n" % (action, body), lines, lines)
 bodies = st.lists(entries, min_size=1, max_size=5)
+times = st.integers(0, 2**53)
+histories = st.builds(History, st.integers(0, 3), st.lists(times, max_size=3).map(tuple), st.integers(0, 9))
 log_ids = st.sampled_from("abcdef")
 
 
 @dataclasses.dataclass
 class Row:
     entries: list[Entry]
-    attempts: int
+    history: History
 
 
 @dataclasses.dataclass
@@ -90,13 +93,13 @@ class SpoolMachine(RuleBasedStateMachine):
         before = self.dead.get(log_id)
         entry = make_entry(log_id, 80)
         self.dead[log_id] = Letter(entry, attempts + (before.attempts if before else 0), self.clock_ms)
-        return DeadLetter(entry, "type", f"reason of {log_id}", attempts, self.clock_ms)
+        return DeadLetter(entry, "type", f"reason of {log_id}", History(attempts), self.clock_ms)
 
-    @rule(groups=st.lists(bodies, min_size=1, max_size=3), attempts=st.integers(0, 3))
-    def insert(self, groups: list[list[Entry]], attempts: int) -> None:
-        inserts = [NewGroup(self.new_id(), body, attempts) for body in groups]
+    @rule(groups=st.lists(bodies, min_size=1, max_size=3), history=histories)
+    def insert(self, groups: list[list[Entry]], history: History) -> None:
+        inserts = [NewGroup(self.new_id(), body, history) for body in groups]
         self.commit(Transaction(inserts=inserts))
-        self.rows |= {group.id: Row(list(group.entries), attempts) for group in inserts}
+        self.rows |= {group.id: Row(list(group.entries), history) for group in inserts}
 
     @precondition(lambda self: self.rows)
     @rule(data=st.data())
@@ -109,21 +112,30 @@ class SpoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.rows)
     @rule(data=st.data())
     def shrink(self, data: st.DataObject) -> None:
-        shrinks: list[tuple[int, Sequence[Entry]]] = []
+        shrinks: list[tuple[int, Sequence[Entry], History]] = []
         for row_id in self.choose(data):
             row = self.rows[row_id]
             row.entries = row.entries[: data.draw(st.integers(1, len(row.entries)))]
-            row.attempts += 1
-            shrinks.append((row_id, row.entries))
+            row.history = row.history.tried(data.draw(times), struck=data.draw(st.booleans()))
+            shrinks.append((row_id, row.entries, row.history))
         self.commit(Transaction(shrinks=shrinks))
 
     @precondition(lambda self: self.rows)
     @rule(data=st.data())
     def attempt(self, data: st.DataObject) -> None:
-        attempts = self.choose(data)
-        self.commit(Transaction(attempts=attempts))
-        for row_id in attempts:
-            self.rows[row_id].attempts += 1
+        for row_id in (tried := self.choose(data)):
+            row = self.rows[row_id]
+            row.history = row.history.tried(data.draw(times), struck=data.draw(st.booleans()))
+        self.commit(Transaction(attempts=[(row_id, self.rows[row_id].history) for row_id in tried]))
+
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data())
+    def strike(self, data: st.DataObject) -> None:
+        struck = self.choose(data)
+        self.run(self.spool.strike(struck))
+        for row_id in struck:
+            row = self.rows[row_id]
+            row.history = structs.replace(row.history, strikes=row.history.strikes + 1)
 
     @precondition(lambda self: self.rows)
     @rule(data=st.data(), log_id=log_ids, body=bodies)
@@ -133,7 +145,7 @@ class SpoolMachine(RuleBasedStateMachine):
         group = NewGroup(self.new_id(), body)
         self.commit(Transaction(inserts=[group], deletes=[row_id], dead=[letter]))
         del self.rows[row_id]
-        self.rows[group.id] = Row(body, 0)
+        self.rows[group.id] = Row(body, History())
 
     @rule(
         buried=st.lists(st.tuples(log_ids, st.integers(1, 9)), min_size=1, max_size=3, unique_by=lambda pair: pair[0])
@@ -149,7 +161,7 @@ class SpoolMachine(RuleBasedStateMachine):
         transaction = Transaction(
             inserts=[NewGroup(self.new_id(), body), NewGroup(taken, body)],
             deletes=[other],
-            dead=[DeadLetter(make_entry("a", 90), "type", "never", 1, 0)],
+            dead=[DeadLetter(make_entry("a", 90), "type", "never", History(1), 0)],
         )
         self.spool.commit(transaction, future.set_result)
         assert isinstance(self.run(asyncio.wait_for(future, 5)), SpoolUnavailable)
@@ -174,7 +186,7 @@ class SpoolMachine(RuleBasedStateMachine):
         (group,) = self.run(self.spool.load(row_id - 1, (), PLENTY))
         moved = {key for key in marked if self.dead[key].entry in group.entries}
         assert len(moved) == len(group.entries) == events
-        self.rows[row_id] = Row(group.entries, 0)
+        self.rows[row_id] = Row(group.entries, History())
         for key in moved:
             del self.dead[key]
 
@@ -208,11 +220,15 @@ class SpoolMachine(RuleBasedStateMachine):
         self.close()
         self.open()
         assert self.spool.last_group_id == max(self.rows, default=0)
-        assert self.run(self.spool.count())[:2] == (len(self.rows), _size(self.rows.values())[0])
+        assert not self.spool.was_interrupted
+        assert self.spool.totals[:2] == (len(self.rows), _size(self.rows.values())[0])
+        assert self.spool.totals[3:] == (len(self.dead), sum(len(letter.entry) for letter in self.dead.values()))
+        ((stored_bytes,),) = read_rows(self.path, "SELECT coalesce(sum(length(body)), 0) FROM groups")
+        assert self.spool.totals.stored_bytes == stored_bytes
 
     @invariant()
     def file_equals_the_dictionaries(self) -> None:
-        loaded = {group.id: Row(group.entries, group.attempts) for group in self.run(self.spool.load(0, (), PLENTY))}
+        loaded = {group.id: Row(group.entries, group.history) for group in self.run(self.spool.load(0, (), PLENTY))}
         assert loaded == self.rows
         statement = "SELECT log_id, entry, attempts, died_at_ms, replay FROM dead_letters"
         rows = {

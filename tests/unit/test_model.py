@@ -9,11 +9,13 @@ import pytest
 from msgspec import Raw
 
 from forebay.model import (
+    ATTEMPT_TIMES_MAX,
     DELIVERED,
     DUPLICATE,
     Address,
     Document,
     EventInfo,
+    History,
     Outcome,
     Verdict,
     encode_entry,
@@ -81,3 +83,26 @@ def test_only_an_event_that_may_still_arrive_is_not_settled() -> None:
     assert settled == {Verdict.DELIVERED, Verdict.DUPLICATE, Verdict.DEAD}
     assert DELIVERED.settled
     assert DUPLICATE.settled
+
+
+def test_an_attempt_is_added_to_a_history() -> None:
+    history = History().tried(1000).tried(2000, struck=True)
+
+    assert history == History(2, (1000, 2000), 1)
+
+
+def test_of_many_attempts_the_first_time_and_the_newest_are_kept() -> None:
+    history = History()
+    for at_ms in range(1000):
+        history = history.tried(at_ms)
+
+    assert history.attempts == 1000
+    assert len(history.attempted_at_ms) == ATTEMPT_TIMES_MAX
+    assert history.attempted_at_ms == (0, *range(1001 - ATTEMPT_TIMES_MAX, 1000))
+
+
+def test_two_histories_of_an_event_become_one() -> None:
+    first, second = History(2, (1, 2), 1), History(3, (4, 5, 6), 2)
+
+    assert first.followed_by(second) == History(5, (1, 2, 4, 5, 6), 3)
+    assert len(History(90, tuple(range(90))).followed_by(History(90, tuple(range(90)))).attempted_at_ms) == 100

@@ -136,7 +136,7 @@ def _describe(letter: StoredLetter) -> dict[str, Any]:
         "index": letter.index_name,
         "error_type": letter.error_type,
         "reason": letter.reason,
-        "attempts": letter.attempts,
+        "attempts": letter.history.attempts,
         "died_at": format_time(letter.died_at_ms),
         "replay": letter.marked,
         "document": read_document(letter.entry),

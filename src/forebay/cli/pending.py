@@ -51,7 +51,7 @@ def _describe(found: Iterator[PendingEvent | GroupDamaged]) -> Iterator[dict[str
         yield {
             "log_id": address and address.log_id,
             "index": address and address.index,
-            "attempts": event.attempts,
+            "attempts": event.history.attempts,
             "received_at": format_time(event.received_at_ms),
             "document": read_document(event.entry),
         }
@@ -64,9 +64,9 @@ def _row(event: dict[str, Any]) -> list[object]:
 
 
 def _sum_up(summary: Summary) -> str:
-    pending = summary.pending
-    oldest = "" if pending.oldest_at_ms is None else f", the oldest since {format_time(pending.oldest_at_ms)}"
+    totals = summary.totals
+    oldest = "" if summary.oldest_at_ms is None else f", the oldest since {format_time(summary.oldest_at_ms)}"
     return (
-        f"{pending.events} pending events in {pending.groups} groups, {pending.stored_bytes} bytes{oldest}; "
-        f"{summary.dead_letters} dead letters"
+        f"{totals.events} pending events in {totals.groups} groups, {totals.stored_bytes} bytes{oldest}; "
+        f"{totals.dead_letters} dead letters"
     )

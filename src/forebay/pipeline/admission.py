@@ -21,10 +21,10 @@ class Admitter:
         closed: set at shutdown; nothing is admitted any more.
     """
 
-    def __init__(self, channel: Channel, journal: Journal, stored_bytes_max: int) -> None:
+    def __init__(self, channel: Channel, journal: Journal, spool_bytes_max: int) -> None:
         self._channel = channel
         self._journal = journal
-        self._stored_bytes_max = stored_bytes_max
+        self._spool_bytes_max = spool_bytes_max
         self._loop = asyncio.get_running_loop()
         self._in_memory: list[Submission] = []
         self.closed = False
@@ -32,7 +32,7 @@ class Admitter:
     @property
     def full(self) -> bool:
         """Whether the spool holds as much as it may."""
-        return self._journal.ledger.stored_bytes >= self._stored_bytes_max
+        return self._journal.spool_bytes >= self._spool_bytes_max
 
     def admit(self, submission: Submission, ack: Ack) -> None:
         """Take the events of a request; it hears, now or later, that they are safe or that nothing was kept."""

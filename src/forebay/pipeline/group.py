@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from forebay.model import DELIVERED, Entry, Outcome
+from forebay.model import DELIVERED, Entry, History, Outcome
+
+UNTRIED = History()
 
 
 class Group:
@@ -15,21 +17,21 @@ class Group:
         entry_bytes: their bytes together.
         row_id: their row in the spool, or None while they are only in memory (`ack=memory`).
         stored_bytes: what the row takes on disk.
-        attempts: deliveries before this stay in memory.
+        history: what became of deliveries before this stay in memory.
         arrived_at: when it came into the channel (the loop's clock).
         taken: how many of them bulks have taken.
         open: how many have no outcome yet.
         rest: those whose outcome was to try again.
     """
 
-    __slots__ = ("arrived_at", "attempts", "entries", "entry_bytes", "open", "rest", "row_id", "stored_bytes", "taken")
+    __slots__ = ("arrived_at", "entries", "entry_bytes", "history", "open", "rest", "row_id", "stored_bytes", "taken")
 
-    def __init__(self, row_id: int | None = None, attempts: int = 0) -> None:
+    def __init__(self, row_id: int | None = None, history: History = UNTRIED) -> None:
         self.entries: list[Entry] = []
         self.entry_bytes = 0
         self.row_id = row_id
         self.stored_bytes = 0
-        self.attempts = attempts
+        self.history = history
         self.arrived_at = 0.0
         self.taken = 0
         self.open = 0

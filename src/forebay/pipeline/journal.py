@@ -23,7 +23,7 @@ from forebay.pipeline.group import Group
 from forebay.pipeline.ledger import Ledger
 from forebay.pipeline.packing import GroupLimits, Span, Submission, pack
 from forebay.pipeline.settlement import Settlement
-from forebay.spool.records import NewGroup, StoredGroup, Transaction
+from forebay.spool.records import NewGroup, StoredGroup, Totals, Transaction
 from forebay.telemetry.counters import Counters
 
 RETRY_S = 1.0
@@ -36,6 +36,8 @@ class Committer(Protocol):
     """The part of the spool that the journal writes to."""
 
     last_group_id: int
+    totals: Totals
+    dead_bytes: int
 
     def commit(self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None]) -> None:
         """Commit, then call `done` in the event loop."""
@@ -83,6 +85,7 @@ class Journal:
         self._idle = asyncio.Event()
         self._idle.set()
         self.ledger = Ledger()
+        self.ledger.store(spool.totals.events, spool.totals.stored_bytes)
         self._failure = ""
         self._failed_at = 0.0
         self.on_overflow: Callable[[], None] = lambda: None
@@ -95,6 +98,11 @@ class Journal:
         out when it could.
         """
         return self._failure if self._loop.time() - self._failed_at < FAILURE_REMEMBERED_S else ""
+
+    @property
+    def spool_bytes(self) -> int:
+        """What the spool holds, events and dead letters."""
+        return self.ledger.stored_bytes + self._spool.dead_bytes
 
     def new_id(self) -> int:
         """Return the number of the next row."""
@@ -114,7 +122,7 @@ class Journal:
 
     def redeliver(self, stored: StoredGroup) -> bool:
         """Put a pending group back into the channel if it fits."""
-        group = Group(stored.id, stored.attempts)
+        group = Group(stored.id, stored.history)
         group.extend(stored.entries, sum(map(len, stored.entries)))
         group.stored_bytes = stored.stored_bytes
         if not self._channel.offer(group):

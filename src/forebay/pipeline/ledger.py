@@ -45,7 +45,7 @@ class Ledger:
         for settlement in settlements:
             for row in settlement.transaction.inserts:
                 self.store(len(row.entries), next(sizes))
-        shrunk = [group_id for settlement in settlements for group_id, _ in settlement.transaction.shrinks]
+        shrunk = [group_id for settlement in settlements for group_id, *_ in settlement.transaction.shrinks]
         new_sizes = dict(zip(shrunk, sizes, strict=True))
         for settlement in settlements:
             for group in settlement.leaving:

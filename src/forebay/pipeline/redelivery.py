@@ -19,7 +19,7 @@ from forebay.errors import SpoolUnavailable
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.packing import GroupLimits
-from forebay.spool.records import GroupDamaged, StoredGroup, Totals
+from forebay.spool.records import GroupDamaged, StoredGroup
 
 log = structlog.get_logger("forebay.redelivery")
 
@@ -36,9 +36,6 @@ REPLAY_EVENTS_MAX = 1000
 
 class Store(Protocol):
     """The part of the spool that redelivery reads from."""
-
-    async def count(self) -> Totals:
-        """Count what was there at the start."""
 
     async def load(self, after_id: int, held: Container[int], room: tuple[int, int]) -> list[StoredGroup]:
         """Read pending groups."""
@@ -82,8 +79,9 @@ class Redelivery:
 
     async def run(self) -> None:
         """Redeliver for ever."""
-        totals = await self._count()
-        self._journal.ledger.store(totals.events, totals.stored_bytes)
+        ledger = self._journal.ledger
+        if ledger.stored_events:
+            log.info("spool_recovered", pending_events=ledger.pending_events, stored_bytes=ledger.stored_bytes)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch_requests())
             tasks.create_task(self._begin_passes())
@@ -92,18 +90,6 @@ class Redelivery:
     def _retry(self) -> None:
         self._retry_timer = None
         self.restart()
-
-    async def _count(self) -> Totals:
-        while True:
-            try:
-                totals = await self._store.count()
-            except SpoolUnavailable as error:
-                log.warning("spool_unavailable", cause=str(error))
-                await asyncio.sleep(POLL_S)
-            else:
-                if totals.events:
-                    log.info("spool_recovered", pending_events=totals.events, stored_bytes=totals.stored_bytes)
-                return totals
 
     async def _begin_passes(self) -> None:
         while True:

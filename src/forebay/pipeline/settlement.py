@@ -38,7 +38,7 @@ def settle(bulk: Bulk, outcomes: Sequence[Outcome], now_ms: int, new_id: Callabl
             settlement.transaction.dead.extend(_dead_letters(group, entries, mine, now_ms))
         if group.record(entries, mine):
             settlement.leaving.append(group)
-            _let_go(group, settlement.transaction, new_id)
+            _let_go(group, settlement.transaction, now_ms, new_id)
     return settlement
 
 
@@ -52,21 +52,23 @@ def abandon(groups: Sequence[Group], new_id: Callable[[], int]) -> Settlement:
     return settlement
 
 
-def _let_go(group: Group, transaction: Transaction, new_id: Callable[[], int]) -> None:
+def _let_go(group: Group, transaction: Transaction, now_ms: int, new_id: Callable[[], int]) -> None:
+    if not group.rest:
+        if group.row_id is not None:
+            transaction.deletes.append(group.row_id)
+        return
+    history = group.history.tried(now_ms)
     if group.row_id is None:
-        if group.rest:
-            transaction.inserts.append(NewGroup(new_id(), group.rest, attempts=group.attempts + 1))
-    elif not group.rest:
-        transaction.deletes.append(group.row_id)
+        transaction.inserts.append(NewGroup(new_id(), group.rest, history))
     elif len(group.rest) == len(group.entries):
-        transaction.attempts.append(group.row_id)
+        transaction.attempts.append((group.row_id, history))
     else:
-        transaction.shrinks.append((group.row_id, group.rest))
+        transaction.shrinks.append((group.row_id, group.rest, history))
 
 
 def _dead_letters(group: Group, entries: Sequence[Entry], outcomes: Sequence[Outcome], now_ms: int) -> list[DeadLetter]:
     return [
-        DeadLetter(entry, outcome.error_type, outcome.reason, group.attempts + 1, now_ms)
+        DeadLetter(entry, outcome.error_type, outcome.reason, group.history.tried(now_ms), now_ms)
         for entry, outcome in zip(entries, outcomes, strict=True)
         if outcome.verdict is Verdict.DEAD
     ]

@@ -13,7 +13,7 @@ from typing import IO
 from forebay.errors import SpoolUnusable
 from forebay.spool.statements import SCHEMA
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = len(SCHEMA)
 APPLICATION_ID = 0x466F7262
 """`Forb` in ASCII, so that `file` and we know a spool from another SQLite database."""
 
@@ -46,7 +46,7 @@ def lock(path: Path) -> IO[str]:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the database for its owner, making it where there is none.
+    """Open the database for its owner, making it where there is none and bringing an older one up to date.
 
     Raises:
         SpoolUnusable: the file cannot be opened, is no spool, or was made by a newer Forebay; it is left untouched.
@@ -56,7 +56,7 @@ def connect(path: Path) -> sqlite3.Connection:
         with closed_on_failure(connection):
             _check(connection, path)
             _configure(connection)
-            _create(connection)
+            _bring_up_to_date(connection)
     except sqlite3.Error as error:
         raise SpoolUnusable(f"DATABASE_URL: {path} cannot be opened: {error}") from error
     return connection
@@ -66,14 +66,17 @@ def connect_beside(path: Path) -> sqlite3.Connection:
     """Open the database for a command that runs beside its owner, or without one.
 
     Raises:
-        SpoolUnusable: there is no spool at that path, or it cannot be read.
+        SpoolUnusable: there is no spool at that path, it cannot be read, or its owner has yet to bring it up to date.
     """
     if not path.exists():
         raise SpoolUnusable(f"DATABASE_URL: there is no database at {path}; has the server run in this folder?")
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         with closed_on_failure(connection):
-            _check(connection, path)
+            if _check(connection, path) < SCHEMA_VERSION:
+                raise SpoolUnusable(
+                    f"DATABASE_URL: {path} holds no spool of this version; start the server, which brings it up to date"
+                )
     except sqlite3.Error as error:
         raise SpoolUnusable(f"DATABASE_URL: {path} cannot be read: {error}") from error
     return connection
@@ -104,17 +107,18 @@ def _lock(file: IO[str], path: Path) -> None:
     file.flush()
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
+def _check(connection: sqlite3.Connection, path: Path) -> int:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if tables and application != APPLICATION_ID:
+    if tables and (application != APPLICATION_ID or version < 1):
         raise SpoolUnusable(f"DATABASE_URL: {path} is a database of another program; it was left untouched")
     if version > SCHEMA_VERSION:
         raise SpoolUnusable(
             f"DATABASE_URL: {path} was written by a newer Forebay (version {version}, this one knows "
             f"{SCHEMA_VERSION}); it was left untouched"
         )
+    return int(version)
 
 
 def _configure(connection: sqlite3.Connection) -> None:
@@ -128,12 +132,11 @@ def _configure(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
 
 
-def _create(connection: sqlite3.Connection) -> None:
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if tables:
-        return
-    # In one transaction with its version, so that a crash in the middle leaves an empty file and no half of a schema.
-    connection.executescript(
-        f"BEGIN IMMEDIATE;\n{SCHEMA}\n"
-        f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;"
-    )
+def _bring_up_to_date(connection: sqlite3.Connection) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    for number, script in enumerate(SCHEMA[version:], version + 1):
+        # In one transaction with its version, so that a crash in the middle leaves the version before it, whole.
+        connection.executescript(
+            f"BEGIN IMMEDIATE;\n{script}\n"
+            f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {number};\nCOMMIT;"
+        )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from forebay.errors import SpoolError
-from forebay.model import Entry, split_entries
+from forebay.model import Entry, History
 from forebay.spool import database, writing
 from forebay.spool.codec import BodyCodec
 from forebay.spool.records import GroupDamaged, Totals
@@ -22,8 +22,6 @@ from forebay.spool.statements import SQL
 
 CHUNK_ROWS = 500
 """How many dead letters one transaction marks or deletes."""
-
-LAST_ID = 2**63 - 1
 
 
 class Request(enum.StrEnum):
@@ -34,17 +32,17 @@ class Request(enum.StrEnum):
 
 
 class Summary(NamedTuple):
-    """How much the spool holds now."""
+    """How much the spool holds now, and since when it holds what is redelivered first."""
 
-    pending: Totals
-    dead_letters: int
+    totals: Totals
+    oldest_at_ms: int | None
 
 
 class PendingEvent(NamedTuple):
-    """An event that is not settled; attempts and time of receipt are those of its group."""
+    """An event that is not settled; history and time of receipt are those of its group."""
 
     entry: Entry
-    attempts: int
+    history: History
     received_at_ms: int
 
 
@@ -55,7 +53,7 @@ class StoredLetter(NamedTuple):
     log_id: str
     error_type: str
     reason: str
-    attempts: int
+    history: History
     died_at_ms: int
     marked: bool
     entry: Entry
@@ -83,9 +81,9 @@ class Inspection:
         self._connection = connection
 
     def summarize(self) -> Summary:
-        """Count what the spool holds."""
-        (dead_letters,) = self._connection.execute(SQL["count_dead"]).fetchone()
-        return Summary(writing.count(self._connection, LAST_ID), dead_letters)
+        """Tell how much the spool holds, without counting."""
+        oldest = self._connection.execute(SQL["oldest_group"]).fetchone()
+        return Summary(writing.read_totals(self._connection), oldest and oldest[0])
 
     def list_pending(self, events_max: int) -> Iterator[PendingEvent | GroupDamaged]:
         """Go through the events that are not settled, oldest first; a damaged group stands for its events.
@@ -99,22 +97,24 @@ class Inspection:
             row = self._connection.execute(SQL["next_group"], (group_id,)).fetchone()
             if row is None:
                 return
-            group_id, kept_as, body, attempts, _, received_at_ms = row
+            group_id = row[0]
             try:
-                entries = split_entries(codec.unpack(kept_as, body))
+                group = writing.read_group(codec, row)
             except ValueError as error:
                 yield GroupDamaged(group_id, str(error))
                 continue
-            for entry in entries[:events_max]:
-                yield PendingEvent(entry, attempts, received_at_ms)
-            events_max -= len(entries)
+            for entry in group.entries[:events_max]:
+                yield PendingEvent(entry, group.history, group.received_at_ms)
+            events_max -= len(group.entries)
 
     def list_dead(self, choice: Choice, letters_max: int) -> list[StoredLetter]:
         """Return dead letters, newest first."""
         rows = self._connection.execute(SQL["list_dead"], choice._asdict() | {"limit": letters_max}).fetchall()
         return [
-            StoredLetter(index_name, log_id, error_type, reason, attempts, died_at_ms, bool(replay), entry)
-            for _, index_name, log_id, error_type, reason, attempts, died_at_ms, replay, entry in rows
+            StoredLetter(
+                index_name, log_id, error_type, reason, writing.read_history(*history), died_at_ms, bool(replay), entry
+            )
+            for _, index_name, log_id, error_type, reason, *history, died_at_ms, replay, entry in rows
         ]
 
     def count_dead(self, choice: Choice) -> DeadCount:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from msgspec import Struct, field
 
 from forebay.errors import SpoolUnavailable
-from forebay.model import DeadLetter, Entry
+from forebay.model import DeadLetter, Entry, History
 
 
 class NewGroup(NamedTuple):
@@ -16,7 +16,7 @@ class NewGroup(NamedTuple):
 
     id: int
     entries: Sequence[Entry]
-    attempts: int = 0
+    history: History = History()
 
 
 class Transaction(Struct, gc=False):
@@ -25,15 +25,15 @@ class Transaction(Struct, gc=False):
     Attributes:
         inserts: groups to keep.
         deletes: groups, every event of which is settled.
-        shrinks: groups with the events that are left of them.
-        attempts: groups of which a delivery settled nothing.
+        shrinks: groups with the events that are left of them, and their history then.
+        attempts: groups of which a delivery settled nothing, with their history then.
         dead: events that the sink will never take.
     """
 
     inserts: list[NewGroup] = field(default_factory=list)
     deletes: list[int] = field(default_factory=list)
-    shrinks: list[tuple[int, Sequence[Entry]]] = field(default_factory=list)
-    attempts: list[int] = field(default_factory=list)
+    shrinks: list[tuple[int, Sequence[Entry], History]] = field(default_factory=list)
+    attempts: list[tuple[int, History]] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
 
     def absorb(self, other: Transaction) -> None:
@@ -53,7 +53,7 @@ class StoredGroup(NamedTuple):
 
     id: int
     entries: list[Entry]
-    attempts: int
+    history: History
     stored_bytes: int
     received_at_ms: int
 
@@ -67,9 +67,15 @@ class GroupDamaged(SpoolUnavailable):
 
 
 class Totals(NamedTuple):
-    """How much the spool held when it was opened."""
+    """How much a spool holds.
+
+    Attributes:
+        stored_bytes: what the bodies of the groups take.
+        dead_bytes: what the entries of the dead letters take.
+    """
 
     groups: int
     events: int
     stored_bytes: int
-    oldest_at_ms: int | None
+    dead_letters: int
+    dead_bytes: int

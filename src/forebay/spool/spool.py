@@ -10,10 +10,11 @@ for after it, and the answers come back to the event loop in that same order. Re
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -31,6 +32,9 @@ class Spool:
 
     Attributes:
         last_group_id: the highest number of a group when the file was opened.
+        totals: how much it held then.
+        was_interrupted: whether the last owner did not close it in order.
+        dead_bytes: what dead letters take, as of the last look for requests.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,7 +48,7 @@ class Spool:
         with database.closed_on_failure(self._lock):
             self._connection = database.connect(path)
             with database.closed_on_failure(self._connection):
-                self.last_group_id = self._find_last_group_id()
+                self._read_state()
         self._work: queue.SimpleQueue[tuple[writing.Work, Callable[[Any], None]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._loop: asyncio.AbstractEventLoop
@@ -78,17 +82,14 @@ class Spool:
             lambda groups: [group for group in groups if group.id not in held],
         )
 
-    async def count(self) -> Totals:
-        """Count what the file held when it was opened, beside the work of the thread.
-
-        Raises:
-            SpoolUnavailable: it could not be counted.
-        """
-        return await asyncio.to_thread(self._count)
+    async def strike(self, group_ids: Sequence[int]) -> None:
+        """Count a strike for each of some groups (`SpoolUnavailable` where that cannot be written)."""
+        await self._call(lambda connection, codec: writing.strike(connection, codec, group_ids))
 
     async def take_requests(self) -> frozenset[str]:
         """Take what commands asked of the owner (`SpoolUnavailable` where that cannot be read)."""
-        return await self._call(writing.take_requests)
+        requests, self.dead_bytes = await self._call(writing.take_requests)
+        return requests
 
     async def replay(self, group_id: int, events_max: int) -> tuple[int, int]:
         """Move marked dead letters into the new group `group_id`; return its events and stored bytes."""
@@ -103,26 +104,25 @@ class Spool:
         if self._thread.is_alive():
             self._work.put(None)
             self._thread.join()
+        # An owner that could not do its work, or not even say that it ended, was interrupted.
+        with contextlib.suppress(sqlite3.Error):
+            writing.set_owner_at_work(self._connection, at_work=False)
         # Doing it again does nothing.
         self._connection.close()
         # Last: until here a second owner must not come in.
         self._lock.close()
 
-    def _find_last_group_id(self) -> int:
+    def _read_state(self) -> None:
         try:
-            return writing.last_group_id(self._connection)
+            self.last_group_id = writing.last_group_id(self._connection)
+            self.totals: Totals = writing.read_totals(self._connection)
+            self.dead_bytes = self.totals.dead_bytes
+            self.was_interrupted = writing.owner_at_work(self._connection)
         except sqlite3.Error as error:
             raise SpoolUnusable(f"DATABASE_URL: {self._path} cannot be read: {error}") from error
-
-    def _count(self) -> Totals:
-        try:
-            beside = database.connect_beside(self._path)
-            try:
-                return writing.count(beside, self.last_group_id)
-            finally:
-                beside.close()
-        except (sqlite3.Error, SpoolUnusable) as error:
-            raise SpoolUnavailable(f"the spool cannot be counted: {error}") from error
+        # A disk that is full must not keep a server from delivering what it has.
+        with contextlib.suppress(sqlite3.Error):
+            writing.set_owner_at_work(self._connection, at_work=True)
 
     async def _call(
         self, work: Callable[[sqlite3.Connection, BodyCodec], T], hear: Callable[[T], T] = lambda result: result

@@ -7,8 +7,6 @@ from importlib import resources
 
 _FOLDER = resources.files("forebay.spool")
 
-SCHEMA = _FOLDER.joinpath("schema.sql").read_text(encoding="utf-8")
-
 
 def _parse(text: str) -> dict[str, str]:
     parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
@@ -17,3 +15,10 @@ def _parse(text: str) -> dict[str, str]:
 
 SQL = _parse(_FOLDER.joinpath("statements.sql").read_text(encoding="utf-8"))
 """Statement by name."""
+
+SCHEMA = tuple(
+    file.read_text(encoding="utf-8")
+    for file in sorted(_FOLDER.joinpath("schema").iterdir(), key=lambda file: file.name)
+    if file.name.endswith(".sql")
+)
+"""What makes each version from the one before it; the first is version 1."""

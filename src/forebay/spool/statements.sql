@@ -2,8 +2,12 @@
 
 -- name: insert_group
 -- Keep a group of events that were received, or that remain of a group that never had a row.
-INSERT INTO groups (id, events, body_bytes, stored_bytes, attempts, received_at_ms, codec, body)
-VALUES (:id, :events, :body_bytes, :stored_bytes, :attempts, :received_at_ms, :codec, :body)
+INSERT INTO groups (
+    id, events, body_bytes, stored_bytes, attempts, received_at_ms, codec, body, strikes, attempted_at_ms
+)
+VALUES (
+    :id, :events, :body_bytes, :stored_bytes, :attempts, :received_at_ms, :codec, :body, :strikes, :attempted_at_ms
+)
 
 -- name: delete_group
 -- Let go of a group, every event of which is settled.
@@ -13,12 +17,16 @@ DELETE FROM groups WHERE id = ?
 -- Keep only the events of a group that are not settled.
 UPDATE groups
 SET events = :events, body_bytes = :body_bytes, stored_bytes = :stored_bytes,
-    attempts = attempts + 1, codec = :codec, body = :body
+    attempts = :attempts, strikes = :strikes, attempted_at_ms = :attempted_at_ms, codec = :codec, body = :body
 WHERE id = :id
 
--- name: count_attempt
--- Remember that a delivery settled nothing of this group.
-UPDATE groups SET attempts = attempts + 1 WHERE id = ?
+-- name: note_attempt
+-- Remember a delivery that settled nothing of a group.
+UPDATE groups SET attempts = :attempts, strikes = :strikes, attempted_at_ms = :attempted_at_ms WHERE id = :id
+
+-- name: strike
+-- Remember that the process ended while a group was being delivered.
+UPDATE groups SET strikes = strikes + 1 WHERE id = ?
 
 -- name: list_groups
 -- Go through the groups behind one, oldest first, without their bodies.
@@ -26,11 +34,15 @@ SELECT id, events, body_bytes FROM groups WHERE id > ? ORDER BY id
 
 -- name: load_group
 -- Get a group with its body.
-SELECT id, codec, body, attempts, stored_bytes, received_at_ms FROM groups WHERE id = ?
+SELECT id, codec, body, stored_bytes, received_at_ms, attempts, attempted_at_ms, strikes FROM groups WHERE id = ?
 
--- name: count_groups
--- Count everything the spool held when it was opened.
-SELECT count(*), coalesce(sum(events), 0), coalesce(sum(stored_bytes), 0), min(received_at_ms) FROM groups WHERE id <= ?
+-- name: totals
+-- Find how much there is, without counting.
+SELECT groups, events, stored_bytes, dead_letters, dead_bytes FROM totals
+
+-- name: oldest_group
+-- Find when the group was received that is redelivered first.
+SELECT received_at_ms FROM groups ORDER BY id LIMIT 1
 
 -- name: last_group
 -- Find where the numbering of groups goes on.
@@ -38,26 +50,26 @@ SELECT coalesce(max(id), 0) FROM groups
 
 -- name: bury
 -- Keep a dead letter; one that died before and died again keeps its place with the newest reason.
-INSERT INTO dead_letters (index_name, log_id, error_type, reason, attempts, died_at_ms, entry)
-VALUES (:index_name, :log_id, :error_type, :reason, :attempts, :died_at_ms, :entry)
+INSERT INTO dead_letters (index_name, log_id, error_type, reason, attempts, attempted_at_ms, died_at_ms, entry)
+VALUES (:index_name, :log_id, :error_type, :reason, :attempts, :attempted_at_ms, :died_at_ms, :entry)
 ON CONFLICT (index_name, log_id) DO UPDATE SET
     error_type = excluded.error_type, reason = excluded.reason,
-    attempts = dead_letters.attempts + excluded.attempts, died_at_ms = excluded.died_at_ms,
+    attempts = excluded.attempts, attempted_at_ms = excluded.attempted_at_ms, died_at_ms = excluded.died_at_ms,
     replay = 0, entry = excluded.entry
+
+-- name: dead_history
+-- Find how often and when an event was delivered before that died already.
+SELECT attempts, attempted_at_ms FROM dead_letters WHERE index_name = :index_name AND log_id = :log_id
 
 -- name: list_dead
 -- Go through the dead letters, newest first.
-SELECT id, index_name, log_id, error_type, reason, attempts, died_at_ms, replay, entry
+SELECT id, index_name, log_id, error_type, reason, attempts, attempted_at_ms, died_at_ms, replay, entry
 FROM dead_letters
 WHERE (:log_id IS NULL OR log_id = :log_id)
   AND (:error_type IS NULL OR error_type = :error_type)
   AND (:died_before_ms IS NULL OR died_at_ms < :died_before_ms)
 ORDER BY died_at_ms DESC, id DESC
 LIMIT :limit
-
--- name: count_dead
--- Count the dead letters.
-SELECT count(*) FROM dead_letters
 
 -- name: marked_dead
 -- Find dead letters to be replayed.
@@ -81,7 +93,8 @@ DELETE FROM requests RETURNING name
 
 -- name: next_group
 -- Get the oldest group behind one, with its body.
-SELECT id, codec, body, attempts, stored_bytes, received_at_ms FROM groups WHERE id > ? ORDER BY id LIMIT 1
+SELECT id, codec, body, stored_bytes, received_at_ms, attempts, attempted_at_ms, strikes
+FROM groups WHERE id > ? ORDER BY id LIMIT 1
 
 -- name: count_dead_where
 -- Count the dead letters that a command means, and how many of them are to be replayed.
@@ -113,3 +126,15 @@ DELETE FROM dead_letters WHERE id IN (
     ORDER BY id LIMIT :limit
 )
 RETURNING id
+
+-- name: owner_at_work
+-- Find whether an owner has the file open, or ended without closing it.
+SELECT at_work FROM owner
+
+-- name: set_owner_at_work
+-- Remember whether an owner has the file open.
+UPDATE owner SET at_work = ?
+
+-- name: report
+-- Remember what happened to the file itself.
+INSERT INTO incidents (at_ms, kind, detail) VALUES (?, ?, ?)

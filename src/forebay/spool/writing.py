@@ -9,10 +9,15 @@ import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
-from forebay.model import Address, DeadLetter, Entry, entry_address, join_entries, split_entries
+import msgspec
+
+from forebay.model import Address, DeadLetter, Entry, History, entry_address, join_entries, split_entries
 from forebay.spool.codec import BodyCodec
 from forebay.spool.records import GroupDamaged, StoredGroup, Totals, Transaction
 from forebay.spool.statements import SQL
+
+_encode_times = msgspec.json.Encoder().encode
+_decode_times = msgspec.json.Decoder(tuple[int, ...]).decode
 
 Work = Callable[[sqlite3.Connection, BodyCodec], object]
 
@@ -39,19 +44,30 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def write(connection: sqlite3.Connection, codec: BodyCodec, work: Transaction) -> list[int]:
     """Commit a transaction; return the stored bytes of its inserts, then of its shrinks, in their order."""
     stored: list[int] = []
+    received_at_ms = now_ms()
     with transaction(connection):
         for group in work.inserts:
-            row = _pack(codec, group.id, group.entries) | {"attempts": group.attempts, "received_at_ms": now_ms()}
-            connection.execute(SQL["insert_group"], row)
+            row = _pack(codec, group.id, group.entries, group.history)
+            connection.execute(SQL["insert_group"], row | {"received_at_ms": received_at_ms})
             stored.append(row["stored_bytes"])
-        for group_id, entries in work.shrinks:
-            row = _pack(codec, group_id, entries)
+        for group_id, entries, history in work.shrinks:
+            row = _pack(codec, group_id, entries, history)
             connection.execute(SQL["shrink_group"], row)
             stored.append(row["stored_bytes"])
         connection.executemany(SQL["delete_group"], ((group_id,) for group_id in work.deletes))
-        connection.executemany(SQL["count_attempt"], ((group_id,) for group_id in work.attempts))
-        connection.executemany(SQL["bury"], map(_dead_row, work.dead))
+        connection.executemany(
+            SQL["note_attempt"], ({"id": group_id} | _history_row(history) for group_id, history in work.attempts)
+        )
+        for letter in work.dead:
+            _bury(connection, letter)
     return stored
+
+
+def strike(connection: sqlite3.Connection, codec: BodyCodec, group_ids: Sequence[int]) -> None:
+    """Count a strike for each of some groups."""
+    del codec
+    with transaction(connection):
+        connection.executemany(SQL["strike"], ((group_id,) for group_id in group_ids))
 
 
 def load(
@@ -84,16 +100,34 @@ def load(
 
 
 def _load_group(connection: sqlite3.Connection, codec: BodyCodec, group_id: int) -> StoredGroup:
-    _, kept_as, body, attempts, stored_bytes, received_at_ms = connection.execute(
-        SQL["load_group"], (group_id,)
-    ).fetchone()
+    return read_group(codec, connection.execute(SQL["load_group"], (group_id,)).fetchone())
+
+
+def read_group(codec: BodyCodec, row: Sequence[Any]) -> StoredGroup:
+    """Return the group of a row.
+
+    Raises:
+        ValueError: the row is damaged.
+    """
+    group_id, kept_as, body, stored_bytes, received_at_ms, attempts, attempted_at_ms, strikes = row
     entries = split_entries(codec.unpack(kept_as, body))
-    return StoredGroup(group_id, entries, attempts, stored_bytes, received_at_ms)
+    return StoredGroup(
+        group_id, entries, read_history(attempts, attempted_at_ms, strikes), stored_bytes, received_at_ms
+    )
 
 
-def count(connection: sqlite3.Connection, last_id: int) -> Totals:
-    """Count the groups up to `last_id`."""
-    return Totals(*connection.execute(SQL["count_groups"], (last_id,)).fetchone())
+def read_history(attempts: int, attempted_at_ms: str, strikes: int = 0) -> History:
+    """Return the history that a row holds.
+
+    Raises:
+        ValueError: the times are damaged.
+    """
+    return History(attempts, _decode_times(attempted_at_ms), strikes)
+
+
+def read_totals(connection: sqlite3.Connection) -> Totals:
+    """Return how much the spool holds, without counting."""
+    return Totals(*connection.execute(SQL["totals"]).fetchone())
 
 
 def last_group_id(connection: sqlite3.Connection) -> int:
@@ -101,11 +135,29 @@ def last_group_id(connection: sqlite3.Connection) -> int:
     return int(connection.execute(SQL["last_group"]).fetchone()[0])
 
 
-def take_requests(connection: sqlite3.Connection, codec: BodyCodec) -> frozenset[str]:
-    """Take what other processes asked of the owner."""
+def owner_at_work(connection: sqlite3.Connection) -> bool:
+    """Return whether an owner has the file open, or ended without closing it."""
+    return bool(connection.execute(SQL["owner_at_work"]).fetchone()[0])
+
+
+def set_owner_at_work(connection: sqlite3.Connection, *, at_work: bool) -> None:
+    """Remember whether an owner has the file open.
+
+    Without a sync, which costs a start nothing: what was written is there after the process ended, however it ended,
+    and is lost with the power alone, which no event is to blame for. The next commit syncs it too.
+    """
+    connection.execute("PRAGMA synchronous = NORMAL")
+    try:
+        connection.execute(SQL["set_owner_at_work"], (int(at_work),))
+    finally:
+        connection.execute("PRAGMA synchronous = FULL")
+
+
+def take_requests(connection: sqlite3.Connection, codec: BodyCodec) -> tuple[frozenset[str], int]:
+    """Take what other processes asked of the owner; return it, and the bytes of the dead letters that they left."""
     del codec
     names = connection.execute(SQL["take_requests"]).fetchall()
-    return frozenset(name for (name,) in names)
+    return frozenset(name for (name,) in names), read_totals(connection).dead_bytes
 
 
 REPLAY_BYTES_MAX = 5 * 1024 * 1024
@@ -129,8 +181,8 @@ def replay(connection: sqlite3.Connection, codec: BodyCodec, group_id: int, even
             entries.append(entry)
         if not entries:
             return 0, 0
-        row = _pack(codec, group_id, entries)
-        connection.execute(SQL["insert_group"], row | {"attempts": 0, "received_at_ms": now_ms()})
+        row = _pack(codec, group_id, entries, History())
+        connection.execute(SQL["insert_group"], row | {"received_at_ms": now_ms()})
         connection.executemany(SQL["delete_dead"], ((dead_id,) for dead_id in moved))
     return len(entries), row["stored_bytes"]
 
@@ -160,7 +212,7 @@ def _count_free_pages(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA freelist_count").fetchone()[0])
 
 
-def _pack(codec: BodyCodec, group_id: int, entries: Sequence[Entry]) -> dict[str, Any]:
+def _pack(codec: BodyCodec, group_id: int, entries: Sequence[Entry], history: History) -> dict[str, Any]:
     body = join_entries(entries)
     kept_as, kept = codec.pack(body)
     return {
@@ -170,6 +222,15 @@ def _pack(codec: BodyCodec, group_id: int, entries: Sequence[Entry]) -> dict[str
         "stored_bytes": len(kept),
         "codec": int(kept_as),
         "body": kept,
+        **_history_row(history),
+    }
+
+
+def _history_row(history: History) -> dict[str, Any]:
+    return {
+        "attempts": history.attempts,
+        "strikes": history.strikes,
+        "attempted_at_ms": _encode_times(history.attempted_at_ms).decode("ascii"),
     }
 
 
@@ -181,14 +242,19 @@ def _address(entry: Entry) -> Address:
         return Address("", hashlib.sha256(entry).hexdigest())
 
 
-def _dead_row(letter: DeadLetter) -> dict[str, Any]:
+def _bury(connection: sqlite3.Connection, letter: DeadLetter) -> None:
     address = _address(letter.entry)
-    return {
-        "index_name": address.index,
-        "log_id": address.log_id,
+    place = {"index_name": address.index, "log_id": address.log_id}
+    before = connection.execute(SQL["dead_history"], place).fetchone()
+    history = letter.history
+    if before:
+        # Damaged times must not keep what is settled with them from being committed, again and again.
+        with contextlib.suppress(ValueError):
+            history = read_history(*before).followed_by(history)
+    row = place | {
         "error_type": letter.error_type,
         "reason": letter.reason,
-        "attempts": letter.attempts,
         "died_at_ms": letter.died_at_ms,
         "entry": letter.entry,
     }
+    connection.execute(SQL["bury"], row | _history_row(history))

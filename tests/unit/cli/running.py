@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from msgspec import Raw
 
-from forebay.model import Address, DeadLetter, Document, Entry, EventInfo, encode_entry
+from forebay.model import Address, DeadLetter, Document, Entry, EventInfo, History, encode_entry
 from forebay.sinks.local import LocalSink
 from forebay.spool import database, writing
 from forebay.spool.codec import BodyCodec
@@ -77,7 +77,7 @@ def make_entry(
 
 
 def make_letter(log_id: str, died_at_ms: int = 1_000, error_type: str = "mapper_parsing_exception") -> DeadLetter:
-    return DeadLetter(make_entry(log_id), error_type, f"because of {HOSTILE}", 1, died_at_ms)
+    return DeadLetter(make_entry(log_id), error_type, f"because of {HOSTILE}", History(1), died_at_ms)
 
 
 def make_document(entry: Entry) -> Any:

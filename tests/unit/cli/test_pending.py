@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from forebay.model import History
 from forebay.spool.records import NewGroup, Transaction
 from unit.cli.running import HOSTILE, HOSTILE_SHOWN, INDEX, Folder, Run, make_document, make_entry, make_letter
 
@@ -11,7 +12,7 @@ from unit.cli.running import HOSTILE, HOSTILE_SHOWN, INDEX, Folder, Run, make_do
 @pytest.fixture
 def waiting(folder: Folder) -> Folder:
     """Return a folder with a spool of three events in two groups and a dead letter."""
-    groups = [NewGroup(1, [make_entry("a"), make_entry("b", page=HOSTILE)]), NewGroup(2, [make_entry("c")], attempts=4)]
+    groups = [NewGroup(1, [make_entry("a"), make_entry("b", page=HOSTILE)]), NewGroup(2, [make_entry("c")], History(4))]
     folder.spool(Transaction(inserts=groups, dead=[make_letter("x")]))
     return folder
 

@@ -15,14 +15,15 @@ import structlog
 from structlog.testing import LogCapture
 
 from forebay.errors import SpoolUnavailable
-from forebay.model import DELIVERED, Admission, Entry, Outcome, Verdict
+from forebay.model import DELIVERED, Admission, Entry, History, Outcome, Verdict
 from forebay.pipeline.channel import Channel, Limits
-from forebay.pipeline.group import Group
+from forebay.pipeline.group import UNTRIED, Group
 from forebay.pipeline.ledger import Ledger
-from forebay.spool.records import Transaction
+from forebay.spool.records import Totals, Transaction
 from forebay.spool.spool import Spool
 
 PATIENCE_S = 10.0
+NOTHING = Totals(0, 0, 0, 0, 0)
 RETRY = Outcome(Verdict.RETRY, "rejected_execution_exception", "busy")
 PAUSE = Outcome(Verdict.PAUSE, "cluster_block_exception", "read-only")
 DEAD = Outcome(Verdict.DEAD, "mapper_parsing_exception", "failed to parse")
@@ -40,8 +41,8 @@ def make_entries(count: int, prefix: str = "e", size: int = 0) -> list[Entry]:
     return [make_entry(f"{prefix}{number}", size) for number in range(count)]
 
 
-def make_group(entries: Sequence[Entry], row_id: int | None = None, attempts: int = 0) -> Group:
-    group = Group(row_id, attempts)
+def make_group(entries: Sequence[Entry], row_id: int | None = None, history: History = UNTRIED) -> Group:
+    group = Group(row_id, history)
     group.extend(entries, sum(map(len, entries)))
     return group
 
@@ -152,8 +153,10 @@ class FakeCommitter:
         transactions: everything that was asked.
     """
 
-    def __init__(self, last_group_id: int = 0) -> None:
+    def __init__(self, last_group_id: int = 0, totals: Totals = NOTHING) -> None:
         self.last_group_id = last_group_id
+        self.totals = totals
+        self.dead_bytes = totals.dead_bytes
         self.open: list[tuple[Transaction, Callable[[list[int] | SpoolUnavailable], None]]] = []
         self.transactions: list[Transaction] = []
 
@@ -166,7 +169,7 @@ class FakeCommitter:
         """Answer the commit that is under way, with success or an error; return what it would have written."""
         await settle_down()
         transaction, done = self.open.pop()
-        written = [*(group.entries for group in transaction.inserts), *(rest for _, rest in transaction.shrinks)]
+        written = [*(group.entries for group in transaction.inserts), *(rest for _, rest, _ in transaction.shrinks)]
         done(SpoolUnavailable(error) if error else [sum(map(len, entries)) for entries in written])
         await settle_down()
         return transaction

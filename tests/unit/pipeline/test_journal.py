@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from forebay.errors import SpoolUnavailable
-from forebay.model import DELIVERED, Ack, Admission, Outcome
+from forebay.model import DELIVERED, Ack, Admission, History, Outcome
 from forebay.pipeline import journal as journal_module
 from forebay.pipeline.admission import FULL_RETRY_AFTER_S, Admitter
 from forebay.pipeline.channel import Channel
@@ -315,14 +315,14 @@ async def test_a_spool_that_answers_twice_is_heard_once(parts: Parts) -> None:
     assert parts.channel.events == 1
 
 
-async def test_a_group_is_redelivered_with_its_row_and_its_attempts(parts: Parts) -> None:
-    stored = StoredGroup(3, make_entries(2), attempts=4, stored_bytes=77, received_at_ms=0)
+async def test_a_group_is_redelivered_with_its_row_and_its_history(parts: Parts) -> None:
+    stored = StoredGroup(3, make_entries(2), history=History(4, (1, 2), 1), stored_bytes=77, received_at_ms=0)
     parts.journal.ledger.store(2, 77)
 
     assert parts.journal.redeliver(stored)
 
     ((group, part),) = parts.channel.take().slices
-    assert (group.row_id, group.attempts, group.stored_bytes) == (3, 4, 77)
+    assert (group.row_id, group.history, group.stored_bytes) == (3, History(4, (1, 2), 1), 77)
     assert part == make_entries(2)
     assert parts.journal.ledger.held == {3: group}
     assert parts.journal.ledger.pending_events == 0
@@ -333,7 +333,7 @@ async def test_a_group_that_does_not_fit_is_not_redelivered(parts: Parts) -> Non
     parts.channel.offer(make_group(make_entries(19)))
     parts.journal.ledger.store(2, 77)
 
-    assert not parts.journal.redeliver(StoredGroup(3, make_entries(2), 0, 77, 0))
+    assert not parts.journal.redeliver(StoredGroup(3, make_entries(2), History(), 77, 0))
 
     assert parts.journal.ledger.held == {}
     assert parts.journal.ledger.pending_events == 2

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from forebay.model import DELIVERED, DUPLICATE, DeadLetter, Entry, Outcome, Verdict
+from forebay.model import DELIVERED, DUPLICATE, DeadLetter, Entry, History, Outcome, Verdict
 from forebay.pipeline.channel import Bulk
 from forebay.pipeline.group import Group
 from forebay.pipeline.settlement import Settlement, abandon, settle
@@ -15,6 +15,7 @@ from forebay.spool.records import NewGroup, Transaction
 from unit.pipeline.fakes import DEAD, PAUSE, RETRY, make_entries, make_group
 
 NOW_MS = 1_700_000_000_000
+FIRST = History(1, (NOW_MS,))
 A, B, C = make_entries(3, "abc")
 
 
@@ -53,7 +54,7 @@ def test_a_row_whose_events_are_all_settled_is_deleted(outcomes: tuple[Outcome, 
 def test_a_row_shrinks_to_what_is_left_of_it(outcome: Outcome) -> None:
     settlement = settle_group(make_group([A, B, C], row_id=7), DELIVERED, outcome, DUPLICATE)
 
-    assert settlement.transaction == Transaction(shrinks=[(7, [B])])
+    assert settlement.transaction == Transaction(shrinks=[(7, [B], FIRST)])
 
 
 @pytest.mark.parametrize("outcome", [RETRY, PAUSE])
@@ -62,16 +63,19 @@ def test_a_row_of_which_nothing_is_settled_counts_an_attempt(outcome: Outcome) -
 
     settlement = settle_group(group, outcome, RETRY)
 
-    assert settlement.transaction == Transaction(attempts=[7])
+    assert settlement.transaction == Transaction(attempts=[(7, FIRST)])
     assert settlement.leaving == [group]
 
 
 def test_what_the_sink_will_never_take_becomes_a_dead_letter() -> None:
-    settlement = settle_group(make_group([A, B, C], row_id=7, attempts=4), DELIVERED, DEAD, RETRY)
+    settlement = settle_group(
+        make_group([A, B, C], row_id=7, history=History(4, (1, 2, 3, 4), 2)), DELIVERED, DEAD, RETRY
+    )
 
+    history = History(5, (1, 2, 3, 4, NOW_MS), 2)
     assert settlement.transaction == Transaction(
-        shrinks=[(7, [C])],
-        dead=[DeadLetter(B, "mapper_parsing_exception", "failed to parse", attempts=5, died_at_ms=NOW_MS)],
+        shrinks=[(7, [C], history)],
+        dead=[DeadLetter(B, "mapper_parsing_exception", "failed to parse", history, died_at_ms=NOW_MS)],
     )
 
 
@@ -94,14 +98,14 @@ def test_delivered_events_without_a_row_need_no_commit() -> None:
 def test_events_without_a_row_get_one_only_for_what_is_left() -> None:
     settlement = settle_group(make_group([A, B, C]), RETRY, DELIVERED, PAUSE)
 
-    assert settlement.transaction == Transaction(inserts=[NewGroup(100, [A, C], attempts=1)])
+    assert settlement.transaction == Transaction(inserts=[NewGroup(100, [A, C], FIRST)])
 
 
 def test_a_dead_event_without_a_row_becomes_a_dead_letter() -> None:
     settlement = settle_group(make_group([A, B]), DEAD, DELIVERED)
 
     assert settlement.transaction == Transaction(
-        dead=[DeadLetter(A, "mapper_parsing_exception", "failed to parse", attempts=1, died_at_ms=NOW_MS)]
+        dead=[DeadLetter(A, "mapper_parsing_exception", "failed to parse", FIRST, died_at_ms=NOW_MS)]
     )
 
 
@@ -126,8 +130,8 @@ def test_a_group_cut_over_two_bulks_shrinks_to_what_both_left() -> None:
     assert not settle_slices([second], [RETRY]).transaction
     settlement = settle_slices([first], [DELIVERED, RETRY])
 
-    ((row_id, rest),) = settlement.transaction.shrinks
-    assert row_id == 7
+    ((row_id, rest, history),) = settlement.transaction.shrinks
+    assert (row_id, history) == (7, FIRST)
     assert sorted(rest) == [B, C]
 
 
@@ -139,7 +143,7 @@ def test_a_group_cut_over_two_bulks_keeps_its_dead_letters_with_each_bulk() -> N
     assert [letter.entry for letter in early.transaction.dead] == [A]
     assert early.transaction.deletes == []
 
-    assert settle_slices([second], [RETRY]).transaction == Transaction(shrinks=[(7, [C])])
+    assert settle_slices([second], [RETRY]).transaction == Transaction(shrinks=[(7, [C], FIRST)])
 
 
 def test_a_group_without_a_row_cut_over_two_bulks_gets_one_row() -> None:
@@ -147,7 +151,7 @@ def test_a_group_without_a_row_cut_over_two_bulks_gets_one_row() -> None:
     first, second = take(group, 2), take(group, 1)
 
     assert not settle_slices([first], [RETRY, DELIVERED]).transaction
-    assert settle_slices([second], [RETRY]).transaction == Transaction(inserts=[NewGroup(100, [A, C], attempts=1)])
+    assert settle_slices([second], [RETRY]).transaction == Transaction(inserts=[NewGroup(100, [A, C], FIRST)])
 
 
 def test_each_group_of_a_bulk_gets_its_own_outcomes() -> None:
@@ -155,7 +159,9 @@ def test_each_group_of_a_bulk_gets_its_own_outcomes() -> None:
 
     settlement = settle_slices([take(gone, 1), take(left, 1), take(memory, 1)], [DELIVERED, RETRY, RETRY])
 
-    assert settlement.transaction == Transaction(deletes=[1], attempts=[2], inserts=[NewGroup(100, [C], attempts=1)])
+    assert settlement.transaction == Transaction(
+        deletes=[1], attempts=[(2, FIRST)], inserts=[NewGroup(100, [C], FIRST)]
+    )
     assert settlement.leaving == [gone, left, memory]
 
 

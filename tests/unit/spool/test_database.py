@@ -18,7 +18,8 @@ from forebay.spool.spool import Spool
 from forebay.spool.statements import SCHEMA
 
 NOBODY = 65534
-TABLES = {"groups", "dead_letters", "requests"}
+TABLES = {"groups", "dead_letters", "requests", "totals", "owner", "incidents"}
+TABLES_OF_VERSION_1 = {"groups", "dead_letters", "requests"}
 
 
 @pytest.fixture
@@ -94,9 +95,9 @@ def test_a_database_that_says_it_is_of_another_program_is_refused_and_untouched(
 
 def test_a_newer_version_is_refused_and_untouched(path: Path) -> None:
     database.connect(path).close()
-    content = make_database(path, "PRAGMA journal_mode = DELETE; PRAGMA user_version = 2;")
+    content = make_database(path, "PRAGMA journal_mode = DELETE; PRAGMA user_version = 3;")
 
-    assert_refused_and_untouched(path, content, "newer Forebay.*version 2, this one knows 1")
+    assert_refused_and_untouched(path, content, "newer Forebay.*version 3, this one knows 2")
 
 
 def test_a_file_that_is_no_database_is_refused_and_untouched(path: Path) -> None:
@@ -107,7 +108,10 @@ def test_a_file_that_is_no_database_is_refused_and_untouched(path: Path) -> None
 
 
 def test_a_spool_whose_tables_are_missing_is_refused_and_given_up(path: Path) -> None:
-    make_database(path, f"PRAGMA application_id = {database.APPLICATION_ID}; CREATE TABLE other (id INTEGER);")
+    make_database(
+        path,
+        f"PRAGMA application_id = {database.APPLICATION_ID}; PRAGMA user_version = 2; CREATE TABLE other (id INTEGER);",
+    )
 
     for _ in range(2):
         with pytest.raises(SpoolUnusable, match=r"cannot be read: no such table: groups"):
@@ -191,7 +195,11 @@ def test_a_crash_at_any_moment_leaves_a_whole_schema_or_none(path: Path, monkeyp
     for folder in snapshots:
         with contextlib.closing(sqlite3.connect(folder / path.name)) as connection:
             found = (tables(connection), pragma(connection, "application_id"), pragma(connection, "user_version"))
-        assert found in ((TABLES, database.APPLICATION_ID, database.SCHEMA_VERSION), (set(), 0, 0))
+        assert found in (
+            (TABLES, database.APPLICATION_ID, 2),
+            (TABLES_OF_VERSION_1, database.APPLICATION_ID, 1),
+            (set(), 0, 0),
+        )
         empty += not found[0]
         with contextlib.closing(database.connect(folder / path.name)) as connection:
             whole += tables(connection) == TABLES
@@ -202,7 +210,7 @@ def test_a_crash_at_any_moment_leaves_a_whole_schema_or_none(path: Path, monkeyp
 
 def test_a_schema_that_cannot_be_made_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(database, "SCHEMA", f"{SCHEMA}\nCREATE TABLE groups (id INTEGER);")
+        patch.setattr(database, "SCHEMA", (f"{SCHEMA[0]}\nCREATE TABLE groups (id INTEGER);",))
         with pytest.raises(SpoolUnusable, match="already exists"):
             database.connect(path)
 

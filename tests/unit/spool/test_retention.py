@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from forebay.errors import SpoolUnavailable
-from forebay.model import DeadLetter
+from forebay.model import DeadLetter, History
 from forebay.spool import retention, writing
 from forebay.spool.inspection import Choice, inspect
 from forebay.spool.records import NewGroup, Transaction
@@ -30,7 +30,7 @@ async def spool(path: Path) -> AsyncIterator[Spool]:
 
 
 def make_letter(log_id: str, died_at_ms: int) -> DeadLetter:
-    return DeadLetter(make_entry(log_id), "type", "reason", 1, died_at_ms)
+    return DeadLetter(make_entry(log_id), "type", "reason", History(1), died_at_ms)
 
 
 def left(path: Path) -> list[str]:

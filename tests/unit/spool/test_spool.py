@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from forebay.errors import SpoolUnavailable, SpoolUnusable
-from forebay.model import DeadLetter, Entry
+from forebay.model import DeadLetter, Entry, History
 from forebay.spool import writing
 from forebay.spool.inspection import Choice, Request, inspect
 from forebay.spool.records import GroupDamaged, NewGroup, StoredGroup, Totals, Transaction
@@ -43,6 +43,15 @@ async def own() -> None:
     await asyncio.sleep(60)
 
 asyncio.run(own())
+"""
+
+OWN_AND_DIE = """
+import os, sys
+from pathlib import Path
+from forebay.spool.spool import Spool
+
+spool = Spool(Path(sys.argv[1]))
+os._exit(9)
 """
 
 
@@ -74,8 +83,11 @@ def other_owner(path: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def make_letter(entry: Entry, died_at_ms: int = 1000, attempts: int = 1, reason: str = "reason") -> DeadLetter:
-    return DeadLetter(entry, "type", reason, attempts, died_at_ms)
+ONCE = History(1, (900,))
+
+
+def make_letter(entry: Entry, died_at_ms: int = 1000, history: History = ONCE, reason: str = "reason") -> DeadLetter:
+    return DeadLetter(entry, "type", reason, history, died_at_ms)
 
 
 async def try_to_commit(spool: Spool, transaction: Transaction) -> list[int] | SpoolUnavailable:
@@ -110,11 +122,11 @@ async def test_entries_come_back_byte_for_byte(spool: Spool) -> None:
 
 async def test_what_is_committed_is_there_for_the_next_owner(path: Path) -> None:
     async with open_spool(path) as spool:
-        await commit(spool, Transaction(inserts=[NewGroup(3, make_entries(2), attempts=4)]))
+        await commit(spool, Transaction(inserts=[NewGroup(3, make_entries(2), History(4, (1, 2), 3))]))
     async with open_spool(path) as spool:
         (group,) = await spool.load(0, (), PLENTY)
 
-        assert (group.id, group.entries, group.attempts) == (3, make_entries(2), 4)
+        assert (group.id, group.entries, group.history) == (3, make_entries(2), History(4, (1, 2), 3))
         assert abs(group.received_at_ms - writing.now_ms()) < 60_000
         assert spool.last_group_id == 3
 
@@ -134,10 +146,10 @@ async def test_a_commit_changes_rows_as_it_says(spool: Spool, path: Path) -> Non
     stored = await commit(
         spool,
         Transaction(
-            inserts=[NewGroup(5, make_entries(1, "five", 2000), attempts=2)],
+            inserts=[NewGroup(5, make_entries(1, "five", 2000), History(2, (5, 6)))],
             deletes=[1],
-            shrinks=[(2, make_entries(3, "2-")[1:2])],
-            attempts=[3],
+            shrinks=[(2, make_entries(3, "2-")[1:2], History(1, (7,), 1))],
+            attempts=[(3, History(1, (8,)))],
             dead=[make_letter(make_entry("2-0"))],
         ),
     )
@@ -149,7 +161,12 @@ async def test_a_commit_changes_rows_as_it_says(spool: Spool, path: Path) -> Non
         4: make_entries(3, "4-"),
         5: make_entries(1, "five", 2000),
     }
-    assert {row_id: group.attempts for row_id, group in groups.items()} == {2: 1, 3: 1, 4: 0, 5: 2}
+    assert {row_id: group.history for row_id, group in groups.items()} == {
+        2: History(1, (7,), 1),
+        3: History(1, (8,)),
+        4: History(),
+        5: History(2, (5, 6)),
+    }
     assert stored == [groups[5].stored_bytes, groups[2].stored_bytes]
     counted = read_rows(path, "SELECT events, body_bytes, stored_bytes, length(body) FROM groups ORDER BY id")
     assert [(events, body_bytes) for events, body_bytes, *_ in counted] == [
@@ -213,11 +230,11 @@ async def test_a_full_disk_refuses_and_deletions_make_room_again(spool: Spool, p
 
 
 async def test_an_event_that_dies_again_keeps_its_place_with_the_newest_reason(spool: Spool, path: Path) -> None:
-    await commit(spool, Transaction(dead=[make_letter(make_entry("a"), 1000, 2, "first")]))
-    await commit(spool, Transaction(dead=[make_letter(make_entry("a"), 2000, 3, "second")]))
+    await commit(spool, Transaction(dead=[make_letter(make_entry("a"), 1000, History(2, (10, 20)), "first")]))
+    await commit(spool, Transaction(dead=[make_letter(make_entry("a"), 2000, History(3, (30, 40, 50)), "second")]))
 
-    rows = read_rows(path, "SELECT log_id, reason, attempts, died_at_ms FROM dead_letters")
-    assert rows == [("a", "second", 5, 2000)]
+    rows = read_rows(path, "SELECT log_id, reason, attempts, attempted_at_ms, died_at_ms FROM dead_letters")
+    assert rows == [("a", "second", 5, "[10,20,30,40,50]", 2000)]
 
 
 async def test_a_damaged_event_becomes_a_dead_letter_and_keeps_nothing_from_being_committed(
@@ -315,25 +332,102 @@ async def test_a_damaged_body_is_named_and_what_lies_before_it_is_loaded(spool: 
     assert [group.id for group in await spool.load(2, (), PLENTY)] == [3]
 
 
-async def test_what_the_file_held_when_it_was_opened_is_counted(path: Path) -> None:
+# -- what is known when it is opened
+
+
+async def test_what_the_file_held_when_it_was_opened_is_known(path: Path) -> None:
     async with open_spool(path) as spool:
-        assert await spool.count() == Totals(0, 0, 0, None)
+        assert spool.totals == Totals(0, 0, 0, 0, 0)
         stored = await commit(spool, Transaction(inserts=[NewGroup(4, make_entries(3)), NewGroup(6, make_entries(2))]))
+        await commit(spool, Transaction(dead=[make_letter(make_entry("dead", 100)), make_letter(make_entry("x", 70))]))
     async with open_spool(path) as spool:
         await commit(spool, Transaction(inserts=[NewGroup(7, make_entries(9))]))
 
-        totals = await spool.count()
-
-        assert totals[:3] == (2, 5, sum(stored))
-        assert totals.oldest_at_ms is not None
-        assert abs(totals.oldest_at_ms - writing.now_ms()) < 60_000
+        assert spool.totals == Totals(2, 5, sum(stored), 2, 170)
 
 
-async def test_a_count_that_cannot_be_made_is_told_as_such(spool: Spool, path: Path) -> None:
-    path.rename(path.with_suffix(".hidden"))  # noqa: ASYNC240 - a moment
+async def test_totals_stay_true_whatever_is_written(spool: Spool, path: Path) -> None:
+    groups = [NewGroup(row_id, make_entries(5, f"{row_id}-", 300)) for row_id in range(1, 7)]
+    await commit(spool, Transaction(inserts=groups, dead=[make_letter(make_entry(name, 90)) for name in "abcdef"]))
+    with pytest.raises(AssertionError, match="UNIQUE"):
+        await commit(spool, Transaction(deletes=[1], dead=[make_letter(make_entry("g"))], inserts=[groups[3]]))
+    await commit(spool, Transaction(deletes=[1, 2, 77], shrinks=[(3, groups[2].entries[:1], History(1))]))
+    await commit(spool, Transaction(dead=[make_letter(make_entry("a", 200))]))
+    with inspect(path) as inspection:
+        inspection.mark_for_replay(Choice(log_id="b"))
+        inspection.purge(Choice(log_id="c"))
+    await spool.replay(8, 10)
+    await spool.clean_up(2000, 1)
 
-    with pytest.raises(SpoolUnavailable, match="cannot be counted"):
-        await spool.count()
+    counted = read_rows(
+        path,
+        """SELECT count(*), sum(events), sum(length(body)), (SELECT count(*) FROM dead_letters),
+        (SELECT sum(length(entry)) FROM dead_letters) FROM groups""",
+    )
+    assert read_rows(path, "SELECT groups, events, stored_bytes, dead_letters, dead_bytes FROM totals") == counted
+    assert counted[0][0] == 5
+    assert counted[0][3] == 3
+    await spool.take_requests()
+    assert spool.dead_bytes == counted[0][4]
+
+
+def test_a_spool_that_was_closed_in_order_was_not_interrupted(path: Path) -> None:
+    for _ in range(2):
+        with contextlib.closing(Spool(path)) as spool:
+            assert not spool.was_interrupted
+
+
+async def test_a_spool_whose_owner_was_killed_was_interrupted(path: Path, other_owner: subprocess.Popen[str]) -> None:
+    other_owner.send_signal(signal.SIGKILL)
+    other_owner.wait()
+
+    for interrupted in (True, False):
+        async with open_spool(path) as spool:
+            assert spool.was_interrupted == interrupted
+
+
+def test_a_spool_whose_owner_is_killed_before_it_has_written_anything_was_interrupted(path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-c", OWN_AND_DIE, str(path)], check=False, env=os.environ | {"PYTHONPATH": str(SRC)}
+    )
+
+    with contextlib.closing(Spool(path)) as spool:
+        assert spool.was_interrupted
+
+
+async def test_the_mark_of_the_owner_costs_no_sync_and_leaves_commits_synced(path: Path) -> None:
+    async with open_spool(path) as spool:
+        assert spool._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_an_owner_that_finds_the_disk_full_opens_its_spool_all_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Spool(path).close()
+
+    def fail(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(writing, "set_owner_at_work", fail)
+    with contextlib.closing(Spool(path)) as spool:
+        assert spool.totals == Totals(0, 0, 0, 0, 0)
+
+
+async def test_a_strike_is_added_to_each_of_some_groups(spool: Spool) -> None:
+    rows = [
+        NewGroup(1, make_entries(1)),
+        NewGroup(2, make_entries(1), History(3, (1, 2, 3), 1)),
+        NewGroup(3, make_entries(1)),
+    ]
+    await commit(spool, Transaction(inserts=rows))
+
+    await spool.strike([1, 2, 99])
+
+    assert [group.history for group in await spool.load(0, (), PLENTY)] == [
+        History(strikes=1),
+        History(3, (1, 2, 3), 2),
+        History(),
+    ]
 
 
 # -- what commands ask
@@ -365,7 +459,7 @@ async def test_marked_dead_letters_become_a_group_again(spool: Spool, path: Path
         1: [make_entry("a"), make_entry("b")],
         2: [make_entry("d")],
     }
-    assert [group.attempts for group in groups] == [0, 0]
+    assert [group.history for group in groups] == [History(), History()]
     assert read_rows(path, "SELECT log_id FROM dead_letters") == [("c",)]
 
 

@@ -1,4 +1,4 @@
--- The spool, version 1. One row of `groups` is a group of events that were committed together and are not all settled.
+-- Version 1. One row of `groups` is a group of events that were committed together and are not all settled.
 
 CREATE TABLE groups (
     id INTEGER PRIMARY KEY,          -- given by the owner, growing: the order of redelivery

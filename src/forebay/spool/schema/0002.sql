@@ -1,0 +1,70 @@
+-- Version 2: what a delivery did to each group, totals that need no counting, and what `forebay doctor` tells.
+-- Columns can only be added at the end, behind the body; only what reads the body reads them.
+
+ALTER TABLE groups ADD COLUMN strikes INTEGER NOT NULL DEFAULT 0;
+                                     -- deliveries that failed for these events alone, or in which the process ended
+ALTER TABLE groups ADD COLUMN attempted_at_ms TEXT NOT NULL DEFAULT '[]';
+                                     -- when they were delivered: a JSON array, the first time and the newest ones
+ALTER TABLE dead_letters ADD COLUMN attempted_at_ms TEXT NOT NULL DEFAULT '[]';
+
+-- One row, kept true by the triggers below, whoever changes the tables.
+CREATE TABLE totals (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    groups INTEGER NOT NULL,
+    events INTEGER NOT NULL,         -- in these groups
+    stored_bytes INTEGER NOT NULL,   -- bytes of their bodies as they are kept
+    dead_letters INTEGER NOT NULL,
+    dead_bytes INTEGER NOT NULL      -- bytes of their entries
+) STRICT;
+
+INSERT INTO totals
+SELECT 1, g.groups, g.events, g.stored_bytes, d.dead_letters, d.dead_bytes
+FROM (
+    SELECT count(*) AS groups, coalesce(sum(events), 0) AS events, coalesce(sum(stored_bytes), 0) AS stored_bytes
+    FROM groups
+) AS g, (
+    SELECT count(*) AS dead_letters, coalesce(sum(length(entry)), 0) AS dead_bytes FROM dead_letters
+) AS d;
+
+CREATE TRIGGER groups_inserted AFTER INSERT ON groups BEGIN
+    UPDATE totals
+    SET groups = groups + 1, events = events + NEW.events, stored_bytes = stored_bytes + NEW.stored_bytes;
+END;
+
+CREATE TRIGGER groups_deleted AFTER DELETE ON groups BEGIN
+    UPDATE totals
+    SET groups = groups - 1, events = events - OLD.events, stored_bytes = stored_bytes - OLD.stored_bytes;
+END;
+
+CREATE TRIGGER groups_shrunk AFTER UPDATE OF events, stored_bytes ON groups BEGIN
+    UPDATE totals
+    SET events = events - OLD.events + NEW.events, stored_bytes = stored_bytes - OLD.stored_bytes + NEW.stored_bytes;
+END;
+
+CREATE TRIGGER dead_letters_inserted AFTER INSERT ON dead_letters BEGIN
+    UPDATE totals SET dead_letters = dead_letters + 1, dead_bytes = dead_bytes + length(NEW.entry);
+END;
+
+CREATE TRIGGER dead_letters_deleted AFTER DELETE ON dead_letters BEGIN
+    UPDATE totals SET dead_letters = dead_letters - 1, dead_bytes = dead_bytes - length(OLD.entry);
+END;
+
+CREATE TRIGGER dead_letters_replaced AFTER UPDATE OF entry ON dead_letters BEGIN
+    UPDATE totals SET dead_bytes = dead_bytes - length(OLD.entry) + length(NEW.entry);
+END;
+
+-- One row: 1 while an owner has the file open. Found like that, it says that the last one did not close it in order.
+CREATE TABLE owner (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    at_work INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO owner VALUES (1, 0);
+
+-- What happened to the file itself.
+CREATE TABLE incidents (
+    id INTEGER PRIMARY KEY,
+    at_ms INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    detail TEXT NOT NULL
+) STRICT;
