@@ -6,7 +6,8 @@ ForebayError
 ├── SpoolError
 │   ├── SpoolUnusable   stop: the database cannot be opened, or somebody else owns it
 │   └── SpoolUnavailable  answer 503 and go on: nothing was stored, the client sends again
-└── SinkUnreachable     tell the reader: what was asked of the sink could not be had
+└── SinkUnreachable     try again, or tell the reader: what was asked of the sink could not be had
+    └── OperatorNeeded  try again slowly: an operator has to change something first
 """
 
 from __future__ import annotations
@@ -70,4 +71,24 @@ class SpoolUnavailable(SpoolError):
 
 
 class SinkUnreachable(ForebayError):
-    """The sink did not give the answer that a reader asked for."""
+    """The sink did not give the answer that was asked for.
+
+    Attributes:
+        error_type: what is wrong, in one word, for the outcome of a bulk.
+    """
+
+    def __init__(self, detail: str, error_type: str = "unreachable") -> None:
+        super().__init__(detail)
+        self.error_type = error_type
+
+
+class OperatorNeeded(SinkUnreachable):
+    """The sink, or what is needed to reach it, refuses, and will until an operator acts.
+
+    Attributes:
+        advice: what the operator can do.
+    """
+
+    def __init__(self, detail: str, error_type: str, advice: str) -> None:
+        super().__init__(detail, error_type)
+        self.advice = advice

@@ -112,6 +112,11 @@ def entry_document(entry: Entry) -> bytes:
     return entry[entry.index(b"\n") + 1 : -1]
 
 
+def entry_without_id(entry: Entry) -> Entry:
+    """Return the entry for a sink that gives documents an `_id` of its own; every delivery then makes a new one."""
+    return b'{"create":{"_index":%b}}\n%b\n' % (_encode(entry_address(entry).index), entry_document(entry))
+
+
 def join_entries(entries: Sequence[Entry]) -> bytes:
     """Return entries as the body of a bulk request, which is also how the spool keeps them."""
     return b"".join(entries)

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from forebay.errors import SettingsError
 from forebay.model import Ack
 
 MIB = 1024 * 1024
-SECRET_VARIABLES = frozenset({"JWT_SECRET", "OPEN_SEARCH_DNS"})
+SECRET_VARIABLES = frozenset(
+    {"JWT_SECRET", "OPEN_SEARCH_DNS", "FOREBAY_OPEN_SEARCH_API_KEY", "FOREBAY_OPEN_SEARCH_BEARER"}
+)
 SECRET_CHARS_MIN = 32
 """HS256 wants a key of at least the hash's 256 bits (RFC 7518, section 3.2)."""
 
@@ -31,6 +33,13 @@ class LogFormat(enum.StrEnum):
     AUTO = "auto"
     JSON = "json"
     TEXT = "text"
+
+
+class AwsService(enum.StrEnum):
+    """Which of Amazon's services OpenSearch is, as its signatures name it."""
+
+    ES = "es"  # OpenSearch Service
+    AOSS = "aoss"  # OpenSearch Serverless
 
 
 class SinkHost:
@@ -74,6 +83,16 @@ def _parse_sink_host(text: str) -> SinkHost:
         None if parts.username is None else unquote(parts.username),
         None if parts.password is None else unquote(parts.password),
     )
+
+
+def _check_header_secret(value: SecretStr) -> SecretStr:
+    # Anything else would not arrive as it is, and a line break could add a header line.
+    if not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+        raise ValueError("visible ASCII characters without spaces, and without the word ApiKey or Bearer before them")
+    return value
+
+
+HeaderSecret = Annotated[SecretStr, AfterValidator(_check_header_secret)]
 
 
 def _parse_database_url(value: Any) -> Any:
@@ -122,6 +141,23 @@ class Settings(BaseSettings):
         Path("sqlite3.db"), validation_alias="DATABASE_URL", description="the spool, sqlite://PATH"
     )
 
+    open_search_api_key: HeaderSecret | None = Field(None, description="sent to OpenSearch as Authorization: ApiKey")
+    open_search_bearer: HeaderSecret | None = Field(None, description="sent to OpenSearch as Authorization: Bearer")
+    open_search_ca_file: Path | None = Field(
+        None, description="PEM file of the authorities to trust instead of the system's"
+    )
+    open_search_cert_file: Path | None = Field(None, description="PEM file of the certificate to show to OpenSearch")
+    open_search_key_file: Path | None = Field(None, description="PEM file of its key, without a password")
+    open_search_aws_region: str | None = Field(
+        None, pattern=r"^[a-z0-9-]+$", description="sign requests for AWS in this region (needs forebay[aws])"
+    )
+    open_search_aws_service: AwsService = Field(
+        AwsService.ES, description="what to sign for: es (OpenSearch Service) or aoss (Serverless)"
+    )
+    open_search_auto_id: bool = Field(
+        default=False, description="send events without _id, to services that refuse it: at least once, not exactly"
+    )
+
     host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - a server in a container
     ack: Ack = Field(Ack.DISK, description="when to answer: disk (after the sync) or memory (from the channel)")
     require_log_id: bool = Field(default=False, description="refuse an event without log_id instead of assigning one")
@@ -162,7 +198,33 @@ class Settings(BaseSettings):
             raise ValueError("JWT_SECRET: not set; it may be left out only with SERVER_ENVIRONMENT=local")
         if self.retry_delay_s_min > self.retry_delay_s_max:
             raise ValueError("FOREBAY_RETRY_DELAY_S_MIN: must not exceed FOREBAY_RETRY_DELAY_S_MAX")
+        self._check_credentials()
         return self
+
+    def _check_credentials(self) -> None:
+        shown = {
+            "user in OPEN_SEARCH_DNS": any(host.username is not None for host in self.open_search_dns),
+            "FOREBAY_OPEN_SEARCH_API_KEY": self.open_search_api_key is not None,
+            "FOREBAY_OPEN_SEARCH_BEARER": self.open_search_bearer is not None,
+            "FOREBAY_OPEN_SEARCH_AWS_REGION": self.open_search_aws_region is not None,
+        }
+        given = [name for name, is_given in shown.items() if is_given]
+        if len(given) > 1:
+            raise ValueError(f"{given[1]}: must not be set together with {given[0]}; one request shows one of them")
+        if "open_search_aws_service" in self.model_fields_set and self.open_search_aws_region is None:
+            raise ValueError("FOREBAY_OPEN_SEARCH_AWS_SERVICE: needs FOREBAY_OPEN_SEARCH_AWS_REGION")
+        files = {
+            "FOREBAY_OPEN_SEARCH_CA_FILE": self.open_search_ca_file,
+            "FOREBAY_OPEN_SEARCH_CERT_FILE": self.open_search_cert_file,
+            "FOREBAY_OPEN_SEARCH_KEY_FILE": self.open_search_key_file,
+        }
+        if (self.open_search_cert_file is None) is not (self.open_search_key_file is None):
+            raise ValueError("FOREBAY_OPEN_SEARCH_CERT_FILE: goes with FOREBAY_OPEN_SEARCH_KEY_FILE; one is not set")
+        given += [name for name, path in files.items() if path is not None]
+        if given and not self.open_search_dns:
+            raise ValueError(f"{given[0]}: needs OPEN_SEARCH_DNS")
+        if any(files.values()) and not all(host.url.startswith("https://") for host in self.open_search_dns):
+            raise ValueError(f"{given[-1]}: needs https:// in OPEN_SEARCH_DNS")
 
     @property
     def store_path(self) -> Path:

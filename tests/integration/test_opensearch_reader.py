@@ -13,6 +13,7 @@ from msgspec import Raw
 from forebay.model import DELIVERED, Address, Document, Entry, EventInfo, encode_entry
 from forebay.settings import Settings, SinkHost
 from forebay.sinks.opensearch import OpenSearchSink
+from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.client import OpenSearchClient
 from forebay.sinks.opensearch.reader import OpenSearchReader
 from forebay.sinks.port import Query
@@ -39,14 +40,14 @@ async def deliver(url: str, *entries: Entry) -> None:
     sink = OpenSearchSink(Settings(OPEN_SEARCH_DNS=url, _env_file=None))
     assert await sink.deliver(list(entries)) == [DELIVERED] * len(entries)
     await sink.close()
-    client = OpenSearchClient((SinkHost(url),), 30, 1)
+    client = OpenSearchClient(Access(hosts=(SinkHost(url),)), 30, 1)
     assert (await client.request("POST", "/events_*/_refresh")).status == 200
     await client.close()
 
 
 @pytest.fixture
 async def reader(opensearch: OpenSearchAddress, environment: str) -> AsyncIterator[OpenSearchReader]:
-    reader = OpenSearchReader((SinkHost(opensearch.url),), environment)
+    reader = OpenSearchReader(Access(hosts=(SinkHost(opensearch.url),)), environment)
     yield reader
     await reader.close()
 

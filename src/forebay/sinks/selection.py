@@ -8,7 +8,11 @@ from forebay.sinks.port import EventReader, Sink
 
 
 def make_sink(settings: Settings) -> Sink:
-    """Return OpenSearch where it is set, else the embedded store; to be called in the loop that it will be used in."""
+    """Return OpenSearch where it is set, else the embedded store; to be called in the loop that it will be used in.
+
+    Raises:
+        SettingsError: a file with certificates cannot be used, or a package is missing.
+    """
     if not settings.open_search_dns:
         return LocalSink(settings.store_path)
     from forebay.sinks.opensearch import OpenSearchSink  # noqa: PLC0415 - aiohttp takes 25 MiB
@@ -17,9 +21,14 @@ def make_sink(settings: Settings) -> Sink:
 
 
 def make_reader(settings: Settings) -> EventReader:
-    """Return a reader of the sink; to be called in the loop that it will be used in."""
+    """Return a reader of the sink; to be called in the loop that it will be used in.
+
+    Raises:
+        SettingsError: as `make_sink`.
+    """
     if not settings.open_search_dns:
         return LocalReader(settings.store_path)
-    from forebay.sinks.opensearch.reader import OpenSearchReader  # noqa: PLC0415 - aiohttp takes 25 MiB
+    from forebay.sinks.opensearch.access import make_access  # noqa: PLC0415 - aiohttp takes 25 MiB
+    from forebay.sinks.opensearch.reader import OpenSearchReader  # noqa: PLC0415 - the same
 
-    return OpenSearchReader(settings.open_search_dns, settings.server_environment)
+    return OpenSearchReader(make_access(settings), settings.server_environment)

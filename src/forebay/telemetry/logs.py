@@ -38,6 +38,8 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # uvicorn tells of its start and of every strange request; the server's own lines say the former better.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    # It writes down what it signs, among which is the session's token.
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

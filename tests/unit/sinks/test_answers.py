@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from forebay.model import DELIVERED, DUPLICATE, Outcome, Verdict
+from forebay.model import DELIVERED, DUPLICATE, UNEXPECTED_ANSWER, Outcome, Verdict
 from forebay.sinks.opensearch.answers import Fault, read_answer
 
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
@@ -18,6 +18,11 @@ SHARDS = (
 )
 NO_WRITE_INDEX = "no write index is defined for alias [events_local_2026-11]"
 EXPLICIT_INDEX = "explicit index in bulk is not allowed"
+FLOODED = (
+    "index [x] blocked by: [TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark, "
+    "index has read-only-allow-delete block];"
+)
+NO_HANDLER = b'{"error":"no handler found for uri [/a/b/_bulk] and method [POST]"}'
 
 
 def item(
@@ -46,18 +51,16 @@ def refusal(error_type: str, reason: str = "why", status: int = 400) -> bytes:
         (201, None, "", Verdict.DELIVERED),
         (200, None, "", Verdict.DELIVERED),
         (409, "version_conflict_engine_exception", "[1]: version conflict", Verdict.DUPLICATE),
-        (409, "some_other_exception", "", Verdict.RETRY),
         (429, "rejected_execution_exception", "rejected execution of coordinating operation", Verdict.RETRY),
         (429, "circuit_breaking_exception", "[parent] Data too large", Verdict.RETRY),
-        (429, "cluster_block_exception", "disk usage exceeded flood-stage watermark", Verdict.PAUSE),
+        (429, "cluster_block_exception", FLOODED, Verdict.PAUSE),
         (403, "cluster_block_exception", "index [x] blocked by: [FORBIDDEN/8/index write (api)]", Verdict.PAUSE),
         (403, "security_exception", "no permissions for [indices:data/write/bulk[s]]", Verdict.PAUSE),
         (401, "security_exception", "missing authentication credentials", Verdict.PAUSE),
         (404, "index_not_found_exception", "no such index [x] and [action.auto_create_index] is false", Verdict.PAUSE),
         (503, "unavailable_shards_exception", "primary shard is not active", Verdict.RETRY),
-        (503, "cluster_block_exception", "blocked by: [SERVICE_UNAVAILABLE/1/state not recovered]", Verdict.PAUSE),
+        (503, "cluster_block_exception", "blocked by: [SERVICE_UNAVAILABLE/1/state not recovered]", Verdict.RETRY),
         (500, "null_pointer_exception", "", Verdict.RETRY),
-        (502, None, "", Verdict.RETRY),
         (504, "process_cluster_event_timeout_exception", "failed to process cluster event", Verdict.RETRY),
         (400, "mapper_parsing_exception", "failed to parse field [@timestamp]", Verdict.DEAD),
         (400, "strict_dynamic_mapping_exception", "mapping set to strict", Verdict.DEAD),
@@ -70,15 +73,56 @@ def refusal(error_type: str, reason: str = "why", status: int = 400) -> bytes:
         # The reason quotes the event, so that a client could write it.
         (400, "mapper_parsing_exception", f"Preview of field's value: '{NO_WRITE_INDEX}'", Verdict.DEAD),
         (400, "mapper_parsing_exception", f"Preview of field's value: '{SHARDS}'", Verdict.DEAD),
-        (302, None, "", Verdict.RETRY),
-        (0, "", "", Verdict.RETRY),
+        (400, "illegal_argument_exception", "pipeline with id [p] does not exist", Verdict.PAUSE),
     ],
 )
 def test_an_item_means(status: int, error_type: str | None, reason: str, verdict: Verdict) -> None:
     outcomes = read_answer(200, bulk_answer(item(status, error_type, reason)), 1)
 
+    assert isinstance(outcomes, list)
+    (outcome,) = outcomes
     kept = verdict in (Verdict.RETRY, Verdict.PAUSE, Verdict.DEAD)
-    assert outcomes == [Outcome(verdict, error_type or "", reason) if kept else Outcome(verdict)]
+    expected = Outcome(verdict, error_type or "", reason, outcome.advice) if kept else Outcome(verdict)
+    assert outcome == expected
+    assert bool(outcome.advice) is (verdict is Verdict.PAUSE)
+
+
+@pytest.mark.parametrize(
+    ("status", "error_type"),
+    [
+        # What says that it was taken and that it was not.
+        (200, "mapper_parsing_exception"),
+        (201, "version_conflict_engine_exception"),
+        (201, ""),
+        # What gives no reason for being refused is no proof that it never will be taken.
+        (400, None),
+        (400, ""),
+        (409, None),
+        (429, None),
+        (503, None),
+        (409, "some_other_exception"),
+        (202, None),
+        (204, "strange_exception"),
+        (302, None),
+        (410, "gone_exception"),
+        (418, "teapot_exception"),
+        (501, "not_implemented_exception"),
+        (0, ""),
+        (-1, None),
+        (1 << 62, None),
+    ],
+)
+def test_an_item_that_nobody_expects_is_tried_again_and_holds_up_no_other(status: int, error_type: str | None) -> None:
+    outcomes = read_answer(200, bulk_answer(item(201), item(status, error_type, "said\nwhy")), 2)
+
+    assert isinstance(outcomes, list)
+    delivered, strange = outcomes
+    assert delivered == DELIVERED
+    assert (strange.verdict, strange.error_type) == (Verdict.RETRY, UNEXPECTED_ANSWER)
+    assert f"status {status}" in strange.reason
+    assert "\n" not in strange.reason
+    # It is about this event: the sink took the other.
+    assert not strange.whole
 
 
 def test_every_item_is_looked_at_in_its_order() -> None:
@@ -118,16 +162,19 @@ def test_fields_that_nobody_asked_for_do_not_matter() -> None:
     ("status", "body", "verdict", "error_type"),
     [
         (401, b"Unauthorized", Verdict.PAUSE, "http_401"),
+        (401, HTML, Verdict.PAUSE, "http_401"),
         (401, refusal("security_exception", status=401), Verdict.PAUSE, "security_exception"),
         (403, b'{"Message":"User is not authorized"}', Verdict.PAUSE, "http_403"),
         (403, refusal("cluster_block_exception", status=403), Verdict.PAUSE, "cluster_block_exception"),
+        (403, refusal("security_exception", status=403), Verdict.PAUSE, "security_exception"),
         (429, b"429 Too Many Requests /_bulk", Verdict.RETRY, "http_429"),
         (429, refusal("rejected_execution_exception", status=429), Verdict.RETRY, "rejected_execution_exception"),
         (429, refusal("circuit_breaking_exception", status=429), Verdict.RETRY, "circuit_breaking_exception"),
         (429, refusal("cluster_block_exception", status=429), Verdict.PAUSE, "cluster_block_exception"),
-        (500, b"", Verdict.RETRY, "http_500"),
+        (500, refusal("null_pointer_exception", status=500), Verdict.RETRY, "null_pointer_exception"),
         (502, HTML, Verdict.RETRY, "http_502"),
         (503, b"OpenSearch Security not initialized.", Verdict.RETRY, "http_503"),
+        (503, refusal("cluster_block_exception", status=503), Verdict.RETRY, "cluster_block_exception"),
         (
             503,
             refusal("cluster_manager_not_discovered_exception"),
@@ -135,19 +182,11 @@ def test_fields_that_nobody_asked_for_do_not_matter() -> None:
             "cluster_manager_not_discovered_exception",
         ),
         (504, HTML, Verdict.RETRY, "http_504"),
-        (400, HTML, Verdict.PAUSE, "http_400"),
-        (400, b"", Verdict.PAUSE, "http_400"),
-        (400, b'{"error":"short form"}', Verdict.PAUSE, "http_400"),
-        (400, b'{"error":{}}', Verdict.PAUSE, "http_400"),
-        (400, b'{"error":{"code":400,"message":"of another service"}}', Verdict.PAUSE, "http_400"),
         (400, refusal("illegal_argument_exception", EXPLICIT_INDEX), Verdict.PAUSE, "illegal_argument_exception"),
         (400, refusal("validation_exception", SHARDS), Verdict.PAUSE, "validation_exception"),
+        (400, NO_HANDLER, Verdict.PAUSE, "http_400"),
         (404, HTML, Verdict.PAUSE, "http_404"),
-        (405, b"", Verdict.PAUSE, "http_405"),
-        (301, b"", Verdict.PAUSE, "http_301"),
-        (307, b"", Verdict.PAUSE, "http_307"),
-        (201, bulk_answer(item(201), item(201), item(201)), Verdict.RETRY, "http_201"),
-        (204, b"", Verdict.RETRY, "http_204"),
+        (404, refusal("index_not_found_exception", status=404), Verdict.PAUSE, "index_not_found_exception"),
     ],
 )
 def test_another_answer_to_the_request_means_the_same_for_each_event(
@@ -157,7 +196,83 @@ def test_another_answer_to_the_request_means_the_same_for_each_event(
 
     assert isinstance(outcomes, list)
     assert [(outcome.verdict, outcome.error_type) for outcome in outcomes] == [(verdict, error_type)] * 3
-    assert all(outcome.reason for outcome in outcomes)
+    assert all(outcome.reason and outcome.whole for outcome in outcomes)
+    assert {bool(outcome.advice) for outcome in outcomes} == {verdict is Verdict.PAUSE}
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, HTML),
+        (400, b""),
+        (400, b'{"error":"short form"}'),
+        (400, b'{"error":{}}'),
+        (400, b'{"error":{"type":""}}'),
+        (400, b'{"error":{"code":400,"message":"of another service"}}'),
+        (500, b""),
+        (500, HTML),
+        (301, b""),
+        (302, HTML),
+        (307, b""),
+        (405, b'{"error":"Incorrect HTTP method for uri [/_bulk]","status":405}'),
+        (406, b'{"error":"Content-Type header [x] is not supported","status":406}'),
+        (408, b""),
+        (418, refusal("teapot_exception", status=418)),
+        (501, b""),
+        (201, bulk_answer(item(201), item(201), item(201))),
+        (202, b""),
+        (204, b""),
+        (206, bulk_answer(item(201), item(201), item(201))),
+    ],
+)
+def test_an_answer_that_nobody_expects_is_tried_again(status: int, body: bytes) -> None:
+    outcomes = read_answer(status, body, 3)
+
+    assert isinstance(outcomes, list)
+    outcome = outcomes[0]
+    assert outcomes == [outcome] * 3
+    assert (outcome.verdict, outcome.error_type, outcome.whole) == (Verdict.RETRY, UNEXPECTED_ANSWER, True)
+    assert outcome.reason.startswith(f"status {status}: ")
+
+
+def test_what_was_answered_is_shown_on_one_short_line_without_credentials() -> None:
+    page = b"<html>\r\n<head><title>No</title></head>\r\n<pre>Authorization: Basic aHVudGVyMg==\nHost: x</pre>"
+    page += b'{"Authorization": "Bearer hunter2.hunter2"} https://me:hunter2@host/ ' + b"x" * 100_000
+
+    outcomes = read_answer(302, page, 1)
+
+    assert isinstance(outcomes, list)
+    outcome = outcomes[0]
+    assert outcome.reason.startswith("status 302: <html> <head><title>No</title></head> <pre>Authorization: ***</pre>")
+    assert "aHVudGVyMg" not in outcome.reason
+    assert "hunter2" not in outcome.reason
+    assert len(outcome.reason) < 400
+    assert len(outcome.reason.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "error_type", "reason", "said"),
+    [
+        (400, "validation_exception", SHARDS, "forebay index prune"),
+        (429, "cluster_block_exception", FLOODED, "free disk space"),
+        (403, "cluster_block_exception", "blocked by: [FORBIDDEN/10/cluster create-index blocked (api)];", "free disk"),
+        (403, "cluster_block_exception", "blocked by: [FORBIDDEN/8/index write (api)];", "index.blocks.write"),
+        (401, "security_exception", "Unauthorized", "FOREBAY_OPEN_SEARCH_API_KEY"),
+        (403, "security_exception", "no permissions for [indices:data/write/bulk[s]]", "rights"),
+        (404, "index_not_found_exception", "no such index [x]", "action.auto_create_index"),
+        (400, "index_closed_exception", "closed", "open the index"),
+        (400, "illegal_argument_exception", NO_WRITE_INDEX, "is_write_index"),
+        (400, "illegal_argument_exception", EXPLICIT_INDEX, "allow_explicit_index"),
+        (404, "", "", "OPEN_SEARCH_DNS"),
+    ],
+)
+def test_an_operator_is_told_what_to_do(status: int, error_type: str, reason: str, said: str) -> None:
+    body = refusal(error_type, reason, status) if error_type else HTML
+    outcomes = read_answer(status, body, 1)
+
+    assert isinstance(outcomes, list)
+    assert outcomes[0].verdict is Verdict.PAUSE
+    assert said in outcomes[0].advice
 
 
 @pytest.mark.parametrize("body", [b"", HTML, refusal("content_too_long_exception", status=413)])
@@ -167,7 +282,7 @@ def test_a_request_that_is_too_large_is_to_be_halved(body: bytes) -> None:
     assert isinstance(result, tuple)
     fault, alone = result
     assert fault is Fault.TOO_LARGE
-    assert (alone.verdict, alone.error_type) == (Verdict.DEAD, "http_413")
+    assert (alone.verdict, alone.error_type, alone.whole) == (Verdict.DEAD, "http_413", False)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +335,8 @@ def test_an_answer_that_cannot_be_read_delivers_nothing(body: bytes) -> None:
     outcomes = read_answer(200, body, 3)
 
     assert isinstance(outcomes, list)
-    assert [(outcome.verdict, outcome.error_type) for outcome in outcomes] == [(Verdict.RETRY, "unexpected_answer")] * 3
+    assert [(outcome.verdict, outcome.error_type) for outcome in outcomes] == [(Verdict.RETRY, UNEXPECTED_ANSWER)] * 3
+    assert all(outcome.whole and "status 200" in outcome.reason for outcome in outcomes)
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"error":' * 50_000, b'{"error":{"type":"\xff"}}'])
@@ -228,4 +344,4 @@ def test_a_refusal_that_cannot_be_read_makes_nothing_dead(body: bytes) -> None:
     outcomes = read_answer(400, body, 2)
 
     assert isinstance(outcomes, list)
-    assert [outcome.verdict for outcome in outcomes] == [Verdict.PAUSE] * 2
+    assert [outcome.verdict for outcome in outcomes] == [Verdict.RETRY] * 2

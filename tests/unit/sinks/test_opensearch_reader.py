@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestServer
 from forebay.errors import SinkUnreachable
 from forebay.settings import Settings, SinkHost
 from forebay.sinks.local import LocalReader
+from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.reader import OpenSearchReader
 from forebay.sinks.port import Query
 from forebay.sinks.selection import make_reader
@@ -58,7 +59,7 @@ async def read_from() -> AsyncIterator[ReadFrom]:
     readers = []
 
     def read_from(*hosts: SinkHost) -> OpenSearchReader:
-        readers.append(OpenSearchReader(hosts, "prod"))
+        readers.append(OpenSearchReader(Access(hosts=hosts), "prod"))
         return readers[-1]
 
     yield read_from

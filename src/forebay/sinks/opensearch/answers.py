@@ -12,6 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from forebay.model import DELIVERED, DUPLICATE, UNEXPECTED_ANSWER, Outcome, Verdict
+from forebay.sinks.opensearch.advice import CREDENTIALS, PATH, RIGHTS, advise_400, advise_404, advise_block
+from forebay.sinks.opensearch.excerpt import excerpt
 
 FILTER_PATH = "errors,items.*.status,items.*.error.type,items.*.error.reason"
 """What an answer needs to hold. `status` stays, as an item without any field left would vanish and shift the others."""
@@ -19,23 +21,16 @@ FILTER_PATH = "errors,items.*.status,items.*.error.type,items.*.error.reason"
 HTTP_OK = 200
 HTTP_CREATED = 201
 HTTP_BAD_REQUEST = 400
+HTTP_UNAUTHORIZED = 401
+HTTP_FORBIDDEN = 403
 HTTP_NOT_FOUND = 404
 HTTP_CONFLICT = 409
 HTTP_TOO_LARGE = 413
 HTTP_TOO_MANY = 429
+HTTP_ERROR = 500
 
-
-OPERATORS_400 = {
-    "index_closed_exception": ("",),
-    "invalid_index_name_exception": ("",),
-    "validation_exception": ("shards",),
-    "illegal_argument_exception": ("no write index", "explicit index in bulk"),
-}
-"""What comes as 400 like a faulty event, but every event would get it: by type, with what the reason then contains.
-
-Too many shards (it strikes at the turn of a month), a closed index, an alias without an index to write to, or
-`rest.action.multi.allow_explicit_index: false`. The type counts, as the reason of others may quote the event.
-"""
+OVERLOADED = frozenset({HTTP_TOO_MANY, 502, 503, 504})
+"""What a proxy in front of OpenSearch says in its own words, too."""
 
 
 class Fault(enum.Enum):
@@ -64,7 +59,7 @@ class _BulkAnswer(Struct):
 
 
 class _Refusal(Struct):
-    error: _Error
+    error: _Error | str
 
 
 _decode_bulk = msgspec.json.Decoder(_BulkAnswer).decode
@@ -79,68 +74,86 @@ def read_answer(status: int, body: bytes, events: int) -> list[Outcome] | tuple[
     if status == HTTP_OK:
         return _read_items(body, events)
     if status == HTTP_TOO_LARGE:
-        return Fault.TOO_LARGE, Outcome(Verdict.DEAD, "http_413", "larger than OpenSearch takes")
-    refusal = _read_refusal(body)
-    if status == HTTP_BAD_REQUEST and refusal and not _needs_operator(status, refusal.type, refusal.reason or ""):
-        return Fault.MALFORMED, Outcome(Verdict.DEAD, refusal.type, refusal.reason or "")
-    return [classify_request(status, refusal)] * events
+        return Fault.TOO_LARGE, Outcome(Verdict.DEAD, "http_413", "larger than OpenSearch, or what is before it, takes")
+    if status == HTTP_BAD_REQUEST:
+        error = _read_refusal(body)
+        if error.type and not _advise(status, error.type, error.reason or ""):
+            return Fault.MALFORMED, Outcome(Verdict.DEAD, error.type, error.reason or "")
+    return [classify_request(status, body)] * events
 
 
-def classify_request(status: int, refusal: _Error | None) -> Outcome:
+def classify_request(status: int, body: bytes) -> Outcome:
     """Say what an answer other than 200 to a whole request means for each of its events."""
-    error_type = refusal.type if refusal and refusal.type else f"http_{status}"
-    reason = (refusal.reason if refusal else None) or "no reason given"
-    if status == HTTP_TOO_MANY and error_type != "cluster_block_exception":
-        return Outcome(Verdict.RETRY, error_type, reason)
-    # Credentials, a wrong address, a redirect, a block: asking again sooner changes nothing. A 400 that is not
-    # OpenSearch's own (a proxy that speaks another protocol) says nothing about the events either.
-    if 300 <= status < 500:  # noqa: PLR2004 - classes of status
-        return Outcome(Verdict.PAUSE, error_type, reason)
-    return Outcome(Verdict.RETRY, error_type, reason)
+    error = _read_refusal(body)
+    error_type, reason = error.type or f"http_{status}", error.reason or excerpt(body) or "no reason given"
+    advice = _advise(status, error.type, reason)
+    if advice:
+        return Outcome(Verdict.PAUSE, error_type, reason, advice, whole=True)
+    if status in OVERLOADED or (error.type and status == HTTP_ERROR):
+        return Outcome(Verdict.RETRY, error_type, reason, whole=True)
+    # A page of HTML with a status that OpenSearch gives in JSON, a redirect, another service: nothing that is known of
+    # OpenSearch says anything about the events.
+    return _unexpected(f"status {status}: {excerpt(body) or 'an empty answer'}")
 
 
 def classify_item(status: int, error_type: str, reason: str) -> Outcome:
-    """Say what the answer to one event of a bulk means."""
-    if status in (HTTP_OK, HTTP_CREATED):
-        return DELIVERED
+    """Say what the refusal of one event of a bulk means."""
     if status == HTTP_CONFLICT and error_type == "version_conflict_engine_exception":
         return DUPLICATE
-    if _needs_operator(status, error_type, reason):
-        return Outcome(Verdict.PAUSE, error_type, reason)
+    if error_type:
+        advice = _advise(status, error_type, reason)
+        if advice:
+            return Outcome(Verdict.PAUSE, error_type, reason, advice)
+        if status == HTTP_BAD_REQUEST:
+            return Outcome(Verdict.DEAD, error_type, reason)
+        if status in OVERLOADED or status == HTTP_ERROR:
+            return Outcome(Verdict.RETRY, error_type, reason)
+    said = excerpt(f"{error_type}: {reason}".encode()) if error_type else "without an error"
+    return Outcome(Verdict.RETRY, UNEXPECTED_ANSWER, f"an event has status {status}: {said}")
+
+
+def _advise(status: int, error_type: str, reason: str) -> str:
+    """Return what an operator has to do before an event can be taken, or nothing where that is not what is missing."""
+    if error_type == "cluster_block_exception" and status in (HTTP_FORBIDDEN, HTTP_TOO_MANY):
+        return advise_block(reason)
     if status == HTTP_BAD_REQUEST:
-        return Outcome(Verdict.DEAD, error_type, reason)
-    return Outcome(Verdict.RETRY, error_type, reason)
-
-
-def _needs_operator(status: int, error_type: str, reason: str) -> bool:
-    if error_type == "cluster_block_exception" or status in (401, 403, HTTP_NOT_FOUND):
-        return True
-    return status == HTTP_BAD_REQUEST and any(part in reason for part in OPERATORS_400.get(error_type, ()))
+        # Not a type of error, but a text alone.
+        return advise_400(error_type, reason) if error_type else PATH if reason.startswith("no handler found") else ""
+    if status == HTTP_NOT_FOUND:
+        return advise_404(error_type)
+    return {HTTP_UNAUTHORIZED: CREDENTIALS, HTTP_FORBIDDEN: f"{RIGHTS}, or {CREDENTIALS}"}.get(status, "")
 
 
 def _read_items(body: bytes, events: int) -> list[Outcome]:
     try:
         items = _decode_bulk(body).items
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return [Outcome(Verdict.RETRY, UNEXPECTED_ANSWER, "the answer to a bulk is not what OpenSearch sends")] * events
+        return [_unexpected(f"status 200, but not what OpenSearch sends: {excerpt(body) or 'nothing'}")] * events
     if len(items) != events:
-        reason = f"the answer speaks of {len(items)} events, not of {events}"
-        return [Outcome(Verdict.RETRY, UNEXPECTED_ANSWER, reason)] * events
+        return [_unexpected(f"status 200, but it speaks of {len(items)} events, not of {events}")] * events
     return [_read_result(item.create) for item in items]
 
 
 def _read_result(result: _Result) -> Outcome:
     error = result.error
-    if error is None and result.status == HTTP_CREATED:
-        return DELIVERED
-    return classify_item(result.status, error.type if error else "", (error.reason if error else None) or "")
+    if error is None:
+        if result.status in (HTTP_CREATED, HTTP_OK):
+            return DELIVERED
+        error = _Error()
+    return classify_item(result.status, error.type, error.reason or "")
 
 
-def _read_refusal(body: bytes) -> _Error | None:
+def _read_refusal(body: bytes) -> _Error:
+    """Return OpenSearch's own words; without a type where it gave only a text, empty where they are another's."""
     try:
         error = _decode_refusal(body).error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # OpenSearch's short form is `{"error":"text"}`; a proxy sends HTML.
-        return None
+        return _Error()
+    if isinstance(error, str):
+        return _Error(reason=error)
     # Other services have an object there too, such as `{"error":{"code":400,"message":"text"}}`.
-    return error if error.type else None
+    return error if error.type else _Error()
+
+
+def _unexpected(reason: str) -> Outcome:
+    return Outcome(Verdict.RETRY, UNEXPECTED_ANSWER, reason, whole=True)

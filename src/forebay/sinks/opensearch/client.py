@@ -10,10 +10,14 @@ from typing import NamedTuple
 
 import aiohttp
 
-from forebay.errors import SinkUnreachable
-from forebay.settings import SinkHost
+from forebay.errors import OperatorNeeded, SinkUnreachable
+from forebay.sinks.opensearch.access import Access
+from forebay.sinks.opensearch.advice import CERTIFICATE, CLIENT_CERTIFICATE
+from forebay.sinks.opensearch.hosts import Hosts
 
 CONNECT_TIMEOUT_S = 5.0
+UNABLE = frozenset({502, 503, 504})
+"""What a host, or the proxy before it, answers when another host may do better."""
 
 
 class Answer(NamedTuple):
@@ -23,15 +27,24 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class OpenSearchClient:
-    """Sends requests to the hosts in turn; one that cannot be reached hands over to the next."""
+class _Failure(NamedTuple):
+    """Why a host gave no answer, and what to do about it where only an operator can."""
 
-    def __init__(self, hosts: tuple[SinkHost, ...], timeout_s: float, connections_max: int) -> None:
-        self._hosts = hosts
-        self._next = 0
+    text: str
+    advice: str = ""
+
+
+class OpenSearchClient:
+    """Sends requests to the hosts in turn; one that is dead hands over to the next, and is left out for a time."""
+
+    def __init__(self, access: Access, timeout_s: float, connections_max: int) -> None:
+        self._signer = access.signer
+        self._addresses = [(host.url, access.headers(host)) for host in access.hosts]
+        self._hosts = Hosts(len(access.hosts))
+        self._loop = asyncio.get_running_loop()
         # No compressed answers: OpenSearch 2.19.0 hangs when asked for zstd (opensearch-project/OpenSearch#17339).
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections_max),
+            connector=aiohttp.TCPConnector(limit=connections_max, ssl=access.tls or True),
             timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, CONNECT_TIMEOUT_S)),
             headers={"Accept-Encoding": "identity"},
         )
@@ -40,35 +53,72 @@ class OpenSearchClient:
         """Send a request and return the answer, whatever its status.
 
         Raises:
+            OperatorNeeded: no host can be trusted, or none trusts us.
             SinkUnreachable: no host gave a whole answer in time. The request may have been carried out.
         """
-        self._next += 1
-        failures = []
-        for offset in range(len(self._hosts)):
-            host = self._hosts[(self._next + offset) % len(self._hosts)]
+        failures: dict[int, _Failure] = {}
+        unable: Answer | None = None
+        tried: list[int] = []
+        while (number := self._hosts.choose(self._loop.time(), tried)) is not None:
+            tried.append(number)
             try:
-                return await self._send(host, method, path, body, content_type)
-            except aiohttp.ClientError as error:
-                failures.append(f"{host.url}: {str(error) or type(error).__name__}")
-            except TimeoutError:
+                answer = await self._send(number, method, path, body, content_type)
+            except TimeoutError as error:
+                self._hosts.failed(number, self._loop.time())
+                failures[number] = _Failure(_explain_timeout(error))
                 # Only a connection that cannot be made hands over: a slow answer would cost the time again elsewhere.
-                failures.append(f"{host.url}: no answer in time")
-                break
-            except OSError as error:
-                failures.append(f"{host.url}: {error}")
-        raise SinkUnreachable("; ".join(failures))
+                if not isinstance(error, aiohttp.ConnectionTimeoutError):
+                    break
+            except (aiohttp.ClientError, OSError) as error:
+                self._hosts.failed(number, self._loop.time())
+                failures[number] = _explain(error)
+            except BaseException:
+                self._hosts.dropped(number)
+                raise
+            else:
+                if answer.status not in UNABLE:
+                    self._hosts.answered(number)
+                    return answer
+                self._hosts.failed(number, self._loop.time())
+                unable = answer
+        if unable is not None:
+            return unable
+        raise self._unreachable(failures)
 
-    async def _send(self, host: SinkHost, method: str, path: str, body: bytes | None, content_type: str) -> Answer:
-        headers = {"Content-Type": content_type} if content_type else {}
-        if host.username is not None:
-            headers["Authorization"] = aiohttp.encode_basic_auth(host.username, host.password or "", encoding="utf-8")
-        async with self._session.request(
-            method, host.url + path, data=body, headers=headers, allow_redirects=False
-        ) as response:
+    async def _send(self, number: int, method: str, path: str, body: bytes | None, content_type: str) -> Answer:
+        address, headers = self._addresses[number]
+        url = address + path
+        if content_type:
+            headers = headers | {"Content-Type": content_type}
+        if self._signer is not None:
+            headers = await self._signer.sign(method, url, headers, body or b"")
+        async with self._session.request(method, url, data=body, headers=headers, allow_redirects=False) as response:
             return Answer(response.status, await response.read())
+
+    def _unreachable(self, failures: dict[int, _Failure]) -> SinkUnreachable:
+        text = "; ".join(f"{self._addresses[number][0]}: {failure.text}" for number, failure in failures.items())
+        advices = [failure.advice for failure in failures.values()]
+        # One that is only down may come back by itself.
+        return OperatorNeeded(text, "certificate_refused", advices[0]) if all(advices) else SinkUnreachable(text)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._session.close()
         # The transports close in the next round of the loop (aiohttp's documentation, "Graceful Shutdown").
         await asyncio.sleep(0)
+
+
+def _explain_timeout(error: TimeoutError) -> str:
+    return "no connection in time" if isinstance(error, aiohttp.ConnectionTimeoutError) else "no answer in time"
+
+
+def _explain(error: Exception) -> _Failure:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        cause = error.certificate_error
+        reason = getattr(cause, "verify_message", "") or str(cause)
+        return _Failure(f"its certificate is not to be trusted: {reason}", CERTIFICATE)
+    text = str(error) or type(error).__name__
+    # What OpenSSL calls the other side's objections to a certificate of ours.
+    if "[SSL:" in text and ("CERTIFICATE" in text or "UNKNOWN_CA" in text):
+        return _Failure(f"it does not take our certificate: {text}", CLIENT_CERTIFICATE)
+    return _Failure(text)

@@ -8,15 +8,15 @@ import msgspec
 from msgspec import Struct, field
 
 from forebay.errors import SinkUnreachable
-from forebay.settings import SinkHost
+from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.client import Answer, OpenSearchClient
+from forebay.sinks.opensearch.excerpt import excerpt
 from forebay.sinks.port import Query, document_path
 
 TIMEOUT_S = 30
 OPTIONS = "ignore_unavailable=true&allow_no_indices=true"
 HTTP_OK = 200
 HTTP_NOT_FOUND = 404
-SHOWN_CHARS_MAX = 300
 
 NEWEST_FIRST = [{"received_at": {"order": "desc", "unmapped_type": "date"}}]
 
@@ -60,8 +60,8 @@ R = TypeVar("R", bound=_Result)
 class OpenSearchReader:
     """An `EventReader` of one environment's indices; to be made in the loop that it will be used in."""
 
-    def __init__(self, hosts: tuple[SinkHost, ...], environment: str) -> None:
-        self._client = OpenSearchClient(hosts, TIMEOUT_S, connections_max=1)
+    def __init__(self, access: Access, environment: str) -> None:
+        self._client = OpenSearchClient(access, TIMEOUT_S, connections_max=1)
         # Without the exclusion `prod` would read what belongs to `prod_eu`; a month has no underscore.
         self._indices = f"events_{environment}_*,-events_{environment}_*_*"
 
@@ -98,10 +98,8 @@ class OpenSearchReader:
         # Where something else answers, a wrong address for instance, there would never be a document.
         if answer.status == HTTP_NOT_FOUND and cause is not None:
             return None
-        shown = f"{cause.type}: {cause.reason}" if cause else " ".join(answer.body.decode("utf-8", "replace").split())
-        raise SinkUnreachable(
-            f"OpenSearch does not answer {operation} (status {answer.status}): {shown[:SHOWN_CHARS_MAX]}"
-        )
+        shown = excerpt(f"{cause.type}: {cause.reason}".encode() if cause else answer.body)
+        raise SinkUnreachable(f"OpenSearch does not answer {operation} (status {answer.status}): {shown}")
 
 
 def _condition(query: Query) -> dict[str, Any]:

@@ -6,16 +6,19 @@ import asyncio
 
 import structlog
 
-from forebay.errors import SinkUnreachable
-from forebay.model import Entry, Outcome, Verdict, join_entries
+from forebay.errors import OperatorNeeded, SinkUnreachable
+from forebay.model import UNEXPECTED_ANSWER, Entry, Outcome, Verdict, entry_without_id, join_entries
 from forebay.settings import Settings
+from forebay.sinks.opensearch.access import make_access
 from forebay.sinks.opensearch.answers import FILTER_PATH, read_answer
 from forebay.sinks.opensearch.client import OpenSearchClient
-from forebay.sinks.opensearch.template import TemplateRefused, ensure_template
+from forebay.sinks.opensearch.template import ensure_template
 
 log = structlog.get_logger("forebay.opensearch")
 
-BULK_PATH = f"/_bulk?filter_path={FILTER_PATH}"
+SHARDS_WAIT = 0.6
+"""How much of our patience OpenSearch may spend on waiting for a shard. Left to itself it waits a minute, in which we
+would have stopped listening to what it says of the other events of the bulk."""
 
 
 class OpenSearchSink:
@@ -27,9 +30,12 @@ class OpenSearchSink:
 
     def __init__(self, settings: Settings) -> None:
         self.place = "OpenSearch at " + ", ".join(host.url for host in settings.open_search_dns)
-        self._client = OpenSearchClient(settings.open_search_dns, settings.bulk_timeout_s, settings.bulk_workers)
+        self._client = OpenSearchClient(make_access(settings), settings.bulk_timeout_s, settings.bulk_workers)
+        wait_ms = max(1, round(settings.bulk_timeout_s * SHARDS_WAIT * 1000))
+        self._path = f"/_bulk?filter_path={FILTER_PATH}&timeout={wait_ms}ms"
+        self._sends_ids = not settings.open_search_auto_id
         self._needs_template = settings.index_template
-        self._template_lock = asyncio.Lock()
+        self._preparing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Put the index template in place, if OpenSearch is there already."""
@@ -40,13 +46,25 @@ class OpenSearchSink:
 
     async def deliver(self, entries: list[Entry]) -> list[Outcome]:
         """Return what became of each entry: split where the bulk as a whole was refused, down to one event."""
+        sent = entries if self._sends_ids else [entry_without_id(entry) for entry in entries]
         try:
             await self._prepare()
-            answer = await self._client.request("POST", BULK_PATH, join_entries(entries), "application/x-ndjson")
-        except TemplateRefused as error:
-            return [Outcome(Verdict.PAUSE, "template_refused", str(error))] * len(entries)
         except SinkUnreachable as error:
-            return [Outcome(Verdict.RETRY, "unreachable", str(error))] * len(entries)
+            return [_outcome(error)] * len(entries)
+        return await self._deliver(sent)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._preparing is not None:
+            self._preparing.cancel()
+            await asyncio.wait([self._preparing])
+        await self._client.close()
+
+    async def _deliver(self, entries: list[Entry]) -> list[Outcome]:
+        try:
+            answer = await self._client.request("POST", self._path, join_entries(entries), "application/x-ndjson")
+        except SinkUnreachable as error:
+            return [_outcome(error)] * len(entries)
         result = read_answer(answer.status, answer.body, len(entries))
         if isinstance(result, list):
             return result
@@ -55,16 +73,36 @@ class OpenSearchSink:
             return [outcome_alone]
         log.info("bulk_split", events=len(entries), fault=fault.value)
         middle = len(entries) // 2
-        return await self.deliver(entries[:middle]) + await self.deliver(entries[middle:])
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.close()
+        first = await self._deliver(entries[:middle])
+        last = first[-1]
+        # A sink that has gone away meanwhile would cost its time-out again for every part that is still to come.
+        if last.whole and last.error_type != UNEXPECTED_ANSWER:
+            return first + [last] * (len(entries) - middle)
+        return first + await self._deliver(entries[middle:])
 
     async def _prepare(self) -> None:
+        """Put the template in place, once for all bulks that wait for it: they share what comes of one attempt."""
         if not self._needs_template:
             return
-        async with self._template_lock:
-            if await ensure_template(self._client):
-                log.info("index_template_put")
-            self._needs_template = False
+        if self._preparing is None:
+            self._preparing = asyncio.create_task(self._put_template())
+            self._preparing.add_done_callback(self._end_preparing)
+        # One bulk that is cancelled does not end the attempt of the others.
+        await asyncio.shield(self._preparing)
+
+    async def _put_template(self) -> None:
+        if await ensure_template(self._client):
+            log.info("index_template_put")
+        self._needs_template = False
+
+    def _end_preparing(self, task: asyncio.Task[None]) -> None:
+        self._preparing = None
+        if not task.cancelled():
+            # Asked for here, as nobody may be waiting for it any more.
+            task.exception()
+
+
+def _outcome(error: SinkUnreachable) -> Outcome:
+    if isinstance(error, OperatorNeeded):
+        return Outcome(Verdict.PAUSE, error.error_type, str(error), error.advice, whole=True)
+    return Outcome(Verdict.RETRY, error.error_type, str(error), whole=True)

@@ -9,10 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
-from forebay.errors import SinkUnreachable
+from forebay.errors import OperatorNeeded, SinkUnreachable
+from forebay.model import Verdict
 from forebay.settings import Settings
+from forebay.sinks.opensearch.access import make_access
+from forebay.sinks.opensearch.advice import TEMPLATE as TEMPLATE_ADVICE
+from forebay.sinks.opensearch.answers import HTTP_OK, read_answer
 from forebay.sinks.opensearch.client import Answer, OpenSearchClient
+from forebay.sinks.opensearch.excerpt import excerpt
 
 NAME = "forebay-events"
 PATH = f"/_index_template/{NAME}"
@@ -58,22 +64,22 @@ TEMPLATE: dict[str, Any] = {
 }
 
 
-class TemplateRefused(SinkUnreachable):
-    """OpenSearch answered and does not let us put the template: an operator has to act."""
+class _Acknowledgement(Struct):
+    acknowledged: bool
 
 
 async def ensure_template(client: OpenSearchClient) -> bool:
     """Put the template in place unless one as new is there; return whether it was put.
 
     Raises:
-        TemplateRefused: OpenSearch refuses it.
+        OperatorNeeded: OpenSearch refuses it.
         SinkUnreachable: OpenSearch does not answer, or is not able to.
     """
     there = await client.request("GET", PATH)
-    if there.status == 200 and _version(there.body) >= VERSION:  # noqa: PLR2004 - OK
+    if there.status == HTTP_OK and _version(there.body) >= VERSION:
         return False
     put = await client.request("PUT", PATH, msgspec.json.encode(TEMPLATE), "application/json")
-    if put.status == 200:  # noqa: PLR2004 - OK
+    if put.status == HTTP_OK and _is_acknowledged(put.body):
         return True
     raise _refusal(put)
 
@@ -86,7 +92,7 @@ async def put_template(settings: Settings) -> str:
     """
     if not settings.open_search_dns:
         raise SinkUnreachable("OPEN_SEARCH_DNS: not set; the embedded store needs no index template")
-    client = OpenSearchClient(settings.open_search_dns, settings.bulk_timeout_s, connections_max=1)
+    client = OpenSearchClient(make_access(settings), settings.bulk_timeout_s, connections_max=1)
     try:
         was_put = await ensure_template(client)
     finally:
@@ -103,7 +109,19 @@ def _version(body: bytes) -> int:
         return 0
 
 
+def _is_acknowledged(body: bytes) -> bool:
+    """Whether OpenSearch says so: a page that answers 200 to everything has put no template."""
+    try:
+        return msgspec.json.decode(body, type=_Acknowledgement).acknowledged
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
 def _refusal(answer: Answer) -> SinkUnreachable:
-    kind = TemplateRefused if 400 <= answer.status < 500 and answer.status != 429 else SinkUnreachable  # noqa: PLR2004
-    shown = answer.body[:300].decode("utf-8", "replace")
-    return kind(f"OpenSearch does not take the index template (status {answer.status}): {shown}")
+    text = f"OpenSearch does not take the index template (status {answer.status}): {excerpt(answer.body)}"
+    result = read_answer(answer.status, answer.body, 1)
+    outcome = result[0] if isinstance(result, list) else result[1]
+    if outcome.verdict is Verdict.RETRY:
+        return SinkUnreachable(text, outcome.error_type)
+    # What would be the fault of an event is the template's: OpenSearch is older than 2.7, for instance.
+    return OperatorNeeded(text, "template_refused", outcome.advice or TEMPLATE_ADVICE)

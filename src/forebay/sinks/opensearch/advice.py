@@ -1,0 +1,62 @@
+"""What an operator can do about an answer that pauses delivery. Pure."""
+
+from __future__ import annotations
+
+CREDENTIALS = (
+    "correct the credentials: the user and password in OPEN_SEARCH_DNS, FOREBAY_OPEN_SEARCH_API_KEY, "
+    "FOREBAY_OPEN_SEARCH_BEARER, or those that AWS requests are signed with"
+)
+RIGHTS = "give our user the rights to put index templates and to create and write to the indices events_*"
+INDEX = "let OpenSearch create indices named events_* (action.auto_create_index), or create this one"
+PATH = "correct OPEN_SEARCH_DNS: OpenSearch is not at that path"
+TEMPLATE = "let us put the index template, or put it by hand and set FOREBAY_INDEX_TEMPLATE=false"
+CERTIFICATE = (
+    "give OpenSearch a certificate for its name, or name the authority that signed it: FOREBAY_OPEN_SEARCH_CA_FILE"
+)
+CLIENT_CERTIFICATE = (
+    "name a certificate that OpenSearch takes: FOREBAY_OPEN_SEARCH_CERT_FILE and FOREBAY_OPEN_SEARCH_KEY_FILE"
+)
+AWS_CREDENTIALS = "give AWS credentials in one of the ways that botocore looks for, such as AWS_ACCESS_KEY_ID or a role"
+
+_SETTING = "lift the block: index.blocks.write or index.blocks.read_only of the index, or cluster.blocks.read_only"
+_BLOCKS = {
+    "read-only-allow-delete": "free disk space on OpenSearch's nodes, then clear index.blocks.read_only_allow_delete",
+    "create-index": "free disk space on OpenSearch's nodes, then clear cluster.blocks.create_index",
+}
+"""By what the reason contains: OpenSearch sets both by itself when its disks fill up
+(https://docs.opensearch.org/latest/api-reference/cluster-api/cluster-settings/)."""
+
+OPERATORS_400 = {
+    "index_closed_exception": {"": "open the index (POST /INDEX/_open), or delete it"},
+    "invalid_index_name_exception": {"": "correct SERVER_ENVIRONMENT: the names of the indices are made of it"},
+    "validation_exception": {
+        "shards": "delete old indices (forebay index prune) or raise cluster.max_shards_per_node",
+    },
+    "illegal_argument_exception": {
+        "no write index": "name the index of the alias to write to (is_write_index)",
+        "explicit index in bulk": "set rest.action.multi.allow_explicit_index to true",
+        "pipeline with id [": "create that ingest pipeline, or take it out of the index's settings",
+    },
+}
+"""What comes as 400 like a faulty event, but every event would get it: by type, with what the reason then contains.
+
+Too many shards (it strikes at the turn of a month), a closed index, an alias without an index to write to, a pipeline
+that is missing, or `rest.action.multi.allow_explicit_index: false`. The type counts, as the reason of others may quote
+the event.
+"""
+
+
+def advise_400(error_type: str, reason: str) -> str:
+    """Return what to do about a 400 that is not the events' fault, or nothing where it is."""
+    parts = OPERATORS_400.get(error_type, {})
+    return next((advice for part, advice in parts.items() if part in reason), "")
+
+
+def advise_block(reason: str) -> str:
+    """Return what to do about a block (`cluster_block_exception`)."""
+    return next((advice for part, advice in _BLOCKS.items() if part in reason), _SETTING)
+
+
+def advise_404(error_type: str) -> str:
+    """Return what to do where there is nothing to write to; OpenSearch itself gives the type of error with it."""
+    return INDEX if error_type else PATH

@@ -1,0 +1,71 @@
+"""Which host a request goes to: the living in turn, and one try at a time for a dead one that is due. No effects.
+
+A dead host is left out for a time that doubles with every failure in a row, as in opensearch-py's pool of connections
+(https://docs.opensearch.org/latest/clients/python-low-level/), with jitter, so that many Forebays do not come back to
+it together, and with a cap.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection
+
+from msgspec import Struct
+
+DEAD_S_MIN = 1.0
+DEAD_S_MAX = 30.0
+
+
+class _Host(Struct):
+    failures: int = 0  # in a row
+    due_at_s: float = 0.0  # when a dead one is tried again
+    is_probed: bool = False
+
+
+class Hosts:
+    """Hosts by number. Times are seconds of one clock that only goes forward; the caller brings them."""
+
+    def __init__(self, count: int, jitter: Callable[[float, float], float] = random.uniform) -> None:
+        self._hosts = [_Host() for _ in range(count)]
+        self._jitter = jitter
+        self._turn = 0
+
+    def choose(self, now_s: float, tried: Collection[int] = ()) -> int | None:
+        """Return the host to try next, or None where a request that has tried some has no better chance elsewhere.
+
+        Hand in what came of it with `answered`, `failed` or `dropped`.
+        """
+        for number, host in enumerate(self._hosts):
+            if host.failures and host.due_at_s <= now_s and not host.is_probed and number not in tried:
+                host.is_probed = True
+                return number
+        living = [number for number, host in enumerate(self._hosts) if not host.failures and number not in tried]
+        if living:
+            self._turn += 1
+            return living[self._turn % len(living)]
+        if tried:
+            return None
+        first_due = min(range(len(self._hosts)), key=lambda number: self._hosts[number].due_at_s)
+        self._hosts[first_due].is_probed = True
+        return first_due
+
+    def answered(self, number: int) -> None:
+        """Record that a host works."""
+        host = self._hosts[number]
+        host.failures, host.is_probed = 0, False
+
+    def failed(self, number: int, now_s: float) -> None:
+        """Record that a host is dead, and leave it out for a time."""
+        host = self._hosts[number]
+        # What was sent before a host was found dead, and fails later, says nothing new about it.
+        if host.failures and not host.is_probed and now_s < host.due_at_s:
+            return
+        # The exponent is bounded so that a week of failures does not make a number too large for a float.
+        left_out_s = min(DEAD_S_MAX, DEAD_S_MIN * 2 ** min(host.failures, 32))
+        host.failures += 1
+        host.is_probed = False
+        host.due_at_s = now_s + self._jitter(left_out_s / 2, left_out_s)
+
+    def dropped(self, number: int) -> None:
+        """Record that nobody waited for what came of it."""
+        self._hosts[number].is_probed = False
