@@ -1,5 +1,6 @@
 """The sink against a real OpenSearch, which is brought to give each answer where it can be."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -134,22 +135,6 @@ async def test_a_closed_index_pauses(opensearch: OpenSearchAddress, make_entry: 
     assert (outcome.verdict, outcome.error_type) == (Verdict.PAUSE, "index_closed_exception")
 
 
-async def test_no_index_and_no_right_to_make_one_pauses(own_opensearch: StartOpenSearch, make_entry: MakeEntry) -> None:
-    server = own_opensearch({"action.auto_create_index": "false"})
-    async with sink_at(server.url) as sink:
-        (outcome,) = await sink.deliver([make_entry("a")])
-    assert (outcome.verdict, outcome.error_type) == (Verdict.PAUSE, "index_not_found_exception")
-
-
-async def test_too_many_shards_pause(own_opensearch: StartOpenSearch, make_entry: MakeEntry) -> None:
-    server = own_opensearch()
-    await ask("PUT", f"{server.url}/first")
-    await ask("PUT", f"{server.url}/_cluster/settings", {"persistent": {"cluster.max_shards_per_node": 1}})
-    async with sink_at(server.url) as sink:
-        (outcome,) = await sink.deliver([make_entry("a")])
-    assert outcome.verdict is Verdict.PAUSE, outcome
-
-
 async def test_a_bulk_that_is_too_large_is_split_and_one_event_that_is_too_large_is_dead(
     own_opensearch: StartOpenSearch, make_entry: MakeEntry
 ) -> None:
@@ -192,13 +177,31 @@ async def test_an_opensearch_that_is_away_or_does_not_answer_is_tried_again(
     assert "Cannot connect" in refused.reason
 
 
-async def test_a_host_that_is_dead_hands_over_to_the_next(
-    opensearch: OpenSearchAddress, make_entry: MakeEntry, unused_tcp_port: int
+async def test_of_two_nodes_one_that_is_killed_costs_no_event_and_is_used_again_when_it_is_back(
+    opensearch: OpenSearchAddress, own_opensearch: StartOpenSearch, make_entry: MakeEntry
 ) -> None:
-    hosts = (SinkHost(f"http://127.0.0.1:{unused_tcp_port}"), SinkHost(opensearch.url))
-    sink = OpenSearchSink(Settings(OPEN_SEARCH_DNS=hosts))
+    server = own_opensearch()
+    hosts = (SinkHost(server.url), SinkHost(opensearch.url))
+    sink = OpenSearchSink(Settings(OPEN_SEARCH_DNS=hosts, bulk_timeout_s=10))
     try:
         for number in range(4):
-            assert await sink.deliver([make_entry(f"{number}")]) == [DELIVERED]
+            assert await sink.deliver([make_entry(f"before-{number}")]) == [DELIVERED]
+        server.kill()
+        for number in range(20):
+            assert await sink.deliver([make_entry(f"down-{number}")]) == [DELIVERED]
+        server.start()
+        async with asyncio.timeout(60):
+            number = 0
+            while await documents(server.url) < 3:
+                number += 1
+                assert await sink.deliver([make_entry(f"after-{number}")]) == [DELIVERED]
+                await asyncio.sleep(0.1)
     finally:
         await sink.close()
+
+
+async def documents(url: str) -> int:
+    async with aiohttp.ClientSession() as session:
+        await session.post(f"{url}/_refresh")
+        async with session.get(f"{url}/events_*/_count?allow_no_indices=true") as response:
+            return int((await response.json())["count"])

@@ -9,6 +9,8 @@ from typing import NoReturn, Protocol
 
 import pytest
 
+from servers.certificates import Authority, Pair
+from servers.nginx import NginxMissingError, NginxServer
 from servers.opensearch import OpenSearchServer
 from servers.opensearch_install import OpenSearchUnavailableError
 
@@ -61,6 +63,37 @@ def own_opensearch(opensearch_home: Path) -> Iterator[StartOpenSearch]:
             return server
 
         yield start
+
+
+class StartNginx(Protocol):
+    """Starts an nginx before an upstream server; each call starts another one."""
+
+    def __call__(
+        self, upstream: str, directives: str = "", location: str = "", certificate: Pair | None = None
+    ) -> NginxServer: ...
+
+
+@pytest.fixture
+def nginx() -> Iterator[StartNginx]:
+    """Starts proxies for a test."""
+    with ExitStack() as servers:
+
+        def start(
+            upstream: str, directives: str = "", location: str = "", certificate: Pair | None = None
+        ) -> NginxServer:
+            try:
+                return servers.enter_context(NginxServer(upstream, directives, location, certificate))
+            except NginxMissingError as error:
+                missing = str(error)
+            return _cannot_be_had(missing)
+
+        yield start
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """An authority of this test alone."""
+    return Authority(tmp_path)
 
 
 def _cannot_be_had(missing: str) -> NoReturn:

@@ -93,15 +93,19 @@ class OpenSearchServer:
         Raises:
             OpenSearchStartError: it ended, or was not ready in time.
         """
-        if self.is_running:
-            raise RuntimeError(f"{self.url} is running already")
-        self._process = self._spawn(extra_settings or {})
-        self._guarded.guard(self._process.pid)
+        self.launch(extra_settings)
         try:
             self.wait_ready(timeout_s)
         except BaseException:
             self.kill()
             raise
+
+    def launch(self, extra_settings: Mapping[str, str] | None = None) -> None:
+        """Start the server and wait for nothing: with some settings it answers and never is ready."""
+        if self.is_running:
+            raise RuntimeError(f"{self.url} is running already")
+        self._process = self._spawn(extra_settings or {})
+        self._guarded.guard(self._process.pid)
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until the server answers and every index can be written to and searched.

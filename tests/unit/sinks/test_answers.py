@@ -256,7 +256,7 @@ def test_what_was_answered_is_shown_on_one_short_line_without_credentials() -> N
         (400, "validation_exception", SHARDS, "forebay index prune"),
         (429, "cluster_block_exception", FLOODED, "free disk space"),
         (403, "cluster_block_exception", "blocked by: [FORBIDDEN/10/cluster create-index blocked (api)];", "free disk"),
-        (403, "cluster_block_exception", "blocked by: [FORBIDDEN/8/index write (api)];", "index.blocks.write"),
+        (403, "cluster_block_exception", "blocked by: [FORBIDDEN/8/index write (api)];", "index.blocks."),
         (401, "security_exception", "Unauthorized", "FOREBAY_OPEN_SEARCH_API_KEY"),
         (403, "security_exception", "no permissions for [indices:data/write/bulk[s]]", "rights"),
         (404, "index_not_found_exception", "no such index [x]", "action.auto_create_index"),

@@ -18,7 +18,7 @@ CLIENT_CERTIFICATE = (
 )
 AWS_CREDENTIALS = "give AWS credentials in one of the ways that botocore looks for, such as AWS_ACCESS_KEY_ID or a role"
 
-_SETTING = "lift the block: index.blocks.write or index.blocks.read_only of the index, or cluster.blocks.read_only"
+_SETTING = "lift the block that the reason names: one of index.blocks.* of the index, or of cluster.blocks.*"
 _BLOCKS = {
     "read-only-allow-delete": "free disk space on OpenSearch's nodes, then clear index.blocks.read_only_allow_delete",
     "create-index": "free disk space on OpenSearch's nodes, then clear cluster.blocks.create_index",

@@ -16,9 +16,10 @@ from forebay.sinks.opensearch.template import ensure_template
 
 log = structlog.get_logger("forebay.opensearch")
 
-SHARDS_WAIT = 0.6
-"""How much of our patience OpenSearch may spend on waiting for a shard. Left to itself it waits a minute, in which we
-would have stopped listening to what it says of the other events of the bulk."""
+SHARDS_WAIT = 0.4
+"""How much of our patience OpenSearch may spend on waiting for a shard. It can wait twice, for an index to be made and
+for the shard. Left to itself it waits a minute each time, when we would have stopped listening to what it says of the
+other events of the bulk."""
 
 
 class OpenSearchSink:
