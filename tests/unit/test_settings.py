@@ -222,6 +222,59 @@ def test_what_is_no_address_is_not_taken_for_opensearch(value: str, monkeypatch:
     assert said.startswith("OPEN_SEARCH_DNS: the value is not allowed; expected: an address such as ")
 
 
+URL = "https://one:9200"
+WITH_USER = "https://admin:hunter2@one:9200"
+PAIR = {"FOREBAY_OPEN_SEARCH_CERT_FILE": "c.pem", "FOREBAY_OPEN_SEARCH_KEY_FILE": "k.pem"}
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"OPEN_SEARCH_DNS": WITH_USER, **PAIR},
+        {"OPEN_SEARCH_DNS": URL, "FOREBAY_OPEN_SEARCH_API_KEY": "a", "FOREBAY_OPEN_SEARCH_CA_FILE": "ca.pem"},
+        {"OPEN_SEARCH_DNS": "http://one", "FOREBAY_OPEN_SEARCH_BEARER": "a"},
+        {
+            "OPEN_SEARCH_DNS": URL,
+            "FOREBAY_OPEN_SEARCH_AWS_REGION": "eu-west-1",
+            "FOREBAY_OPEN_SEARCH_AWS_SERVICE": "aoss",
+        },
+    ],
+)
+def test_credentials_that_go_together_are_taken(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    load_settings()
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"OPEN_SEARCH_DNS": WITH_USER, "FOREBAY_OPEN_SEARCH_API_KEY": "a"}, "OPEN_SEARCH_DNS"),
+        ({"OPEN_SEARCH_DNS": WITH_USER, "FOREBAY_OPEN_SEARCH_BEARER": "a"}, "OPEN_SEARCH_DNS"),
+        ({"OPEN_SEARCH_DNS": WITH_USER, "FOREBAY_OPEN_SEARCH_AWS_REGION": "a"}, "OPEN_SEARCH_DNS"),
+        ({"OPEN_SEARCH_DNS": URL, "FOREBAY_OPEN_SEARCH_API_KEY": "a", "FOREBAY_OPEN_SEARCH_BEARER": "b"}, ""),
+        ({"OPEN_SEARCH_DNS": URL, "FOREBAY_OPEN_SEARCH_BEARER": "b", "FOREBAY_OPEN_SEARCH_AWS_REGION": "a"}, ""),
+        ({"OPEN_SEARCH_DNS": URL, "FOREBAY_OPEN_SEARCH_AWS_SERVICE": "es"}, "FOREBAY_OPEN_SEARCH_AWS_REGION"),
+        ({"OPEN_SEARCH_DNS": URL, "FOREBAY_OPEN_SEARCH_CERT_FILE": "c.pem"}, "FOREBAY_OPEN_SEARCH_KEY_FILE"),
+        ({"OPEN_SEARCH_DNS": URL, "FOREBAY_OPEN_SEARCH_KEY_FILE": "k.pem"}, "FOREBAY_OPEN_SEARCH_CERT_FILE"),
+        ({"OPEN_SEARCH_DNS": "http://one", **PAIR}, "OPEN_SEARCH_DNS"),
+        ({"OPEN_SEARCH_DNS": f"{URL},http://two", "FOREBAY_OPEN_SEARCH_CA_FILE": "ca.pem"}, "OPEN_SEARCH_DNS"),
+        ({"FOREBAY_OPEN_SEARCH_API_KEY": "a"}, "OPEN_SEARCH_DNS"),
+        ({"FOREBAY_OPEN_SEARCH_CA_FILE": "ca.pem"}, "OPEN_SEARCH_DNS"),
+    ],
+)
+def test_credentials_that_contradict_each_other_are_both_named_on_one_line(
+    variables: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = complain(monkeypatch, **variables)
+    assert len(said.splitlines()) == 1
+    assert "hunter2" not in said
+    wanted = {name for name in variables if name != "OPEN_SEARCH_DNS"} | ({named} if named else set())
+    # Of a pair of files either stands for both.
+    assert {name for name in wanted - set(PAIR) if name not in said} == set()
+    assert not wanted & set(PAIR) or any(name in said for name in PAIR)
+
+
 # Secrets
 
 
@@ -230,6 +283,12 @@ def test_no_secret_shows_in_what_settings_look_like(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("OPEN_SEARCH_DNS", "https://admin:hunter2@one:9200,https://admin:hunter2@two:9200")
     settings = load_settings()
     shown = f"{settings!r} {settings!s} {settings.open_search_dns} {settings.model_dump()}"
+    monkeypatch.setenv("OPEN_SEARCH_DNS", "https://one:9200")
+    for name in ("FOREBAY_OPEN_SEARCH_API_KEY", "FOREBAY_OPEN_SEARCH_BEARER"):
+        monkeypatch.setenv(name, "hunter2")
+        settings = load_settings()
+        shown += f"{settings!r} {settings!s} {settings.model_dump()}"
+        monkeypatch.delenv(name)
     assert "hunter2" not in shown
     assert "admin" not in shown
     assert "https://one:9200" in shown
@@ -248,6 +307,9 @@ def test_no_secret_shows_in_what_settings_look_like(monkeypatch: pytest.MonkeyPa
         ("OPEN_SEARCH_DNS", "https://admin:hunter2/x@host:9200"),
         ("OPEN_SEARCH_DNS", "https://admin:hunter2?x@host:9200"),
         ("OPEN_SEARCH_DNS", "https://good:9200,hunter2"),
+        ("FOREBAY_OPEN_SEARCH_API_KEY", "ApiKey hunter2"),
+        ("FOREBAY_OPEN_SEARCH_API_KEY", "hunter2\nHost: x"),
+        ("FOREBAY_OPEN_SEARCH_BEARER", "hunter2\u00e4"),
     ],
 )
 def test_no_secret_shows_in_a_complaint(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,9 @@ class Signer:
         address, _, query = url.partition("?")
         # With the hash as a header botocore takes that one and does not look at the body again.
         hashed = headers | {HASH_HEADER: hashlib.sha256(body).hexdigest()}
-        request = AWSRequest(method=method, url=address, headers=hashed, params=dict(parse_qsl(query)))
+        request = AWSRequest(
+            method=method, url=address, headers=hashed, params=dict(parse_qsl(query, keep_blank_values=True))
+        )
         try:
             with self._lock:
                 found = self._session.get_credentials()

@@ -1,0 +1,191 @@
+"""Which host gets a request, and what is said when none answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from forebay.errors import OperatorNeeded, SinkUnreachable
+from forebay.settings import SinkHost
+from forebay.sinks.opensearch.access import Access
+from forebay.sinks.opensearch.client import OpenSearchClient
+from servers.certificates import Authority
+
+MakeClient = Callable[..., OpenSearchClient]
+
+
+class Host:
+    """A host that gives one answer and counts how often."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.requests = 0
+        self.url = ""
+
+    async def handle(self, _: web.Request) -> web.Response:
+        self.requests += 1
+        return web.Response(status=self.status, text=self.url)
+
+
+@pytest.fixture
+async def hosts() -> AsyncIterator[tuple[Host, Host]]:
+    async with contextlib.AsyncExitStack() as stack:
+        made = Host(), Host()
+        for host in made:
+            app = web.Application()
+            app.router.add_route("*", "/{path:.*}", host.handle)
+            server = await stack.enter_async_context(TestServer(app))
+            host.url = str(server.make_url("")).rstrip("/")
+        yield made
+
+
+@pytest.fixture
+async def make_client() -> AsyncIterator[MakeClient]:
+    clients = []
+
+    def make(*urls: str, timeout_s: float = 10, tls: ssl.SSLContext | None = None) -> OpenSearchClient:
+        access = Access(hosts=tuple(SinkHost(url, "admin", "hunter2") for url in urls), tls=tls)
+        clients.append(OpenSearchClient(access, timeout_s, 10))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        await client.close()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """An address that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+async def test_a_host_that_refuses_is_asked_once_and_then_left_out(
+    hosts: tuple[Host, Host], make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make_client("http://127.0.0.1:1", hosts[0].url)
+    sent: list[int] = []
+    send = client._send
+
+    async def count(number: int, *rest: object) -> object:
+        sent.append(number)
+        return await send(number, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(client, "_send", count)
+    answers = await asyncio.gather(*(client.request("GET", "/") for _ in range(3)))
+    answers += [await client.request("GET", "/") for _ in range(10)]
+    assert {answer.status for answer in answers} == {200}
+    # At most those that went out before it was known.
+    assert sent.count(0) <= 3
+    assert sent[-10:] == [1] * 10
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+async def test_a_host_that_says_it_cannot_hands_over_to_the_next(
+    hosts: tuple[Host, Host], make_client: MakeClient, status: int
+) -> None:
+    unable, able = hosts
+    unable.status = status
+    client = make_client(unable.url, able.url)
+    assert [(await client.request("GET", "/")).status for _ in range(6)] == [200] * 6
+    assert unable.requests == 1
+
+
+async def test_with_all_hosts_unable_the_answer_of_one_is_given(
+    hosts: tuple[Host, Host], make_client: MakeClient
+) -> None:
+    for host in hosts:
+        host.status = 503
+    client = make_client(hosts[0].url, hosts[1].url)
+    assert (await client.request("GET", "/")).status == 503
+    assert [host.requests for host in hosts] == [1, 1]
+    # Now that both are known to be unable, one try is enough.
+    assert (await client.request("GET", "/")).status == 503
+    assert sum(host.requests for host in hosts) == 3
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 404, 413, 429, 500])
+async def test_any_other_answer_is_the_answer(hosts: tuple[Host, Host], make_client: MakeClient, status: int) -> None:
+    for host in hosts:
+        host.status = status
+    client = make_client(hosts[0].url, hosts[1].url)
+    assert [(await client.request("GET", "/")).status for _ in range(4)] == [status] * 4
+    assert [host.requests for host in hosts] == [2, 2]
+
+
+async def test_a_host_that_does_not_answer_costs_its_time_once(
+    hosts: tuple[Host, Host], make_client: MakeClient, silent: str
+) -> None:
+    client = make_client(silent, hosts[0].url, timeout_s=0.3)
+    outcomes = await asyncio.gather(*(client.request("GET", "/") for _ in range(2)), return_exceptions=True)
+    (late,) = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    assert isinstance(late, SinkUnreachable)
+    assert str(late) == f"{silent}: no answer in time"
+    assert [(await client.request("GET", "/")).status for _ in range(5)] == [200] * 5
+
+
+async def test_no_host_at_all_is_said_with_each_reason_and_no_password(make_client: MakeClient) -> None:
+    client = make_client("http://127.0.0.1:1", "http://127.0.0.1:2")
+    with pytest.raises(SinkUnreachable) as raised:
+        await client.request("GET", "/")
+    assert "http://127.0.0.1:1: " in str(raised.value)
+    assert "http://127.0.0.1:2: " in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+    assert not isinstance(raised.value, OperatorNeeded)
+
+
+async def test_a_request_that_is_cancelled_leaves_its_host_to_the_next(make_client: MakeClient, silent: str) -> None:
+    client = make_client(silent)
+    for _ in range(2):
+        task = asyncio.create_task(client.request("GET", "/"))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not client._hosts._hosts[0].is_probed
+
+
+def refuse_certificates(listener: socket.socket, context: ssl.SSLContext) -> None:
+    """Do what OpenSearch does with a client that shows no certificate: say so, and hang up."""
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = listener.accept()
+            with context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False) as secured:
+                with contextlib.suppress(ssl.SSLError):
+                    secured.do_handshake()
+                # With unread bytes left, the kernel would send a reset that overtakes the alert.
+                while socket.socket.recv(secured, 65536):
+                    pass
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_host_that_wants_a_certificate_of_ours_is_for_an_operator(
+    make_client: MakeClient, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    authority = Authority(tmp_path)
+    wanting = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.file)
+    wanting.load_cert_chain(*authority.sign("server"))
+    wanting.verify_mode = ssl.CERT_REQUIRED
+    wanting.minimum_version = wanting.maximum_version = version
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        host = threading.Thread(target=refuse_certificates, args=(listener, wanting))
+        host.start()
+        try:
+            trusting = ssl.create_default_context(cafile=authority.file)
+            client = make_client(f"https://127.0.0.1:{listener.getsockname()[1]}", tls=trusting)
+            with pytest.raises(OperatorNeeded, match="does not take our certificate") as raised:
+                await client.request("GET", "/")
+            assert "FOREBAY_OPEN_SEARCH_CERT_FILE" in raised.value.advice
+        finally:
+            await client.close()
+            listener.shutdown(socket.SHUT_RDWR)
+            host.join(10)
