@@ -131,16 +131,19 @@ def _read_items(body: bytes, events: int) -> list[Outcome]:
         return [_unexpected(f"status 200, but not what OpenSearch sends: {excerpt(body) or 'nothing'}")] * events
     if len(items) != events:
         return [_unexpected(f"status 200, but it speaks of {len(items)} events, not of {events}")] * events
-    return [_read_result(item.create) for item in items]
+    # Nearly every event is created; a call for each of them would be felt in what a bulk costs.
+    return [
+        DELIVERED
+        if (result := item.create).status == HTTP_CREATED and result.error is None
+        else _read_result(result.status, result.error)
+        for item in items
+    ]
 
 
-def _read_result(result: _Result) -> Outcome:
-    error = result.error
+def _read_result(status: int, error: _Error | None) -> Outcome:
     if error is None:
-        if result.status in (HTTP_CREATED, HTTP_OK):
-            return DELIVERED
-        error = _Error()
-    return classify_item(result.status, error.type, error.reason or "")
+        return DELIVERED if status in (HTTP_OK, HTTP_CREATED) else classify_item(status, "", "")
+    return classify_item(status, error.type, error.reason or "")
 
 
 def _read_refusal(body: bytes) -> _Error:
