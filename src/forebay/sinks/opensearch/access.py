@@ -79,7 +79,7 @@ def _make_tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 def _wrong_file(field_name: str, path: object, error: OSError) -> SettingsError:
-    # OpenSSL says what is missing in capitals, and where in its source.
-    in_it = f"not PEM, not a pair, or a password on it ({error.reason})" if isinstance(error, ssl.SSLError) else ""
+    # OpenSSL says what is wrong in words for its own developers.
+    in_it = f"not PEM, not a pair, or a password on it ({error.strerror})" if isinstance(error, ssl.SSLError) else ""
     reason = in_it or error.strerror
     return SettingsError(f"{variable_name(field_name)}: {path} cannot be used: {reason}")

@@ -118,8 +118,8 @@ def _explain(error: Exception) -> _Failure:
         reason = getattr(cause, "verify_message", "") or str(cause)
         return _Failure(f"its certificate is not to be trusted: {reason}", CERTIFICATE)
     text = str(error) or type(error).__name__
-    # aiohttp says of what it could not send only that it could not.
-    if error.__cause__ and str(error.__cause__) not in text:
+    # aiohttp says of what it could not send only that it could not; of a connection it gives the cause.
+    if error.__cause__ and not isinstance(error, aiohttp.ClientConnectorError) and str(error.__cause__) not in text:
         text = f"{text}: {error.__cause__}"
     # What OpenSSL calls the other side's objections to a certificate of ours, before TLS 1.3 by one name for all.
     if "[SSL:" in text and any(part in text for part in ("CERTIFICATE", "UNKNOWN_CA", "ALERT_HANDSHAKE_FAILURE")):
