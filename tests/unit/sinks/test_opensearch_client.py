@@ -36,6 +36,13 @@ class Host:
         return web.Response(status=self.status, text=self.url)
 
 
+@pytest.fixture(autouse=True)
+def out_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a dead host out for longer than any test takes; when it comes back is tested without a clock."""
+    monkeypatch.setattr("forebay.sinks.opensearch.hosts.DEAD_S_MIN", 3600)
+    monkeypatch.setattr("forebay.sinks.opensearch.hosts.DEAD_S_MAX", 3600)
+
+
 @pytest.fixture
 async def hosts() -> AsyncIterator[tuple[Host, Host]]:
     async with contextlib.AsyncExitStack() as stack:
@@ -131,6 +138,40 @@ async def test_a_host_that_does_not_answer_costs_its_time_once(
     assert isinstance(late, SinkUnreachable)
     assert str(late) == f"{silent}: no answer in time"
     assert [(await client.request("GET", "/")).status for _ in range(5)] == [200] * 5
+
+
+@pytest.fixture
+def blackhole() -> Iterator[str]:
+    """An address whose connections are never made: the kernel drops what comes when the queue is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = listener.getsockname()
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)  # noqa: FBT003 - the socket's own signature
+            waiting.connect_ex(address)
+        yield f"http://127.0.0.1:{address[1]}"
+
+
+async def test_a_host_that_cannot_be_connected_to_costs_its_time_once_and_no_request(
+    hosts: tuple[Host, Host], make_client: MakeClient, blackhole: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forebay.sinks.opensearch.client.CONNECT_TIMEOUT_S", 0.3)
+    client = make_client(blackhole, hosts[0].url)
+    dead, living = 0, 1
+    sent: list[int] = []
+    send = client._send
+
+    async def count(number: int, *rest: object) -> object:
+        sent.append(number)
+        return await send(number, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(client, "_send", count)
+    answers = await asyncio.gather(*(client.request("GET", "/") for _ in range(10)))
+    answers += [await client.request("GET", "/") for _ in range(10)]
+    assert {answer.status for answer in answers} == {200}
+    assert sent.count(dead) == 5
+    assert sent[-10:] == [living] * 10
 
 
 async def test_no_host_at_all_is_said_with_each_reason_and_no_password(make_client: MakeClient) -> None:
