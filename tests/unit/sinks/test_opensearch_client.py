@@ -184,15 +184,38 @@ async def test_no_host_at_all_is_said_with_each_reason_and_no_password(make_clie
     assert not isinstance(raised.value, OperatorNeeded)
 
 
-async def test_a_request_that_is_cancelled_leaves_its_host_to_the_next(make_client: MakeClient, silent: str) -> None:
-    client = make_client(silent)
+async def test_a_try_of_a_dead_host_that_is_cancelled_leaves_it_to_the_next_request(
+    make_client: MakeClient, silent: str
+) -> None:
+    client = make_client(silent, "http://127.0.0.1:1")
+    dead = client._hosts._hosts[0]
+    client._hosts.failed(0, asyncio.get_running_loop().time() - 7200)
     for _ in range(2):
         task = asyncio.create_task(client.request("GET", "/"))
-        await asyncio.sleep(0.01)
+        while not dead.is_probed:
+            await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert not client._hosts._hosts[0].is_probed
+        assert not dead.is_probed
+
+
+async def test_one_host_that_cannot_be_trusted_needs_no_operator_where_another_may_come_back(
+    make_client: MakeClient, tmp_path: Path
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*Authority(tmp_path).sign("server"))
+    server = TestServer(web.Application(), scheme="https")
+    await server.start_server(ssl=context)
+    url = str(server.make_url("")).rstrip("/")
+    try:
+        with pytest.raises(OperatorNeeded, match=f"^{url}: its certificate is not to be trusted: "):
+            await make_client(url).request("GET", "/")
+        with pytest.raises(SinkUnreachable, match="its certificate is not to be trusted: ") as raised:
+            await make_client(url, "http://127.0.0.1:1").request("GET", "/")
+        assert not isinstance(raised.value, OperatorNeeded)
+    finally:
+        await server.close()
 
 
 def refuse_certificates(listener: socket.socket, context: ssl.SSLContext) -> None:
