@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from msgspec import Raw
 
@@ -30,6 +31,8 @@ from forebay.sinks.port import Query
 from forebay.sinks.selection import make_reader
 from servers.certificates import Authority
 from servers.fixtures import OpenSearchAddress, StartNginx
+from servers.forebay import ForebayServer, ForebayStartError
+from traffic.index import Index
 
 MakeEntry = Callable[..., Entry]
 
@@ -265,3 +268,58 @@ async def test_a_page_of_the_proxy_delivers_nothing_and_puts_no_template(
         assert {outcome.verdict for outcome in outcomes} == {Verdict.RETRY}
         assert {outcome.error_type for outcome in outcomes} == {UNEXPECTED_ANSWER}
         assert all(outcome.whole and "status " in outcome.reason for outcome in outcomes)
+
+
+# -- the real server
+
+
+async def test_the_server_delivers_through_tls_with_a_password_and_writes_it_nowhere(
+    opensearch: OpenSearchAddress,
+    nginx: StartNginx,
+    authority: Authority,
+    users: Path,
+    environment: str,
+    tmp_path: Path,
+) -> None:
+    guarded = f'auth_basic "events"; auth_basic_user_file {users};'
+    proxy = nginx(opensearch.url, guarded, certificate=authority.sign("server"))
+    settings = {
+        "OPEN_SEARCH_DNS": proxy.url.replace("//", f"//fore%20bay:{IN_URL}@"),
+        "SERVER_ENVIRONMENT": environment,
+        "FOREBAY_OPEN_SEARCH_CA_FILE": str(authority.file),
+        "FOREBAY_BULK_INTERVAL_S": "0.2",
+        "FOREBAY_LOG_LEVEL": "debug",
+    }
+    with ForebayServer(tmp_path, settings) as server:
+        server.start()
+        head = {"Authorization": f"Bearer {server.token()}"}
+        event = {"log_id": "a", "page": "/home", "event": "click"}
+        async with aiohttp.ClientSession() as session:
+            answer = await session.post(f"{server.url}/events", json=event, headers=head)
+            assert answer.status == 200
+        assert await Index(opensearch.url, environment).wait_count(1, timeout_s=30) == 1
+        assert server.stop() == 0
+        assert PASSWORD not in server.log + server.output
+        assert IN_URL not in server.log + server.output
+        assert "fore bay" not in server.log + server.output
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"FOREBAY_OPEN_SEARCH_CA_FILE": "missing.pem"}, "FOREBAY_OPEN_SEARCH_CA_FILE: missing.pem"),
+        ({"FOREBAY_OPEN_SEARCH_API_KEY": "hunter2", "FOREBAY_OPEN_SEARCH_BEARER": "hunter2"}, "_API_KEY"),
+    ],
+)
+def test_the_server_does_not_start_with_credentials_that_cannot_be_used(
+    tmp_path: Path, settings: dict[str, str], named: str
+) -> None:
+    with (
+        ForebayServer(tmp_path, {"OPEN_SEARCH_DNS": "https://127.0.0.1:1", **settings}) as server,
+        pytest.raises(ForebayStartError) as raised,
+    ):
+        server.start()
+    assert raised.value.exit_code == 2
+    assert named in server.log
+    assert len(server.log.splitlines()) == 1
+    assert "hunter2" not in server.log
