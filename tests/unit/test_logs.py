@@ -44,3 +44,25 @@ def test_a_failure_as_text_shows_its_traceback_and_not_the_values_of_variables()
     assert "ZeroDivisionError: division by zero" in text
     assert "\x1b" not in text, "colours are for terminals"
     assert "hunter2" not in text
+
+
+SIGNING = """
+import asyncio
+from forebay.settings import AwsService, LogFormat
+from forebay.sinks.opensearch.signing import Signer
+from forebay.telemetry.logs import configure_logs
+configure_logs(LogFormat("json"), "debug")
+signer = Signer("eu-west-1", AwsService("es"))
+signed = asyncio.run(signer.sign("GET", "https://one/", dict(), b""))
+print(signed["X-Amz-Security-Token"])
+"""
+
+
+def test_what_is_signed_for_aws_is_written_down_at_no_level() -> None:
+    secrets = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "hunter2", "AWS_SESSION_TOKEN": "hunter2-token"}
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNING], env=secrets, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "hunter2-token\n"
+    assert "hunter2" not in done.stderr
+    assert "Signature" not in done.stderr

@@ -29,7 +29,7 @@ class Signer:
             SettingsError: it is not installed.
         """
         try:
-            import botocore.session  # noqa: PLC0415 - an extra, and it takes 20 MB
+            import botocore.session  # noqa: PLC0415 - an extra, and it takes 13 MB
         except ImportError:
             raise SettingsError(
                 "FOREBAY_OPEN_SEARCH_AWS_REGION: needs the package botocore: pip install 'forebay[aws]'"
