@@ -23,6 +23,8 @@ from forebay.admin.app import AdminApp
 from forebay.admin.health import judge_readiness
 from forebay.admin.metrics import Metrics
 from forebay.errors import SettingsError
+from forebay.intake.crowd import Crowd
+from forebay.intake.descriptors import fit_connections
 from forebay.intake.documents import DocumentMaker
 from forebay.intake.intake import Intake, IntakeLimits
 from forebay.intake.protocol import IntakeProtocol
@@ -167,6 +169,7 @@ def _make_http_server(settings: Settings, secret: str, pipeline: Pipeline, count
     limits = IntakeLimits(settings.body_bytes_max, settings.batch_events_max)
     intake = Intake(verifier, maker, pipeline.admitter, settings.ack, limits, counters)
     connection_limits = ConnectionLimits(settings.header_bytes_max, settings.request_timeout_s, settings.keep_alive_s)
+    crowd = Crowd(fit_connections(settings.connections_max), settings.in_hand_bytes_max, counters)
     app = AdminApp(
         verifier,
         Metrics(counters, lambda: pipeline.state),
@@ -177,7 +180,7 @@ def _make_http_server(settings: Settings, secret: str, pipeline: Pipeline, count
     server = HttpServer(
         uvicorn.Config(
             app,
-            http=IntakeProtocol.bound_to(intake, connection_limits),
+            http=IntakeProtocol.bound_to(intake, connection_limits, crowd),
             ws="none",
             lifespan="off",
             access_log=False,

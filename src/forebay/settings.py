@@ -166,6 +166,10 @@ class Settings(BaseSettings):
     batch_events_max: int = Field(10_000, ge=1, description="most events in one batch (413)")
     header_bytes_max: int = Field(16 * 1024, ge=1024, description="largest request head (431)")
     request_timeout_s: float = Field(30, gt=0, le=DAY_S, description="time for a whole request to arrive (408)")
+    connections_max: int = Field(10_000, ge=1, description="connections at once (idle ones go first, then 503)")
+    in_hand_bytes_max: int = Field(
+        64 * MIB, ge=1024, description="bytes of requests that are not answered yet, all together (503 beyond)"
+    )
     keep_alive_s: float = Field(75, gt=0, le=DAY_S, description="how long an idle connection is kept")
 
     channel_events_max: int = Field(100_000, ge=1, description="events waiting in memory; more wait in the spool")
@@ -199,6 +203,8 @@ class Settings(BaseSettings):
         if self.retry_delay_s_min > self.retry_delay_s_max:
             raise ValueError("FOREBAY_RETRY_DELAY_S_MIN: must not exceed FOREBAY_RETRY_DELAY_S_MAX")
         self._check_credentials()
+        if self.body_bytes_max > self.in_hand_bytes_max:
+            raise ValueError("FOREBAY_IN_HAND_BYTES_MAX: must not be less than FOREBAY_BODY_BYTES_MAX")
         return self
 
     def _check_credentials(self) -> None:

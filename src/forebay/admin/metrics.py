@@ -54,6 +54,10 @@ def _event_metrics(counters: Counters) -> Iterable[Metric]:
     for status, count in list(counters.requests.items()):
         requests.add_metric([str(status)], count)
     yield requests
+    crowded = CounterMetricFamily("forebay_crowded", "Connections and requests that gave way", labels=["gave_way"])
+    for crowding, count in list(counters.crowded.items()):
+        crowded.add_metric([crowding.value], count)
+    yield crowded
 
 
 def _work_metrics(counters: Counters) -> Iterable[Metric]:

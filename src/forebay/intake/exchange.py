@@ -27,6 +27,7 @@ class Exchange:
     Attributes:
         results: a batch's results, one for each event in its order; None for a single event.
         log_id: a single event's.
+        held_bytes: what it takes in memory until it is answered; the crowd keeps it.
         head_only: whether the answer goes without its body (`HEAD`).
         early_reply: the answer to a request that is refused before its body has arrived.
         response_complete, keep_alive, disconnected, message_event: what uvicorn asks of a request in hand.
@@ -42,6 +43,7 @@ class Exchange:
         "entry_bytes",
         "head_only",
         "headers",
+        "held_bytes",
         "keep_alive",
         "log_id",
         "query",
@@ -63,6 +65,7 @@ class Exchange:
         self.body: bytes | bytearray = NO_BODY
         self.entries: list[Entry] = []
         self.entry_bytes = 0
+        self.held_bytes = 0
         self.log_id = ""
         self.results: list[dict[str, Any]] | None = None
         self.head_only = False
@@ -96,6 +99,13 @@ class Exchange:
         """Tell the client to send again."""
         self._counters.unavailable += len(self.entries)
         self.reply(replies.unavailable(error))
+
+    def forget(self) -> None:
+        """Let go of everything but the answer: the connection keeps its newest request, also while it is idle."""
+        self.headers = {}
+        self.body = NO_BODY
+        self.entries = []
+        self.results = None
 
     def reply(self, reply: replies.Reply) -> None:
         """Send the answer."""

@@ -31,6 +31,10 @@ class OrderedProtocol(HttpToolsProtocol, abc.ABC):
     def _become_idle(self) -> None:
         """Hear that every request so far is answered."""
 
+    @abc.abstractmethod
+    def _read_on(self) -> None:
+        """Go on with what has arrived and was left while no requests were taken."""
+
     @property
     def _unanswered(self) -> bool:
         """Whether the newest request waits for its answer."""
@@ -82,7 +86,7 @@ class OrderedProtocol(HttpToolsProtocol, abc.ABC):
         if self.pipeline:
             return
         if not self.flow.write_paused:
-            self.flow.resume_reading()
+            self._resume()
         if self.cycle.response_complete:
             self._become_idle()
 
@@ -95,7 +99,11 @@ class OrderedProtocol(HttpToolsProtocol, abc.ABC):
         """Take requests again."""
         super().resume_writing()
         if not self.pipeline:
-            self.flow.resume_reading()
+            self._resume()
+
+    def _resume(self) -> None:
+        self.flow.resume_reading()
+        self._read_on()
 
     def _date_line(self) -> bytes:
         default = self.server_state.default_headers

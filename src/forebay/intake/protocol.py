@@ -12,36 +12,71 @@ import structlog
 
 from forebay.errors import Rejection
 from forebay.intake import replies
+from forebay.intake.crowd import Crowd
 from forebay.intake.exchange import Exchange
 from forebay.intake.intake import Intake
-from forebay.intake.refusing import ConnectionLimits, RefusingProtocol
+from forebay.intake.refusing import HEADER_LINES_MAX, ConnectionLimits, RefusingProtocol
 from forebay.intake.replies import Reply
 from forebay.intake.targets import METHODS, resolve
 
 log = structlog.get_logger("forebay.intake")
 
+PIECE_BYTES = 16 * 1024
+"""How much is parsed at once: as many requests as fit into it may stand in the queue, each of 20 bytes and more."""
+
+REQUESTS_A_TURN = 100
+"""How many requests of one connection are answered before it is others' turn: thousands may arrive in one piece."""
+
+EVENT_BYTES = 500
+"""What an event takes in memory until it is answered, beside the bytes of its entry: its result, mostly."""
+
 
 class IntakeProtocol(RefusingProtocol):
     """One connection. `bound_to` makes the class that uvicorn is given."""
 
-    _chunk_bytes = 0  # of what arrived last
-    _stalled_bytes = 0  # of what arrived since a head began, or since the last piece of a body
+    _parsing = False
 
     @classmethod
-    def bound_to(cls, intake: Intake, limits: ConnectionLimits) -> type[IntakeProtocol]:
+    def bound_to(cls, intake: Intake, limits: ConnectionLimits, crowd: Crowd) -> type[IntakeProtocol]:
         """Return this protocol with its intake: uvicorn takes a class and makes the connections itself."""
-        return cast("type[IntakeProtocol]", type(cls.__name__, (cls,), {"intake": intake, "limits": limits}))
+        bound = {"intake": intake, "limits": limits, "crowd": crowd}
+        return cast("type[IntakeProtocol]", type(cls.__name__, (cls,), bound))
 
     # What arrives
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived."""
-        if self._refused:
+        self._unparsed = self._unparsed + data if self._unparsed else data
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Parse as much of what has arrived as requests are taken now."""
+        if self._parsing:
             return
-        self._chunk_bytes = len(data)
-        self._stalled_bytes += len(data)
+        self._parsing = True
+        turn_ends_at = self.server_state.total_requests + REQUESTS_A_TURN
+        while self._unparsed and not self._is_deaf and not self.flow.read_paused:
+            if self.server_state.total_requests >= turn_ends_at:
+                self.flow.pause_reading()
+                self.loop.call_soon(self._take_turn)
+                break
+            piece, self._unparsed = self._unparsed[:PIECE_BYTES], self._unparsed[PIECE_BYTES:]
+            self._parse_piece(piece)
+        self._parsing = False
+        if self._is_deaf:
+            self._unparsed = b""
+        if self._receiving or self._unparsed or self in self.crowd.slow:
+            self._weigh()
+
+    def _take_turn(self) -> None:
+        if not (self.pipeline or self.flow.write_paused or self._is_deaf):
+            self._resume()
+
+    def _parse_piece(self, piece: bytes) -> None:
+        self._piece_bytes = len(piece)
+        self._stalled_bytes += len(piece)
         try:
-            self._parse(data)
+            self._parse(piece)
         except httptools.HttpParserCallbackError:
             log.exception("connection_failed")
             self.transport.close()
@@ -84,21 +119,25 @@ class IntakeProtocol(RefusingProtocol):
         self.headers = []
         self._exchange = None
         self._in_head = True
+        self.crowd.idle.pop(self, None)
         self._stalled_bytes = 0
         self._receiving = True
         self._deadline = self.loop.time() + self.limits.request_timeout_s
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header line; what stands behind a body is of no use here."""
-        if self._in_head:
-            self.headers.append((name, value))
+        if not self._in_head or self._refused:
+            return
+        self.headers.append((name, value))
+        if len(self.headers) > HEADER_LINES_MAX:
+            self._refuse_connection(Rejection(431, f"the head has more than {HEADER_LINES_MAX} lines"))
 
     def on_headers_complete(self) -> None:
         """Decide who answers the request, now that its head is there."""
         if self._is_deaf or self.parser.should_upgrade():
             return
         # Measured only where what arrived leaves room for doubt.
-        if self._stalled_bytes + self._chunk_bytes > self.limits.header_bytes_max and self._head_is_too_large():
+        if self._stalled_bytes + self._piece_bytes > self.limits.header_bytes_max and self._head_is_too_large():
             self._refuse_head()
             return
         try:
@@ -120,6 +159,7 @@ class IntakeProtocol(RefusingProtocol):
         try:
             self.intake.check_head(exchange)
         except Rejection as error:
+            self.intake.counters.rejected += 1
             self._refuse_early(exchange, error)
             return
         if exchange.headers.get(b"expect", b"").lower() == b"100-continue":
@@ -140,8 +180,12 @@ class IntakeProtocol(RefusingProtocol):
             super().on_body(body)
         elif exchange.early_reply is None:
             exchange.receive(body)
+            self.crowd.weigh(exchange, len(exchange.body))
             if len(exchange.body) > self.intake.limits.body_bytes_max:
+                self.intake.counters.rejected += 1
                 self._refuse_early(exchange, self.intake.too_large())
+            elif not self.crowd.has_room():
+                self._refuse_early(exchange, self.crowd.refuse())
 
     def on_message_complete(self) -> None:
         """Take the request, now that it has arrived whole."""
@@ -149,8 +193,11 @@ class IntakeProtocol(RefusingProtocol):
         if self._is_deaf or self.parser.should_upgrade():
             return
         self._receiving = False
-        # The ASGI application may have answered before the body was there.
-        self._deadline = None if self._unanswered else self.loop.time() + self.limits.keep_alive_s
+        if self._unanswered:
+            self._deadline = None
+        else:
+            # The ASGI application has answered before the body was there.
+            self._become_idle()
         if exchange is None:
             super().on_message_complete()
         elif not self.pipeline:
@@ -181,10 +228,14 @@ class IntakeProtocol(RefusingProtocol):
             log.exception("request_failed", target=exchange.target.value)
             exchange.keep_alive = False
             exchange.reply(replies.failed())
+        if not exchange.response_complete:
+            self.crowd.weigh(exchange, exchange.entry_bytes + EVENT_BYTES * len(exchange.entries))
 
     def answer(self, exchange: Exchange, reply: Reply) -> None:
         """Count an answer and write it."""
         self.intake.counters.requests[reply[0]] += 1
+        self.crowd.weigh(exchange, 0)
+        exchange.forget()
         super().answer(exchange, reply)
 
     def _head_is_too_large(self) -> bool:

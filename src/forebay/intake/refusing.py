@@ -1,18 +1,20 @@
 """What one connection may take up, and how a client hears that it is too much.
 
 Everything that a client can do without end has a limit: the head (431), the body (413), the time for a request to
-arrive (408), idle connections, answers that nobody reads. A refusal waits for its turn like any answer, so that an
-event before it still gets its own, and the connection is closed so that the client can read why.
+arrive (408), idle connections, answers that nobody reads. What all connections take together is the crowd's (503). A
+refusal waits for its turn like any answer, so that an event before it still gets its own, and the connection is closed
+so that the client can read why.
 """
 
 from __future__ import annotations
 
 import abc
 import asyncio
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from forebay.errors import Rejection
 from forebay.intake import replies
+from forebay.intake.crowd import Crowd, crowded
 from forebay.intake.exchange import Exchange
 from forebay.intake.intake import Intake
 from forebay.intake.ordering import OrderedProtocol
@@ -20,6 +22,12 @@ from forebay.intake.targets import Target
 
 LINGER_S = 2.0
 """How long what a client still sends is read after a refusal: closing at once could take the answer away from it."""
+
+HEADER_LINES_MAX = 100
+"""Most lines in a head: short ones take many times their bytes in memory. Apache's `LimitRequestFields` is the same."""
+
+HEADER_LINE_BYTES = 130
+"""What a line of a head takes in memory beside its own bytes."""
 
 
 class ConnectionLimits(NamedTuple):
@@ -38,9 +46,14 @@ class RefusingProtocol(OrderedProtocol):
         _receiving: whether a request has begun to arrive and is not there yet.
         _in_head: whether its head is not there yet.
         _deadline: when the connection's time is up (the loop's clock), or None while an answer is being made.
+        _stalled_bytes: what arrived since a head began, or since the last piece of a body.
+        _piece_bytes: of what was parsed last; some of it belongs to the head that is not there yet.
+        _unparsed: what has arrived and waits until requests are taken again.
+        held_bytes: what waits for the client, beside its requests; the crowd keeps it.
     """
 
     intake: Intake
+    crowd: Crowd
     limits: ConnectionLimits
 
     _exchange: Exchange | None = None
@@ -49,11 +62,69 @@ class RefusingProtocol(OrderedProtocol):
     _deadline: float | None = None
     _refused = False
     _abort_at: float | None = None
+    _stalled_bytes = 0
+    _piece_bytes = 0
+    _unparsed = b""
+    held_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to count the time for a first request."""
+        """Begin to count the time for a first request, if there is room for one more connection."""
         super().connection_made(transport)
         self._deadline = self.loop.time() + self.limits.request_timeout_s
+        if self.crowd.enter(len(self.connections)):
+            self.crowd.idle[self] = None
+        else:
+            self._refuse_connection(crowded("there are too many connections"))
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything but a request that the pipeline has: that one is in hand until it is answered."""
+        super().connection_lost(exc)
+        self._unparsed = b""
+        self.crowd.idle.pop(self, None)
+        self.crowd.slow.pop(self, None)
+        self.crowd.weigh(self, 0)
+        if self._receiving and self._exchange is not None:
+            self.crowd.weigh(self._exchange, 0)
+        while self.pipeline:
+            cycle: Any = self.pipeline.pop()[0]
+            if isinstance(cycle, Exchange):
+                self.crowd.weigh(cycle, 0)
+
+    def leave(self) -> None:
+        """Close, being idle: the place is needed."""
+        self.transport.abort()
+
+    def give_way(self) -> None:
+        """Give up what the client has kept in hand longer than others."""
+        self.crowd.weigh(self, 0)
+        error = crowded("too many bytes of requests are in hand, and this one is slow to arrive")
+        if self.flow.write_paused or not self._receiving:
+            # It does not read its answers, so that it would not read this one.
+            self.transport.abort()
+        elif self._in_head:
+            self._refuse_connection(error)
+        elif self._exchange is not None and self._exchange.early_reply is None:
+            self._refuse_early(self._exchange, error)
+
+    def pause_writing(self) -> None:
+        """Take no more requests, and count the answers that wait for the client."""
+        super().pause_writing()
+        self._weigh()
+
+    def _weigh(self) -> None:
+        """Tell the crowd what is in hand here because the client is slow."""
+        held = len(self._unparsed)
+        if self.flow.write_paused:
+            held += self.transport.get_write_buffer_size()
+        if self._receiving and self._in_head:
+            held += self._stalled_bytes + self._piece_bytes + HEADER_LINE_BYTES * len(self.headers)
+        self.crowd.weigh(self, held)
+        if held or (self._receiving and self._exchange is not None and self._exchange.held_bytes):
+            self.crowd.slow.setdefault(self)
+            self.crowd.has_room()
+        else:
+            self.crowd.slow.pop(self, None)
 
     @abc.abstractmethod
     def _take(self, exchange: Exchange) -> None:
@@ -80,6 +151,7 @@ class RefusingProtocol(OrderedProtocol):
         if not self._receiving and not self._refused:
             # A reading of the clock instead of a timer for each answer; `expire` looks at it.
             self._deadline = self.loop.time() + self.limits.keep_alive_s
+            self.crowd.idle[self] = None
 
     def expire(self, now: float) -> None:
         """Close the connection if its time is up; called every second with the loop's time."""
@@ -100,9 +172,9 @@ class RefusingProtocol(OrderedProtocol):
 
         Closing at once would reset the connection under a client that is still sending, and it would never see why.
         """
-        self.intake.counters.rejected += 1
         exchange.keep_alive = False
         exchange.body = b""
+        self.crowd.weigh(exchange, 0)
         exchange.early_reply = replies.rejection(error)
         if not self.pipeline:
             self._begin(exchange)
@@ -116,6 +188,7 @@ class RefusingProtocol(OrderedProtocol):
             self._queue(Exchange(self, self.intake.counters, Target.PING, b"", {}))
         self._refused = True
         self._receiving = False
+        self.headers = []
         self._deadline = self.loop.time() + self.limits.request_timeout_s
         if self.cycle.response_complete:
             self._linger()

@@ -5,10 +5,20 @@ Everything is counted in the event loop, so adding needs no lock, and nothing is
 
 from __future__ import annotations
 
+import enum
 from collections import Counter
 from dataclasses import dataclass, field
 
 from forebay.model import Verdict
+
+
+class Crowding(enum.StrEnum):
+    """What gave way where there was no room for all."""
+
+    NEW_CONNECTION = "new_connection"
+    IDLE_CONNECTION = "idle_connection"
+    NEW_REQUEST = "new_request"
+    SLOW_REQUEST = "slow_request"
 
 
 @dataclass
@@ -21,6 +31,7 @@ class Counters:
     overflowed: int = 0  # stored while the channel had no room
     redelivered: int = 0  # taken from the spool back into the channel
     requests: Counter[int] = field(default_factory=Counter)  # answers of the event addresses, by status
+    crowded: Counter[Crowding] = field(default_factory=Counter)  # connections and requests that gave way
     outcomes: Counter[Verdict] = field(default_factory=Counter)
     bulks: int = 0
     bulk_seconds: float = 0.0

@@ -13,7 +13,7 @@ from forebay.admin.metrics import Metrics
 from forebay.model import Verdict
 from forebay.pipeline.gate import Health
 from forebay.pipeline.pipeline import State
-from forebay.telemetry.counters import Counters
+from forebay.telemetry.counters import Counters, Crowding
 
 STATE = State(11, 12, 13, 14, 15, Health.GOOD, "", "", spool_full=False)
 
@@ -29,8 +29,12 @@ def read(counters: Counters, state: State = STATE) -> dict[str, float]:
 
 
 def test_every_counter_is_shown_by_its_name() -> None:
-    counters = Counters(requests=Counter({200: 1, 413: 2}), outcomes=Counter({Verdict.DELIVERED: 3, Verdict.DEAD: 4}))
-    plain = [field.name for field in fields(Counters) if field.name not in ("requests", "outcomes")]
+    counters = Counters(
+        requests=Counter({200: 1, 413: 2}),
+        outcomes=Counter({Verdict.DELIVERED: 3, Verdict.DEAD: 4}),
+        crowded=Counter({Crowding.NEW_REQUEST: 5}),
+    )
+    plain = [field.name for field in fields(Counters) if field.name not in ("requests", "outcomes", "crowded")]
     for value, name in enumerate(plain, start=100):
         setattr(counters, name, value)
     samples = read(counters)
@@ -45,6 +49,7 @@ def test_every_counter_is_shown_by_its_name() -> None:
     assert samples["forebay_requests_total[413]"] == 2
     assert samples["forebay_outcomes_total[delivered]"] == 3
     assert samples["forebay_outcomes_total[dead]"] == 4
+    assert samples["forebay_crowded_total[new_request]"] == 5
 
 
 def test_the_state_is_read_at_each_scrape() -> None:
