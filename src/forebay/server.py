@@ -22,6 +22,7 @@ from forebay import __version__
 from forebay.admin.app import AdminApp
 from forebay.admin.health import judge_readiness
 from forebay.admin.metrics import Metrics
+from forebay.ending import end_within
 from forebay.errors import SettingsError
 from forebay.intake.crowd import Crowd
 from forebay.intake.descriptors import fit_connections
@@ -47,6 +48,9 @@ BACKLOG = 2048
 SWEEP_INTERVAL_S = 1.0
 REQUESTS_IN_HAND_S = 5
 """How long the shutdown waits for requests in hand; an answer takes one commit."""
+
+CLOSING_S = 4
+"""How long the rest of the shutdown may take beside the delivery; `deploy.sh` gives ten seconds for both."""
 
 TRIAL_TOKEN_S = 30 * 86_400
 
@@ -95,6 +99,7 @@ async def serve(settings: Settings, secret: str, listener: socket.socket, spool:
         await server.serve(sockets=[listener])
         # No request is in hand any more, so nothing is admitted behind what is delivered and written out now.
     finally:
+        end_within(settings.shutdown_timeout_s + CLOSING_S)
         await pipeline.stop(pipeline_task, settings.shutdown_timeout_s)
         for task in background:
             task.cancel()

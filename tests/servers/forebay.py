@@ -131,10 +131,22 @@ class ForebayServer:
         Raises:
             TimeoutError: it did not end in time, and was killed.
         """
+        self.signal(signal.SIGTERM)
+        return self.wait(timeout_s)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the server's process."""
+        os.kill(self.pid, number)
+
+    def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        """Wait for the end of the server and return its exit code.
+
+        Raises:
+            TimeoutError: it did not end in time, and was killed.
+        """
         process = self._process
         if process is None:
             raise RuntimeError(f"{self.url} is not running")
-        process.send_signal(signal.SIGTERM)
         try:
             process.wait(timeout_s)
         except subprocess.TimeoutExpired:
