@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from forebay.intake.refusing import HEADER_LINES_MAX
 from servers.doors import BODY_BYTES_MAX, HEADER_BYTES_MAX
 from traffic.requests import EVENT, PING, Client, assert_created, assert_problem, chunked, event, nested
 
@@ -136,6 +137,16 @@ def test_a_head_over_the_limit_is_refused(client: Client, head: bytes) -> None:
         answer = wire.answer()
         assert_problem(answer, 431)
         assert answer.headers["connection"] == "close"
+        wire.assert_closed()
+
+
+def test_a_head_has_no_more_lines_than_the_limit(client: Client) -> None:
+    def head(lines: int) -> bytes:
+        return PING.removesuffix(b"\r\n") + b"x:y\r\n" * (lines - 1) + b"\r\n"
+
+    with client.wire() as wire:
+        assert wire.ask(head(HEADER_LINES_MAX)).body == b"pong"
+        assert_problem(wire.ask(head(HEADER_LINES_MAX + 1) + PING), 431)
         wire.assert_closed()
 
 

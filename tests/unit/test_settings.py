@@ -112,6 +112,11 @@ def test_settings_that_contradict_each_other_are_both_named(monkeypatch: pytest.
     assert said == "FOREBAY_RETRY_DELAY_S_MIN: must not exceed FOREBAY_RETRY_DELAY_S_MAX"
 
 
+def test_all_requests_together_may_not_have_less_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = complain(monkeypatch, FOREBAY_IN_HAND_BYTES_MAX="1000000")
+    assert said == "FOREBAY_IN_HAND_BYTES_MAX: must not be less than FOREBAY_BODY_BYTES_MAX"
+
+
 def test_an_env_file_that_is_no_text_is_a_wrong_setting(folder: Path) -> None:
     (folder / ".env").write_bytes(b"SERVER_PORT=\xff\n")
     with pytest.raises(SettingsError, match=r"^\.env: not UTF-8"):
