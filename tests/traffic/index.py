@@ -29,7 +29,9 @@ class Index:
         async with aiohttp.ClientSession() as session:
             await session.post(f"{self._url}/{self._pattern}/_refresh?allow_no_indices=true")
             async with session.get(f"{self._url}/{self._pattern}/_count?allow_no_indices=true") as response:
-                return int((await response.json())["count"])
+                answer = await response.json()
+                # An index that was made just now, and whose shard is still starting, cannot be counted yet.
+                return 0 if response.status == 503 else int(answer["count"])
 
     async def documents(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Yield `_id` and source of every document of every index, one for each place where it stands."""
