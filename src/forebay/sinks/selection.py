@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from forebay.settings import Settings
 from forebay.sinks.local import LocalReader, LocalSink
+from forebay.sinks.months import MonthKeeper
 from forebay.sinks.port import EventReader, Sink
 
 
@@ -32,3 +33,19 @@ def make_reader(settings: Settings) -> EventReader:
     from forebay.sinks.opensearch.reader import OpenSearchReader  # noqa: PLC0415 - the same
 
     return OpenSearchReader(make_access(settings), settings.server_environment)
+
+
+def make_month_keeper(settings: Settings) -> MonthKeeper:
+    """Return a keeper of the sink's months; to be called in the loop that it will be used in.
+
+    Raises:
+        SettingsError: as `make_sink`.
+    """
+    if not settings.open_search_dns:
+        from forebay.sinks.local_months import LocalMonths  # noqa: PLC0415 - no server needs it
+
+        return LocalMonths(settings.store_path, settings.server_environment)
+    from forebay.sinks.opensearch.access import make_access  # noqa: PLC0415 - aiohttp takes 25 MiB
+    from forebay.sinks.opensearch.indices import OpenSearchMonths  # noqa: PLC0415 - the same
+
+    return OpenSearchMonths(make_access(settings), settings.server_environment)

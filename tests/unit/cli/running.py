@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -66,6 +67,11 @@ class Folder:
     def ask_spool(self, statement: str) -> list[tuple[Any, ...]]:
         """Query the spool."""
         with contextlib.closing(database.connect_beside(self.spool_path)) as connection:
+            return connection.execute(statement).fetchall()
+
+    def ask_store(self, statement: str) -> list[tuple[Any, ...]]:
+        """Query the embedded store."""
+        with contextlib.closing(sqlite3.connect(self.store_path)) as connection:
             return connection.execute(statement).fetchall()
 
 

@@ -1,0 +1,87 @@
+"""The monthly indices of one environment, and which of them are old. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import NamedTuple, Protocol
+
+
+class StoredMonth(NamedTuple):
+    """A month's index, and what it holds; `stored_bytes` as the sink counts them."""
+
+    name: str
+    documents: int
+    stored_bytes: int
+
+
+class MonthKeeper(Protocol):
+    """Knows the monthly indices of a sink, and deletes them."""
+
+    async def list_months(self) -> list[StoredMonth]:
+        """Return the indices of this environment alone, oldest first.
+
+        Raises:
+            SinkUnreachable: the sink did not answer, or refused.
+        """
+
+    async def delete_month(self, index: str) -> None:
+        """Delete a month; one that is gone already is as good as deleted.
+
+        Raises:
+            SinkUnreachable: the sink did not answer, or refused.
+        """
+
+    async def close(self) -> None:
+        """Let go of connections and files."""
+
+
+def month_of(index: str, environment: str) -> tuple[int, int] | None:
+    """Return the year and the month in the name of an environment's index, or None where it is no such name.
+
+    The whole name counts: `events_prod_eu_2026-01` belongs to `prod_eu` and never to `prod`.
+    """
+    match = re.fullmatch(rf"events_{re.escape(environment)}_(\d{{4}})-(0[1-9]|1[0-2])", index, re.ASCII)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def choose_old(months: Iterable[StoredMonth], environment: str, before: datetime, now: datetime) -> list[StoredMonth]:
+    """Return the months that ended before a time, whatever it is without the current one and the one before it.
+
+    Those two still take events: an event's month is that of a time up to 31 days away from its receipt.
+    """
+    first_kept = _move(now.astimezone(UTC), -1)
+    chosen = []
+    for stored in months:
+        month = month_of(stored.name, environment)
+        if month is not None and month < first_kept and _end(month) <= before:
+            chosen.append(stored)
+    return sorted(chosen)
+
+
+def months_before(now: datetime, months: int) -> datetime:
+    """Return the same time of the month so many months ago, or the month's last day where it has no such day.
+
+    Raises:
+        OverflowError: there was no such year.
+    """
+    year, month = _move(now, -months)
+    if year < 1:
+        raise OverflowError(f"{months} months ago there was no year")
+    for day in (now.day, 30, 29, 28):
+        try:
+            return now.replace(year=year, month=month, day=day)
+        except ValueError:
+            continue
+    raise AssertionError("every month has 28 days")
+
+
+def _move(time: datetime, months: int) -> tuple[int, int]:
+    year, month = divmod(time.year * 12 + time.month - 1 + months, 12)
+    return year, month + 1
+
+
+def _end(month: tuple[int, int]) -> datetime:
+    start = datetime(*month, 1, tzinfo=UTC)
+    return datetime(*_move(start, 1), 1, tzinfo=UTC)
