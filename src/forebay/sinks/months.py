@@ -46,6 +46,12 @@ def month_of(index: str, environment: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
+def index_of(environment: str, now: datetime, months: int) -> str:
+    """Return the name of the index of the month that lies so many months from now."""
+    year, month = _move(now, months)
+    return f"events_{environment}_{year:04}-{month:02}"
+
+
 def choose_old(months: Iterable[StoredMonth], environment: str, before: datetime, now: datetime) -> list[StoredMonth]:
     """Return the months that ended before a time, whatever it is without the current one and the one before it.
 

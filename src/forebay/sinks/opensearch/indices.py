@@ -8,12 +8,11 @@ from msgspec import Struct, field
 from forebay.errors import SinkUnreachable
 from forebay.sinks.months import StoredMonth, month_of
 from forebay.sinks.opensearch.access import Access
+from forebay.sinks.opensearch.answers import HTTP_NOT_FOUND, HTTP_OK
 from forebay.sinks.opensearch.client import Answer, OpenSearchClient
 from forebay.sinks.opensearch.excerpt import excerpt
 
 TIMEOUT_S = 60
-HTTP_OK = 200
-HTTP_NOT_FOUND = 404
 
 
 class _Row(Struct):

@@ -1,0 +1,195 @@
+"""A look at OpenSearch by somebody who wants to know why events do not arrive: it asks, and changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from forebay.errors import OperatorNeeded, SinkUnreachable
+from forebay.findings import Finding, Level
+from forebay.settings import Settings, SinkHost
+from forebay.sinks.months import index_of
+from forebay.sinks.opensearch import cluster_diagnosis as cluster
+from forebay.sinks.opensearch import template_diagnosis as template
+from forebay.sinks.opensearch.access import make_access
+from forebay.sinks.opensearch.advice import CREDENTIALS
+from forebay.sinks.opensearch.answers import HTTP_FORBIDDEN, HTTP_NOT_FOUND, HTTP_OK, HTTP_UNAUTHORIZED
+from forebay.sinks.opensearch.client import Answer, OpenSearchClient
+from forebay.sinks.opensearch.excerpt import excerpt
+from forebay.sinks.opensearch.rights import look_at_rights
+
+TIMEOUT_S = 5
+CONNECTIONS_MAX = 4
+
+ANSWERS = {
+    "health": "/_cluster/health",
+    "settings": "/_cluster/settings?include_defaults=true&flat_settings=true&filter_path=*.cluster*,*.action*",
+    "allocation": "/_cat/allocation?format=json&bytes=b&h=node,disk.percent,disk.avail",
+    "nodes": "/_nodes/http?filter_path=nodes.*.http.max_content_length_in_bytes",
+    "templates": "/_index_template",
+    "blocks": "/events_{environment}_*/_settings/index.blocks*?flat_settings=true&expand_wildcards=open",
+    "mapping": "/{index}/_mapping",
+}
+"""What is asked, by the name that a judgement knows it under."""
+
+ADVICE = (
+    (("wrong_version_number", "record_layer_failure", "packet_length"), "it speaks no TLS: http:// in OPEN_SEARCH_DNS"),
+    (("plain http request", "server disconnected"), "it may speak TLS: https:// in OPEN_SEARCH_DNS"),
+    (("name or service", "name resolution", "getaddrinfo"), "correct the name in OPEN_SEARCH_DNS, or the DNS"),
+    (
+        ("no answer in time", "no connection in time"),
+        "see whether it is overloaded, or a firewall drops what is sent to it",
+    ),
+    (("connect call failed", "refused"), "start OpenSearch, or correct the address in OPEN_SEARCH_DNS"),
+)
+"""What to change for an error of a connection, by words of those who report it (OpenSSL, glibc, aiohttp, nginx)."""
+
+
+class Clock(NamedTuple):
+    """What a node's clock showed, in milliseconds since 1970, between two looks at our own."""
+
+    name: str
+    shown_ms: int
+    asked_at_ms: int
+    answered_at_ms: int
+
+
+class _Refused(Exception):
+    """OpenSearch answered and did not say what it was asked."""
+
+
+async def check_up(settings: Settings) -> list[Finding]:
+    """Look at every host, and then at the cluster through whichever answers."""
+    hosts = settings.open_search_dns
+    found = await asyncio.gather(*(_look_at_host(settings, host) for host in hosts))
+    # One that hangs would hang again for every question.
+    well = tuple(host for host, finding in zip(hosts, found, strict=True) if finding.level is not Level.FAIL)
+    if not well:
+        return [*found, Finding(Level.FAIL, "opensearch", "no address answers as it should, so nothing else was asked")]
+    client = _make_client(settings, well)
+    try:
+        names = {"environment": settings.server_environment, "index": _this_month(settings)}
+        answers = await asyncio.gather(*(_ask(client, path.format(**names)) for path in ANSWERS.values()))
+        rights = await look_at_rights(client, _this_month(settings))
+    finally:
+        await client.close()
+    return [*found, *_judge_all(dict(zip(ANSWERS, answers, strict=True)), settings), *rights]
+
+
+async def read_clocks(settings: Settings) -> list[Clock]:
+    """Return what the clocks of the nodes show: OpenSearch's answers have no Date.
+
+    Raises:
+        SinkUnreachable: no node answers.
+    """
+    client = _make_client(settings, settings.open_search_dns)
+    try:
+        asked_at_ms = time.time_ns() // 1_000_000
+        found = await _ask(client, "/_nodes/stats/os?filter_path=nodes.*.name,nodes.*.timestamp")
+        answered_at_ms = time.time_ns() // 1_000_000
+    finally:
+        await client.close()
+    if isinstance(found, _Refused):
+        raise SinkUnreachable(str(found))
+    nodes = found["nodes"].values()
+    return [Clock(str(node["name"]), int(node["timestamp"]), asked_at_ms, answered_at_ms) for node in nodes]
+
+
+def _make_client(settings: Settings, hosts: tuple[SinkHost, ...]) -> OpenSearchClient:
+    return OpenSearchClient(replace(make_access(settings), hosts=hosts), TIMEOUT_S, CONNECTIONS_MAX)
+
+
+async def _look_at_host(settings: Settings, host: SinkHost) -> Finding:
+    what = f"opensearch {host.url}"
+    client = _make_client(settings, (host,))
+    try:
+        answer = await client.request("GET", "/")
+    except OperatorNeeded as error:
+        return Finding(Level.FAIL, what, str(error).removeprefix(f"{host.url}: "), error.advice)
+    except SinkUnreachable as error:
+        return Finding(Level.FAIL, what, str(error).removeprefix(f"{host.url}: "), advise(str(error)))
+    finally:
+        await client.close()
+    if answer.status == HTTP_UNAUTHORIZED:
+        return Finding(Level.FAIL, what, f"does not know us (status {answer.status})", CREDENTIALS)
+    if answer.status == HTTP_FORBIDDEN:
+        text = "is there, and does not let us ask for its version (status 403)"
+        return Finding(Level.WARN, what, text, "give our user cluster:monitor/main; events need it not")
+    try:
+        return cluster.judge_version(what, _read(answer))
+    except (_Refused, LookupError, TypeError, ValueError, AttributeError):
+        text = f"answers with status {answer.status} and not as OpenSearch does: {excerpt(answer.body)}"
+        return Finding(Level.FAIL, what, text, advise(text))
+
+
+def advise(text: str) -> str:
+    """Return what to change for an error of a connection, in the words of the ones who report it."""
+    lower = text.lower()
+    advice = (advice for parts, advice in ADVICE if any(part in lower for part in parts))
+    return next(advice, "correct OPEN_SEARCH_DNS, or see the log of OpenSearch and of what stands before it")
+
+
+async def _ask(client: OpenSearchClient, path: str) -> Any:
+    """Return a decoded answer, or why there is none."""
+    try:
+        answer = await client.request("GET", path)
+        # A month that nobody has sent an event for.
+        if answer.status == HTTP_NOT_FOUND and b"index_not_found_exception" in answer.body:
+            return {}
+        return _read(answer)
+    except (SinkUnreachable, _Refused) as error:
+        return _Refused(str(error))
+
+
+def _read(answer: Answer) -> Any:
+    if answer.status != HTTP_OK:
+        raise _Refused(f"status {answer.status}: {excerpt(answer.body)}")
+    try:
+        return msgspec.json.decode(answer.body)
+    except (ValueError, RecursionError) as error:
+        raise _Refused(f"the answer is not what OpenSearch sends: {error}") from error
+
+
+def _judge_all(answers: dict[str, Any], settings: Settings) -> Iterator[Finding]:
+    index = _this_month(settings)
+    judgements: tuple[tuple[str, tuple[str, ...], Callable[..., Iterator[Finding]], dict[str, Any]], ...] = (
+        ("cluster", ("health",), cluster.judge_health, {}),
+        ("disks", ("allocation", "settings"), cluster.judge_disks, {}),
+        ("cluster blocks", ("settings",), cluster.judge_cluster_settings, {"index": index}),
+        ("index blocks", ("blocks",), cluster.judge_blocks, {"months": (_last_month(settings), index)}),
+        ("shards", ("health", "settings"), cluster.judge_shards, {}),
+        ("template", ("templates",), template.judge_template, {"index": index, "is_put": settings.index_template}),
+        ("mapping", ("mapping",), template.judge_mapping, {"index": index}),
+        (
+            "bulk bytes",
+            ("nodes",),
+            cluster.judge_bulk_bytes,
+            {"bulk_bytes": settings.bulk_bytes_max, "body_bytes": settings.body_bytes_max},
+        ),
+    )
+    for what, needed, judge, more in judgements:
+        parts = [answers[name] for name in needed]
+        refused = next((part for part in parts if isinstance(part, _Refused)), None)
+        if refused is not None:
+            yield Finding(
+                Level.WARN, what, f"cannot be known: {refused}", "let the user of OPEN_SEARCH_DNS monitor the cluster"
+            )
+            continue
+        try:
+            yield from list(judge(what, *parts, **more))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            yield Finding(Level.WARN, what, f"cannot be known: the answer is not what OpenSearch sends ({error!r})")
+
+
+def _this_month(settings: Settings) -> str:
+    return index_of(settings.server_environment, datetime.now(UTC), 0)
+
+
+def _last_month(settings: Settings) -> str:
+    return index_of(settings.server_environment, datetime.now(UTC), -1)

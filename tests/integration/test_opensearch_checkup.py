@@ -1,0 +1,175 @@
+"""A real OpenSearch is looked at: what is well is said to be, and what is wrong is found with what to do."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+
+from forebay.findings import Finding, Level
+from forebay.settings import Settings, SinkHost
+from forebay.sinks.months import index_of
+from forebay.sinks.opensearch import checkup, put_template
+from forebay.sinks.opensearch.access import Access
+from forebay.sinks.opensearch.client import OpenSearchClient
+from forebay.sinks.opensearch.template import NAME
+from servers.fixtures import OpenSearchAddress, StartOpenSearch
+from servers.ports import HOST, free_ports
+
+ALL = {
+    "cluster",
+    "disks",
+    "cluster blocks",
+    "index blocks",
+    "shards",
+    "template",
+    "mapping",
+    "bulk bytes",
+    "rights",
+}
+
+
+@pytest.fixture
+def environment() -> str:
+    """Return an environment of this test alone."""
+    return f"checkup{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def settings(opensearch: OpenSearchAddress, environment: str) -> Settings:
+    return make_settings(opensearch.url, environment)
+
+
+@pytest.fixture
+async def client(opensearch: OpenSearchAddress) -> AsyncIterator[OpenSearchClient]:
+    client = OpenSearchClient(Access(hosts=(SinkHost(opensearch.url),)), 30, 1)
+    yield client
+    await client.close()
+
+
+def make_settings(url: str, environment: str = "local") -> Settings:
+    return Settings(OPEN_SEARCH_DNS=url, SERVER_ENVIRONMENT=environment, JWT_SECRET="x" * 32, _env_file=None)
+
+
+def by_name(found: list[Finding]) -> dict[str, Finding]:
+    assert len({finding.what for finding in found}) == len(found)
+    return {finding.what: finding for finding in found}
+
+
+async def put(client: OpenSearchClient, path: str, body: object) -> None:
+    answer = await client.request("PUT", path, json.dumps(body).encode(), "application/json")
+    assert answer.status == 200, answer.body
+
+
+async def test_all_is_well_with_the_template_in_place(
+    client: OpenSearchClient, settings: Settings, environment: str
+) -> None:
+    await put_template(settings)
+    await put(client, f"/{index_of(environment, datetime.now(UTC), 0)}", {})
+
+    found = by_name(await checkup.check_up(settings))
+
+    assert set(found) == ALL | {f"opensearch {settings.open_search_dns[0].url}"}
+    # Other tests leave indices whose copies have nowhere to go, and the machine's disk is what it is.
+    wrong = {what for what, finding in found.items() if finding.level is not Level.OK}
+    assert wrong <= {"cluster", "disks"}
+    assert "has the template's mapping" in found["mapping"].text
+
+
+async def test_template_of_somebody_else_that_comes_first_is_found(
+    client: OpenSearchClient, settings: Settings, environment: str
+) -> None:
+    await put_template(settings)
+    await put(
+        client, f"/_index_template/{environment}", {"index_patterns": [f"events_{environment}_*"], "priority": 777}
+    )
+    try:
+        found = by_name(await checkup.check_up(settings))
+    finally:
+        await client.request("DELETE", f"/_index_template/{environment}")
+
+    assert found["template"].level is Level.FAIL
+    assert f"{NAME} does not count for {index_of(environment, datetime.now(UTC), 0)}: {environment} has" in (
+        found["template"].text
+    )
+
+
+async def test_mapping_and_blocks_of_this_month_are_found(
+    client: OpenSearchClient, settings: Settings, environment: str
+) -> None:
+    index = index_of(environment, datetime.now(UTC), 0)
+    await put(client, f"/{index}", {"mappings": {"properties": {"log_id": {"type": "text"}}}})
+    await put(client, f"/{index}/_settings", {"index.blocks.write": True})
+    old = index_of(environment, datetime.now(UTC), -5)
+    await put(client, f"/{old}", {"settings": {"index.blocks.read_only": True}})
+
+    found = by_name(await checkup.check_up(settings))
+
+    assert (found["mapping"].level, found["index blocks"].level) == (Level.FAIL, Level.FAIL)
+    assert "log_id is text, not keyword" in found["mapping"].text
+    assert f"{index} takes no events: index.blocks.write" in found["index blocks"].text
+
+
+async def test_cluster_that_makes_no_month_is_found(own_opensearch: StartOpenSearch) -> None:
+    settings = make_settings(
+        own_opensearch({"action.auto_create_index": "false", "cluster.max_shards_per_node": "1"}).url
+    )
+    client = OpenSearchClient(Access(hosts=settings.open_search_dns), 30, 1)
+    await put(client, "/some", {"settings": {"number_of_shards": 1, "number_of_replicas": 0}})
+    await put(client, "/_cluster/settings", {"persistent": {"cluster.blocks.read_only": True}})
+    await client.close()
+
+    found = await checkup.check_up(settings)
+
+    blocks = [finding for finding in found if finding.what == "cluster blocks"]
+    assert [finding.level for finding in blocks] == [Level.FAIL, Level.FAIL]
+    assert any("cluster.blocks.read_only is set" in finding.text for finding in blocks)
+    assert any("action.auto_create_index" in finding.text for finding in blocks)
+    (shards,) = (finding for finding in found if finding.what == "shards")
+    assert (shards.level, shards.text[:16]) == (Level.FAIL, "1 shards of 1 (c")
+
+
+async def test_host_that_is_away_hides_nothing_of_the_others(opensearch: OpenSearchAddress) -> None:
+    away = f"http://{HOST}:{free_ports(1)[0]}"
+    settings = make_settings(f"{away},{opensearch.url}")
+
+    found = by_name(await checkup.check_up(settings))
+
+    assert found[f"opensearch {away}"].level is Level.FAIL
+    assert "start OpenSearch" in found[f"opensearch {away}"].advice
+    assert found[f"opensearch {opensearch.url}"].level is Level.OK
+    assert set(found) > ALL
+
+
+async def test_tls_that_is_not_there_names_the_setting(opensearch: OpenSearchAddress) -> None:
+    settings = make_settings(opensearch.url.replace("http://", "https://user:hunter2@"))
+
+    found = await checkup.check_up(settings)
+
+    assert [finding.level for finding in found] == [Level.FAIL, Level.FAIL]
+    assert found[0].advice == "it speaks no TLS: http:// in OPEN_SEARCH_DNS"
+    assert "hunter2" not in repr(found)
+
+
+async def test_host_that_hangs_is_given_up(own_opensearch: StartOpenSearch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkup, "TIMEOUT_S", 0.5)
+    server = own_opensearch()
+    server.pause()
+
+    found = await checkup.check_up(make_settings(server.url))
+    server.resume()
+
+    assert [finding.level for finding in found] == [Level.FAIL, Level.FAIL]
+    assert "no answer in time" in found[0].text
+    assert "overloaded" in found[0].advice
+
+
+async def test_clocks_of_the_nodes_are_read(settings: Settings) -> None:
+    (clock,) = await checkup.read_clocks(settings)
+
+    assert clock.asked_at_ms - 1 <= clock.shown_ms <= clock.answered_at_ms + 1
+    assert clock.answered_at_ms <= time.time_ns() // 1_000_000
