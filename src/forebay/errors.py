@@ -2,6 +2,7 @@
 
 ForebayError
 ├── SettingsError       stop: the operator corrects a setting
+├── NotADocument        correct it: what was given to a command in place of a document is none
 ├── Rejection           answer: the client corrects the request
 ├── SpoolError
 │   ├── SpoolUnusable   stop: the database cannot be opened, or somebody else owns it
@@ -52,6 +53,10 @@ class Rejection(ForebayError):
         self.detail = detail
         self.errors = errors
         self.headers = headers
+
+
+class NotADocument(ForebayError):
+    """A corrected document cannot be sent; the text names the field and the reason, and nothing was changed."""
 
 
 class SpoolError(ForebayError):

@@ -170,7 +170,9 @@ class SpoolMachine(RuleBasedStateMachine):
     def mark(self, log_id: str | None) -> None:
         chosen = [letter for key, letter in self.dead.items() if log_id in (None, key)]
         with inspect(self.path) as inspection:
-            assert inspection.mark_for_replay(Choice(log_id=log_id)) == sum(not letter.marked for letter in chosen)
+            assert inspection.mark_for_replay(Choice(() if log_id is None else (log_id,))) == sum(
+                not letter.marked for letter in chosen
+            )
         for letter in chosen:
             letter.marked = True
 

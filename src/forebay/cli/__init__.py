@@ -15,7 +15,7 @@ import typer
 from forebay import __version__
 from forebay.cli import dead, events, index, pending, serve, token
 from forebay.cli.output import escape_controls
-from forebay.errors import ForebayError, SettingsError
+from forebay.errors import ForebayError, NotADocument, SettingsError
 
 EXIT_FAILED = 1
 EXIT_WRONG_USE = 2
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_explain(error), error.exit_code)
     except typer.Abort:
         return _fail("aborted", EXIT_FAILED)
-    except SettingsError as error:
+    except (SettingsError, NotADocument) as error:
         return _fail(str(error), EXIT_WRONG_USE)
     except ForebayError as error:
         return _fail(" ".join(str(error).split()), EXIT_FAILED)

@@ -6,128 +6,151 @@ from typing import Annotated, Any
 
 import typer
 
-from forebay.cli.entries import read_document
+from forebay.cli.choosing import with_choice, with_explicit_choice
+from forebay.cli.correcting import make_entry, set_field
+from forebay.cli.editing import edit_entry
+from forebay.cli.entries import read_address, read_document
 from forebay.cli.output import AsJson, Limit, format_time, print_indented, print_json, print_table
 from forebay.errors import SpoolError
+from forebay.model import Entry, entry_document
 from forebay.settings import load_settings
-from forebay.spool.inspection import Choice, Inspection, Request, StoredLetter, inspect
-from forebay.spool.writing import now_ms
+from forebay.spool.inspection import Choice, StoredLetter
+from forebay.spool.together import AllSpools, FoundLetter
 
 app = typer.Typer(help="Look at dead letters: events that the sink refused for good.")
 
 COLUMNS = ("died_at", "log_id", "error_type", "reason", "attempts", "replay")
-DAY_MS = 86_400_000
-SAME_LOG_ID_MAX = 1_000
+SHOWN_MAX = 1_000
+"""How many letters `show` shows at the most."""
 
-LogIds = Annotated[list[str] | None, typer.Argument(metavar="LOG_ID", show_default=False)]
-ErrorType = Annotated[str | None, typer.Option("--type", help="Those with this error_type.")]
-All = Annotated[bool, typer.Option("--all", help="All of them.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 @app.command("list")
-def list_dead(*, limit: Limit = 20, error_type: ErrorType = None, as_json: AsJson = False) -> None:
+@with_choice
+def list_dead(choice: Choice, *, limit: Limit = 20, as_json: AsJson = False) -> None:
     """Show dead letters, newest first."""
-    with inspect(load_settings().database_url) as spool:
-        letters = [_describe(letter) for letter in spool.list_dead(Choice(error_type=error_type), limit)]
-        count = spool.count_dead(Choice(error_type=error_type)).letters
+    spools = _open(choice)
+    letters = [_describe(found.letter) for found in spools.list_dead(choice, limit)]
     if as_json:
         for letter in letters:
             print_json(letter)
         return
     if letters:
         print_table(COLUMNS, [[letter[column] for column in COLUMNS] for letter in letters])
-    typer.echo(f"{len(letters)} of {count} dead letters")
+    typer.echo(f"{len(letters)} of {spools.count_dead(choice).letters} dead letters")
 
 
 @app.command()
-def show(log_id: Annotated[str, typer.Argument(metavar="LOG_ID")], *, as_json: AsJson = False) -> None:
-    """Show a dead letter with its document."""
-    with inspect(load_settings().database_url) as spool:
-        letters = [_describe(letter) for letter in spool.list_dead(Choice(log_id), SAME_LOG_ID_MAX)]
-    if not letters:
-        raise _unknown(log_id)
-    for letter in letters:
-        if as_json:
-            print_json(letter)
-        else:
-            document = letter.pop("document")
-            print_table(("field", "value"), letter.items(), head=False)
-            print_indented(document)
-
-
-@app.command()
-def replay(
-    log_ids: LogIds = None,
+@with_explicit_choice
+def show(
+    choice: Choice,
     *,
-    error_type: ErrorType = None,
-    everything: All = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Print the bytes that were sent to the sink, and no more.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
+    """Show all that is known of dead letters, with their documents."""
+    for found in _open(choice).list_dead(choice, SHOWN_MAX):
+        if raw:
+            typer.echo(found.letter.entry, nl=False)
+        elif as_json:
+            print_json(_describe(found.letter) | {"spool": str(found.path)})
+        else:
+            _show(found)
+
+
+@app.command()
+def edit(
+    log_id: Annotated[str, typer.Argument(metavar="LOG_ID")],
+    *,
+    index: Annotated[str | None, typer.Option(help="The one of this index, where there are several.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=JSON", help="As in 'page=\"/home\"' 'param.key1=1'; several times."),
+    ] = None,
+    file: Annotated[
+        typer.FileBinaryRead | None, typer.Option(help="Take the whole document from there; - is standard input.")
+    ] = None,
+    replay: Annotated[bool, typer.Option("--replay", help="Have the server deliver it again.")] = False,
+) -> None:
+    """Correct the document of a dead letter, by default in $VISUAL or $EDITOR; its index and _id stay."""
+    if changes and file:
+        raise typer.BadParameter("only one of them can be taken", param_hint=["--set", "--file"])
+    choice = Choice((log_id,), index_name=index)
+    spools = _open(choice)
+    found = _find_one(spools, choice)
+    address = read_address(found.letter.entry)
+    if address is None:
+        raise SpoolError(f"the dead letter {log_id} is damaged: it does not say where it belongs")
+    if file:
+        entry = make_entry(address, file.read())
+    elif changes:
+        entry = make_entry(address, _set_fields(found.letter.entry, changes))
+    else:
+        entry = edit_entry(address, found.letter.entry)
+    if entry == found.letter.entry and not replay:
+        typer.echo("nothing was changed")
+        return
+    if not spools.correct(found, entry, replay=replay):
+        raise SpoolError(f"the dead letter {log_id} is on its way back, or has changed; nothing was changed")
+    typer.echo(f"{log_id} corrected" + ("; the server takes it within a second, or when it starts" if replay else ""))
+
+
+@app.command()
+@with_explicit_choice
+def replay(choice: Choice) -> None:
     """Have the server deliver dead letters once more."""
-    now = now_ms() + 1
-    choices = _choose(
-        {
-            "LOG_ID": _by_log_id(log_ids, now),
-            "--type": [Choice(error_type=error_type, died_before_ms=now)] if error_type else [],
-            "--all": [Choice(died_before_ms=now)] if everything else [],
-        }
-    )
-    with inspect(load_settings().database_url) as spool:
-        _check_known(spool, choices)
-        marked = sum(spool.mark_for_replay(choice) for choice in choices)
-        # Also where all of them were marked before: that command may have been interrupted.
-        spool.ask(Request.REPLAY)
+    marked = _open(choice).replay(choice)
     typer.echo(f"{marked} dead letters marked; the server takes them within a second, or when it starts")
 
 
 @app.command()
-def purge(
-    log_ids: LogIds = None,
-    *,
-    older_than: Annotated[
-        int | None, typer.Option(min=0, max=36_500, metavar="DAYS", help="Those that died so many days ago.")
-    ] = None,
-    everything: All = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
+@with_explicit_choice
+def purge(choice: Choice, *, yes: Yes = False) -> None:
     """Delete dead letters for good, but for those that are to be replayed."""
-    now = now_ms() + 1
-    choices = _choose(
-        {
-            "LOG_ID": _by_log_id(log_ids, now),
-            "--older-than": [] if older_than is None else [Choice(died_before_ms=now - older_than * DAY_MS)],
-            "--all": [Choice(died_before_ms=now)] if everything else [],
-        }
-    )
-    with inspect(load_settings().database_url) as spool:
-        _check_known(spool, choices)
-        counts = [spool.count_dead(choice) for choice in choices]
-        letters = sum(count.letters - count.marked for count in counts)
-        if letters and not yes:
-            typer.confirm(f"Delete {letters} dead letters for good?", abort=True, err=True)
-        purged = sum(spool.purge(choice) for choice in choices)
-    typer.echo(f"{purged} dead letters deleted")
+    spools = _open(choice)
+    count = spools.count_dead(choice)
+    letters = count.letters - count.marked
+    if letters and not yes:
+        typer.confirm(f"Delete {letters} dead letters for good?", abort=True, err=True)
+    typer.echo(f"{spools.purge(choice)} dead letters deleted")
 
 
-def _by_log_id(log_ids: list[str] | None, died_before_ms: int) -> list[Choice]:
-    return [Choice(log_id, died_before_ms=died_before_ms) for log_id in dict.fromkeys(log_ids or ())]
+def _open(choice: Choice) -> AllSpools:
+    """Return the spools; what is named must be there, so that a slip of the pen is not taken for nothing to do."""
+    spools = AllSpools(load_settings().database_url)
+    for log_id in choice.log_ids:
+        if not spools.count_dead(Choice((log_id,))).letters:
+            raise SpoolError(f"no dead letter has the log_id {log_id}")
+    return spools
 
 
-def _choose(ways: dict[str, list[Choice]]) -> list[Choice]:
-    """Return the dead letters that are meant, where they were named in exactly one of the ways."""
-    named = [choices for choices in ways.values() if choices]
-    if len(named) != 1:
-        raise typer.BadParameter("exactly one of them is needed", param_hint=list(ways))
-    return named[0]
+def _find_one(spools: AllSpools, choice: Choice) -> FoundLetter:
+    found = spools.list_dead(choice, SHOWN_MAX)
+    if len(found) != 1:
+        places = ", ".join(f"{place.letter.index_name} in {place.path}" for place in found) or "none of that index"
+        raise SpoolError(f"exactly one dead letter is needed (--index names it); there is {places}")
+    return found[0]
 
 
-def _check_known(spool: Inspection, choices: list[Choice]) -> None:
-    for choice in choices:
-        if choice.log_id is not None and not spool.count_dead(choice).letters:
-            raise _unknown(choice.log_id)
+def _set_fields(entry: Entry, changes: list[str]) -> bytes:
+    document = entry_document(entry)
+    for change in changes:
+        field, equals, value = change.partition("=")
+        if not field or not equals:
+            raise typer.BadParameter(f"{change!r} is not of the form FIELD=JSON", param_hint="--set")
+        document = set_field(document, field, value.encode("utf-8", "surrogateescape"))
+    return document
 
 
-def _unknown(log_id: str) -> SpoolError:
-    return SpoolError(f"no dead letter has the log_id {log_id}")
+def _show(found: FoundLetter) -> None:
+    letter = _describe(found.letter) | {"spool": found.path}
+    document = letter.pop("document")
+    times = letter.pop("attempted_at")
+    print_table(("field", "value"), [*letter.items(), *(("attempted_at", time) for time in times)], head=False)
+    print_indented(document)
 
 
 def _describe(letter: StoredLetter) -> dict[str, Any]:
@@ -137,6 +160,7 @@ def _describe(letter: StoredLetter) -> dict[str, Any]:
         "error_type": letter.error_type,
         "reason": letter.reason,
         "attempts": letter.history.attempts,
+        "attempted_at": [format_time(at_ms) for at_ms in letter.history.attempted_at_ms],
         "died_at": format_time(letter.died_at_ms),
         "replay": letter.marked,
         "document": read_document(letter.entry),

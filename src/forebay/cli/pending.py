@@ -10,8 +10,9 @@ import typer
 from forebay.cli.entries import read_address, read_document
 from forebay.cli.output import AsJson, Limit, format_time, print_json, print_table
 from forebay.settings import load_settings
-from forebay.spool.inspection import PendingEvent, Request, Summary, inspect
+from forebay.spool.inspection import PendingEvent, Request, Summary
 from forebay.spool.records import GroupDamaged
+from forebay.spool.together import AllSpools
 
 app = typer.Typer(help="Look at events that wait for their delivery.")
 
@@ -21,14 +22,14 @@ COLUMNS = ("received_at", "attempts", "log_id", "page", "event", "index")
 @app.command("list")
 def list_pending(*, limit: Limit = 20, as_json: AsJson = False) -> None:
     """Show the events that are in the spool, oldest first."""
-    with inspect(load_settings().database_url) as spool:
-        events = _describe(spool.list_pending(limit))
-        if as_json:
-            for event in events:
-                print_json(event)
-            return
-        rows = [_row(event) for event in events]
-        summary = spool.summarize()
+    spools = AllSpools(load_settings().database_url)
+    events = _describe(spools.list_pending(limit))
+    if as_json:
+        for event in events:
+            print_json(event)
+        return
+    rows = [_row(event) for event in events]
+    summary = spools.summarize()
     if rows:
         print_table(COLUMNS, rows)
     typer.echo(_sum_up(summary))
@@ -37,8 +38,7 @@ def list_pending(*, limit: Limit = 20, as_json: AsJson = False) -> None:
 @app.command()
 def retry() -> None:
     """Ask the server to deliver them now."""
-    with inspect(load_settings().database_url) as spool:
-        spool.ask(Request.RETRY)
+    AllSpools(load_settings().database_url).ask(Request.RETRY)
     typer.echo("asked; the server begins within a second, or when it starts")
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,8 +48,9 @@ class PendingEvent(NamedTuple):
 
 
 class StoredLetter(NamedTuple):
-    """A dead letter as it was read; `marked` where the owner is to move it back."""
+    """A dead letter as it was read; `id` is that of its row, `marked` where the owner is to move it back."""
 
+    id: int
     index_name: str
     log_id: str
     error_type: str
@@ -67,11 +69,27 @@ class DeadCount(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Which dead letters are meant: those that fit all that is given; where nothing is, all."""
+    """Which dead letters are meant: those that fit all that is given; where nothing is, all.
 
-    log_id: str | None = None
+    Attributes:
+        log_ids: one of them.
+        error_type: this one.
+        reason: the letter's reason contains it, in small or large letters.
+        index_name: this one.
+        died_before_ms: died earlier, in milliseconds since 1970.
+        died_after_ms: died then or later.
+    """
+
+    log_ids: tuple[str, ...] = ()
     error_type: str | None = None
+    reason: str | None = None
+    index_name: str | None = None
     died_before_ms: int | None = None
+    died_after_ms: int | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what the statements take."""
+        return self._asdict() | {"log_ids": json.dumps(self.log_ids) if self.log_ids else None}
 
 
 class Inspection:
@@ -109,17 +127,12 @@ class Inspection:
 
     def list_dead(self, choice: Choice, letters_max: int) -> list[StoredLetter]:
         """Return dead letters, newest first."""
-        rows = self._connection.execute(SQL["list_dead"], choice._asdict() | {"limit": letters_max}).fetchall()
-        return [
-            StoredLetter(
-                index_name, log_id, error_type, reason, writing.read_history(*history), died_at_ms, bool(replay), entry
-            )
-            for _, index_name, log_id, error_type, reason, *history, died_at_ms, replay, entry in rows
-        ]
+        rows = self._connection.execute(SQL["list_dead"], choice.parameters() | {"limit": letters_max}).fetchall()
+        return [_read_letter(row) for row in rows]
 
     def count_dead(self, choice: Choice) -> DeadCount:
         """Count dead letters."""
-        return DeadCount(*self._connection.execute(SQL["count_dead_where"], choice._asdict()).fetchone())
+        return DeadCount(*self._connection.execute(SQL["count_dead_where"], choice.parameters()).fetchone())
 
     def mark_for_replay(self, choice: Choice) -> int:
         """Mark dead letters for the owner to move back once it is asked to; return how many were not marked yet."""
@@ -128,6 +141,15 @@ class Inspection:
     def purge(self, choice: Choice) -> int:
         """Delete dead letters but for those that are marked for replay; return how many went."""
         return self._change("purge_dead_where", choice)
+
+    def correct(self, letter: StoredLetter, entry: Entry, *, mark: bool) -> bool:
+        """Replace a letter's entry and, where `mark` says so, mark it for replay.
+
+        Returns:
+            False where the letter is not as it was read any more, or is on its way back; nothing was changed then.
+        """
+        row = {"id": letter.id, "read_entry": letter.entry, "entry": entry, "replay": int(mark)}
+        return self._connection.execute(SQL["correct_dead"], row).rowcount == 1
 
     def ask(self, request: Request) -> None:
         """Leave a request; the owner looks for it every second, and when it starts."""
@@ -138,7 +160,7 @@ class Inspection:
         if choice.died_before_ms is None:
             # What is replayed may die again while this goes on.
             choice = choice._replace(died_before_ms=writing.now_ms() + 1)
-        parameters: dict[str, Any] = choice._asdict() | {"after_id": 0, "limit": CHUNK_ROWS}
+        parameters: dict[str, Any] = choice.parameters() | {"after_id": 0, "limit": CHUNK_ROWS}
         changed = 0
         while rows := self._connection.execute(SQL[statement], parameters).fetchall():
             changed += len(rows)
@@ -156,8 +178,20 @@ def inspect(path: Path) -> Iterator[Inspection]:
     """
     connection = database.connect_beside(path)
     try:
+        # SQLite's own functions know the case of ASCII letters alone.
+        connection.create_function("fold", 1, str.casefold, deterministic=True)
         yield Inspection(connection)
     except sqlite3.Error as error:
         raise SpoolError(f"DATABASE_URL: {path}: {error}") from error
     finally:
         connection.close()
+
+
+def _read_letter(row: Sequence[Any]) -> StoredLetter:
+    letter_id, index_name, log_id, error_type, reason, attempts, times, died_at_ms, replay, entry = row
+    try:
+        history = writing.read_history(attempts, times)
+    except ValueError:
+        # Damaged: the letter is shown all the same.
+        history = History(attempts)
+    return StoredLetter(letter_id, index_name, log_id, error_type, reason, history, died_at_ms, bool(replay), entry)

@@ -9,8 +9,17 @@ _FOLDER = resources.files("forebay.spool")
 
 
 def _parse(text: str) -> dict[str, str]:
-    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
-    return dict(zip(parts[::2], (part.strip() for part in parts[1::2]), strict=True))
+    parts = re.split(r"^-- (name|fragment): (\w+)\n", text, flags=re.MULTILINE)[1:]
+    named = list(zip(parts[::3], parts[1::3], (part.strip() for part in parts[2::3]), strict=True))
+    # From this one file and nowhere else: values are always bound.
+    fragments = {f"{{{name}}}": f"(\n{part}\n)" for kind, name, part in named if kind == "fragment"}
+    return {name: _fill(part, fragments) for kind, name, part in named if kind == "name"}
+
+
+def _fill(statement: str, fragments: dict[str, str]) -> str:
+    for place, fragment in fragments.items():
+        statement = statement.replace(place, fragment)
+    return statement
 
 
 SQL = _parse(_FOLDER.joinpath("statements.sql").read_text(encoding="utf-8"))

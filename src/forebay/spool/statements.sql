@@ -1,4 +1,13 @@
--- Each statement has a name; the line behind it says what it is for.
+-- Each statement has a name; the line behind it says what it is for. A fragment stands in a statement as {its name}.
+
+-- fragment: chosen
+-- The dead letters that a command means: those that fit all that is given (`Choice`). `fold` takes no notice of case.
+(:log_ids IS NULL OR log_id IN (SELECT value FROM json_each(:log_ids)))
+AND (:error_type IS NULL OR error_type = :error_type)
+AND (:reason IS NULL OR instr(fold(reason), fold(:reason)) > 0)
+AND (:index_name IS NULL OR index_name = :index_name)
+AND (:died_before_ms IS NULL OR died_at_ms < :died_before_ms)
+AND (:died_after_ms IS NULL OR died_at_ms >= :died_after_ms)
 
 -- name: insert_group
 -- Keep a group of events that were received, or that remain of a group that never had a row.
@@ -64,10 +73,7 @@ SELECT attempts, attempted_at_ms FROM dead_letters WHERE index_name = :index_nam
 -- name: list_dead
 -- Go through the dead letters, newest first.
 SELECT id, index_name, log_id, error_type, reason, attempts, attempted_at_ms, died_at_ms, replay, entry
-FROM dead_letters
-WHERE (:log_id IS NULL OR log_id = :log_id)
-  AND (:error_type IS NULL OR error_type = :error_type)
-  AND (:died_before_ms IS NULL OR died_at_ms < :died_before_ms)
+FROM dead_letters WHERE {chosen}
 ORDER BY died_at_ms DESC, id DESC
 LIMIT :limit
 
@@ -99,18 +105,14 @@ FROM groups WHERE id > ? ORDER BY id LIMIT 1
 -- name: count_dead_where
 -- Count the dead letters that a command means, and how many of them are to be replayed.
 SELECT count(*), coalesce(sum(replay), 0) FROM dead_letters
-WHERE (:log_id IS NULL OR log_id = :log_id)
-  AND (:error_type IS NULL OR error_type = :error_type)
-  AND (:died_before_ms IS NULL OR died_at_ms < :died_before_ms)
+WHERE {chosen}
 
 -- name: mark_replay_where
 -- Ask the owner to move some of the dead letters that a command means.
 UPDATE dead_letters SET replay = 1 WHERE id IN (
     SELECT id FROM dead_letters
     WHERE id > :after_id AND replay = 0
-      AND (:log_id IS NULL OR log_id = :log_id)
-      AND (:error_type IS NULL OR error_type = :error_type)
-      AND (:died_before_ms IS NULL OR died_at_ms < :died_before_ms)
+      AND {chosen}
     ORDER BY id LIMIT :limit
 )
 RETURNING id
@@ -120,12 +122,14 @@ RETURNING id
 DELETE FROM dead_letters WHERE id IN (
     SELECT id FROM dead_letters
     WHERE id > :after_id AND replay = 0
-      AND (:log_id IS NULL OR log_id = :log_id)
-      AND (:error_type IS NULL OR error_type = :error_type)
-      AND (:died_before_ms IS NULL OR died_at_ms < :died_before_ms)
+      AND {chosen}
     ORDER BY id LIMIT :limit
 )
 RETURNING id
+
+-- name: correct_dead
+-- Replace the entry of a dead letter, unless it was changed or marked since it was read.
+UPDATE dead_letters SET entry = :entry, replay = :replay WHERE id = :id AND replay = 0 AND entry = :read_entry
 
 -- name: owner_at_work
 -- Find whether an owner has the file open, or ended without closing it.

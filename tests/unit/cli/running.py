@@ -44,9 +44,9 @@ class Run(Protocol):
 class Folder:
     """The folder that a command works in."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, spool_name: str = "sqlite3.db") -> None:
         self.path = path
-        self.spool_path = path / "sqlite3.db"
+        self.spool_path = path / spool_name
         self.store_path = path / "sqlite3-events.db"
 
     def spool(self, transaction: Transaction) -> None:
@@ -82,8 +82,13 @@ def make_entry(
     return encode_entry(Address(INDEX, log_id), Document(received_at, received_at, log_id, "user", info))
 
 
-def make_letter(log_id: str, died_at_ms: int = 1_000, error_type: str = "mapper_parsing_exception") -> DeadLetter:
-    return DeadLetter(make_entry(log_id), error_type, f"because of {HOSTILE}", History(1), died_at_ms)
+def make_letter(
+    log_id: str,
+    died_at_ms: int = 1_000,
+    error_type: str = "mapper_parsing_exception",
+    history: History = History(1, (5_000,)),  # noqa: B008 - immutable
+) -> DeadLetter:
+    return DeadLetter(make_entry(log_id), error_type, f"because of {HOSTILE}", history, died_at_ms)
 
 
 def make_document(entry: Entry) -> Any:

@@ -7,11 +7,27 @@ from io import StringIO
 
 import pytest
 
+from forebay.model import History
 from forebay.spool import writing
 from forebay.spool.records import Transaction
 from unit.cli.running import HOSTILE, HOSTILE_SHOWN, INDEX, Folder, Run, make_document, make_entry, make_letter
 
 DAY_MS = 86_400_000
+
+FILTERS: list[tuple[list[str], set[str]]] = [
+    (["--type", "http_413"], {"large"}),
+    (["--type", "none"], set()),
+    (["--reason", "BECAUSE"], {"old", "recent", "large"}),
+    (["--reason", "because_"], set()),
+    (["--index", INDEX], {"old", "recent", "large"}),
+    (["--index", "events_local"], set()),
+    (["--older-than", "7d"], {"old"}),
+    (["--older-than", "720h"], set()),
+    (["--older-than", "0min"], {"old", "recent", "large"}),
+    (["--newer-than", "7d"], {"recent", "large"}),
+    (["--newer-than", "7d", "--older-than", "1d", "--type", "http_413", "--reason", "of"], {"large"}),
+    (["old", "recent", "--newer-than", "7d"], {"recent"}),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -55,10 +71,18 @@ def test_list_prints_json_lines_of_one_type(run: Run) -> None:
         "error_type": "http_413",
         "reason": f"because of {HOSTILE}",
         "attempts": 1,
+        "attempted_at": ["1970-01-01T00:00:05.000Z"],
         "died_at": letter["died_at"],
         "replay": False,
         "document": make_document(make_entry("large")),
     }
+
+
+@pytest.mark.parametrize(("arguments", "meant"), FILTERS)
+def test_list_and_show_show_what_was_meant(run: Run, arguments: list[str], meant: set[str]) -> None:
+    assert {letter["log_id"] for letter in run("dead", "list", *arguments, "--json").json_lines()} == meant
+    assert {letter["log_id"] for letter in run("dead", "show", *arguments, "--json").json_lines()} == meant
+    assert run("dead", "list", *arguments).out.endswith(f"{len(meant)} of {len(meant)} dead letters\n")
 
 
 def test_empty_list_is_said(run: Run) -> None:
@@ -71,6 +95,22 @@ def test_show_shows_the_reason_and_the_document(run: Run) -> None:
     assert (code, err) == (0, "")
     assert f"because of {HOSTILE_SHOWN}" in out
     assert '    "page": "/home",' in out.splitlines()
+
+
+def test_show_shows_every_attempts_time_and_where_it_lies(run: Run, folder: Folder) -> None:
+    folder.spool(Transaction(dead=[make_letter("often", history=History(1, (1_000, 61_000)))]))
+
+    lines = [line.split() for line in run("dead", "show", "often").out.splitlines()]
+
+    assert ["attempted_at", "1970-01-01T00:00:01.000Z"] in lines
+    assert ["attempted_at", "1970-01-01T00:01:01.000Z"] in lines
+    assert ["spool", "sqlite3.db"] in lines
+
+
+def test_show_gives_the_very_bytes(run: Run, folder: Folder) -> None:
+    folder.ask_spool("UPDATE dead_letters SET entry = x'7b7d0a7b20226122203a20317d0a' WHERE log_id = 'old'")
+
+    assert run("dead", "show", "old", "--raw") == (0, '{}\n{ "a" : 1}\n', "")
 
 
 def test_show_prints_json(run: Run) -> None:
@@ -103,8 +143,7 @@ def test_unknown_log_id_is_one_line_and_exit_code_1(run: Run, folder: Folder, co
     [
         (["old", "large", "old"], {"old", "large"}),
         (["--all"], {"old", "recent", "large"}),
-        (["--type", "http_413"], {"large"}),
-        (["--type", "none"], set()),
+        *FILTERS,
     ],
 )
 def test_replay_marks_what_was_meant_and_asks_the_server(
@@ -116,7 +155,7 @@ def test_replay_marks_what_was_meant_and_asks_the_server(
     assert out.startswith(f"{len(meant)} dead letters marked")
     assert marked(folder) == meant
     assert left(folder) == {"old", "recent", "large"}
-    assert folder.ask_spool("SELECT name FROM requests") == [("replay",)]
+    assert folder.ask_spool("SELECT name FROM requests") == ([("replay",)] if meant else [])
 
 
 @pytest.mark.parametrize(
@@ -124,9 +163,7 @@ def test_replay_marks_what_was_meant_and_asks_the_server(
     [
         (["old", "large", "old"], {"old", "large"}),
         (["--all"], {"old", "recent", "large"}),
-        (["--older-than", "7"], {"old"}),
-        (["--older-than", "30"], set()),
-        (["--older-than", "0"], {"old", "recent", "large"}),
+        *FILTERS,
     ],
 )
 def test_purge_deletes_what_was_meant(run: Run, folder: Folder, arguments: list[str], meant: set[str]) -> None:
@@ -147,20 +184,48 @@ def test_purge_asks_first(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", StringIO(answer))
 
-    result = run("dead", "purge", "--older-than", "7")
+    result = run("dead", "purge", "--older-than", "7d")
 
     assert result.code == code
     assert "Delete 1 dead letters for good?" in result.out + result.err
     assert left(folder) == {"recent", "large"} | kept
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["replay"], ["replay", "old", "--all"], ["replay", "--all", "--type", "x"], ["purge"], ["purge", "old", "--all"]],
-)
-def test_dead_letters_are_named_in_exactly_one_way(run: Run, folder: Folder, arguments: list[str]) -> None:
-    code, out, err = run("dead", *arguments)
+@pytest.mark.parametrize("command", ["show", "replay", "purge --yes"])
+@pytest.mark.parametrize("arguments", [[], ["old", "--all"], ["--all", "--type", "x"], ["--all", "--newer-than", "1d"]])
+def test_some_or_all_must_be_named(run: Run, folder: Folder, command: str, arguments: list[str]) -> None:
+    code, out, err = run("dead", *command.split(), *arguments)
 
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "exactly one of them is needed" in err
+    assert "either some of them or --all is needed" in err
     assert (left(folder), marked(folder)) == ({"old", "recent", "large"}, set())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--older-than", "7"], ["--newer-than", "1w"], ["--reason", "\udcff"], ["\udcff"], ["--older-than", ""]],
+)
+def test_filter_that_says_nothing_is_a_wrong_use(run: Run, folder: Folder, arguments: list[str]) -> None:
+    for command in ("list", "purge --yes"):
+        code, out, err = run("dead", *command.split(), *arguments)
+
+        assert (code, out, err.count("\n")) == (2, "", 1)
+    assert left(folder) == {"old", "recent", "large"}
+
+
+def test_letters_are_found_in_the_spools_of_all_workers(run: Run, folder: Folder) -> None:
+    other = Folder(folder.path, "sqlite3.2.db")
+    other.spool(Transaction(dead=[make_letter("other", writing.now_ms() - DAY_MS)]))
+
+    assert [letter["log_id"] for letter in run("dead", "list", "--json").json_lines()] == [
+        "other",
+        "recent",
+        "large",
+        "old",
+    ]
+    assert run("dead", "edit", "other", "--set", 'page="/new"', "--replay").code == 0
+    assert marked(other) == {"other"}
+    assert other.ask_spool("SELECT name FROM requests") == [("replay",)]
+    assert folder.ask_spool("SELECT name FROM requests") == []
+    assert run("dead", "purge", "--all", "--yes").out == "3 dead letters deleted\n"
+    assert left(other) == {"other"}

@@ -20,7 +20,20 @@ def test_version_is_printed(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "serve", "token", "events", "events tail", "events search", "pending", "dead purge", "index init"]
+    "command",
+    [
+        "",
+        "serve",
+        "token",
+        "events",
+        "events tail",
+        "events search",
+        "pending",
+        "dead purge",
+        "dead edit",
+        "index init",
+        "index prune",
+    ],
 )
 def test_every_command_explains_itself(run: Run, command: str) -> None:
     code, out, err = run(*command.split(), "--help")
@@ -41,7 +54,8 @@ def test_every_command_explains_itself(run: Run, command: str) -> None:
         ),
         (["events", "tail", "-n", "many"], "Invalid value for '-n' / '--limit'"),
         (["events", "search", "-n", "10001"], "Invalid value for '-n' / '--limit'"),
-        (["dead", "show"], "Missing argument 'LOG_ID'; see forebay dead show --help"),
+        (["dead", "edit"], "Missing argument 'LOG_ID'; see forebay dead edit --help"),
+        (["dead", "show"], "either some of them or --all is needed; see forebay dead show --help"),
         (["serve", "now\x1b[31m\nplease"], "(now\\x1b[31m\\x0aplease)"),
         (["events", "count", "\x1b[31m\nx=1"], "'\\x1b[31m\\nx'"),
     ],

@@ -78,6 +78,17 @@ def test_retry_leaves_a_request_for_the_server(run: Run, waiting: Folder) -> Non
     assert waiting.ask_spool("SELECT name FROM requests") == [("retry",)]
 
 
+def test_events_of_all_workers_are_one_list_and_each_is_asked(run: Run, waiting: Folder) -> None:
+    other = Folder(waiting.path, "sqlite3.2.db")
+    other.spool(Transaction(inserts=[NewGroup(1, [make_entry("d")])]))
+    other.ask_spool("UPDATE groups SET received_at_ms = 1")
+
+    assert [event["log_id"] for event in run("pending", "list", "--json").json_lines()] == ["d", "a", "b", "c"]
+    assert run("pending", "list").out.splitlines()[-1].startswith("4 pending events in 3 groups, ")
+    assert run("pending", "retry").code == 0
+    assert [folder.ask_spool("SELECT name FROM requests") for folder in (waiting, other)] == [[("retry",)]] * 2
+
+
 @pytest.mark.parametrize("command", ["pending list", "pending retry", "dead list", "dead replay --all"])
 def test_no_spool_is_one_line_and_exit_code_1(run: Run, folder: Folder, command: str) -> None:
     code, out, err = run(*command.split())

@@ -135,8 +135,8 @@ async def test_dead_letters_come_newest_first_with_all_that_is_known(spool: Spoo
     assert log_ids(path) == ["new", "middle", "old"]
     assert log_ids(path, letters_max=1) == ["new"]
     with inspect(path) as view:
-        (letter,) = view.list_dead(Choice("old"), 10)
-    assert letter == (
+        (letter,) = view.list_dead(Choice(("old",)), 10)
+    assert letter[1:] == (
         "events_local_2026-11",
         "old",
         "mapper_parsing_exception",
@@ -148,24 +148,33 @@ async def test_dead_letters_come_newest_first_with_all_that_is_known(spool: Spoo
     )
 
 
-@pytest.mark.parametrize(
-    ("choice", "chosen"),
-    [
-        (Choice(), {"a", "b", "c"}),
-        (Choice("a"), {"a"}),
-        (Choice("nobody"), set()),
-        (Choice(error_type="too_large"), {"b", "c"}),
-        (Choice(died_before_ms=3), {"a", "b"}),
-        (Choice(error_type="too_large", died_before_ms=3), {"b"}),
-    ],
-)
+CHOICES = [
+    (Choice(), {"a", "b", "c"}),
+    (Choice(("a",)), {"a"}),
+    (Choice(("a", "c", "nobody")), {"a", "c"}),
+    (Choice(("nobody",)), set()),
+    (Choice(error_type="too_large"), {"b", "c"}),
+    (Choice(reason="DATE ÄÖ"), {"a", "b"}),
+    (Choice(reason="%"), {"c"}),
+    (Choice(index_name="events_local_2026-10"), {"c"}),
+    (Choice(died_before_ms=3), {"a", "b"}),
+    (Choice(died_after_ms=2), {"b", "c"}),
+    (Choice(died_before_ms=3, died_after_ms=2), {"b"}),
+    (Choice(("a", "b"), "too_large", "date", "events_local_2026-11", 3, 2), {"b"}),
+    (Choice(("a", "b"), "too_large", "100", "events_local_2026-11", 3, 2), set()),
+]
+LETTERS = [
+    DeadLetter(make_entry("a"), "mapper_parsing_exception", "a bad date äö", History(1), 1),
+    DeadLetter(make_entry("b"), "too_large", "a Date Äö too long", History(1), 2),
+    DeadLetter(make_entry("c", "events_local_2026-10"), "too_large", "100% too large", History(1), 3),
+]
+
+
+@pytest.mark.parametrize(("choice", "chosen"), CHOICES)
 async def test_choice_means_the_letters_that_fit_all_of_it(
     spool: Spool, path: Path, choice: Choice, chosen: set[str]
 ) -> None:
-    await commit(
-        spool,
-        Transaction(dead=[make_letter("a", 1), make_letter("b", 2, "too_large"), make_letter("c", 3, "too_large")]),
-    )
+    await commit(spool, Transaction(dead=LETTERS))
 
     assert set(log_ids(path, choice)) == chosen
     with inspect(path) as view:
@@ -176,11 +185,61 @@ async def test_choice_means_the_letters_that_fit_all_of_it(
     assert set(log_ids(path)) == chosen
 
 
+@pytest.mark.parametrize(("choice", "chosen"), CHOICES)
+async def test_purge_deletes_the_letters_that_fit_all_of_it(
+    spool: Spool, path: Path, choice: Choice, chosen: set[str]
+) -> None:
+    await commit(spool, Transaction(dead=LETTERS))
+
+    with inspect(path) as view:
+        assert view.purge(choice) == len(chosen)
+    assert set(log_ids(path)) == {"a", "b", "c"} - chosen
+
+
+async def test_corrected_letter_holds_the_new_bytes_and_its_bytes_are_counted(spool: Spool, path: Path) -> None:
+    await commit(spool, Transaction(dead=[make_letter("a"), make_letter("b")]))
+    entry = make_entry("a") + make_entry("a")
+
+    with inspect(path) as view:
+        (letter,) = view.list_dead(Choice(("a",)), 10)
+        assert view.correct(letter, entry, mark=False)
+        corrected, other = sorted(view.list_dead(Choice(), 10), key=lambda letter: letter.log_id)
+        totals = view.summarize().totals
+
+    assert corrected == letter._replace(entry=entry)
+    assert other.entry == make_entry("b")
+    assert totals.dead_bytes == len(entry) + len(other.entry)
+
+
+async def test_letter_that_changed_since_it_was_read_or_is_on_its_way_back_is_not_corrected(
+    spool: Spool, path: Path
+) -> None:
+    await commit(spool, Transaction(dead=[make_letter("a")]))
+
+    with inspect(path) as view:
+        (read,) = view.list_dead(Choice(), 10)
+        assert view.correct(read, b"new", mark=True)
+        assert not view.correct(read, b"newer", mark=False)
+        (marked,) = view.list_dead(Choice(), 10)
+        assert (marked.marked, marked.entry) == (True, b"new")
+        assert not view.correct(marked, b"newer", mark=True)
+        assert view.list_dead(Choice(), 10) == [marked]
+
+
+async def test_letter_with_damaged_times_is_shown_all_the_same(spool: Spool, path: Path) -> None:
+    await commit(spool, Transaction(dead=[make_letter("a")]))
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("UPDATE dead_letters SET attempted_at_ms = 'x', attempts = 7")
+
+    with inspect(path) as view:
+        assert [letter.history for letter in view.list_dead(Choice(), 10)] == [History(7)]
+
+
 async def test_marked_letters_are_moved_by_the_owner_alone(spool: Spool, path: Path) -> None:
     await commit(spool, Transaction(dead=[make_letter("a"), make_letter("b"), make_letter("c")]))
 
     with inspect(path) as view:
-        assert view.mark_for_replay(Choice("a")) == 1
+        assert view.mark_for_replay(Choice(("a",))) == 1
         assert view.mark_for_replay(Choice()) == 2
         assert view.mark_for_replay(Choice()) == 0
         view.ask(Request.REPLAY)
@@ -199,8 +258,8 @@ async def test_marked_letters_are_not_purged(spool: Spool, path: Path) -> None:
     await commit(spool, Transaction(dead=[make_letter("a"), make_letter("b")]))
 
     with inspect(path) as view:
-        view.mark_for_replay(Choice("a"))
-        assert view.purge(Choice("a")) == 0
+        view.mark_for_replay(Choice(("a",)))
+        assert view.purge(Choice(("a",))) == 0
         assert view.purge(Choice()) == 1
     assert log_ids(path) == ["a"]
 

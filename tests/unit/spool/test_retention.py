@@ -59,7 +59,7 @@ async def test_many_dead_letters_go_piece_by_piece(spool: Spool, path: Path, mon
 async def test_a_dead_letter_that_is_to_be_replayed_stays(spool: Spool, path: Path) -> None:
     await commit(spool, Transaction(dead=[make_letter("marked", 1), make_letter("other", 1)]))
     with inspect(path) as inspection:
-        inspection.mark_for_replay(Choice(log_id="marked"))
+        inspection.mark_for_replay(Choice(("marked",)))
 
     assert await retention.clean_up(spool, 1000) == 1
     assert left(path) == ["marked"]

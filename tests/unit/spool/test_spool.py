@@ -354,8 +354,8 @@ async def test_totals_stay_true_whatever_is_written(spool: Spool, path: Path) ->
     await commit(spool, Transaction(deletes=[1, 2, 77], shrinks=[(3, groups[2].entries[:1], History(1))]))
     await commit(spool, Transaction(dead=[make_letter(make_entry("a", 200))]))
     with inspect(path) as inspection:
-        inspection.mark_for_replay(Choice(log_id="b"))
-        inspection.purge(Choice(log_id="c"))
+        inspection.mark_for_replay(Choice(("b",)))
+        inspection.purge(Choice(("c",)))
     await spool.replay(8, 10)
     await spool.clean_up(2000, 1)
 
@@ -448,7 +448,7 @@ async def test_marked_dead_letters_become_a_group_again(spool: Spool, path: Path
     await commit(spool, Transaction(dead=[make_letter(make_entry(name)) for name in "abcd"]))
     with inspect(path) as inspection:
         for name in "abd":
-            inspection.mark_for_replay(Choice(log_id=name))
+            inspection.mark_for_replay(Choice((name,)))
 
     assert (await spool.replay(1, 2))[0] == 2
     assert (await spool.replay(2, 2))[0] == 1
