@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 
 from forebay.errors import SettingsError
 from forebay.model import Ack
@@ -276,14 +276,16 @@ def _explain(item: Any) -> str:
 
 
 def unknown_variables() -> list[tuple[str, str | None]]:
-    """Return `FOREBAY_…` variables that set nothing, each with the nearest name that would.
+    """Return `FOREBAY_…` variables, also of `.env`, that set nothing, each with the nearest name that would.
 
     Kubernetes puts `FOREBAY_PORT…` and `FOREBAY_SERVICE_…` into every container beside a service of that name; those
     are left out.
     """
     known = {variable_name(field) for field in Settings.model_fields}
     foreign = ("FOREBAY_PORT", "FOREBAY_SERVICE_", "FOREBAY_TEST_")
-    strange = [name for name in os.environ if name.startswith("FOREBAY_") and name not in known]
+    # In the file, small letters set the same.
+    names = {*os.environ, *(name.upper() for name in DotEnvSettingsSource(Settings).env_vars)}
+    strange = {name for name in names if name.startswith("FOREBAY_") and name not in known}
     return [
         (name, next(iter(difflib.get_close_matches(name, known, n=1)), None))
         for name in sorted(strange)

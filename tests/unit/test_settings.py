@@ -382,3 +382,9 @@ def test_what_kubernetes_sets_is_not_taken_for_a_misspelled_setting(monkeypatch:
     for name in ("FOREBAY_PORT", "FOREBAY_PORT_3000_TCP", "FOREBAY_SERVICE_HOST", "FOREBAY_SERVICE_PORT_HTTP"):
         monkeypatch.setenv(name, "tcp://10.0.0.1:3000")
     assert unknown_variables() == []
+
+
+def test_unknown_variable_in_the_env_file_is_named_too(folder: Path) -> None:
+    folder.joinpath(".env").write_text("forebay_bulk_workerss=3\nFOREBAY_BULK_WORKERS=3\nOTHER=1\n# FOREBAY_X=1\n")
+
+    assert unknown_variables() == [("FOREBAY_BULK_WORKERSS", "FOREBAY_BULK_WORKERS")]

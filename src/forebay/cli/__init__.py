@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from forebay import __version__
-from forebay.cli import dead, events, index, pending, serve, token
+from forebay.cli import dead, doctor, events, index, pending, serve, token
 from forebay.cli.output import escape_controls
 from forebay.errors import ForebayError, NotADocument, SettingsError
 
@@ -34,6 +34,7 @@ app.add_typer(pending.app, name="pending")
 app.add_typer(dead.app, name="dead")
 app.add_typer(index.app, name="index")
 app.command("token")(token.token)
+app.command("doctor")(doctor.doctor)
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so

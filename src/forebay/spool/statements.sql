@@ -142,3 +142,19 @@ UPDATE owner SET at_work = ?
 -- name: report
 -- Remember what happened to the file itself.
 INSERT INTO incidents (at_ms, kind, detail) VALUES (?, ?, ?)
+
+-- name: newest_group
+-- Find when the newest group was received, and its number.
+SELECT id, received_at_ms FROM groups ORDER BY id DESC LIMIT 1
+
+-- name: events_until
+-- Count the events that are left of the groups up to one.
+SELECT coalesce(sum(events), 0) FROM groups WHERE id <= ?
+
+-- name: dead_types
+-- Count the dead letters of each type that nobody has marked for replay, most first.
+SELECT error_type, count(*) FROM dead_letters WHERE replay = 0 GROUP BY error_type ORDER BY count(*) DESC, error_type
+
+-- name: incidents_since
+-- Find what happened to the file itself since a time, newest first.
+SELECT at_ms, kind, detail FROM incidents WHERE at_ms >= ? ORDER BY id DESC LIMIT ?

@@ -1,0 +1,157 @@
+"""What a spool's facts mean for the events in it, and what to do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from forebay.findings import Finding, Level
+from forebay.spool.checkup import INCIDENT_DAYS, Incident, Integrity, Look
+
+GIB = 1024**3
+FULL_SHARE = 0.8
+DISK_BYTES_LOW = GIB
+DISK_BYTES_MIN = GIB // 4
+SHOWN_MAX = 5
+OLD_S = 600
+"""How old a pending event is before it is worth a line of its own."""
+
+
+class Drain(NamedTuple):
+    """What moved between two looks: events that came, those that were settled, and those there were at the end."""
+
+    seconds: float
+    came: int
+    settled: int
+    left: int
+
+
+def measure_drain(first: Look, second: Look, left_of_first: int) -> Drain:
+    """Return what moved; `left_of_first` counts the events that were there at the first look and still are."""
+    return Drain(
+        second.at_s - first.at_s,
+        second.totals.events - left_of_first,
+        first.totals.events - left_of_first,
+        second.totals.events,
+    )
+
+
+def judge_owner(what: str, owner: str | None, look: Look | None, *, is_workers: bool) -> Iterator[Finding]:
+    """Say who has the spool open; `is_workers` for that of a worker, which another one takes over."""
+    if owner is not None:
+        yield Finding(Level.OK, what, f"open by {owner}")
+    elif not is_workers:
+        yield Finding(Level.WARN, what, "no server has it open", "start the server; what is in it waits and is safe")
+    elif look is not None and (look.totals.events or look.totals.dead_letters):
+        text = f"left by a worker, with {look.totals.events} events and {look.totals.dead_letters} dead letters"
+        advice = "the running server takes them over by itself; /health/ready says where it does not"
+        yield Finding(Level.WARN, what, text, advice)
+    else:
+        yield Finding(Level.OK, what, "left by a worker, and empty")
+
+
+def judge_room(what: str, stored_bytes: int, bytes_max: int, free_bytes: int) -> Iterator[Finding]:
+    """Say how much more the spools take: all of them together, whatever is on the disk beside them."""
+    text = f"{stored_bytes / GIB:.2f} GiB of {bytes_max / GIB:.2f} GiB (FOREBAY_SPOOL_BYTES_MAX)"
+    why = "see why the sink takes no events; a larger FOREBAY_SPOOL_BYTES_MAX gains time"
+    if stored_bytes >= bytes_max:
+        yield Finding(Level.FAIL, what, f"{text}: full, clients get 503", why)
+    elif stored_bytes >= bytes_max * FULL_SHARE:
+        yield Finding(Level.WARN, what, f"{text}: nearly full", why)
+    else:
+        yield Finding(Level.OK, what, text)
+    disk = f"{free_bytes / GIB:.2f} GiB free on its disk"
+    if free_bytes < DISK_BYTES_MIN:
+        yield Finding(Level.FAIL, what, f"{disk}: the next commits may fail, and clients get 503", "free disk space")
+    elif free_bytes < min(DISK_BYTES_LOW, bytes_max - stored_bytes):
+        yield Finding(Level.WARN, what, disk, "free disk space")
+    elif free_bytes < bytes_max - stored_bytes:
+        advice = "set FOREBAY_SPOOL_BYTES_MAX to what the disk has, so that it is a limit and no accident"
+        yield Finding(Level.WARN, what, f"{disk}, less than the spool may grow by", advice)
+    else:
+        yield Finding(Level.OK, what, disk)
+
+
+def judge_pending(what: str, look: Look, drain: Drain | None, now_ms: int, settle_s: float) -> Iterator[Finding]:
+    """Say how long events wait, and when they will be gone.
+
+    `settle_s` is how long one takes to be settled where all is well: until its bulk is full or due, and answered.
+    """
+    events = look.totals.events
+    if not events or look.oldest_at_ms is None:
+        yield Finding(Level.OK, what, "no events wait")
+        return
+    age_s = max(0.0, (now_ms - look.oldest_at_ms) / 1000)
+    text = f"{events} events are not settled, the oldest for {describe_seconds(age_s)}"
+    is_old = age_s > max(OLD_S, 2 * settle_s)
+    if drain is None:
+        advice = "start the server, and see the log where it runs" if is_old else ""
+        yield Finding(Level.WARN if is_old else Level.OK, what, text, advice)
+        return
+    if not drain.settled and age_s > settle_s:
+        advice = "see `forebay doctor`'s lines about the sink, and /health/ready"
+        yield Finding(Level.FAIL if is_old else Level.WARN, what, f"{text}; nothing moves", advice)
+        return
+    rates = f"{drain.settled / drain.seconds:.0f} settled a second, {drain.came / drain.seconds:.0f} come"
+    if drain.settled > drain.came:
+        gone_s = drain.left * drain.seconds / (drain.settled - drain.came)
+        yield Finding(Level.OK, what, f"{text}; {rates}: gone in about {describe_seconds(gone_s)}")
+    elif is_old:
+        advice = "let OpenSearch take more: see its load, FOREBAY_BULK_WORKERS, FOREBAY_WORKERS"
+        yield Finding(Level.WARN, what, f"{text}; {rates}: they do not become fewer", advice)
+    else:
+        yield Finding(Level.OK, what, f"{text}; {rates}")
+
+
+def judge_dead(what: str, dead_types: dict[str, int]) -> Iterator[Finding]:
+    """Say which dead letters wait for a person."""
+    if not dead_types:
+        yield Finding(Level.OK, what, "no dead letters")
+        return
+    shown = ", ".join(f"{count} {error_type}" for error_type, count in list(dead_types.items())[:SHOWN_MAX])
+    more = f" and {len(dead_types) - SHOWN_MAX} more types" if len(dead_types) > SHOWN_MAX else ""
+    advice = "`forebay dead show --type TYPE` says why; then `edit`, `replay` or `purge`"
+    yield Finding(Level.WARN, what, f"{sum(dead_types.values())} dead letters: {shown}{more}", advice)
+
+
+def judge_integrity(what: str, integrity: Integrity, seconds_max: float | None) -> Iterator[Finding]:
+    """Say whether the file is whole."""
+    if integrity.problems:
+        shown = "; ".join(" ".join(problem.split()) for problem in integrity.problems[:SHOWN_MAX])
+        advice = "stop the server, copy the file away with its -wal, and start it again: it saves what can be read"
+        yield Finding(Level.FAIL, what, f"damaged: {shown}", advice)
+    elif not integrity.finished and seconds_max is not None:
+        text = f"no damage found in {seconds_max:g} s, and not all of it was looked at"
+        yield Finding(Level.OK, what, text, "`forebay doctor --full` looks to the end")
+    else:
+        yield Finding(Level.OK, what, "whole")
+    if integrity.damaged_groups:
+        shown = "; ".join(integrity.damaged_groups[:SHOWN_MAX])
+        advice = "keep a copy of the file; they stay in it, and the others are delivered"
+        yield Finding(Level.FAIL, what, f"{len(integrity.damaged_groups)} groups cannot be read: {shown}", advice)
+
+
+def judge_incidents(what: str, incidents: list[Incident]) -> Iterator[Finding]:
+    """Say what happened to the file itself lately."""
+    for incident in incidents[:SHOWN_MAX]:
+        at = datetime.fromtimestamp(incident.at_ms / 1000, UTC).isoformat(timespec="seconds")
+        text = f"{at} {incident.kind}: {incident.detail}"
+        yield Finding(Level.WARN, what, text, f"look into it; it is shown for {INCIDENT_DAYS} days")
+
+
+def judge_aside(what: str, damaged: list[Path]) -> Iterator[Finding]:
+    """Say which files were moved aside because they were damaged."""
+    if damaged:
+        names = ", ".join(path.name for path in damaged[:SHOWN_MAX])
+        advice = "keep it until you know what was lost, then delete it"
+        yield Finding(Level.WARN, what, f"{len(damaged)} damaged files were moved aside: {names}", advice)
+
+
+def describe_seconds(seconds: float) -> str:
+    """Return a span of time as a person says it."""
+    for unit, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,151 @@
+"""Commands at work beside a real server, with a real OpenSearch behind it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from servers.fixtures import OpenSearchAddress
+from servers.forebay import COMMAND, ForebayServer
+
+WAIT_S = 30.0
+TOO_LONG = "x" * 40_000
+"""More than OpenSearch indexes as one term: such an event dies."""
+
+
+class Beside:
+    """Runs commands in the folder and with the settings of a server."""
+
+    def __init__(self, server: ForebayServer) -> None:
+        self.server = server
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [COMMAND[0], *arguments],
+            cwd=self.server.folder,
+            env={"PATH": os.environ["PATH"], **self.server.settings},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def read(self, *arguments: str) -> list[dict[str, Any]]:
+        """Return the JSON lines of a command that ends well."""
+        done = self.run(*arguments, "--json")
+        assert (done.returncode, done.stderr) == (0, "")
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def wait(self, count: int, *arguments: str) -> list[dict[str, Any]]:
+        """Return the JSON lines of a command once there are so many."""
+        deadline = time.monotonic() + WAIT_S
+        while len(lines := self.read(*arguments)) != count:
+            assert time.monotonic() < deadline, (lines, self.server.log)
+            time.sleep(0.05)
+        return lines
+
+    def send(self, log_id: str, param: object) -> None:
+        """Send an event, which is taken."""
+        body = json.dumps({"log_id": log_id, "page": "/home", "event": "click", "param": param}).encode()
+        request = urllib.request.Request(  # noqa: S310 - the server under test
+            f"{self.server.url}/events",
+            body,
+            {"Authorization": f"Bearer {self.server.token()}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 - the same
+            assert response.status == 200
+
+
+@pytest.fixture
+def beside(tmp_path: Path, opensearch: OpenSearchAddress) -> Iterator[Beside]:
+    settings = {
+        "OPEN_SEARCH_DNS": opensearch.url,
+        "SERVER_ENVIRONMENT": f"commands{uuid.uuid4().hex[:12]}",
+        "FOREBAY_BULK_INTERVAL_S": "0.1",
+    }
+    with ForebayServer(tmp_path, settings) as server:
+        server.start()
+        yield Beside(server)
+
+
+def test_dead_letter_is_found_corrected_and_delivered_under_its_own_id(beside: Beside) -> None:
+    beside.send("too long", {"key": TOO_LONG, "more": 1.50})
+    beside.send("fine", {"key": "short"})
+    (letter,) = beside.wait(1, "dead", "list", "--reason", "IMMENSE TERM", "--newer-than", "1h")
+    assert letter["log_id"] == "too long"
+    assert len(letter["attempted_at"]) == letter["attempts"] == 1
+
+    shown = beside.run("dead", "show", "too long", "--raw").stdout
+    assert json.loads(shown.splitlines()[1]) == letter["document"]
+    refused = beside.run("dead", "edit", "too long", "--set", 'param="short"', "--replay")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "forebay: event_info.param: must be a JSON object\n"
+    corrected = beside.run("dead", "edit", "too long", "--set", 'param.key="now short"', "--replay")
+    assert (corrected.returncode, corrected.stderr) == (0, "")
+
+    (event,) = beside.wait(1, "events", "search", "param.key=now short")
+    assert event == letter["document"] | {
+        "event_info": letter["document"]["event_info"] | {"param": {"key": "now short", "more": 1.50}}
+    }
+    assert beside.read("dead", "list") == []
+    beside.wait(0, "pending", "list")
+
+
+def test_letters_that_fit_are_purged_and_the_others_stay(beside: Beside) -> None:
+    for log_id in ("a", "b", "c"):
+        beside.send(log_id, {"key": TOO_LONG})
+    letters = beside.wait(3, "dead", "list")
+
+    assert beside.run("dead", "purge", "--yes", "--older-than", "1h", "--index", letters[0]["index"]).stdout == (
+        "0 dead letters deleted\n"
+    )
+    assert beside.run("dead", "purge", "--yes", "a", "b", "--type", letters[0]["error_type"]).stdout == (
+        "2 dead letters deleted\n"
+    )
+    assert [letter["log_id"] for letter in beside.read("dead", "list")] == ["c"]
+
+
+def test_doctor_finds_a_server_and_its_opensearch_well_and_says_when_they_are_not(beside: Beside) -> None:
+    beside.send("a", {"key": "value"})
+    beside.wait(1, "events", "search", "log_id=a")
+    done = beside.run("doctor", "--json")
+    found = {line["what"]: line for line in map(json.loads, done.stdout.splitlines())}
+
+    # The machine's disk, and what other tests leave in OpenSearch, are what they are.
+    wrong = {what for what, line in found.items() if line["level"] != "ok"}
+    assert wrong <= {"cluster", "disks", "spool room"}
+    assert done.stderr == ""
+    assert "has the template's mapping" in found["mapping"]["finding"]
+    assert found["server"]["finding"] == f"takes events at {beside.server.url}"
+    lines = [json.loads(line)["finding"] for line in done.stdout.splitlines()]
+    assert f"open by pid {beside.server.pid}" in lines
+    assert "the server's agrees with ours" in lines
+    assert beside.server.settings["JWT_SECRET"] not in done.stdout
+
+    beside.server.kill()
+    lines = beside.run("doctor").stdout.splitlines()
+    assert "warn  spool spool.db  no server has it open → start the server; what is in it waits and is safe" in lines
+    assert any(line.startswith("warn  server  no server answers at ") for line in lines)
+
+
+def test_doctor_tells_why_a_server_is_degraded(beside: Beside) -> None:
+    beside.server.stop()
+    beside.server.settings["OPEN_SEARCH_DNS"] = "http://admin:hunter2@127.0.0.1:1"
+    beside.server.start()
+    beside.send("a", {})
+    deadline = time.monotonic() + WAIT_S
+    while "degraded: the sink is " not in (text := beside.run("doctor").stdout):
+        assert time.monotonic() < deadline, text
+
+    assert "warn  server  degraded: the sink is failed" in text
+    assert "fail  opensearch http://127.0.0.1:1  " in text
+    assert "hunter2" not in text
