@@ -184,7 +184,8 @@ def _judge_all(answers: dict[str, Any], settings: Settings) -> Iterator[Finding]
         try:
             yield from list(judge(what, *parts, **more))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            yield Finding(Level.WARN, what, f"cannot be known: the answer is not what OpenSearch sends ({error!r})")
+            text = f"cannot be known: the answer is not what OpenSearch sends ({type(error).__name__})"
+            yield Finding(Level.WARN, what, text, "see what stands between us and OpenSearch")
 
 
 def _this_month(settings: Settings) -> str:
