@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -75,11 +77,13 @@ async def check_up(settings: Settings) -> list[Finding]:
     client = _make_client(settings, well)
     try:
         names = {"environment": settings.server_environment, "index": _this_month(settings)}
-        answers = await asyncio.gather(*(_ask(client, path.format(**names)) for path in ANSWERS.values()))
-        rights = await look_at_rights(client, _this_month(settings))
+        questions = (_ask(client, path.format(**names)) for path in ANSWERS.values())
+        right, *given = await asyncio.gather(look_at_rights(client, _this_month(settings)), *questions)
     finally:
         await client.close()
-    return [*found, *_judge_all(dict(zip(ANSWERS, answers, strict=True)), settings), *rights]
+    answers = dict(zip(ANSWERS, given, strict=True))
+    judged = (_judge(judgement, answers) for judgement in _list_judgements(settings))
+    return [*found, *itertools.chain.from_iterable(judged), right]
 
 
 async def read_clocks(settings: Settings) -> list[Clock]:
@@ -156,36 +160,40 @@ def _read(answer: Answer) -> Any:
         raise _Refused(f"the answer is not what OpenSearch sends: {error}") from error
 
 
-def _judge_all(answers: dict[str, Any], settings: Settings) -> Iterator[Finding]:
+class _Judgement(NamedTuple):
+    what: str
+    needed: tuple[str, ...]
+    judge: Callable[..., Iterable[Finding]]
+
+
+def _list_judgements(settings: Settings) -> Iterator[_Judgement]:
     index = _this_month(settings)
-    judgements: tuple[tuple[str, tuple[str, ...], Callable[..., Iterator[Finding]], dict[str, Any]], ...] = (
-        ("cluster", ("health",), cluster.judge_health, {}),
-        ("disks", ("allocation", "settings"), cluster.judge_disks, {}),
-        ("cluster blocks", ("settings",), cluster.judge_cluster_settings, {"index": index}),
-        ("index blocks", ("blocks",), cluster.judge_blocks, {"months": (_last_month(settings), index)}),
-        ("shards", ("health", "settings"), cluster.judge_shards, {}),
-        ("template", ("templates",), template.judge_template, {"index": index, "is_put": settings.index_template}),
-        ("mapping", ("mapping",), template.judge_mapping, {"index": index}),
-        (
-            "bulk bytes",
-            ("nodes",),
-            cluster.judge_bulk_bytes,
-            {"bulk_bytes": settings.bulk_bytes_max, "body_bytes": settings.body_bytes_max},
-        ),
+    months = (_last_month(settings), index)
+    judge_bytes = partial(
+        cluster.judge_bulk_bytes, bulk_bytes=settings.bulk_bytes_max, body_bytes=settings.body_bytes_max
     )
-    for what, needed, judge, more in judgements:
-        parts = [answers[name] for name in needed]
-        refused = next((part for part in parts if isinstance(part, _Refused)), None)
-        if refused is not None:
-            yield Finding(
-                Level.WARN, what, f"cannot be known: {refused}", "let the user of OPEN_SEARCH_DNS monitor the cluster"
-            )
-            continue
-        try:
-            yield from list(judge(what, *parts, **more))
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            text = f"cannot be known: the answer is not what OpenSearch sends ({type(error).__name__})"
-            yield Finding(Level.WARN, what, text, "see what stands between us and OpenSearch")
+    is_put = settings.index_template
+    yield _Judgement("cluster", ("health",), cluster.judge_health)
+    yield _Judgement("disks", ("allocation", "settings"), cluster.judge_disks)
+    yield _Judgement("cluster blocks", ("settings",), partial(cluster.judge_cluster_settings, index=index))
+    yield _Judgement("index blocks", ("blocks",), partial(cluster.judge_blocks, months=months))
+    yield _Judgement("shards", ("health", "settings"), cluster.judge_shards)
+    yield _Judgement("template", ("templates",), partial(template.judge_template, index=index, is_put=is_put))
+    yield _Judgement("mapping", ("mapping",), partial(template.judge_mapping, index=index))
+    yield _Judgement("bulk bytes", ("nodes",), judge_bytes)
+
+
+def _judge(judgement: _Judgement, answers: Mapping[str, Any]) -> list[Finding]:
+    what, needed, judge = judgement
+    parts = [answers[name] for name in needed]
+    for part in parts:
+        if isinstance(part, _Refused):
+            return [Finding(Level.WARN, what, f"cannot be known: {part}", "let our user monitor the cluster")]
+    try:
+        return list(judge(what, *parts))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        text = f"cannot be known: the answer is not what OpenSearch sends ({type(error).__name__})"
+        return [Finding(Level.WARN, what, text, "see what stands between us and OpenSearch")]
 
 
 def _this_month(settings: Settings) -> str:

@@ -17,14 +17,14 @@ UNKNOWN = "cannot be known without writing an event"
 SHOW = "see whether events arrive: `/health/ready` and the log say why where they do not"
 
 
-async def look_at_rights(client: OpenSearchClient, index: str) -> list[Finding]:
+async def look_at_rights(client: OpenSearchClient, index: str) -> Finding:
     """Ask the security plugin who we are, and whether we could make a document; nothing is written."""
     try:
         who = await client.request("GET", "/_plugins/_security/authinfo")
         if b"no handler found" in who.body:
-            return [Finding(Level.OK, WHAT, "no security plugin: whoever reaches OpenSearch may write")]
+            return Finding(Level.OK, WHAT, "no security plugin: whoever reaches OpenSearch may write")
         if who.status != HTTP_OK:
-            return [Finding(Level.WARN, WHAT, f"{UNKNOWN} (status {who.status} of the security plugin)", SHOW)]
+            return Finding(Level.WARN, WHAT, f"{UNKNOWN} (status {who.status} of the security plugin)", SHOW)
         user = _describe(msgspec.json.decode(who.body))
         # From 3.2 on the plugin says what it would allow and carries nothing out (opensearch-project/security#5496).
         # One that does not know the parameter refuses the request, and `require_alias` would refuse the document:
@@ -37,8 +37,8 @@ async def look_at_rights(client: OpenSearchClient, index: str) -> list[Finding]:
         )
         answer = msgspec.json.decode(asked.body)
     except (SinkUnreachable, ValueError, RecursionError) as error:
-        return [Finding(Level.WARN, WHAT, f"{UNKNOWN}: {error}", SHOW)]
-    return [judge_rights(user, index, answer)]
+        return Finding(Level.WARN, WHAT, f"{UNKNOWN}: {error}", SHOW)
+    return judge_rights(user, index, answer)
 
 
 def judge_rights(user: str, index: str, answer: Any) -> Finding:
