@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from forebay.cli import doctor, spool_checkup
+from forebay.cli.checkup import everything, spools
 from forebay.spool import checkup, writing
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
@@ -22,7 +22,7 @@ DAY_MS = 86_400_000
 def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set a port that nobody listens on, and let nothing be watched for long."""
     monkeypatch.setenv("SERVER_PORT", str(free_ports(1)[0]))
-    monkeypatch.setattr(spool_checkup, "WATCH_S", 0.01)
+    monkeypatch.setattr(spools, "WATCH_S", 0.01)
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_check_that_hangs_is_given_up(
 ) -> None:
     folder.spool(Transaction())
     monkeypatch.setattr(checkup, "look", hang)
-    monkeypatch.setattr(doctor, "CHECK_S_MAX", 0.3)
+    monkeypatch.setattr(everything, "CHECK_S_MAX", 0.3)
 
     result = run("doctor", "--json")
     lines = found(result)
@@ -148,8 +148,8 @@ def test_check_that_hangs_is_given_up(
 
 
 def test_folder_that_hangs_is_given_up(run: Run, monkeypatch: pytest.MonkeyPatch, hang: Callable[..., None]) -> None:
-    monkeypatch.setattr(spool_checkup, "find", hang)
-    monkeypatch.setattr(doctor, "FIND_S_MAX", 0.05)
+    monkeypatch.setattr(spools, "find", hang)
+    monkeypatch.setattr(everything, "FIND_S_MAX", 0.05)
 
     result = run("doctor", "--json")
     assert (result.code, found(result)["spool sqlite3.db"][0]) == (1, "fail its folder does not answer")
@@ -159,7 +159,7 @@ def test_short_look_says_that_it_was_one_and_full_looks_to_the_end(
     run: Run, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.spool(Transaction(inserts=[NewGroup(number, [make_entry(str(number))]) for number in range(1, 50)]))
-    monkeypatch.setattr(doctor, "INTEGRITY_S_MAX", 0.0)
+    monkeypatch.setattr(everything, "INTEGRITY_S_MAX", 0.0)
 
     assert found(run("doctor", "--json"))["file sqlite3.db"] == [
         "ok no damage found in 0 s, and not all of it was looked at"

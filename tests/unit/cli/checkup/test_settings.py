@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from forebay.cli.settings_checkup import judge_refusal, judge_settings
+from forebay.cli.checkup.settings import judge_refusal, judge_settings
 from forebay.errors import SettingsError
 from forebay.findings import Finding, Level
 from forebay.settings import Settings

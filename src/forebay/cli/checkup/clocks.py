@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from forebay.cli.server_checkup import ServerSilent, ask
+from forebay.cli.checkup.server import ServerSilent, ask
 from forebay.errors import SinkUnreachable, SpoolError
 from forebay.findings import Finding, Level
 from forebay.settings import Settings

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from forebay.cli import clock_checkup
-from forebay.cli.server_checkup import Reply, judge_readiness, look_at_server, read_secret
+from forebay.cli.checkup import clocks
+from forebay.cli.checkup.server import Reply, judge_readiness, look_at_server, read_secret
 from forebay.findings import Level
 from forebay.settings import Settings
 from servers.ports import HOST, free_ports
@@ -95,7 +95,7 @@ def wrong_clock() -> Iterator[Settings]:
 
 
 def test_clock_of_the_server_is_compared_with_ours(wrong_clock: Settings) -> None:
-    (finding,) = clock_checkup.look_at_clocks(wrong_clock, [])
+    (finding,) = clocks.look_at_clocks(wrong_clock, [])
 
     assert finding.level is Level.WARN
     assert "the server's is " in finding.text
@@ -116,7 +116,7 @@ def test_clock_of_the_server_is_compared_with_ours(wrong_clock: Settings) -> Non
     ],
 )
 def test_clock_is_wrong_by_what_the_time_of_asking_cannot_explain(shown_ms: int, precision_ms: int, said: str) -> None:
-    finding = clock_checkup.judge_clock("it", shown_ms, 10_000, 10_100, precision_ms)
+    finding = clocks.judge_clock("it", shown_ms, 10_000, 10_100, precision_ms)
 
     assert said in finding.text
     assert finding.level is (Level.OK if said == "agrees" else Level.WARN)

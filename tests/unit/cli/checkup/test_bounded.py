@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from forebay.cli.bounded import Check, run_checks
+from forebay.cli.checkup.bounded import Check, run_checks
 from forebay.errors import SpoolError
 from forebay.findings import Finding, Level
 
