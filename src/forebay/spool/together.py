@@ -124,7 +124,7 @@ def _list_pending(
     received_at_ms = 0
     with inspect(path) as spool:
         for place, event in enumerate(spool.list_pending(events_max)):
-            # A clock that was set back must not change the order within a spool, nor a group that says no time.
+            # A group that cannot be read stays behind the one before it.
             if isinstance(event, PendingEvent):
-                received_at_ms = max(received_at_ms, event.received_at_ms)
+                received_at_ms = event.received_at_ms
             yield (received_at_ms, number), place, event

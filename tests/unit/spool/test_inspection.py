@@ -218,6 +218,10 @@ async def test_letter_that_changed_since_it_was_read_or_is_on_its_way_back_is_no
 
     with inspect(path) as view:
         (read,) = view.list_dead(Choice(), 10)
+        assert view.correct(read, b"by somebody else", mark=False)
+        assert not view.correct(read, b"new", mark=True)
+        (read,) = view.list_dead(Choice(), 10)
+        assert read.entry == b"by somebody else"
         assert view.correct(read, b"new", mark=True)
         assert not view.correct(read, b"newer", mark=False)
         (marked,) = view.list_dead(Choice(), 10)

@@ -135,7 +135,9 @@ def test_letter_is_corrected_where_it_lies(spools: AllSpools, paths: list[Path])
     (found,) = spools.list_dead(Choice(("y1",)), 10)
     assert spools.correct(found, b"newer", replay=True)
     assert requests(*paths) == [[], [("replay",)], []]
+    ask(paths[1], "DELETE FROM requests")
     assert not spools.correct(found, b"newest", replay=True)
+    assert requests(*paths) == [[], [], []]
     assert [place.letter.entry for place in spools.list_dead(Choice(("y1",)), 10)] == [b"newer"]
 
 

@@ -35,10 +35,7 @@ class OpenSearchMonths:
 
     async def list_months(self) -> list[StoredMonth]:
         """Return the indices, oldest first (`SinkUnreachable` where OpenSearch does not say)."""
-        path = (
-            f"/_cat/indices/events_{self._environment}_*"
-            "?format=json&bytes=b&h=index,docs.count,store.size&expand_wildcards=open,closed"
-        )
+        path = f"/_cat/indices/events_{self._environment}_*?format=json&bytes=b&h=index,docs.count,store.size"
         answer = await self._client.request("GET", path)
         if answer.status != HTTP_OK:
             raise _refusal("list the indices", answer)
