@@ -44,6 +44,18 @@ def test_the_readme_names_every_command() -> None:
     assert {name for name in groups | commands if f"`forebay {name}" not in README} == set()
 
 
+def test_the_readme_names_every_command_of_a_group() -> None:
+    missing = []
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        rows = " ".join(re.findall(rf"^\| `forebay {group.name} .*", README, flags=re.MULTILINE))
+        for command in group.typer_instance.registered_commands:
+            name = command.name or (command.callback.__name__ if command.callback else "")
+            if not re.search(rf"`(forebay {group.name} )?{name}`", rows):
+                missing.append(f"{group.name} {name}")
+    assert missing == []
+
+
 def test_the_shipped_env_file_is_a_valid_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for field in Settings.model_fields:
         monkeypatch.delenv(variable_name(field), raising=False)

@@ -52,13 +52,17 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show all that is known of dead letters, with their documents."""
-    for found in _open(choice).list_dead(choice, SHOWN_MAX):
+    spools = _open(choice)
+    letters = spools.list_dead(choice, SHOWN_MAX)
+    for found in letters:
         if raw:
             typer.echo(found.letter.entry, nl=False)
         elif as_json:
             print_json(_describe(found.letter) | {"spool": str(found.path)})
         else:
             _show(found)
+    if len(letters) == SHOWN_MAX:
+        typer.echo(f"forebay: of {spools.count_dead(choice).letters} the newest {SHOWN_MAX} are shown", err=True)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from io import StringIO
 
 import pytest
 
+from forebay.cli import dead
 from forebay.model import History
 from forebay.spool import writing
 from forebay.spool.records import Transaction
@@ -111,6 +112,15 @@ def test_show_gives_the_very_bytes(run: Run, folder: Folder) -> None:
     folder.ask_spool("UPDATE dead_letters SET entry = x'7b7d0a7b20226122203a20317d0a' WHERE log_id = 'old'")
 
     assert run("dead", "show", "old", "--raw") == (0, '{}\n{ "a" : 1}\n', "")
+
+
+def test_show_says_when_there_are_more(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead, "SHOWN_MAX", 2)
+
+    result = run("dead", "show", "--all", "--json")
+
+    assert [letter["log_id"] for letter in result.json_lines()] == ["recent", "large"]
+    assert result.err == "forebay: of 3 the newest 2 are shown\n"
 
 
 def test_show_prints_json(run: Run) -> None:
