@@ -24,6 +24,10 @@ class SettingsError(ForebayError):
     """A setting is missing or not allowed; the text names each variable, its value and what is allowed."""
 
 
+class NotADocument(ForebayError):
+    """A corrected document cannot be sent; the text names the field and the reason, and nothing was changed."""
+
+
 class FieldError(NamedTuple):
     """One field of a request that is to blame, and why."""
 
@@ -53,10 +57,6 @@ class Rejection(ForebayError):
         self.detail = detail
         self.errors = errors
         self.headers = headers
-
-
-class NotADocument(ForebayError):
-    """A corrected document cannot be sent; the text names the field and the reason, and nothing was changed."""
 
 
 class SpoolError(ForebayError):

@@ -69,7 +69,7 @@ def find_owner(path: Path) -> str | None:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return file.read().strip() or "a process"
+                return file.readline().strip() or "a process"
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -38,18 +38,18 @@ def measure_drain(first: Look, second: Look, left_of_first: int) -> Drain:
     )
 
 
-def judge_owner(what: str, owner: str | None, look: Look | None, *, is_workers: bool) -> Iterator[Finding]:
-    """Say who has the spool open; `is_workers` for that of a worker, which another one takes over."""
+def judge_owner(what: str, owner: str | None, look: Look, *, is_workers: bool) -> Iterator[Finding]:
+    """Say who has the spool open; one of a worker (`is_workers`) that nobody has open falls to another worker."""
     if owner is not None:
         yield Finding(Level.OK, what, f"open by {owner}")
     elif not is_workers:
         yield Finding(Level.WARN, what, "no server has it open", "start the server; what is in it waits and is safe")
-    elif look is not None and (look.totals.events or look.totals.dead_letters):
-        text = f"left by a worker, with {look.totals.events} events and {look.totals.dead_letters} dead letters"
+    elif look.totals.events or look.totals.dead_letters:
+        text = f"an orphan, with {look.totals.events} events and {look.totals.dead_letters} dead letters"
         advice = "the running server takes them over by itself; /health/ready says where it does not"
         yield Finding(Level.WARN, what, text, advice)
     else:
-        yield Finding(Level.OK, what, "left by a worker, and empty")
+        yield Finding(Level.OK, what, "an orphan, and empty")
 
 
 def judge_room(what: str, stored_bytes: int, bytes_max: int, free_bytes: int) -> Iterator[Finding]:

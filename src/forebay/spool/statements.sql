@@ -53,6 +53,14 @@ SELECT groups, events, stored_bytes, dead_letters, dead_bytes FROM totals
 -- Find when the group was received that is redelivered first.
 SELECT received_at_ms FROM groups ORDER BY id LIMIT 1
 
+-- name: newest_group
+-- Find when the newest group was received, and its number.
+SELECT id, received_at_ms FROM groups ORDER BY id DESC LIMIT 1
+
+-- name: events_until
+-- Count the events that are left of the groups up to one.
+SELECT coalesce(sum(events), 0) FROM groups WHERE id <= ?
+
 -- name: last_group
 -- Find where the numbering of groups goes on.
 SELECT coalesce(max(id), 0) FROM groups
@@ -76,6 +84,10 @@ SELECT id, index_name, log_id, error_type, reason, attempts, attempted_at_ms, di
 FROM dead_letters WHERE {chosen}
 ORDER BY died_at_ms DESC, id DESC
 LIMIT :limit
+
+-- name: dead_types
+-- Count the dead letters of each type that nobody has marked for replay, most first.
+SELECT error_type, count(*) FROM dead_letters WHERE replay = 0 GROUP BY error_type ORDER BY count(*) DESC, error_type
 
 -- name: marked_dead
 -- Find dead letters to be replayed.
@@ -131,6 +143,10 @@ RETURNING id
 -- Replace the entry of a dead letter, unless it was changed or marked since it was read.
 UPDATE dead_letters SET entry = :entry, replay = :replay WHERE id = :id AND replay = 0 AND entry = :read_entry
 
+-- name: incidents_since
+-- Find what happened to the file itself since a time, newest first.
+SELECT at_ms, kind, detail FROM incidents WHERE at_ms >= ? ORDER BY id DESC LIMIT ?
+
 -- name: owner_at_work
 -- Find whether an owner has the file open, or ended without closing it.
 SELECT at_work FROM owner
@@ -142,19 +158,3 @@ UPDATE owner SET at_work = ?
 -- name: report
 -- Remember what happened to the file itself.
 INSERT INTO incidents (at_ms, kind, detail) VALUES (?, ?, ?)
-
--- name: newest_group
--- Find when the newest group was received, and its number.
-SELECT id, received_at_ms FROM groups ORDER BY id DESC LIMIT 1
-
--- name: events_until
--- Count the events that are left of the groups up to one.
-SELECT coalesce(sum(events), 0) FROM groups WHERE id <= ?
-
--- name: dead_types
--- Count the dead letters of each type that nobody has marked for replay, most first.
-SELECT error_type, count(*) FROM dead_letters WHERE replay = 0 GROUP BY error_type ORDER BY count(*) DESC, error_type
-
--- name: incidents_since
--- Find what happened to the file itself since a time, newest first.
-SELECT at_ms, kind, detail FROM incidents WHERE at_ms >= ? ORDER BY id DESC LIMIT ?

@@ -71,7 +71,7 @@ def test_everything_that_is_there_has_its_lines(run: Run, folder: Folder) -> Non
         "warn 1 dead letters: 1 mapper_parsing_exception",
         "warn 1 damaged files were moved aside: sqlite3.db.damaged-1",
     ]
-    assert lines["spool sqlite3.2.db"][0] == "warn left by a worker, with 1 events and 0 dead letters"
+    assert lines["spool sqlite3.2.db"][0] == "warn an orphan, with 1 events and 0 dead letters"
     assert lines["file sqlite3.db"] == lines["file sqlite3.2.db"] == ["ok whole"]
     assert lines["store sqlite3-events.db"][0].startswith("ok 1 events in 1 months, ")
     assert len(lines["spool room"]) == 2

@@ -34,9 +34,9 @@ def judged(found: Iterable[Finding]) -> list[tuple[Level, str]]:
         ("pid 7", make_look(), False, Level.OK, "open by pid 7"),
         ("pid 7", make_look(), True, Level.OK, "open by pid 7"),
         (None, make_look(), False, Level.WARN, "no server has it open"),
-        (None, make_look(), True, Level.WARN, "left by a worker, with 10 events"),
-        (None, make_look(0, 3), True, Level.WARN, "left by a worker, with 0 events and 3 dead letters"),
-        (None, make_look(0), True, Level.OK, "left by a worker, and empty"),
+        (None, make_look(), True, Level.WARN, "an orphan, with 10 events"),
+        (None, make_look(0, 3), True, Level.WARN, "an orphan, with 0 events and 3 dead letters"),
+        (None, make_look(0), True, Level.OK, "an orphan, and empty"),
     ],
 )
 def test_owner(owner: str | None, look: Look, is_workers: bool, level: Level, said: str) -> None:  # noqa: FBT001
