@@ -52,8 +52,8 @@ def judge_owner(what: str, owner: str | None, look: Look, *, is_workers: bool) -
         yield Finding(Level.OK, what, "an orphan, and empty")
 
 
-def judge_room(what: str, stored_bytes: int, bytes_max: int, free_bytes: int) -> Iterator[Finding]:
-    """Say how much more the spools take: all of them together, whatever is on the disk beside them."""
+def judge_room(what: str, stored_bytes: int, bytes_max: int, file_bytes: int, free_bytes: int) -> Iterator[Finding]:
+    """Say how much more the spools take: all of them together, and on the disk that their files are on."""
     text = f"{stored_bytes / GIB:.2f} GiB of {bytes_max / GIB:.2f} GiB (FOREBAY_SPOOL_BYTES_MAX)"
     why = "see why the sink takes no events; a larger FOREBAY_SPOOL_BYTES_MAX gains time"
     if stored_bytes >= bytes_max:
@@ -62,7 +62,7 @@ def judge_room(what: str, stored_bytes: int, bytes_max: int, free_bytes: int) ->
         yield Finding(Level.WARN, what, f"{text}: nearly full", why)
     else:
         yield Finding(Level.OK, what, text)
-    disk = f"{free_bytes / GIB:.2f} GiB free on its disk"
+    disk = f"{file_bytes / GIB:.2f} GiB in files, {free_bytes / GIB:.2f} GiB free on their disk"
     if free_bytes < DISK_BYTES_MIN:
         yield Finding(Level.FAIL, what, f"{disk}: the next commits may fail, and clients get 503", "free disk space")
     elif free_bytes < min(DISK_BYTES_LOW, bytes_max - stored_bytes):

@@ -59,7 +59,7 @@ def test_owner(owner: str | None, look: Look, is_workers: bool, level: Level, sa
     ],
 )
 def test_room_is_what_the_limit_and_the_disk_leave(stored: int, free: int, levels: list[Level]) -> None:
-    assert [level for level, _ in judged(diagnosis.judge_room("x", stored, 10 * GIB, free))] == levels
+    assert [level for level, _ in judged(diagnosis.judge_room("x", stored, 10 * GIB, 1, free))] == levels
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,8 @@ def look_at_room(settings: Settings, paths: list[Path]) -> list[Finding]:
         free_bytes = shutil.disk_usage(folder).free
     except OSError as error:
         return [Finding(Level.FAIL, "spool room", f"{folder}: {error.strerror}", "correct DATABASE_URL, or mount it")]
-    return list(diagnosis.judge_room("spool room", stored_bytes, settings.spool_bytes_max, free_bytes))
+    file_bytes = sum(checkup.count_file_bytes(path) for path in paths)
+    return list(diagnosis.judge_room("spool room", stored_bytes, settings.spool_bytes_max, file_bytes, free_bytes))
 
 
 def look_at_integrity(path: Path, seconds_max: float | None) -> list[Finding]:
