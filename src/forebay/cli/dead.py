@@ -75,7 +75,8 @@ def edit(
         typer.Option("--set", metavar="FIELD=JSON", help="As in 'page=\"/home\"' 'param.key1=1'; several times."),
     ] = None,
     file: Annotated[
-        typer.FileBinaryRead | None, typer.Option(help="Take the whole document from there; - is standard input.")
+        typer.FileBinaryRead | None,
+        typer.Option(metavar="FILE", help="Take the whole document from there; - is standard input."),
     ] = None,
     replay: Annotated[bool, typer.Option("--replay", help="Have the server deliver it again.")] = False,
 ) -> None:
