@@ -76,6 +76,12 @@ def find_owner(path: Path) -> str | None:
     return None
 
 
+def is_marked(path: Path) -> bool:
+    """Return whether the owner has found the file to be damaged and not repaired it yet."""
+    place = path.resolve()
+    return place.with_name(f"{place.name}.damaged").exists()
+
+
 def find_damaged(path: Path) -> list[Path]:
     """Return the files that were moved aside because they were damaged."""
     place = path.resolve()
@@ -178,7 +184,18 @@ def _read(path: Path) -> Iterator[sqlite3.Connection]:
             f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=database.BUSY_TIMEOUT_S, isolation_level=None
         )
         with contextlib.closing(connection):
-            database.check_readable(connection, path)
+            _check(connection, path)
             yield connection
     except sqlite3.Error as error:
         raise SpoolError(f"{path} cannot be read: {error}") from error
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != database.APPLICATION_ID:
+        raise SpoolUnusable(f"{path} is no spool: it belongs to another program, or a server has yet to make it")
+    if version > database.SCHEMA_VERSION:
+        raise SpoolUnusable(f"{path} was written by a newer Forebay: look at it with that one")
+    if version < database.SCHEMA_VERSION:
+        raise SpoolUnusable(f"{path} was written by an older Forebay: start the server, which brings it up to date")

@@ -73,22 +73,13 @@ def connect_beside(path: Path) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         with closed_on_failure(connection):
-            check_readable(connection, path)
+            if _check(connection, path) < SCHEMA_VERSION:
+                raise SpoolUnusable(
+                    f"DATABASE_URL: {path} holds no spool of this version; start the server, which brings it up to date"
+                )
     except sqlite3.Error as error:
         raise SpoolUnusable(f"DATABASE_URL: {path} cannot be read: {error}") from error
     return connection
-
-
-def check_readable(connection: sqlite3.Connection, path: Path) -> None:
-    """See to it that what is open is a spool of this version.
-
-    Raises:
-        SpoolUnusable: it is none, or its owner has yet to bring it up to date.
-    """
-    if _check(connection, path) < SCHEMA_VERSION:
-        raise SpoolUnusable(
-            f"DATABASE_URL: {path} holds no spool of this version; start the server, which brings it up to date"
-        )
 
 
 @contextlib.contextmanager

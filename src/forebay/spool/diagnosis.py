@@ -141,8 +141,11 @@ def judge_incidents(what: str, incidents: list[Incident]) -> Iterator[Finding]:
         yield Finding(Level.WARN, what, text, f"look into it; it is shown for {INCIDENT_DAYS} days")
 
 
-def judge_aside(what: str, damaged: list[Path]) -> Iterator[Finding]:
-    """Say which files were moved aside because they were damaged."""
+def judge_damage(what: str, damaged: list[Path], *, is_marked: bool) -> Iterator[Finding]:
+    """Say whether the file waits for its repair, and which were moved aside because they were damaged."""
+    if is_marked:
+        advice = "restart the server: it moves the file aside and saves what can be read"
+        yield Finding(Level.FAIL, what, "it was found to be damaged", advice)
     if damaged:
         names = ", ".join(path.name for path in damaged[:SHOWN_MAX])
         advice = "keep it until you know what was lost, then delete it"

@@ -186,3 +186,16 @@ def test_files_that_were_moved_aside_are_found(path: Path) -> None:
         file.touch()
 
     assert checkup.find_damaged(path) == [aside[0], aside[3]]
+    assert not checkup.is_marked(path)
+    path.with_name("spool.db.damaged").touch()
+    assert checkup.is_marked(path)
+    assert checkup.find_damaged(path) == [aside[0], aside[3]]
+
+
+@pytest.mark.parametrize(("version", "said"), [(1, "an older Forebay: start the server"), (99, "a newer Forebay")])
+def test_spool_of_another_version_is_said(path: Path, version: int, said: str) -> None:
+    write(path, Transaction())
+    change(path, f"PRAGMA user_version = {version}")
+
+    with pytest.raises(SpoolUnusable, match=said):
+        checkup.look(path)

@@ -26,21 +26,20 @@ def look_at_spool(settings: Settings, path: Path) -> list[Finding]:
     if not path.exists():
         text = f"there is no database at {path}"
         return [Finding(Level.WARN, what, text, "start the server, or run this in the folder that it runs in")]
-    aside = list(diagnosis.judge_aside(what, checkup.find_damaged(path)))
+    damage = list(diagnosis.judge_damage(what, checkup.find_damaged(path), is_marked=checkup.is_marked(path)))
     owner = checkup.find_owner(path)
     try:
         look = checkup.look(path)
         drain = _watch(path, look) if owner is not None and look.totals.events else None
     except SpoolError as error:
-        advice = "stop the server, copy the file away with its -wal, and start it again: it saves what can be read"
-        return [Finding(Level.FAIL, what, str(error), advice), *aside]
+        return [Finding(Level.FAIL, what, str(error), "restart the server, and see its log"), *damage]
     settle_s = settings.bulk_interval_s + settings.bulk_timeout_s
     return [
         *diagnosis.judge_owner(what, owner, look, is_workers=path != settings.database_url),
         *diagnosis.judge_pending(what, look, drain, now_ms(), settle_s),
         *diagnosis.judge_dead(what, look.dead_types),
         *diagnosis.judge_incidents(what, look.incidents),
-        *aside,
+        *damage,
     ]
 
 
