@@ -167,6 +167,9 @@ class Outcome(Struct, frozen=True, gc=False):
 UNEXPECTED_ANSWER = "unexpected_answer"
 """The `error_type` of a retry because the sink gave an answer that nobody expects of it."""
 
+BUSY = frozenset({"rejected_execution_exception", "circuit_breaking_exception", "http_429"})
+"""The `error_type`s of a retry because the sink has too much to do (OpenSearch's own names, and a proxy's 429)."""
+
 DELIVERED = Outcome(Verdict.DELIVERED)
 DUPLICATE = Outcome(Verdict.DUPLICATE)
 

@@ -31,6 +31,14 @@ def judge_readiness(state: State, *, stopping: bool) -> Readiness:
         causes.append(state.spool_failure)
     takes_events = not causes
     if state.sink_health is not Health.GOOD:
-        causes.append(f"the sink is {state.sink_health.value}: {state.sink_cause}")
+        causes.append(f"the sink is {state.sink_health.value}: {state.sink_cause}{_advise(state.sink_advice)}")
+    causes += [
+        f"the index {hold.index_name} is on hold: {hold.error_type}: {hold.reason}{_advise(hold.advice)}"
+        for hold in state.holds
+    ]
     status = "ready" if not causes else "degraded" if takes_events else "unready"
     return Readiness(takes_events, status, causes)
+
+
+def _advise(advice: str) -> str:
+    return f"; {advice}" if advice else ""

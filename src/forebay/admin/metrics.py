@@ -63,6 +63,7 @@ def _event_metrics(counters: Counters) -> Iterable[Metric]:
 def _work_metrics(counters: Counters) -> Iterable[Metric]:
     for name, text, value in (
         ("bulks", "Bulks that have ended", counters.bulks),
+        ("unexpected_answers", "Bulks with an answer that nobody expects of the sink", counters.unexpected_answers),
         ("bulk_seconds", "Time that bulks took, together", counters.bulk_seconds),
         ("commits", "Commits of the spool", counters.commits),
         ("commit_seconds", "Time that commits took, together", counters.commit_seconds),
@@ -79,7 +80,13 @@ def _state_metrics(state: State) -> Iterable[Metric]:
         ("spool_events", "Events in the spool: not settled yet", state.stored_events),
         ("spool_bytes", "What they take on disk", state.stored_bytes),
         ("pending_events", "Events in the spool and not in memory: they wait for redelivery", state.pending_events),
+        ("bulks_in_flight_max", "How many bulks the sink is found to take at once", state.bulks_in_flight_max),
+        ("indices_on_hold", "Indices whose events wait until an operator acts", len(state.holds)),
         ("sink_up", "1 while the sink takes events", int(state.sink_health is Health.GOOD)),
         ("spool_up", "1 while the spool takes events", int(not state.spool_failure and not state.spool_full)),
     ):
         yield GaugeMetricFamily(f"forebay_{name}", text, value)
+    paused = GaugeMetricFamily("forebay_sink_paused", "1 while the sink takes nothing, by why", labels=["cause"])
+    if state.sink_health is Health.PAUSED:
+        paused.add_metric([state.sink_error_type], 1)
+    yield paused

@@ -7,6 +7,7 @@ import asyncio
 from forebay.errors import SpoolUnavailable
 from forebay.model import Ack, Admission
 from forebay.pipeline.channel import Channel
+from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.packing import Submission
 
@@ -21,9 +22,10 @@ class Admitter:
         closed: set at shutdown; nothing is admitted any more.
     """
 
-    def __init__(self, channel: Channel, journal: Journal, spool_bytes_max: int) -> None:
+    def __init__(self, channel: Channel, journal: Journal, holds: Holds, spool_bytes_max: int) -> None:
         self._channel = channel
         self._journal = journal
+        self._holds = holds
         self._spool_bytes_max = spool_bytes_max
         self._loop = asyncio.get_running_loop()
         self._in_memory: list[Submission] = []
@@ -38,12 +40,18 @@ class Admitter:
         """Take the events of a request; it hears, now or later, that they are safe or that nothing was kept."""
         if self.closed:
             submission.refused(SpoolUnavailable("the server is shutting down", retry_after_s=1))
-        elif ack is Ack.MEMORY and self._channel.add(submission.entries, submission.entry_bytes):
+        elif ack is Ack.MEMORY and self._remember(submission):
             self._tell_soon(submission)
         elif self.full:
             submission.refused(SpoolUnavailable("the spool is full", FULL_RETRY_AFTER_S))
         else:
             self._journal.submit(submission)
+
+    def _remember(self, submission: Submission) -> bool:
+        # What has to wait for an operator waits in the spool, and takes no room from others.
+        if self._holds and self._holds.cover(submission.entries):
+            return False
+        return self._channel.add(submission.entries, submission.entry_bytes)
 
     def _tell_soon(self, submission: Submission) -> None:
         # All together at the end of this round of the loop, as after a commit: answers that leave one by one wake

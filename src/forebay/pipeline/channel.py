@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from forebay.model import Entry
@@ -113,11 +113,11 @@ class Channel:
         self._flushing = True
         self._due.set()
 
-    def take(self) -> Bulk:
+    def take(self, events_max: int | None = None) -> Bulk:
         """Cut the next bulk: as much as the limits of a bulk allow, at least one event of a channel with any."""
         entries: list[Entry] = []
         slices: list[tuple[Group, Sequence[Entry]]] = []
-        events_left, bytes_left = self._limits.bulk_events_max, self._limits.bulk_bytes_max
+        events_left, bytes_left = events_max or self._limits.bulk_events_max, self._limits.bulk_bytes_max
         while self._groups and events_left > 0:
             group = self._groups[0]
             part, part_bytes = _cut(group, events_left, bytes_left, at_least=0 if entries else 1)
@@ -137,6 +137,20 @@ class Channel:
         self._room.set()
         self._arm()
         return Bulk(entries, slices)
+
+    def withdraw(self, unwanted: Callable[[Sequence[Entry]], bool]) -> list[Group]:
+        """Take out the groups whose entries are unwanted and that no bulk has taken a part of."""
+        groups = [group for group in self._groups if not group.taken and unwanted(group.entries)]
+        if groups:
+            gone = set(map(id, groups))
+            self._groups = deque(group for group in self._groups if id(group) not in gone)
+            if id(self._tail) in gone:
+                self._tail = None
+            self.events -= sum(len(group.entries) for group in groups)
+            self.entry_bytes -= sum(group.entry_bytes for group in groups)
+            self._room.set()
+            self._arm()
+        return groups
 
     def drain(self) -> list[Group]:
         """Take out every group, some of which bulks have taken parts of."""

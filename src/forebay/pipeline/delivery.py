@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 import structlog
 
-from forebay.model import DELIVERED, Entry, Outcome, Verdict
+from forebay.model import Entry, Outcome, Verdict
 from forebay.pipeline.channel import Bulk, Channel
-from forebay.pipeline.gate import Gate, Health, judge
+from forebay.pipeline.findings import Findings
+from forebay.pipeline.gate import Gate, Health, Ticket
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.settlement import abandon, settle
 from forebay.telemetry.counters import Counters
 
 log = structlog.get_logger("forebay.delivery")
+
+PROBE_EVENTS_MAX = 1
+"""What goes to see if the sink is back: a struggling one is not made to fail with a thousand events."""
 
 
 class Sink(Protocol):
@@ -31,20 +34,18 @@ class Sink(Protocol):
 
 
 class Delivery:
-    """The one owner of the way from channel to sink.
+    """The one owner of the way from channel to sink."""
 
-    Attributes:
-        on_retry: called when some events of a bulk were taken and others are to be tried again.
-    """
-
-    def __init__(self, channel: Channel, sink: Sink, journal: Journal, gate: Gate, counters: Counters) -> None:
+    def __init__(
+        self, channel: Channel, sink: Sink, journal: Journal, gate: Gate, findings: Findings, counters: Counters
+    ) -> None:
         self._channel = channel
         self._sink = sink
         self._journal = journal
         self._gate = gate
+        self._findings = findings
         self._counters = counters
         self._in_flight: set[asyncio.Task[None]] = set()
-        self.on_retry: Callable[[], None] = lambda: None
 
     async def run(self) -> None:
         """Deliver for ever."""
@@ -72,22 +73,24 @@ class Delivery:
         await asyncio.gather(*self._in_flight, return_exceptions=True)
         self._journal.settle(abandon(self._channel.drain(), self._journal.new_id))
 
-    def _start(self, ticket: int) -> None:
-        task = asyncio.create_task(self._deliver(self._channel.take(), ticket))
+    def _start(self, ticket: Ticket) -> None:
+        bulk = self._channel.take(PROBE_EVENTS_MAX if ticket.probe else None)
+        task = asyncio.create_task(self._deliver(bulk, ticket))
         self._in_flight.add(task)
         task.add_done_callback(self._in_flight.discard)
 
-    async def _deliver(self, bulk: Bulk, ticket: int) -> None:
+    async def _deliver(self, bulk: Bulk, ticket: Ticket) -> None:
         outcomes = [Outcome(Verdict.RETRY, "unknown", "the answer was not waited for")] * len(bulk.entries)
         began_at = time.perf_counter()
         self._counters.bulks_in_flight += 1
         try:
             outcomes = await self._ask(bulk)
         finally:
+            seconds = time.perf_counter() - began_at
             self._counters.bulks_in_flight -= 1
             self._counters.bulks += 1
-            self._counters.bulk_seconds += time.perf_counter() - began_at
-            self._finish(bulk, outcomes, ticket)
+            self._counters.bulk_seconds += seconds
+            self._finish(bulk, outcomes, ticket, seconds)
 
     async def _ask(self, bulk: Bulk) -> list[Outcome]:
         try:
@@ -95,27 +98,18 @@ class Delivery:
         except Exception as error:
             # A bug of ours must not lose what the bulk held, nor end the delivery of others.
             log.exception("sink_failed", events=len(bulk.entries))
-            return [Outcome(Verdict.RETRY, type(error).__name__, str(error))] * len(bulk.entries)
+            return [Outcome(Verdict.RETRY, type(error).__name__, str(error), whole=True)] * len(bulk.entries)
         if len(outcomes) != len(bulk.entries):
             log.error("sink_outcomes_missing", events=len(bulk.entries), outcomes=len(outcomes))
-            return [Outcome(Verdict.RETRY, "unknown", "fewer outcomes than events")] * len(bulk.entries)
+            reason = f"{len(outcomes)} outcomes for {len(bulk.entries)} events"
+            return [Outcome(Verdict.RETRY, "unknown", reason, whole=True)] * len(bulk.entries)
         return outcomes
 
-    def _finish(self, bulk: Bulk, outcomes: list[Outcome], ticket: int) -> None:
-        settlement = settle(bulk, outcomes, time.time_ns() // 1_000_000, self._journal.new_id)
+    def _finish(self, bulk: Bulk, outcomes: list[Outcome], ticket: Ticket, seconds: float) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        settlement = settle(bulk, outcomes, now_ms, self._journal.new_id)
         self._journal.settle(settlement)
-        delivered = outcomes.count(DELIVERED)
-        self._counters.outcomes[Verdict.DELIVERED] += delivered
-        others = [] if delivered == len(outcomes) else [outcome for outcome in outcomes if outcome != DELIVERED]
-        self._counters.outcomes.update(outcome.verdict for outcome in others)
-        health = Health.GOOD if delivered else judge(others)
-        failed = next((outcome for outcome in others if not outcome.settled), None)
-        cause = f"{failed.error_type}: {failed.reason}" if failed else ""
-        if health is not Health.GOOD and health is not self._gate.health:
-            log.warning("sink_unwell", health=health.value, cause=cause, events=len(outcomes))
-        self._gate.leave(ticket, health, cause)
-        if health is Health.GOOD and failed and failed.verdict is Verdict.RETRY:
-            self.on_retry()
+        self._findings.tell(ticket, bulk.entries, outcomes, now_ms, seconds)
         for letter in settlement.transaction.dead[:1]:
             log.warning(
                 "dead_letters",

@@ -1,9 +1,10 @@
 """The gate: how many bulks may be under way, and when to try again after the sink failed.
 
-While all goes well, up to `workers` bulks are in flight. After a failure nothing goes until a back-off is over, then
-one bulk goes as a probe: if it fails the back-off doubles up to its cap, if it succeeds the gate is open again. The
-back-off has jitter (a half to the whole of it), so that many Forebays do not come back to one OpenSearch together
-(AWS Architecture Blog, "Exponential Backoff And Jitter", 2015: "equal jitter").
+While all goes well, as many bulks are in flight as the sink is found to take (`concurrency.py`), up to `workers`. A
+sink that has too much to do (429) gets half as many; one that refuses even a single bulk, or fails, gets nothing until
+a back-off is over. Then one event goes as a probe: if it fails the back-off doubles up to its cap, if it succeeds the
+gate is open again. The back-off has jitter (a half to the whole of it), so that many Forebays do not come back to one
+OpenSearch together (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015: "equal jitter").
 """
 
 from __future__ import annotations
@@ -12,26 +13,74 @@ import asyncio
 import enum
 import random
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from forebay.model import Outcome, Verdict
+from forebay.model import BUSY, DELIVERED, Outcome, Verdict
+from forebay.pipeline.concurrency import AdaptiveLimit
 
 
 class Health(enum.Enum):
     """What a bulk says of the sink."""
 
-    GOOD = "good"  # it took or refused at least one event for good
+    GOOD = "good"  # it has an answer for each event, and may take others
     FAILED = "failed"  # it settled nothing; it may soon
-    PAUSED = "paused"  # it settled nothing and will not until an operator acts
+    PAUSED = "paused"  # it takes nothing until an operator acts
 
 
-def judge(outcomes: Sequence[Outcome]) -> Health:
+class Finding(NamedTuple):
+    """What a bulk found out about the sink.
+
+    Attributes:
+        busy: some of it was refused because the sink has too much to do.
+        failed: the first outcome of an event that is to be tried again, if there is one.
+    """
+
+    health: Health
+    busy: bool = False
+    failed: Outcome | None = None
+
+    @property
+    def cause(self) -> str:
+        """Why the sink is not well, for people."""
+        return f"{self.failed.error_type}: {self.failed.reason}" if self.failed else ""
+
+
+WELL = Finding(Health.GOOD)
+
+
+def judge(outcomes: Sequence[Outcome]) -> Finding:
     """Say what the outcomes of a bulk mean for the next ones.
 
-    One event that was taken shows that the sink works: the others wait for redelivery and hold up nobody.
+    One event that was taken shows that the sink works: the others wait for redelivery and hold up nobody. So does a
+    sink that refuses single events until an operator acts: that is a matter of their index (`holds.py`).
     """
-    if any(outcome.settled for outcome in outcomes):
-        return Health.GOOD
-    return Health.PAUSED if any(outcome.verdict is Verdict.PAUSE for outcome in outcomes) else Health.FAILED
+    if outcomes.count(DELIVERED) == len(outcomes):
+        return WELL
+    left = [outcome for outcome in outcomes if not outcome.settled]
+    if not left:
+        return WELL
+    pauses = [outcome for outcome in left if outcome.verdict is Verdict.PAUSE]
+    whole = next((outcome for outcome in pauses if outcome.whole), None)
+    busy = any(outcome.error_type in BUSY for outcome in left)
+    if len(left) < len(outcomes) or (len(pauses) == len(left) and whole is None):
+        return Finding(Health.GOOD, busy, left[0])
+    if whole is not None:
+        return Finding(Health.PAUSED, busy, whole)
+    return Finding(Health.FAILED, busy, next(outcome for outcome in left if outcome.verdict is Verdict.RETRY))
+
+
+class Ticket(NamedTuple):
+    """What a bulk gets on its way in, to be handed in when it has ended.
+
+    Attributes:
+        epoch: counts what changed the gate; what was sent in an earlier one says nothing about now.
+        in_flight: bulks under way when it went, itself included.
+        probe: whether it goes to see if the sink is back.
+    """
+
+    epoch: int
+    in_flight: int
+    probe: bool
 
 
 class Gate:
@@ -39,7 +88,9 @@ class Gate:
 
     Attributes:
         health: what the last telling bulk said of the sink.
-        cause: why, while the health is not good.
+        failed: the outcome that tells why, while the health is not good.
+        on_reopened: called when the sink is back.
+        on_rested: called when a back-off is over and a probe may go.
     """
 
     def __init__(
@@ -49,7 +100,7 @@ class Gate:
         delay_s_max: float,
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        self._workers = workers
+        self._limit = AdaptiveLimit(workers)
         self._delay_s_min = delay_s_min
         self._delay_s_max = delay_s_max
         self._jitter = jitter
@@ -60,45 +111,56 @@ class Gate:
         self._epoch = 0
         self._resting = False
         self.health = Health.GOOD
-        self.cause = ""
+        self.failed: Outcome | None = None
         self.on_reopened: Callable[[], None] = lambda: None
+        self.on_rested: Callable[[], None] = lambda: None
 
-    async def enter(self) -> int:
+    @property
+    def in_flight_max(self) -> int:
+        """How many bulks may be in flight now."""
+        return 1 if self._failures else self._limit.value
+
+    async def enter(self) -> Ticket:
         """Wait until a bulk may go; return the ticket to hand in with `leave`."""
-        while not self._admits():
+        while self._resting or self._inside >= self.in_flight_max:
             self._changed.clear()
             await self._changed.wait()
         self._inside += 1
-        return self._epoch
+        return Ticket(self._epoch, self._inside, probe=self._failures > 0)
 
-    def leave(self, ticket: int, health: Health, cause: str = "") -> None:
-        """Hand in what a bulk found out. What was sent before the last failure says nothing about now."""
+    def leave(self, ticket: Ticket, finding: Finding, seconds: float) -> None:
+        """Hand in what a bulk found out and how long it took."""
         self._inside -= 1
-        if ticket == self._epoch:
-            if health is Health.GOOD:
-                self._open()
-            else:
-                self._back_off(health, cause)
+        if ticket.epoch == self._epoch:
+            self._learn(ticket, finding, seconds)
         self._changed.set()
 
-    def _admits(self) -> bool:
-        in_flight_max = 1 if self._failures else self._workers
-        return self._inside < in_flight_max and not self._resting
+    def _learn(self, ticket: Ticket, finding: Finding, seconds: float) -> None:
+        lowered = finding.busy and self._limit.lower()
+        if finding.health is Health.GOOD:
+            self._open()
+            if not finding.busy and not ticket.probe:
+                lowered = self._limit.learn(ticket.in_flight, seconds)
+        elif not lowered or self._failures:
+            self._back_off(finding)
+        if lowered:
+            self._epoch += 1
 
     def _open(self) -> None:
         was_closed, self._failures = self._failures > 0, 0
-        self.health, self.cause = Health.GOOD, ""
+        self.health, self.failed = Health.GOOD, None
         if was_closed:
             self.on_reopened()
 
-    def _back_off(self, health: Health, cause: str) -> None:
-        self.health, self.cause = health, cause
+    def _back_off(self, finding: Finding) -> None:
+        self.health, self.failed = finding.health, finding.failed
         self._failures += 1
         self._epoch += 1
+        if not finding.busy:
+            self._limit.restart()
         delay_s = self._delay_s_max
-        if health is Health.FAILED:
-            # The exponent is bounded so that a week of failures does not make a number too large for a float.
-            delay_s = min(delay_s, self._delay_s_min * 2 ** min(self._failures - 1, 32))
+        if finding.health is Health.FAILED:
+            delay_s = back_off_s(self._failures, self._delay_s_min, self._delay_s_max)
         self._resting = True
         self._loop.call_later(self._jitter(delay_s / 2, delay_s), self._end_rest)
 
@@ -107,3 +169,10 @@ class Gate:
         # milliseconds), and nobody would ask again.
         self._resting = False
         self._changed.set()
+        self.on_rested()
+
+
+def back_off_s(failures: int, delay_s_min: float, delay_s_max: float) -> float:
+    """Return how long to wait after so many failures in a row: twice as long after each, up to the cap."""
+    # The exponent is bounded so that a week of failures does not make a number too large for a float.
+    return min(delay_s_max, delay_s_min * 2.0 ** min(failures - 1, 32))

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from forebay.errors import SpoolUnavailable
 from forebay.model import Admission
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.group import Group
+from forebay.pipeline.holds import Holds
 from forebay.pipeline.ledger import Ledger
 from forebay.pipeline.packing import GroupLimits, Span, Submission, pack
-from forebay.pipeline.settlement import Settlement
+from forebay.pipeline.settlement import Settlement, abandon
 from forebay.spool.records import NewGroup, StoredGroup, Totals, Transaction
 from forebay.telemetry.counters import Counters
 
@@ -67,9 +68,12 @@ class Journal:
         on_overflow: called when events were stored for which the channel had no room.
     """
 
-    def __init__(self, spool: Committer, channel: Channel, limits: GroupLimits, counters: Counters) -> None:
+    def __init__(
+        self, spool: Committer, channel: Channel, holds: Holds, limits: GroupLimits, counters: Counters
+    ) -> None:
         self._spool = spool
         self._channel = channel
+        self._holds = holds
         self._limits = limits
         self._counters = counters
         self._loop = asyncio.get_running_loop()
@@ -131,6 +135,11 @@ class Journal:
         self._counters.redelivered += len(stored.entries)
         return True
 
+    def put_back(self, groups: Sequence[Group]) -> None:
+        """Let groups leave memory undelivered: those with a row are pending again, the others get one."""
+        self.ledger.release(groups)
+        self.settle(abandon(groups, self.new_id))
+
     async def wait_settling(self) -> None:
         """Wait while there are settlements that the spool could not take."""
         await self._settling.wait()
@@ -184,15 +193,16 @@ class Journal:
         for submission, first, last in commit.spans:
             in_channel = created[first] and (first == last or all(created[first : last + 1]))
             submission.admitted(Admission.CREATED if in_channel else Admission.PENDING)
-        if not all(created):
-            self.on_overflow()
         self._schedule()
 
     def _enter(self, group: Group) -> bool:
+        if self._holds and group.row_id is not None and self._holds.keep(group.row_id, group.entries, self.ledger.held):
+            return False
         if self._channel.offer(group):
             self.ledger.hold(group)
             return True
         self._counters.overflowed += len(group.entries)
+        self.on_overflow()
         return False
 
     def _refuse(self, commit: _Commit, error: SpoolUnavailable) -> None:

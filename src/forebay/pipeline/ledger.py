@@ -39,6 +39,12 @@ class Ledger:
             self.held[group.row_id] = group
             self._held_events += len(group.entries)
 
+    def release(self, groups: Iterable[Group]) -> None:
+        """Take note that groups left memory with nothing of them settled: their rows are pending as they are."""
+        for group in groups:
+            if group.row_id is not None and self.held.pop(group.row_id, None) is not None:
+                self._held_events -= len(group.entries)
+
     def settle(self, settlements: Iterable[Settlement], sizes: Iterator[int]) -> None:
         """Take note of settlements that are in the spool now; `sizes` are the stored bytes of what they wrote."""
         settlements = list(settlements)

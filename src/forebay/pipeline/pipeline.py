@@ -11,7 +11,9 @@ import structlog
 from forebay.pipeline.admission import Admitter
 from forebay.pipeline.channel import Channel, Limits
 from forebay.pipeline.delivery import Delivery, Sink
+from forebay.pipeline.findings import Findings
 from forebay.pipeline.gate import Gate, Health
+from forebay.pipeline.holds import Holds, HoldState
 from forebay.pipeline.journal import Committer, Journal
 from forebay.pipeline.packing import GroupLimits
 from forebay.pipeline.redelivery import Redelivery, Store
@@ -29,7 +31,14 @@ class PipelineSpool(Committer, Store, Protocol):
 
 
 class State(NamedTuple):
-    """The pipeline at one moment; `cause` and `failure` say why the sink or the spool is not well, or are empty."""
+    """The pipeline at one moment.
+
+    Attributes:
+        sink_cause: why the sink is not well, empty while it is; `sink_error_type` is that in a word.
+        sink_advice: what an operator can do about it.
+        spool_failure: why the spool takes nothing, empty while it does.
+        holds: the indices whose events wait.
+    """
 
     channel_events: int
     channel_bytes: int
@@ -40,6 +49,10 @@ class State(NamedTuple):
     sink_cause: str
     spool_failure: str
     spool_full: bool
+    sink_error_type: str = ""
+    sink_advice: str = ""
+    holds: tuple[HoldState, ...] = ()
+    bulks_in_flight_max: int = 0
 
 
 class Pipeline:
@@ -59,14 +72,22 @@ class Pipeline:
         )
         group_limits = GroupLimits(settings.bulk_events_max, settings.bulk_bytes_max)
         self._channel = Channel(limits, asyncio.get_running_loop())
-        self._journal = Journal(spool, self._channel, group_limits, counters)
+        self._holds = Holds(settings.retry_delay_s_min, settings.retry_delay_s_max)
+        self._journal = Journal(spool, self._channel, self._holds, group_limits, counters)
         self._gate = Gate(settings.bulk_workers, settings.retry_delay_s_min, settings.retry_delay_s_max)
-        self._delivery = Delivery(self._channel, sink, self._journal, self._gate, counters)
-        self._redelivery = Redelivery(spool, self._journal, self._channel, settings.retry_interval_s, group_limits)
-        self.admitter = Admitter(self._channel, self._journal, settings.spool_bytes_max)
+        findings = Findings(self._gate, self._holds, counters)
+        self._delivery = Delivery(self._channel, sink, self._journal, self._gate, findings, counters)
+        self._redelivery = Redelivery(
+            spool, self._journal, self._channel, self._holds, settings.retry_interval_s, group_limits
+        )
+        self.admitter = Admitter(self._channel, self._journal, self._holds, settings.spool_bytes_max)
         self._journal.on_overflow = self._redelivery.proceed
         self._gate.on_reopened = self._redelivery.restart
-        self._delivery.on_retry = self._redelivery.restart_soon
+        self._gate.on_rested = self._find_probe
+        self._holds.on_held = lambda: self._journal.put_back(self._channel.withdraw(self._holds.cover))
+        self._holds.on_due = self._redelivery.proceed
+        self._holds.on_lifted = self._redelivery.restart
+        findings.on_retry = self._redelivery.restart_soon
 
     async def run(self) -> None:
         """Deliver and redeliver until cancelled."""
@@ -92,7 +113,7 @@ class Pipeline:
     @property
     def state(self) -> State:
         """Return what there is to see from outside."""
-        ledger = self._journal.ledger
+        ledger, failed = self._journal.ledger, self._gate.failed
         return State(
             self._channel.events,
             self._channel.entry_bytes,
@@ -100,7 +121,16 @@ class Pipeline:
             ledger.stored_bytes,
             ledger.pending_events,
             self._gate.health,
-            self._gate.cause,
+            f"{failed.error_type}: {failed.reason}" if failed else "",
             self._journal.failure,
             self.admitter.full,
+            failed.error_type if failed else "",
+            failed.advice if failed else "",
+            self._holds.states,
+            self._gate.in_flight_max,
         )
+
+    def _find_probe(self) -> None:
+        # Without new events the channel may be empty, and nothing would find out that the sink is back.
+        if not self._channel.events:
+            self._redelivery.restart()

@@ -4,6 +4,9 @@ A pass goes through the spool from its oldest group. It begins every `retry_inte
 and when an operator asks. What overflowed since is found by going on from where the last pass stopped; what failed
 again lies behind that point and waits for the next pass, so nothing is tried in a tight circle.
 
+Groups of an index on hold stay where they are (`holds.py`); a pass goes over them to what lies behind. When the
+back-off of a hold is over, one of its groups goes as the probe.
+
 Invariant 6: nothing is loaded that the channel has no room for, however large the spool is.
 """
 
@@ -17,6 +20,7 @@ import structlog
 
 from forebay.errors import SpoolUnavailable
 from forebay.pipeline.channel import Channel
+from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.packing import GroupLimits
 from forebay.spool.records import GroupDamaged, StoredGroup
@@ -30,6 +34,9 @@ RETRY_SOON_S = 5.0
 """When to try the events again that a healthy sink was too busy for."""
 
 LOAD_BULKS_MAX = 4
+ONE_GROUP = (1, 1)
+"""A room in which the spool finds one group, whatever its size."""
+
 REPLAY_EVENTS_MAX = 1000
 """How many dead letters go into one group."""
 
@@ -47,15 +54,28 @@ class Store(Protocol):
         """Move dead letters back."""
 
 
+class _Known:
+    """Groups that need not be read: those in memory, and those known to wait. Asked by the spool's thread too."""
+
+    def __init__(self, held: Container[int], holds: Container[int]) -> None:
+        self._held = held
+        self._holds = holds
+
+    def __contains__(self, row_id: object) -> bool:
+        return row_id in self._held or row_id in self._holds
+
+
 class Redelivery:
     """Brings pending events back into the channel."""
 
     def __init__(
-        self, store: Store, journal: Journal, channel: Channel, interval_s: float, limits: GroupLimits
+        self, store: Store, journal: Journal, channel: Channel, holds: Holds, interval_s: float, limits: GroupLimits
     ) -> None:
         self._store = store
         self._journal = journal
         self._channel = channel
+        self._holds = holds
+        self._known = _Known(journal.ledger.held, holds)
         self._interval_s = interval_s
         self._limits = limits
         self._loop = asyncio.get_running_loop()
@@ -101,6 +121,7 @@ class Redelivery:
             await self._wake.wait()
             self._wake.clear()
             try:
+                await self._load_probes()
                 while self._journal.ledger.pending_events and await self._load_some():
                     pass
             except SpoolUnavailable as error:
@@ -112,7 +133,7 @@ class Redelivery:
         await self._journal.wait_settling()
         after_id = self._after_id
         try:
-            groups = await self._store.load(after_id, self._journal.ledger.held, self._portion())
+            groups = await self._store.load(after_id, self._known, self._portion())
         except GroupDamaged as error:
             # It holds up nothing that lies behind it, and is reported at every pass.
             log.error("group_damaged", cause=str(error))  # noqa: TRY400 - the cause says it all
@@ -122,11 +143,26 @@ class Redelivery:
         if after_id != self._after_id:
             return True  # a new pass has begun meanwhile
         for group in groups:
-            if not self._journal.redeliver(group):
+            waits = self._holds.keep(group.id, group.entries, self._journal.ledger.held)
+            if not waits and not self._journal.redeliver(group):
                 await self._channel.wait_room(len(group.entries), sum(map(len, group.entries)))
                 return True
             self._after_id = group.id
         return bool(groups)
+
+    async def _load_probes(self) -> None:
+        """Move one group of each index whose back-off is over into the channel."""
+        for row_id in self._holds.due_rows():
+            if row_id is None:
+                self._after_id = 0  # a pass finds one, if there is any
+                continue
+            await self._channel.wait_room(*self._limits)
+            await self._journal.wait_settling()
+            self._holds.forget(row_id)
+            held = self._journal.ledger.held
+            groups = await self._store.load(row_id - 1, held, ONE_GROUP)
+            if groups and groups[0].id == row_id and not self._holds.keep(row_id, groups[0].entries, held):
+                self._journal.redeliver(groups[0])
 
     def _portion(self) -> tuple[int, int]:
         """Return how many events and bytes to load at once: what there is room for, and no more than a few bulks.

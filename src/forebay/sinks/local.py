@@ -101,7 +101,7 @@ class LocalSink:
             # Whatever is wrong may be wrong with the connection.
             self._disconnect()
             error_type = getattr(error, "sqlite_errorname", type(error).__name__)
-            return [Outcome(Verdict.RETRY, error_type, f"{self._path}: {error}")] * len(entries)
+            return [Outcome(Verdict.RETRY, error_type, f"{self._path}: {error}", whole=True)] * len(entries)
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:

@@ -33,6 +33,7 @@ class Counters:
     requests: Counter[int] = field(default_factory=Counter)  # answers of the event addresses, by status
     crowded: Counter[Crowding] = field(default_factory=Counter)  # connections and requests that gave way
     outcomes: Counter[Verdict] = field(default_factory=Counter)
+    unexpected_answers: int = 0  # bulks that the sink gave an answer to which nobody expects
     bulks: int = 0
     bulk_seconds: float = 0.0
     bulks_in_flight: int = 0

@@ -25,6 +25,8 @@ from forebay.spool.spool import Spool
 PATIENCE_S = 10.0
 NOTHING = Totals(0, 0, 0, 0, 0)
 RETRY = Outcome(Verdict.RETRY, "rejected_execution_exception", "busy")
+FAILED = Outcome(Verdict.RETRY, "unreachable", "no answer in time", whole=True)
+REFUSED = Outcome(Verdict.PAUSE, "security_exception", "no permissions", "look at the role", whole=True)
 PAUSE = Outcome(Verdict.PAUSE, "cluster_block_exception", "read-only")
 DEAD = Outcome(Verdict.DEAD, "mapper_parsing_exception", "failed to parse")
 
@@ -253,9 +255,10 @@ def assert_ledger_is_true(ledger: Ledger, path: Path) -> None:
     assert ledger.pending_events == sum(events for row_id, events in rows.items() if row_id not in ledger.held)
 
 
-def capture_log(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[Any]:
-    """Return the list that a module's log lines go to, whatever logging is set up by then."""
+def capture_log(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> list[Any]:
+    """Return the list that the log lines of modules go to, whatever logging is set up by then."""
     capture = LogCapture()
     wrapper = structlog.make_filtering_bound_logger(0)
-    monkeypatch.setattr(module, "log", structlog.wrap_logger(None, processors=[capture], wrapper_class=wrapper))
+    for module in modules:
+        monkeypatch.setattr(module, "log", structlog.wrap_logger(None, processors=[capture], wrapper_class=wrapper))
     return capture.entries

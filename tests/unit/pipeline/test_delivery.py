@@ -11,15 +11,20 @@ import pytest
 
 from forebay.model import DELIVERED, DUPLICATE, Entry, Outcome, Verdict
 from forebay.pipeline import delivery as delivery_module
+from forebay.pipeline import findings as findings_module
 from forebay.pipeline.delivery import Delivery
-from forebay.pipeline.gate import Gate, Health
+from forebay.pipeline.findings import Findings
+from forebay.pipeline.gate import Finding, Gate, Health
+from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.packing import GroupLimits
 from forebay.spool.records import NewGroup, Transaction
 from forebay.telemetry.counters import Counters
 from unit.pipeline.fakes import (
     DEAD,
+    FAILED,
     PAUSE,
+    REFUSED,
     RETRY,
     FakeCommitter,
     FakeSink,
@@ -40,11 +45,13 @@ class Bench:
         self.spool = FakeCommitter()
         self.counters = Counters()
         self.channel = make_channel(bulk_events_max=5)
-        self.journal = Journal(self.spool, self.channel, GroupLimits(100, 100_000), self.counters)
+        self.holds = Holds(0.01, 0.02)
+        self.journal = Journal(self.spool, self.channel, self.holds, GroupLimits(100, 100_000), self.counters)
         self.gate = Gate(workers, 0.01, 0.02)
-        self.delivery = Delivery(self.channel, sink, self.journal, self.gate, self.counters)
+        findings = Findings(self.gate, self.holds, self.counters)
+        self.delivery = Delivery(self.channel, sink, self.journal, self.gate, findings, self.counters)
         self.retries: list[bool] = []
-        self.delivery.on_retry = lambda: self.retries.append(True)
+        findings.on_retry = lambda: self.retries.append(True)
 
     async def store(self, entries: list[Entry]) -> int:
         """Put events into spool and channel, as one group; return its number."""
@@ -76,7 +83,7 @@ async def bench() -> Bench:
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    return capture_log(monkeypatch, delivery_module)
+    return capture_log(monkeypatch, delivery_module, findings_module)
 
 
 def named(lines: list[Any], event: str) -> list[Any]:
@@ -129,7 +136,8 @@ async def test_an_exception_in_the_sink_loses_nothing_and_ends_nothing(
         assert only_attempts(await bench.spool.answer()) == [row_id]
         assert bench.counters.outcomes[Verdict.RETRY] == 5
         assert bench.gate.health is Health.FAILED
-        assert bench.gate.cause.startswith(type(error).__name__)
+        assert bench.gate.failed
+        assert bench.gate.failed.error_type == type(error).__name__
         assert bench.journal.ledger.pending_events == 5
         assert len(named(lines, "sink_failed")) == 1
 
@@ -176,7 +184,8 @@ async def test_a_bulk_of_which_a_part_was_taken_shows_a_sink_that_is_well(bench:
 
 
 @pytest.mark.parametrize(
-    "outcomes", [[DELIVERED] * 5, [RETRY] * 5, [PAUSE] * 5, [DELIVERED, PAUSE, DELIVERED, DELIVERED, DEAD]]
+    "outcomes",
+    [[DELIVERED] * 5, [FAILED] * 5, [REFUSED] * 5, [PAUSE] * 5, [DELIVERED, PAUSE, DELIVERED, DELIVERED, DEAD]],
 )
 async def test_nothing_is_tried_soon_where_that_would_not_help(bench: Bench, outcomes: list[Outcome]) -> None:
     bench.remember(make_entries(5))
@@ -201,7 +210,7 @@ async def test_dead_letters_are_logged_once_for_a_bulk(bench: Bench, lines: list
 
 
 async def test_a_sink_that_stays_unwell_is_logged_once(lines: list[Any]) -> None:
-    sink = FakeSink(RETRY)
+    sink = FakeSink(FAILED)
     bench = Bench(sink)
     bench.remember(make_entries(20))
     async with bench.running():
@@ -209,7 +218,7 @@ async def test_a_sink_that_stays_unwell_is_logged_once(lines: list[Any]) -> None
         await until(lambda: bench.counters.bulks >= 4)
 
     assert len(named(lines, "sink_unwell")) == 1
-    assert named(lines, "sink_unwell")[0]["cause"] == "rejected_execution_exception: busy"
+    assert named(lines, "sink_unwell")[0]["cause"] == "unreachable: no answer in time"
 
 
 async def test_draining_delivers_what_is_in_the_channel() -> None:
@@ -277,7 +286,7 @@ async def test_a_sink_that_is_down_is_not_waited_for() -> None:
     bench = Bench(FakeSink(PAUSE))
     row_id = await bench.store(make_entries(10))
     bench.remember(make_entries(3, "memory"))
-    bench.gate.leave(await bench.gate.enter(), Health.PAUSED, "read-only")
+    bench.gate.leave(await bench.gate.enter(), Finding(Health.PAUSED, failed=PAUSE), 0.02)
 
     await asyncio.wait_for(bench.delivery.drain(60), 1)
 

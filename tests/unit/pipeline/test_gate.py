@@ -7,9 +7,19 @@ import asyncio
 import pytest
 import uvloop
 
-from forebay.model import DELIVERED, DUPLICATE, Outcome
-from forebay.pipeline.gate import Gate, Health, judge
+from forebay.model import DELIVERED, DUPLICATE, Outcome, Verdict
+from forebay.pipeline.gate import WELL, Finding, Gate, Health, Ticket, judge
 from unit.pipeline.fakes import DEAD, PAUSE, RETRY, Clock, settle_down
+
+
+def failed(reason: str) -> Finding:
+    return Finding(Health.FAILED, failed=Outcome(Verdict.RETRY, "unreachable", reason, whole=True))
+
+
+FAILED = failed("no answer in time")
+BUSY = Finding(Health.FAILED, busy=True, failed=RETRY)
+PAUSED = Finding(Health.PAUSED, failed=PAUSE)
+WHOLE_PAUSE = Outcome(Verdict.PAUSE, "security_exception", "no permissions", "look at the role", whole=True)
 
 
 class TimedGate:
@@ -25,12 +35,12 @@ class TimedGate:
         self.jitters.append((least, most))
         return most
 
-    async def enter(self) -> int:
+    async def enter(self) -> Ticket:
         return await asyncio.wait_for(self.gate.enter(), 1)
 
-    async def fail(self, health: Health = Health.FAILED) -> None:
+    async def fail(self) -> None:
         """Send a bulk that fails, and wait until the next may go."""
-        self.gate.leave(await self.enter(), health, "cause")
+        self.gate.leave(await self.enter(), FAILED, 0.02)
         await self.clock.advance(self.jitters[-1][1])
 
     async def is_shut(self) -> bool:
@@ -50,7 +60,7 @@ async def test_as_many_bulks_go_as_there_are_workers() -> None:
     await settle_down()
     assert not waiting.done()
 
-    timed.gate.leave(tickets[0], Health.GOOD)
+    timed.gate.leave(tickets[0], WELL, 0.02)
     await asyncio.wait_for(waiting, 1)
 
 
@@ -59,16 +69,16 @@ async def test_a_waiting_bulk_that_is_cancelled_takes_no_place() -> None:
     ticket = await timed.enter()
     assert await timed.is_shut()
 
-    timed.gate.leave(ticket, Health.GOOD)
+    timed.gate.leave(ticket, WELL, 0.02)
     await timed.enter()
 
 
 async def test_after_a_failure_nothing_goes_until_the_back_off_is_over() -> None:
     timed = TimedGate(delay_s_min=2)
-    timed.gate.leave(await timed.enter(), Health.FAILED, "unreachable")
+    timed.gate.leave(await timed.enter(), failed("unreachable"), 0.02)
 
     assert timed.gate.health is Health.FAILED
-    assert timed.gate.cause == "unreachable"
+    assert timed.gate.failed == failed("unreachable").failed
     await timed.clock.advance(1.99)
     assert await timed.is_shut()
     await timed.clock.advance(0.01)
@@ -92,14 +102,14 @@ async def test_a_good_probe_opens_the_gate_and_says_so_once() -> None:
     await timed.fail()
     assert reopened == []
 
-    timed.gate.leave(await timed.enter(), Health.GOOD)
+    timed.gate.leave(await timed.enter(), WELL, 0.02)
 
     assert reopened == [True]
     assert timed.gate.health is Health.GOOD
-    assert timed.gate.cause == ""
+    assert timed.gate.failed is None
     tickets = [await timed.enter() for _ in range(3)]
     for ticket in tickets:
-        timed.gate.leave(ticket, Health.GOOD)
+        timed.gate.leave(ticket, WELL, 0.02)
     assert reopened == [True], "the gate was open already"
 
 
@@ -131,7 +141,7 @@ async def test_the_back_off_begins_small_again_after_the_sink_was_well() -> None
     timed = TimedGate(delay_s_min=1)
     for _ in range(4):
         await timed.fail()
-    timed.gate.leave(await timed.enter(), Health.GOOD)
+    timed.gate.leave(await timed.enter(), WELL, 0.02)
 
     await timed.fail()
     assert timed.jitters[-1] == (0.5, 1)
@@ -139,7 +149,7 @@ async def test_the_back_off_begins_small_again_after_the_sink_was_well() -> None
 
 async def test_a_sink_that_needs_an_operator_is_asked_as_seldom_as_the_cap_allows() -> None:
     timed = TimedGate(delay_s_min=1, delay_s_max=30)
-    timed.gate.leave(await timed.enter(), Health.PAUSED, "read-only")
+    timed.gate.leave(await timed.enter(), PAUSED, 0.02)
 
     assert timed.gate.health is Health.PAUSED
     assert timed.jitters == [(15, 30)]
@@ -149,19 +159,19 @@ async def test_a_sink_that_needs_an_operator_is_asked_as_seldom_as_the_cap_allow
     await timed.enter()
 
 
-@pytest.mark.parametrize("health", [Health.GOOD, Health.FAILED])
-async def test_what_was_sent_before_a_failure_says_nothing_about_now(health: Health) -> None:
+@pytest.mark.parametrize("finding", [WELL, FAILED, BUSY])
+async def test_what_was_sent_before_a_failure_says_nothing_about_now(finding: Finding) -> None:
     timed = TimedGate(workers=3)
     reopened: list[bool] = []
     timed.gate.on_reopened = lambda: reopened.append(True)
     first, second, third = [await timed.enter() for _ in range(3)]
-    timed.gate.leave(first, Health.FAILED, "first")
+    timed.gate.leave(first, failed("first"), 0.02)
 
-    timed.gate.leave(second, health, "second")
-    timed.gate.leave(third, health, "third")
+    timed.gate.leave(second, finding, 0.02)
+    timed.gate.leave(third, finding, 0.02)
 
     assert timed.gate.health is Health.FAILED
-    assert timed.gate.cause == "first"
+    assert timed.gate.failed == failed("first").failed
     assert timed.jitters == [(0.5, 1)], "ten bulks that fail together are one failure"
     assert reopened == []
     assert await timed.is_shut()
@@ -170,19 +180,19 @@ async def test_what_was_sent_before_a_failure_says_nothing_about_now(health: Hea
 async def test_the_probe_waits_for_bulks_that_are_still_under_way() -> None:
     timed = TimedGate(workers=3)
     first, slow = await timed.enter(), await timed.enter()
-    timed.gate.leave(first, Health.FAILED)
+    timed.gate.leave(first, FAILED, 0.02)
     await timed.clock.advance(1)
     waiting = asyncio.create_task(timed.gate.enter())
     await settle_down()
     assert not waiting.done()
 
-    timed.gate.leave(slow, Health.FAILED)
+    timed.gate.leave(slow, FAILED, 0.02)
     await asyncio.wait_for(waiting, 1)
 
 
 async def test_a_timer_that_comes_early_ends_the_back_off_all_the_same() -> None:
     timed = TimedGate(delay_s_min=1, early_s=0.0005)
-    timed.gate.leave(await timed.enter(), Health.FAILED)
+    timed.gate.leave(await timed.enter(), FAILED, 0.02)
     waiting = asyncio.create_task(timed.gate.enter())
     await settle_down()
 
@@ -195,7 +205,7 @@ def test_no_back_off_is_endless_in_the_servers_event_loop() -> None:
     # Its clock counts whole milliseconds, so that a timer can seem to come too early.
     async def fail_and_wait() -> None:
         gate = Gate(1, 0.02, 0.04)
-        gate.leave(await gate.enter(), Health.FAILED)
+        gate.leave(await gate.enter(), FAILED, 0.02)
         await gate.enter()
 
     async def fail_often() -> None:
@@ -208,6 +218,75 @@ def test_no_back_off_is_endless_in_the_servers_event_loop() -> None:
         runner.run(fail_often())
 
 
+async def test_a_busy_sink_gets_half_as_many_at_once_and_no_pause() -> None:
+    timed = TimedGate(workers=10)
+    tickets = [await timed.enter() for _ in range(4)]
+
+    timed.gate.leave(tickets[0], BUSY, 0.02)
+
+    assert timed.gate.in_flight_max == 2
+    assert timed.gate.health is Health.GOOD
+    assert timed.jitters == []
+    for ticket in tickets[1:]:
+        timed.gate.leave(ticket, BUSY, 0.02)
+    assert timed.gate.in_flight_max == 2, "what was sent before says nothing about fewer"
+
+
+async def test_a_sink_too_busy_for_one_bulk_gets_none_until_a_back_off_is_over() -> None:
+    timed = TimedGate(workers=10, delay_s_min=2)
+    for left in (2, 1):
+        timed.gate.leave(await timed.enter(), BUSY, 0.02)
+        assert timed.gate.in_flight_max == left
+
+    timed.gate.leave(await timed.enter(), BUSY, 0.02)
+
+    assert timed.gate.health is Health.FAILED
+    assert await timed.is_shut()
+    await timed.clock.advance(2)
+    timed.gate.leave(await timed.enter(), WELL, 0.02)
+    assert timed.gate.in_flight_max == 1, "it was too much, and grows from there"
+
+
+async def test_a_bulk_of_which_a_part_was_refused_for_being_busy_halves_what_goes_at_once() -> None:
+    timed = TimedGate(workers=4)
+    timed.gate.leave(await timed.enter(), judge([DELIVERED, RETRY]), 0.02)
+    assert timed.gate.in_flight_max == 2
+    assert timed.gate.health is Health.GOOD
+
+
+async def test_more_bulks_go_at_once_as_long_as_all_is_well() -> None:
+    timed = TimedGate(workers=10)
+    assert timed.gate.in_flight_max == 4
+    for _ in range(3):
+        tickets = [await timed.enter() for _ in range(timed.gate.in_flight_max)]
+        for ticket in tickets:
+            timed.gate.leave(ticket, WELL, 0.2)
+    assert timed.gate.in_flight_max == 10
+
+
+async def test_only_a_bulk_that_goes_to_see_is_a_probe() -> None:
+    timed = TimedGate()
+    ticket = await timed.enter()
+    assert not ticket.probe
+    timed.gate.leave(ticket, FAILED, 0.02)
+    await timed.clock.advance(1)
+    probe = await timed.enter()
+    assert probe.probe
+    timed.gate.leave(probe, WELL, 0.02)
+    assert not (await timed.enter()).probe
+
+
+async def test_the_end_of_a_back_off_is_told() -> None:
+    timed = TimedGate(delay_s_min=1)
+    rested: list[bool] = []
+    timed.gate.on_rested = lambda: rested.append(True)
+    timed.gate.leave(await timed.enter(), FAILED, 0.02)
+    await timed.clock.advance(0.9)
+    assert rested == []
+    await timed.clock.advance(0.1)
+    assert rested == [True]
+
+
 @pytest.mark.parametrize(
     ("outcomes", "health"),
     [
@@ -218,9 +297,26 @@ def test_no_back_off_is_endless_in_the_servers_event_loop() -> None:
         ([PAUSE, RETRY, DUPLICATE], Health.GOOD),
         ([PAUSE, DEAD], Health.GOOD),
         ([RETRY, RETRY], Health.FAILED),
-        ([RETRY, PAUSE], Health.PAUSED),
-        ([PAUSE], Health.PAUSED),
+        ([RETRY, PAUSE], Health.FAILED),
+        ([PAUSE], Health.GOOD),
+        ([WHOLE_PAUSE], Health.PAUSED),
+        ([WHOLE_PAUSE, RETRY], Health.PAUSED),
+        ([WHOLE_PAUSE, DELIVERED], Health.GOOD),
     ],
 )
 def test_one_event_that_was_settled_shows_that_the_sink_works(outcomes: list[Outcome], health: Health) -> None:
-    assert judge(outcomes) is health
+    assert judge(outcomes).health is health
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "first"),
+    [
+        ([DELIVERED, RETRY, PAUSE], RETRY),
+        ([DELIVERED, PAUSE, RETRY], PAUSE),
+        ([PAUSE, WHOLE_PAUSE], WHOLE_PAUSE),
+        ([PAUSE, RETRY], RETRY),
+        ([DELIVERED, DUPLICATE, DEAD], None),
+    ],
+)
+def test_a_finding_names_why_not_everything_was_settled(outcomes: list[Outcome], first: Outcome | None) -> None:
+    assert judge(outcomes).failed is first

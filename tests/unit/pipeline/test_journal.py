@@ -14,6 +14,7 @@ from forebay.model import DELIVERED, Ack, Admission, History, Outcome
 from forebay.pipeline import journal as journal_module
 from forebay.pipeline.admission import FULL_RETRY_AFTER_S, Admitter
 from forebay.pipeline.channel import Channel
+from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import FAILURE_REMEMBERED_S, RETRY_S, Committer, Journal
 from forebay.pipeline.packing import GroupLimits
 from forebay.pipeline.settlement import Settlement, abandon, settle
@@ -47,7 +48,7 @@ class Parts(NamedTuple):
 
 
 def make_journal(spool: Committer, channel: Channel, counters: Counters | None = None) -> Journal:
-    return Journal(spool, channel, GroupLimits(events_max=10, bytes_max=1000), counters or Counters())
+    return Journal(spool, channel, Holds(1, 30), GroupLimits(events_max=10, bytes_max=1000), counters or Counters())
 
 
 @pytest.fixture
@@ -397,7 +398,7 @@ async def test_the_ledger_equals_the_file_when_a_group_was_given_up_in_the_middl
 
 async def test_events_that_wait_for_the_disk_go_to_the_spool(parts: Parts) -> None:
     inbox = Inbox(make_entries(1))
-    Admitter(parts.channel, parts.journal, 10_000).admit(inbox, Ack.DISK)
+    Admitter(parts.channel, parts.journal, Holds(1, 30), 10_000).admit(inbox, Ack.DISK)
 
     await settle_down()
     assert inbox.heard == []
@@ -407,7 +408,7 @@ async def test_events_that_wait_for_the_disk_go_to_the_spool(parts: Parts) -> No
 
 async def test_events_that_do_not_wait_are_safe_in_the_channel(parts: Parts) -> None:
     inbox = Inbox(make_entries(1))
-    Admitter(parts.channel, parts.journal, 10_000).admit(inbox, Ack.MEMORY)
+    Admitter(parts.channel, parts.journal, Holds(1, 30), 10_000).admit(inbox, Ack.MEMORY)
 
     await settle_down()
     assert inbox.heard == CREATED
@@ -418,7 +419,7 @@ async def test_events_that_do_not_wait_are_safe_in_the_channel(parts: Parts) -> 
 async def test_events_that_do_not_wait_go_to_the_spool_where_the_channel_has_no_room(parts: Parts) -> None:
     parts.channel.add(make_entries(20), 1000)
     inbox = Inbox(make_entries(1))
-    Admitter(parts.channel, parts.journal, 10_000).admit(inbox, Ack.MEMORY)
+    Admitter(parts.channel, parts.journal, Holds(1, 30), 10_000).admit(inbox, Ack.MEMORY)
 
     await settle_down()
     assert inbox.heard == []
@@ -427,7 +428,7 @@ async def test_events_that_do_not_wait_go_to_the_spool_where_the_channel_has_no_
 
 
 async def test_a_full_spool_takes_only_what_needs_no_room_in_it(parts: Parts) -> None:
-    admitter = Admitter(parts.channel, parts.journal, 10)
+    admitter = Admitter(parts.channel, parts.journal, Holds(1, 30), 10)
     assert not admitter.full
     parts.journal.ledger.store(1, 10)
     assert admitter.full
@@ -446,7 +447,7 @@ async def test_a_full_spool_takes_only_what_needs_no_room_in_it(parts: Parts) ->
 
 @pytest.mark.parametrize("ack", Ack)
 async def test_a_closed_door_admits_nothing(parts: Parts, ack: Ack) -> None:
-    admitter = Admitter(parts.channel, parts.journal, 10_000)
+    admitter = Admitter(parts.channel, parts.journal, Holds(1, 30), 10_000)
     admitter.closed = True
     inbox = Inbox(make_entries(1))
 

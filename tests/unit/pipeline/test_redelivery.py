@@ -17,6 +17,7 @@ from forebay.errors import SpoolUnavailable
 from forebay.model import DELIVERED, Admission, DeadLetter, Entry, History, Outcome
 from forebay.pipeline import redelivery as redelivery_module
 from forebay.pipeline.channel import Channel
+from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.packing import GroupLimits
 from forebay.pipeline.redelivery import Redelivery
@@ -108,8 +109,9 @@ class Bench:
         self.channel = channel or make_channel(events_max=40, bulk_events_max=10)
         self.store = store
         committer = store if isinstance(store, Spool) else _NoCommits(store.totals)
-        self.journal = Journal(committer, self.channel, LIMITS, self.counters)
-        self.redelivery = Redelivery(store, self.journal, self.channel, interval_s, LIMITS)
+        self.holds = Holds(0.01, 0.02)
+        self.journal = Journal(committer, self.channel, self.holds, LIMITS, self.counters)
+        self.redelivery = Redelivery(store, self.journal, self.channel, self.holds, interval_s, LIMITS)
         self.journal.on_overflow = self.redelivery.proceed
 
     @contextlib.asynccontextmanager
