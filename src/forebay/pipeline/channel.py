@@ -65,13 +65,15 @@ class Channel:
         """How many events and bytes still fit."""
         return max(0, self._limits.events_max - self.events), max(0, self._limits.bytes_max - self.entry_bytes)
 
-    def offer(self, group: Group) -> bool:
-        """Take a group if it fits, whole or not at all."""
+    def offer(self, group: Group, *, at_once: bool = False) -> bool:
+        """Take a group if it fits, whole or not at all; `at_once` it does not wait for its bulk to fill."""
         if not self.has_room(len(group.entries), group.entry_bytes):
             self._press()
             return False
-        self._append(group)
+        self._append(group, waited_s=self._limits.bulk_interval_s if at_once else 0)
         self._count(len(group.entries), group.entry_bytes)
+        if at_once:
+            self._press()
         return True
 
     def add(self, entries: Sequence[Entry], entry_bytes: int) -> bool:
@@ -160,8 +162,8 @@ class Channel:
         self.events = self.entry_bytes = 0
         return groups
 
-    def _append(self, group: Group) -> None:
-        group.arrived_at = self._loop.time()
+    def _append(self, group: Group, waited_s: float = 0) -> None:
+        group.arrived_at = self._loop.time() - waited_s
         self._groups.append(group)
         if len(self._groups) == 1:
             self._arm()

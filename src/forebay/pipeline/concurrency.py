@@ -3,15 +3,15 @@
 Additive increase and multiplicative decrease (Chiu and Jain, "Analysis of the Increase and Decrease Algorithms for
 Congestion Avoidance in Computer Networks", 1989), in the form of TCP (RFC 5681):
 
-- Slow start: one more with each good bulk, until the sink shows for the first time that it is too much; from then on
-  one more with each round of bulks.
-- A refusal because the sink has too much to do (429) halves the limit, at most once a round.
+- Slow start: one more with each good bulk, until the sink shows for the first time that it is too much.
+- A refusal because the sink has too much to do (429) halves the limit, at most once a round of bulks. From then on it
+  grows by one in several rounds: each try for more costs a bulk that is refused and has to be sent again.
 - It grows only while it is in use: a limit that nobody reaches says nothing about what the sink could take (RFC 7661).
 
 Time is a sign too, and a weaker one: what a bulk took lately is compared with what bulks take usually, as Netflix's
 concurrency-limits does (`Gradient2Limit`). Bulks differ, and more of them at once take a little longer each while
 together they are faster; so only twice as long counts, it lowers by a fifth, and never below what OpenSearch is known
-to take well, 2 to 4 at once. What stays slow becomes what is usual, and then the limit grows again.
+to take well, 2 to 4 at once. Then it grows by one a round; what stays slow becomes what is usual.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ START = 4
 """Bulks in flight at first, and after the sink was away."""
 
 REFUSED_FACTOR = 0.5
+REFUSED_ROUNDS = 8
 SLOW_FACTOR = 0.8
+SLOW_ROUNDS = 1
 SLOW_RATIO = 2.0
 SLOW_S_MIN = 0.1
 """A bulk that takes less is never slow: at a few milliseconds noise alone doubles the time."""
@@ -38,7 +40,7 @@ class AdaptiveLimit:
         self._most = most
         self._start = min(START, most)
         self._limit = float(self._start)
-        self._in_slow_start = True
+        self._rounds_a_step = 0
         self._bulks = 0
         self._recent_s = 0.0
         self._usual_s = 0.0
@@ -52,12 +54,12 @@ class AdaptiveLimit:
     def restart(self) -> None:
         """Begin again small: the sink was away, and may have come back as another one."""
         self._limit = min(self._limit, float(self._start))
-        self._in_slow_start = True
+        self._rounds_a_step = 0
 
     def lower(self) -> bool:
         """Take note that the sink refused for having too much to do; return whether the limit could be lowered."""
         was, self._limit = self.value, max(1.0, self._limit * REFUSED_FACTOR)
-        self._in_slow_start = False
+        self._rounds_a_step = REFUSED_ROUNDS
         return self.value < was
 
     def learn(self, in_flight: int, seconds: float) -> bool:
@@ -76,12 +78,13 @@ class AdaptiveLimit:
         self._bulks_to_wait -= 1
         if self._is_slow() and self._bulks_to_wait <= 0 and self.value > self._start:
             self._limit = max(float(self._start), self._limit * SLOW_FACTOR)
-            self._in_slow_start = False
+            self._rounds_a_step = max(SLOW_ROUNDS, self._rounds_a_step)
             # The bulks that are under way were sent before this had any effect.
             self._bulks_to_wait = self._most
             return True
         if not self._is_slow():
-            self._limit = min(float(self._most), self._limit + (1.0 if self._in_slow_start else 1.0 / self._limit))
+            bulks_a_step = max(1.0, self._limit * self._rounds_a_step)
+            self._limit = min(float(self._most), self._limit + 1.0 / bulks_a_step)
         return False
 
     def _measure(self, seconds: float) -> None:

@@ -15,7 +15,8 @@ import structlog
 from forebay.model import Entry, Outcome, Verdict
 from forebay.pipeline.channel import Bulk, Channel
 from forebay.pipeline.findings import Findings
-from forebay.pipeline.gate import Gate, Health, Ticket
+from forebay.pipeline.gate import Health, Ticket
+from forebay.pipeline.group import Group
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.settlement import abandon, settle
 from forebay.telemetry.counters import Counters
@@ -36,16 +37,14 @@ class Sink(Protocol):
 class Delivery:
     """The one owner of the way from channel to sink."""
 
-    def __init__(
-        self, channel: Channel, sink: Sink, journal: Journal, gate: Gate, findings: Findings, counters: Counters
-    ) -> None:
+    def __init__(self, channel: Channel, sink: Sink, journal: Journal, findings: Findings, counters: Counters) -> None:
         self._channel = channel
         self._sink = sink
         self._journal = journal
-        self._gate = gate
+        self._gate = findings.gate
         self._findings = findings
         self._counters = counters
-        self._in_flight: set[asyncio.Task[None]] = set()
+        self._in_flight: set[asyncio.Task[list[Outcome]]] = set()
 
     async def run(self) -> None:
         """Deliver for ever."""
@@ -73,13 +72,21 @@ class Delivery:
         await asyncio.gather(*self._in_flight, return_exceptions=True)
         self._journal.settle(abandon(self._channel.drain(), self._journal.new_id))
 
+    async def deliver_alone(self, group: Group) -> list[Outcome]:
+        """Deliver a group in a bulk of its own, past the gate: nothing is concluded from it for others."""
+        group.taken = len(group.entries)
+        return await self._deliver(Bulk(group.entries, [(group, group.entries)]), None)
+
     def _start(self, ticket: Ticket) -> None:
+        if not self._channel.events:  # what was there has been put on hold meanwhile
+            self._gate.turn_back()
+            return
         bulk = self._channel.take(PROBE_EVENTS_MAX if ticket.probe else None)
         task = asyncio.create_task(self._deliver(bulk, ticket))
         self._in_flight.add(task)
         task.add_done_callback(self._in_flight.discard)
 
-    async def _deliver(self, bulk: Bulk, ticket: Ticket) -> None:
+    async def _deliver(self, bulk: Bulk, ticket: Ticket | None) -> list[Outcome]:
         outcomes = [Outcome(Verdict.RETRY, "unknown", "the answer was not waited for")] * len(bulk.entries)
         began_at = time.perf_counter()
         self._counters.bulks_in_flight += 1
@@ -91,6 +98,7 @@ class Delivery:
             self._counters.bulks += 1
             self._counters.bulk_seconds += seconds
             self._finish(bulk, outcomes, ticket, seconds)
+        return outcomes
 
     async def _ask(self, bulk: Bulk) -> list[Outcome]:
         try:
@@ -105,9 +113,9 @@ class Delivery:
             return [Outcome(Verdict.RETRY, "unknown", reason, whole=True)] * len(bulk.entries)
         return outcomes
 
-    def _finish(self, bulk: Bulk, outcomes: list[Outcome], ticket: Ticket, seconds: float) -> None:
+    def _finish(self, bulk: Bulk, outcomes: list[Outcome], ticket: Ticket | None, seconds: float) -> None:
         now_ms = time.time_ns() // 1_000_000
-        settlement = settle(bulk, outcomes, now_ms, self._journal.new_id)
+        settlement = settle(bulk, outcomes, now_ms, self._journal.new_id, self._findings.doubts)
         self._journal.settle(settlement)
         self._findings.tell(ticket, bulk.entries, outcomes, now_ms, seconds)
         for letter in settlement.transaction.dead[:1]:

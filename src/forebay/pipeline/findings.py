@@ -1,14 +1,15 @@
-"""What a bulk found out, told to everybody whom it concerns: counters, holds, gate, and the log."""
+"""What a bulk found out, told to everybody whom it concerns: counters, doubts, holds, gate, and the log."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 
 from forebay.model import DELIVERED, UNEXPECTED_ANSWER, Entry, Outcome, Verdict
-from forebay.pipeline.gate import WELL, Gate, Health, Ticket, judge
+from forebay.pipeline.gate import WELL, Finding, Gate, Health, Ticket, judge
 from forebay.pipeline.holds import Holds
+from forebay.pipeline.poison import Doubts, blocks
 from forebay.telemetry.counters import Counters
 
 log = structlog.get_logger("forebay.delivery")
@@ -18,19 +19,21 @@ class Findings:
     """Tells what bulks found out.
 
     Attributes:
-        on_retry: called when a sink that is well did not take everything: it is to be tried again soon.
+        gate: whether bulks may go.
+        holds: the indices of which none may.
+        doubts: what speaks against single groups.
     """
 
-    def __init__(self, gate: Gate, holds: Holds, counters: Counters) -> None:
-        self._gate = gate
-        self._holds = holds
+    def __init__(self, gate: Gate, holds: Holds, doubts: Doubts, counters: Counters) -> None:
+        self.gate = gate
+        self.holds = holds
+        self.doubts = doubts
         self._counters = counters
-        self.on_retry: Callable[[], None] = lambda: None
 
     def tell(
-        self, ticket: Ticket, entries: Sequence[Entry], outcomes: Sequence[Outcome], now_ms: int, seconds: float
+        self, ticket: Ticket | None, entries: Sequence[Entry], outcomes: Sequence[Outcome], now_ms: int, seconds: float
     ) -> None:
-        """Tell what became of the events of a bulk that took so many seconds."""
+        """Tell what became of the events of a bulk that took so many seconds; one that went alone has no ticket."""
         # The usual bulk is delivered whole, and counting is faster than looking at each outcome.
         delivered = outcomes.count(DELIVERED)
         others = [outcome for outcome in outcomes if outcome != DELIVERED] if delivered < len(outcomes) else []
@@ -38,21 +41,31 @@ class Findings:
         self._counters.outcomes.update(outcome.verdict for outcome in others)
         self._tell_unexpected(others)
         finding = judge(outcomes) if others else WELL
-        if self._holds or any(outcome.verdict is Verdict.PAUSE and not outcome.whole for outcome in others):
-            self._holds.learn(entries, outcomes, now_ms)
-        was = self._gate.health
-        self._gate.leave(ticket, finding, seconds)
-        health = self._gate.health
-        if health is not Health.GOOD and health is not was:
+        if self.holds or any(outcome.verdict is Verdict.PAUSE and not outcome.whole for outcome in others):
+            self.holds.learn(entries, outcomes, now_ms)
+        self._doubt(outcomes, alone=ticket is None)
+        if ticket is None:
+            if any(outcome.settled for outcome in outcomes):
+                self.gate.reopen()
+        else:
+            self._tell_gate(ticket, finding, seconds)
+
+    def _doubt(self, outcomes: Sequence[Outcome], *, alone: bool) -> None:
+        if any(outcome.settled for outcome in outcomes):
+            self.doubts.taken += 1
+        elif not alone and any(map(blocks, outcomes)):
+            self.doubts.failed += 1
+
+    def _tell_gate(self, ticket: Ticket, finding: Finding, seconds: float) -> None:
+        was = self.gate.health
+        self.gate.leave(ticket, finding, seconds)
+        if self.gate.health not in (Health.GOOD, was):
             log.warning(
                 "sink_unwell",
-                health=health.value,
+                health=self.gate.health.value,
                 cause=finding.cause,
                 advice=finding.failed.advice if finding.failed else "",
-                events=len(outcomes),
             )
-        if health is Health.GOOD and any(outcome.verdict is Verdict.RETRY for outcome in others):
-            self.on_retry()
 
     def _tell_unexpected(self, outcomes: Sequence[Outcome]) -> None:
         unexpected = [outcome for outcome in outcomes if outcome.error_type == UNEXPECTED_ANSWER]

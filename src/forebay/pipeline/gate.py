@@ -89,6 +89,7 @@ class Gate:
     Attributes:
         health: what the last telling bulk said of the sink.
         failed: the outcome that tells why, while the health is not good.
+        on_closed: called when the sink was well and is not.
         on_reopened: called when the sink is back.
         on_rested: called when a back-off is over and a probe may go.
     """
@@ -110,8 +111,10 @@ class Gate:
         self._failures = 0
         self._epoch = 0
         self._resting = False
+        self._rest_timer: asyncio.TimerHandle | None = None
         self.health = Health.GOOD
         self.failed: Outcome | None = None
+        self.on_closed: Callable[[], None] = lambda: None
         self.on_reopened: Callable[[], None] = lambda: None
         self.on_rested: Callable[[], None] = lambda: None
 
@@ -128,12 +131,27 @@ class Gate:
         self._inside += 1
         return Ticket(self._epoch, self._inside, probe=self._failures > 0)
 
+    def turn_back(self) -> None:
+        """Leave without having sent anything."""
+        self._inside -= 1
+        self._changed.set()
+
     def leave(self, ticket: Ticket, finding: Finding, seconds: float) -> None:
         """Hand in what a bulk found out and how long it took."""
         self._inside -= 1
         if ticket.epoch == self._epoch:
             self._learn(ticket, finding, seconds)
         self._changed.set()
+
+    def reopen(self) -> None:
+        """Take note that the sink is well: something was taken that went past the gate."""
+        if self._failures:
+            self._epoch += 1
+            if self._rest_timer is not None:
+                self._rest_timer.cancel()
+            self._resting = False
+            self._open()
+            self._changed.set()
 
     def _learn(self, ticket: Ticket, finding: Finding, seconds: float) -> None:
         lowered = finding.busy and self._limit.lower()
@@ -162,7 +180,9 @@ class Gate:
         if finding.health is Health.FAILED:
             delay_s = back_off_s(self._failures, self._delay_s_min, self._delay_s_max)
         self._resting = True
-        self._loop.call_later(self._jitter(delay_s / 2, delay_s), self._end_rest)
+        self._rest_timer = self._loop.call_later(self._jitter(delay_s / 2, delay_s), self._end_rest)
+        if self._failures == 1:
+            self.on_closed()
 
     def _end_rest(self) -> None:
         # The timer alone ends the back-off. By the loop's clock it may have fired early (uvloop's counts whole

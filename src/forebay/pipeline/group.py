@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from forebay.model import DELIVERED, Entry, History, Outcome
+from forebay.pipeline.poison import blocks
 
 UNTRIED = History()
 
@@ -22,9 +23,25 @@ class Group:
         taken: how many of them bulks have taken.
         open: how many have no outcome yet.
         rest: those whose outcome was to try again.
+        blocked: whether a bulk with some of its events ended as one that an event may have blocked.
+        alone: whether it travels in a bulk of its own.
+        on_trial: whether its row has a strike that its history has not, for the case that the process ends meanwhile.
     """
 
-    __slots__ = ("arrived_at", "entries", "entry_bytes", "history", "open", "rest", "row_id", "stored_bytes", "taken")
+    __slots__ = (
+        "alone",
+        "arrived_at",
+        "blocked",
+        "entries",
+        "entry_bytes",
+        "history",
+        "on_trial",
+        "open",
+        "rest",
+        "row_id",
+        "stored_bytes",
+        "taken",
+    )
 
     def __init__(self, row_id: int | None = None, history: History = UNTRIED) -> None:
         self.entries: list[Entry] = []
@@ -36,6 +53,9 @@ class Group:
         self.taken = 0
         self.open = 0
         self.rest: Sequence[Entry] = ()
+        self.blocked = False
+        self.alone = False
+        self.on_trial = False
 
     def extend(self, entries: Sequence[Entry], entry_bytes: int) -> None:
         """Add events that arrived, while no bulk has reached the end of the group."""
@@ -50,4 +70,5 @@ class Group:
         if outcomes.count(DELIVERED) != len(outcomes):
             left = [entry for entry, outcome in zip(entries, outcomes, strict=True) if not outcome.settled]
             self.rest = [*self.rest, *left]
+            self.blocked = self.blocked or any(map(blocks, outcomes))
         return self.open == 0

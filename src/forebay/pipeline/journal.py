@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from forebay.errors import SpoolUnavailable
@@ -23,7 +23,7 @@ from forebay.pipeline.group import Group
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.ledger import Ledger
 from forebay.pipeline.packing import GroupLimits, Span, Submission, pack
-from forebay.pipeline.settlement import Settlement, abandon
+from forebay.pipeline.settlement import Settlement, end_trials, put_back
 from forebay.spool.records import NewGroup, StoredGroup, Totals, Transaction
 from forebay.telemetry.counters import Counters
 
@@ -64,8 +64,10 @@ class Journal:
     """Writes to the spool. Belongs to the event loop.
 
     Attributes:
+        limits: the most that one row takes.
         ledger: what the spool holds, and what of it is in memory.
         on_overflow: called when events were stored for which the channel had no room.
+        on_left: called when events have become pending that a sink may take at the next try.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Journal:
         self._spool = spool
         self._channel = channel
         self._holds = holds
-        self._limits = limits
+        self.limits = limits
         self._counters = counters
         self._loop = asyncio.get_running_loop()
         self._last_id = spool.last_group_id
@@ -83,6 +85,7 @@ class Journal:
         self._settlements_alone = False
         self._settling = asyncio.Event()
         self._settling.set()
+        self._released = asyncio.Event()
         self._retry_timer: asyncio.TimerHandle | None = None
         self._committing: _Commit | None = None
         self._scheduled = False
@@ -93,6 +96,7 @@ class Journal:
         self._failure = ""
         self._failed_at = 0.0
         self.on_overflow: Callable[[], None] = lambda: None
+        self.on_left: Callable[[], None] = lambda: None
 
     @property
     def failure(self) -> str:
@@ -124,21 +128,39 @@ class Journal:
             self._settlements.append(settlement)
             self._schedule()
 
-    def redeliver(self, stored: StoredGroup) -> bool:
+    def redeliver(self, stored: StoredGroup, *, on_trial: bool = False, at_once: bool = False) -> bool:
         """Put a pending group back into the channel if it fits."""
-        group = Group(stored.id, stored.history)
-        group.extend(stored.entries, sum(map(len, stored.entries)))
-        group.stored_bytes = stored.stored_bytes
-        if not self._channel.offer(group):
+        group = _group_of(stored)
+        group.on_trial = on_trial
+        if not self._channel.offer(group, at_once=at_once):
             return False
         self.ledger.hold(group)
         self._counters.redelivered += len(stored.entries)
         return True
 
+    def take_up(self, stored: StoredGroup, *, on_trial: bool = False) -> Group:
+        """Take a pending group into memory, but not into the channel: it goes its own way."""
+        group = _group_of(stored)
+        group.alone, group.on_trial = True, on_trial
+        self.ledger.hold(group)
+        return group
+
+    def end_trials(self) -> None:
+        """Take back the strikes of groups that are being delivered: what happens to them now says nothing of them."""
+        self.settle(end_trials(self.ledger.held.values()))
+
     def put_back(self, groups: Sequence[Group]) -> None:
         """Let groups leave memory undelivered: those with a row are pending again, the others get one."""
-        self.ledger.release(groups)
-        self.settle(abandon(groups, self.new_id))
+        # One on trial must not be read again before its strike is taken back.
+        self.ledger.release(group for group in groups if not group.on_trial)
+        self._released.set()
+        self.settle(put_back(groups, self.new_id))
+
+    async def wait_released(self, row_ids: Collection[int]) -> None:
+        """Wait until none of these groups is in memory."""
+        while not self.ledger.held.keys().isdisjoint(row_ids):
+            self._released.clear()
+            await self._released.wait()
 
     async def wait_settling(self) -> None:
         """Wait while there are settlements that the spool could not take."""
@@ -164,7 +186,7 @@ class Journal:
         if not submissions and not settlements:
             self._idle.set()
             return
-        groups, spans = pack(submissions, self._limits, self.new_id)
+        groups, spans = pack(submissions, self.limits, self.new_id)
         self._committing = _Commit(groups, spans, settlements, time.perf_counter())
         self._spool.commit(self._committing.transaction, self._end)
 
@@ -189,11 +211,17 @@ class Journal:
             group.stored_bytes = next(sizes)
             self.ledger.store(len(group.entries), group.stored_bytes)
         self.ledger.settle(commit.settlements, sizes)
+        self._released.set()
+        if any(self._is_left(group) for settlement in commit.settlements for group in settlement.leaving):
+            self.on_left()
         created = [self._enter(group) for group in commit.groups]
         for submission, first, last in commit.spans:
             in_channel = created[first] and (first == last or all(created[first : last + 1]))
             submission.admitted(Admission.CREATED if in_channel else Admission.PENDING)
         self._schedule()
+
+    def _is_left(self, group: Group) -> bool:
+        return bool(group.rest) and not self._holds.cover(group.rest)
 
     def _enter(self, group: Group) -> bool:
         if self._holds and group.row_id is not None and self._holds.keep(group.row_id, group.entries, self.ledger.held):
@@ -228,3 +256,10 @@ class Journal:
     def _retry(self) -> None:
         self._retry_timer = None
         self._schedule()
+
+
+def _group_of(stored: StoredGroup) -> Group:
+    group = Group(stored.id, stored.history)
+    group.extend(stored.entries, sum(map(len, stored.entries)))
+    group.stored_bytes = stored.stored_bytes
+    return group

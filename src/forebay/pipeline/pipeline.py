@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from forebay.pipeline.admission import Admitter
+from forebay.pipeline.aside import Aside
 from forebay.pipeline.channel import Channel, Limits
 from forebay.pipeline.delivery import Delivery, Sink
 from forebay.pipeline.findings import Findings
@@ -16,7 +17,12 @@ from forebay.pipeline.gate import Gate, Health
 from forebay.pipeline.holds import Holds, HoldState
 from forebay.pipeline.journal import Committer, Journal
 from forebay.pipeline.packing import GroupLimits
-from forebay.pipeline.redelivery import Redelivery, Store
+from forebay.pipeline.poison import Doubts
+from forebay.pipeline.reading import GroupStore
+from forebay.pipeline.redelivery import Redelivery
+from forebay.pipeline.replay import Replay, RequestStore
+from forebay.pipeline.suspects import Pace, Suspects
+from forebay.pipeline.trial import Trial, TrialStore
 from forebay.settings import Settings
 from forebay.telemetry.counters import Counters
 
@@ -26,7 +32,7 @@ WRITE_OUT_S = 10.0
 """How long the shutdown waits for the spool to take what is still to be written, after delivery has ended."""
 
 
-class PipelineSpool(Committer, Store, Protocol):
+class PipelineSpool(Committer, GroupStore, TrialStore, RequestStore, Protocol):
     """All that the pipeline needs of a spool."""
 
 
@@ -75,25 +81,34 @@ class Pipeline:
         self._holds = Holds(settings.retry_delay_s_min, settings.retry_delay_s_max)
         self._journal = Journal(spool, self._channel, self._holds, group_limits, counters)
         self._gate = Gate(settings.bulk_workers, settings.retry_delay_s_min, settings.retry_delay_s_max)
-        findings = Findings(self._gate, self._holds, counters)
-        self._delivery = Delivery(self._channel, sink, self._journal, self._gate, findings, counters)
-        self._redelivery = Redelivery(
-            spool, self._journal, self._channel, self._holds, settings.retry_interval_s, group_limits
-        )
+        findings = Findings(self._gate, self._holds, Doubts(), counters)
+        self._delivery = Delivery(self._channel, sink, self._journal, findings, counters)
+        trial = Trial(spool, self._gate)
+        pace = Pace(settings.retry_delay_s_min, settings.retry_interval_s)
+        self._suspects = Suspects(spool, self._journal, self._delivery, findings, trial, pace)
+        aside = Aside(self._journal.ledger.held, self._holds, self._suspects)
+        self._redelivery = Redelivery(spool, self._journal, self._channel, aside, trial, settings.retry_interval_s)
+        self._replay = Replay(spool, self._journal)
         self.admitter = Admitter(self._channel, self._journal, self._holds, settings.spool_bytes_max)
-        self._journal.on_overflow = self._redelivery.proceed
-        self._gate.on_reopened = self._redelivery.restart
+        self._connect()
+
+    def _connect(self) -> None:
+        """Let each part hear from the others what makes pending events go."""
+        redelivery = self._redelivery
+        self._journal.on_overflow = self._replay.on_replayed = self._holds.on_due = redelivery.proceed
+        self._gate.on_reopened = self._holds.on_lifted = self._replay.on_asked = redelivery.restart
+        self._gate.on_closed = self._journal.end_trials
         self._gate.on_rested = self._find_probe
         self._holds.on_held = lambda: self._journal.put_back(self._channel.withdraw(self._holds.cover))
-        self._holds.on_due = self._redelivery.proceed
-        self._holds.on_lifted = self._redelivery.restart
-        findings.on_retry = self._redelivery.restart_soon
+        self._journal.on_left = self._retry_soon
 
     async def run(self) -> None:
         """Deliver and redeliver until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._delivery.run())
             tasks.create_task(self._redelivery.run())
+            tasks.create_task(self._suspects.run())
+            tasks.create_task(self._replay.run())
 
     async def stop(self, running: asyncio.Task[None], deliver_s: float) -> None:
         """End: admit nothing more, deliver what is in the channel for `deliver_s`, keep the rest in the spool."""
@@ -129,6 +144,11 @@ class Pipeline:
             self._holds.states,
             self._gate.in_flight_max,
         )
+
+    def _retry_soon(self) -> None:
+        # Of a sink that is not well it will be heard when it is back.
+        if self._gate.health is Health.GOOD:
+            self._redelivery.restart_soon()
 
     def _find_probe(self) -> None:
         # Without new events the channel may be empty, and nothing would find out that the sink is back.

@@ -7,12 +7,13 @@ its settled events are delivered once more and answered with "there already".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from forebay.model import DELIVERED, DeadLetter, Entry, Outcome, Verdict
 from forebay.pipeline.channel import Bulk
 from forebay.pipeline.group import Group
+from forebay.pipeline.poison import POISON, Doubts, halve
 from forebay.spool.records import NewGroup, Transaction
 
 
@@ -23,11 +24,13 @@ class Settlement(NamedTuple):
     leaving: list[Group]
 
 
-def settle(bulk: Bulk, outcomes: Sequence[Outcome], now_ms: int, new_id: Callable[[], int]) -> Settlement:
+def settle(
+    bulk: Bulk, outcomes: Sequence[Outcome], now_ms: int, new_id: Callable[[], int], doubts: Doubts
+) -> Settlement:
     """Record every outcome of a bulk.
 
     `outcomes` stand in the order of the bulk's entries; `new_id` gives the number of a row for events that never had
-    one.
+    one; `doubts` says whether a failure is a strike.
     """
     settlement = Settlement(Transaction(), [])
     start = 0
@@ -38,32 +41,72 @@ def settle(bulk: Bulk, outcomes: Sequence[Outcome], now_ms: int, new_id: Callabl
             settlement.transaction.dead.extend(_dead_letters(group, entries, mine, now_ms))
         if group.record(entries, mine):
             settlement.leaving.append(group)
-            _let_go(group, settlement.transaction, now_ms, new_id)
+            _let_go(group, settlement.transaction, now_ms, new_id, doubts)
     return settlement
 
 
 def abandon(groups: Sequence[Group], new_id: Callable[[], int]) -> Settlement:
-    """Keep what has no outcome at shutdown: events with a row are in it, the others get one."""
+    """Keep what leaves memory without an outcome: events with a row are in it, the others get one."""
     settlement = Settlement(Transaction(), [])
     for group in groups:
         if group.row_id is None:
             rest = [*group.rest, *group.entries[group.taken :]]
             settlement.transaction.inserts.append(NewGroup(new_id(), rest))
+    settlement.transaction.absorb(end_trials(groups).transaction)
     return settlement
 
 
-def _let_go(group: Group, transaction: Transaction, now_ms: int, new_id: Callable[[], int]) -> None:
+def put_back(groups: Sequence[Group], new_id: Callable[[], int]) -> Settlement:
+    """Let groups leave memory of which no bulk has taken a part."""
+    on_trial = [group for group in groups if group.on_trial]
+    for group in on_trial:
+        group.rest = group.entries
+    return Settlement(abandon(groups, new_id).transaction, on_trial)
+
+
+def end_trials(groups: Iterable[Group]) -> Settlement:
+    """Take back the strikes that were only for the case that the process ends."""
+    settlement = Settlement(Transaction(), [])
+    for group in groups:
+        if group.on_trial and group.row_id is not None:
+            group.on_trial = False
+            settlement.transaction.attempts.append((group.row_id, group.history))
+    return settlement
+
+
+def halve_group(group: Group, new_id: Callable[[], int]) -> Settlement:
+    """Make two groups of one, suspects like it."""
+    middle = len(group.entries) // 2
+    halves = [
+        NewGroup(new_id(), part, halve(group.history)) for part in (group.entries[:middle], group.entries[middle:])
+    ]
+    return Settlement(Transaction(inserts=halves, deletes=_rows(group)), [group])
+
+
+def bury(group: Group, reason: str, now_ms: int) -> Settlement:
+    """Make dead letters of a group's events because they are poison."""
+    dead = [DeadLetter(entry, POISON, reason, group.history, now_ms) for entry in group.entries]
+    return Settlement(Transaction(dead=dead, deletes=_rows(group)), [group])
+
+
+def _let_go(group: Group, transaction: Transaction, now_ms: int, new_id: Callable[[], int], doubts: Doubts) -> None:
     if not group.rest:
-        if group.row_id is not None:
-            transaction.deletes.append(group.row_id)
+        transaction.deletes += _rows(group)
         return
-    history = group.history.tried(now_ms)
+    group.on_trial = False
+    row_id = new_id() if group.row_id is None else group.row_id
+    single = group.alone and len(group.entries) == 1
+    history = group.history.tried(now_ms, struck=group.blocked and doubts.is_strike(row_id, single=single))
     if group.row_id is None:
-        transaction.inserts.append(NewGroup(new_id(), group.rest, history))
+        transaction.inserts.append(NewGroup(row_id, group.rest, history))
     elif len(group.rest) == len(group.entries):
-        transaction.attempts.append((group.row_id, history))
+        transaction.attempts.append((row_id, history))
     else:
-        transaction.shrinks.append((group.row_id, group.rest, history))
+        transaction.shrinks.append((row_id, group.rest, history))
+
+
+def _rows(group: Group) -> list[int]:
+    return [] if group.row_id is None else [group.row_id]
 
 
 def _dead_letters(group: Group, entries: Sequence[Entry], outcomes: Sequence[Outcome], now_ms: int) -> list[DeadLetter]:

@@ -6,6 +6,7 @@ import pytest
 
 from forebay.admin.health import judge_readiness
 from forebay.pipeline.gate import Health
+from forebay.pipeline.holds import HoldState
 from forebay.pipeline.pipeline import State
 
 WELL = State(
@@ -54,3 +55,29 @@ def test_everything_that_is_wrong_is_named() -> None:
     state = WELL._replace(spool_full=True, spool_failure="x", sink_health=Health.FAILED, sink_cause="y")
     takes_events, status, causes = judge_readiness(state, stopping=True)
     assert (takes_events, status, len(causes)) == (False, "unready", 4)
+
+
+def test_what_an_operator_can_do_is_said() -> None:
+    state = WELL._replace(
+        sink_health=Health.PAUSED, sink_cause="security_exception: no", sink_advice="look at the role"
+    )
+    assert judge_readiness(state, stopping=False) == (
+        True,
+        "degraded",
+        ["the sink is paused: security_exception: no; look at the role"],
+    )
+
+
+def test_each_index_on_hold_makes_it_degraded_and_is_named() -> None:
+    holds = (
+        HoldState("events_a_2026-10", 0, "cluster_block_exception", "read-only", "take the block away"),
+        HoldState("events_a_2026-11", 0, "index_not_found_exception", "no such index", ""),
+    )
+    assert judge_readiness(WELL._replace(holds=holds), stopping=False) == (
+        True,
+        "degraded",
+        [
+            "the index events_a_2026-10 is on hold: cluster_block_exception: read-only; take the block away",
+            "the index events_a_2026-11 is on hold: index_not_found_exception: no such index",
+        ],
+    )

@@ -12,6 +12,7 @@ from forebay import __version__
 from forebay.admin.metrics import Metrics
 from forebay.model import Verdict
 from forebay.pipeline.gate import Health
+from forebay.pipeline.holds import HoldState
 from forebay.pipeline.pipeline import State
 from forebay.telemetry.counters import Counters, Crowding
 
@@ -97,3 +98,19 @@ def test_metrics_of_two_servers_in_one_process_do_not_meet() -> None:
     first, second = (Metrics(Counters(accepted=count), lambda: STATE) for count in (1, 2))
     assert b"forebay_events_accepted_total 1.0" in first.render()
     assert b"forebay_events_accepted_total 2.0" in second.render()
+
+
+def test_why_the_sink_is_paused_is_shown_as_a_label() -> None:
+    paused = STATE._replace(sink_health=Health.PAUSED, sink_error_type="security_exception")
+    assert read(Counters(), paused)["forebay_sink_paused[security_exception]"] == 1
+    failed = STATE._replace(sink_health=Health.FAILED, sink_error_type="unreachable")
+    for state in (STATE, failed):
+        assert not any(name.startswith("forebay_sink_paused") for name in read(Counters(), state))
+
+
+def test_how_many_bulks_go_at_once_and_how_many_indices_wait_is_shown() -> None:
+    holds = (HoldState("a", 0, "", "", ""), HoldState("b", 0, "", "", ""))
+    samples = read(Counters(unexpected_answers=7), STATE._replace(holds=holds, bulks_in_flight_max=8))
+    assert samples["forebay_indices_on_hold"] == 2
+    assert samples["forebay_bulks_in_flight_max"] == 8
+    assert samples["forebay_unexpected_answers_total"] == 7

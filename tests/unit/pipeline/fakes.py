@@ -31,16 +31,16 @@ PAUSE = Outcome(Verdict.PAUSE, "cluster_block_exception", "read-only")
 DEAD = Outcome(Verdict.DEAD, "mapper_parsing_exception", "failed to parse")
 
 
-def make_entry(log_id: str, size: int = 0) -> Entry:
+def make_entry(log_id: str, size: int = 0, month: str = "2026-11") -> Entry:
     """Return an entry; one that is given a size has it exactly."""
-    action = b'{"create":{"_index":"events_test_2026-11","_id":"%b"}}\n' % log_id.encode()
+    action = b'{"create":{"_index":"events_test_%b","_id":"%b"}}\n' % (month.encode(), log_id.encode())
     padding = size - len(action) - len(b'{"x":""}\n')
     assert not size or padding >= 0, f"an entry of {log_id} takes at least {size - padding} bytes"
     return action + b'{"x":"%b"}\n' % (b"." * max(0, padding))
 
 
-def make_entries(count: int, prefix: str = "e", size: int = 0) -> list[Entry]:
-    return [make_entry(f"{prefix}{number}", size) for number in range(count)]
+def make_entries(count: int, prefix: str = "e", size: int = 0, month: str = "2026-11") -> list[Entry]:
+    return [make_entry(f"{prefix}{number}", size, month) for number in range(count)]
 
 
 def make_group(entries: Sequence[Entry], row_id: int | None = None, history: History = UNTRIED) -> Group:

@@ -338,3 +338,62 @@ async def test_draining_hands_out_every_group_and_leaves_the_channel_empty() -> 
     assert stored.taken == 5
     assert channel.events == channel.entry_bytes == 0
     assert channel.take().entries == []
+
+
+async def test_a_bulk_can_be_cut_smaller() -> None:
+    channel = make_channel()
+    channel.offer(make_group(make_entries(5)))
+
+    assert channel.take(1).entries == make_entries(5)[:1]
+    assert channel.take(2).entries == make_entries(5)[1:3]
+    assert channel.take().entries == make_entries(5)[3:]
+
+
+async def test_what_is_not_to_wait_makes_a_bulk_due_at_once() -> None:
+    clock = Clock()
+    channel = make_channel(bulk_events_max=10, clock=clock)
+    channel.offer(make_group(make_entries(3, "new")))
+    waiting = asyncio.create_task(channel.wait_due())
+    await settle_down()
+    assert not waiting.done()
+
+    channel.offer(make_group(make_entries(12, "old")), at_once=True)
+    await asyncio.wait_for(waiting, 1)
+
+    assert len(channel.take().entries) == 10
+    await clock.advance(0)
+    await asyncio.wait_for(channel.wait_due(), 1)
+
+
+async def test_groups_that_are_unwanted_are_taken_out_and_make_room() -> None:
+    channel = make_channel(events_max=30)
+    groups = [make_group(make_entries(10, name)) for name in ("a", "b", "c")]
+    for group in groups:
+        channel.offer(group)
+    waiting = asyncio.create_task(channel.wait_room(10, 0))
+    await settle_down()
+    assert not waiting.done()
+
+    assert channel.withdraw(lambda entries: entries == groups[1].entries) == [groups[1]]
+
+    await asyncio.wait_for(waiting, 1)
+    assert channel.events == 20
+    assert channel.entry_bytes == groups[0].entry_bytes + groups[2].entry_bytes
+    assert channel.take().entries == [*groups[0].entries, *groups[2].entries]
+
+
+async def test_a_group_that_a_bulk_took_a_part_of_stays() -> None:
+    channel = make_channel()
+    channel.offer(make_group(make_entries(5)))
+    channel.take(1)
+    assert channel.withdraw(lambda _: True) == []
+    assert channel.events == 4
+
+
+async def test_nothing_joins_a_group_that_was_taken_out() -> None:
+    channel = make_channel()
+    add(channel, make_entries(3, "gone"))
+    (gone,) = channel.withdraw(lambda _: True)
+    add(channel, make_entries(2, "new"))
+    assert gone.entries == make_entries(3, "gone")
+    assert channel.take().entries == make_entries(2, "new")

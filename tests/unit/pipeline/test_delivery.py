@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
-from forebay.model import DELIVERED, DUPLICATE, Entry, Outcome, Verdict
+from forebay.model import DELIVERED, DUPLICATE, UNEXPECTED_ANSWER, Entry, Outcome, Verdict
 from forebay.pipeline import delivery as delivery_module
 from forebay.pipeline import findings as findings_module
 from forebay.pipeline.delivery import Delivery
 from forebay.pipeline.findings import Findings
-from forebay.pipeline.gate import Finding, Gate, Health
+from forebay.pipeline.gate import Finding, Gate, Health, judge
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.packing import GroupLimits
+from forebay.pipeline.poison import Doubts
 from forebay.spool.records import NewGroup, Transaction
 from forebay.telemetry.counters import Counters
 from unit.pipeline.fakes import (
@@ -48,10 +49,10 @@ class Bench:
         self.holds = Holds(0.01, 0.02)
         self.journal = Journal(self.spool, self.channel, self.holds, GroupLimits(100, 100_000), self.counters)
         self.gate = Gate(workers, 0.01, 0.02)
-        findings = Findings(self.gate, self.holds, self.counters)
-        self.delivery = Delivery(self.channel, sink, self.journal, self.gate, findings, self.counters)
+        findings = Findings(self.gate, self.holds, Doubts(), self.counters)
+        self.delivery = Delivery(self.channel, sink, self.journal, findings, self.counters)
         self.retries: list[bool] = []
-        findings.on_retry = lambda: self.retries.append(True)
+        self.journal.on_left = lambda: self.retries.append(self.gate.health is Health.GOOD)
 
     async def store(self, entries: list[Entry]) -> int:
         """Put events into spool and channel, as one group; return its number."""
@@ -192,8 +193,9 @@ async def test_nothing_is_tried_soon_where_that_would_not_help(bench: Bench, out
     async with bench.running():
         await until(lambda: bench.sink.bulks)
         await bench.sink.answer(0, outcomes)
+        await bench.spool.answer_all()
 
-    assert bench.retries == []
+    assert True not in bench.retries
 
 
 async def test_dead_letters_are_logged_once_for_a_bulk(bench: Bench, lines: list[Any]) -> None:
@@ -313,3 +315,79 @@ async def test_draining_nothing_writes_nothing(bench: Bench) -> None:
     await settle_down()
 
     assert bench.spool.transactions == []
+
+
+async def test_a_bulk_with_an_answer_that_nobody_expects_is_counted_and_logged(bench: Bench, lines: list[Any]) -> None:
+    strange = Outcome(Verdict.RETRY, UNEXPECTED_ANSWER, "status 418: short and stout")
+    bench.remember(make_entries(10))
+    async with bench.running():
+        await until(lambda: len(bench.sink.bulks) == 2)
+        await bench.sink.answer(0, [DELIVERED, strange, strange, DELIVERED, DELIVERED])
+        await bench.sink.answer(1, [DELIVERED] * 5)
+
+    assert bench.counters.unexpected_answers == 1
+    (line,) = named(lines, "sink_answer_unexpected")
+    assert (line["reason"], line["events"]) == ("status 418: short and stout", 2)
+
+
+async def test_events_that_are_refused_for_their_index_close_nothing(bench: Bench) -> None:
+    bench.remember(make_entries(5))
+    async with bench.running():
+        await until(lambda: bench.sink.bulks)
+        await bench.sink.answer(0, [PAUSE] * 5)
+
+    assert bench.gate.health is Health.GOOD
+    assert bench.holds
+
+
+async def test_a_bulk_that_is_withdrawn_while_it_waits_for_the_gate_is_not_sent_empty() -> None:
+    bench = Bench(FakeSink(outcome=None), workers=1)
+    bench.remember(make_entries(10))
+    async with bench.running():
+        await until(lambda: bench.sink.bulks)
+        await settle_down()
+        bench.channel.take()
+        await bench.sink.answer(0, [DELIVERED] * 5)
+        assert bench.sink.bulks == [make_entries(10)[:5]]
+
+        bench.remember(make_entries(5, "next"))
+        await until(lambda: len(bench.sink.bulks) == 2)
+
+
+async def test_a_group_delivered_alone_says_nothing_to_the_gate() -> None:
+    bench = Bench(FakeSink(FAILED))
+    row_id = await bench.store(make_entries(3))
+    bench.channel.drain()
+    group = bench.journal.ledger.held[row_id]
+
+    assert await bench.delivery.deliver_alone(group) == [FAILED] * 3
+
+    assert bench.gate.health is Health.GOOD
+    assert bench.sink.bulks == [make_entries(3)]
+    doubts = bench.delivery._findings.doubts
+    assert (doubts.taken, doubts.failed) == (0, 0)
+
+
+async def test_what_is_taken_of_a_group_delivered_alone_shows_that_the_sink_is_back() -> None:
+    bench = Bench(FakeSink(DELIVERED))
+    row_id = await bench.store(make_entries(3))
+    bench.channel.drain()
+    bench.gate.leave(await bench.gate.enter(), judge([FAILED]), 0.02)
+
+    await bench.delivery.deliver_alone(bench.journal.ledger.held[row_id])
+
+    assert bench.gate.health is Health.GOOD
+
+
+@pytest.mark.parametrize(
+    ("outcome", "taken", "failed"), [(FAILED, 0, 1), (DELIVERED, 1, 0), (DEAD, 1, 0), (RETRY, 0, 0), (PAUSE, 0, 0)]
+)
+async def test_how_bulks_end_is_remembered_for_those_that_are_doubted(
+    bench: Bench, outcome: Outcome, taken: int, failed: int
+) -> None:
+    bench.remember(make_entries(5))
+    async with bench.running():
+        await until(lambda: bench.sink.bulks)
+        await bench.sink.answer(0, [outcome] * 5)
+    doubts = bench.delivery._findings.doubts
+    assert (doubts.taken, doubts.failed) == (taken, failed)

@@ -320,3 +320,37 @@ def test_one_event_that_was_settled_shows_that_the_sink_works(outcomes: list[Out
 )
 def test_a_finding_names_why_not_everything_was_settled(outcomes: list[Outcome], first: Outcome | None) -> None:
     assert judge(outcomes).failed is first
+
+
+async def test_something_that_was_taken_past_the_gate_opens_it() -> None:
+    timed = TimedGate(delay_s_min=1)
+    reopened: list[bool] = []
+    timed.gate.on_reopened = lambda: reopened.append(True)
+    under_way = await timed.enter()
+    timed.gate.leave(await timed.enter(), FAILED, 0.02)
+
+    timed.gate.reopen()
+    timed.gate.reopen()
+
+    assert timed.gate.health is Health.GOOD
+    assert reopened == [True]
+    assert timed.clock.waiting == [], "no rest is left to be ended"
+    timed.gate.leave(under_way, FAILED, 0.02)
+    assert timed.gate.health is Health.GOOD, "it was sent before"
+
+
+async def test_who_turns_back_leaves_the_place_to_others() -> None:
+    timed = TimedGate(workers=1)
+    await timed.enter()
+    assert await timed.is_shut()
+    timed.gate.turn_back()
+    await timed.enter()
+
+
+async def test_that_it_closes_is_told_once() -> None:
+    timed = TimedGate()
+    closed: list[bool] = []
+    timed.gate.on_closed = lambda: closed.append(True)
+    for _ in range(3):
+        await timed.fail()
+    assert closed == [True]

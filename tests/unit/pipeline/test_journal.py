@@ -17,6 +17,7 @@ from forebay.pipeline.channel import Channel
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import FAILURE_REMEMBERED_S, RETRY_S, Committer, Journal
 from forebay.pipeline.packing import GroupLimits
+from forebay.pipeline.poison import Doubts
 from forebay.pipeline.settlement import Settlement, abandon, settle
 from forebay.spool.records import NewGroup, StoredGroup, Transaction
 from forebay.telemetry.counters import Counters
@@ -61,7 +62,7 @@ def settle_bulk(journal: Journal, channel: Channel, *outcomes: Outcome) -> None:
     """Take a bulk from the channel and record what became of it, the last outcome for all that are left."""
     bulk = channel.take()
     filled = [*outcomes[: len(bulk.entries)], *[outcomes[-1]] * (len(bulk.entries) - len(outcomes))]
-    journal.settle(settle(bulk, filled, 1000, journal.new_id))
+    journal.settle(settle(bulk, filled, 1000, journal.new_id, Doubts()))
 
 
 async def store(parts: Parts, *inboxes: Inbox) -> None:
@@ -457,3 +458,51 @@ async def test_a_closed_door_admits_nothing(parts: Parts, ack: Ack) -> None:
     assert isinstance(inbox.heard[0], SpoolUnavailable)
     assert parts.channel.events == 0
     assert parts.spool.transactions == []
+
+
+async def test_groups_that_are_put_back_are_pending_or_get_a_row(parts: Parts) -> None:
+    await store(parts, Inbox(make_entries(3)))
+    parts.channel.add(make_entries(2, "memory"), 100)
+    groups = parts.channel.withdraw(lambda _: True)
+
+    parts.journal.put_back(groups)
+
+    assert parts.journal.ledger.pending_events == 3
+    transaction = await parts.spool.answer()
+    assert transaction == Transaction(inserts=[NewGroup(9, make_entries(2, "memory"))])
+    assert parts.journal.ledger.pending_events == parts.journal.ledger.stored_events == 5
+
+
+async def test_a_group_on_trial_is_put_back_only_with_its_strike_taken_back(parts: Parts) -> None:
+    history = History(2, (1, 2), strikes=1)
+    parts.journal.ledger.store(2, 77)
+    group = parts.journal.take_up(StoredGroup(3, make_entries(2), history, 77, 0), on_trial=True)
+
+    parts.journal.put_back([group])
+    assert parts.journal.ledger.pending_events == 0
+    waiting = asyncio.create_task(parts.journal.wait_released([3]))
+
+    assert await parts.spool.answer() == Transaction(attempts=[(3, history)])
+    await asyncio.wait_for(waiting, 1)
+    ledger = parts.journal.ledger
+    assert (ledger.pending_events, ledger.stored_events, ledger.stored_bytes) == (2, 2, 77)
+
+
+async def test_events_of_an_index_on_hold_go_to_the_spool_and_no_further(parts: Parts) -> None:
+    holds = parts.journal._holds
+    holds.learn(make_entries(1), [PAUSE], 0)
+    overflows: list[bool] = []
+    parts.journal.on_overflow = lambda: overflows.append(True)
+    admitter = Admitter(parts.channel, parts.journal, holds, 10_000)
+    held, free = Inbox(make_entries(2)), Inbox(make_entries(2, month="2026-12"))
+    for inbox in (held, free):
+        admitter.admit(inbox, Ack.MEMORY)
+        await settle_down()
+
+    assert free.heard == CREATED
+    assert parts.channel.events == 2
+    await parts.spool.answer()
+    assert held.heard == PENDING
+    assert parts.channel.events == 2
+    assert overflows == []
+    assert parts.counters.overflowed == 0

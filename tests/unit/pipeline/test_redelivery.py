@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Container
+from collections.abc import AsyncIterator, Callable, Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,21 @@ import pytest
 from forebay.errors import SpoolUnavailable
 from forebay.model import DELIVERED, Admission, DeadLetter, Entry, History, Outcome
 from forebay.pipeline import redelivery as redelivery_module
+from forebay.pipeline import replay as replay_module
+from forebay.pipeline.aside import Aside
 from forebay.pipeline.channel import Channel
+from forebay.pipeline.delivery import Delivery
+from forebay.pipeline.findings import Findings
+from forebay.pipeline.gate import Gate
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.packing import GroupLimits
+from forebay.pipeline.poison import Doubts
 from forebay.pipeline.redelivery import Redelivery
+from forebay.pipeline.replay import Replay
 from forebay.pipeline.settlement import settle
+from forebay.pipeline.suspects import Pace, Suspects
+from forebay.pipeline.trial import Trial
 from forebay.spool import writing
 from forebay.spool.inspection import Choice, Request, inspect
 from forebay.spool.records import GroupDamaged, NewGroup, StoredGroup, Totals, Transaction
@@ -29,6 +38,7 @@ from forebay.spool.spool import Spool
 from forebay.telemetry.counters import Counters
 from unit.pipeline.fakes import (
     RETRY,
+    FakeSink,
     Inbox,
     assert_ledger_is_true,
     capture_log,
@@ -57,6 +67,9 @@ class FakeStore:
     loads: list[tuple[int, tuple[int, int]]] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
     during_load: Callable[[], None] = lambda: None
+    last_group_id: int = 100
+    was_interrupted: bool = False
+    strikes: list[list[int]] = field(default_factory=list)
 
     def add(self, row_id: int, entries: list[Entry]) -> None:
         self.groups[row_id] = StoredGroup(row_id, entries, History(), sum(map(len, entries)), 0)
@@ -85,6 +98,10 @@ class FakeStore:
         self.during_load()
         return found
 
+    async def strike(self, group_ids: Sequence[int]) -> None:
+        self._fail()
+        self.strikes.append(list(group_ids))
+
     async def take_requests(self) -> frozenset[str]:
         await asyncio.sleep(0)
         self._fail()
@@ -111,8 +128,17 @@ class Bench:
         committer = store if isinstance(store, Spool) else _NoCommits(store.totals)
         self.holds = Holds(0.01, 0.02)
         self.journal = Journal(committer, self.channel, self.holds, LIMITS, self.counters)
-        self.redelivery = Redelivery(store, self.journal, self.channel, self.holds, interval_s, LIMITS)
+        self.gate = Gate(3, 0.01, 0.02)
+        findings = Findings(self.gate, self.holds, Doubts(), self.counters)
+        delivery = Delivery(self.channel, FakeSink(), self.journal, findings, self.counters)
+        trial = Trial(store, self.gate)
+        self.suspects = Suspects(store, self.journal, delivery, findings, trial, Pace(0.01, interval_s))
+        aside = Aside(self.journal.ledger.held, self.holds, self.suspects)
+        self.redelivery = Redelivery(store, self.journal, self.channel, aside, trial, interval_s)
         self.journal.on_overflow = self.redelivery.proceed
+        self.replay = Replay(store, self.journal)
+        self.replay.on_asked = self.redelivery.restart
+        self.replay.on_replayed = self.redelivery.proceed
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Event]:
@@ -125,18 +151,19 @@ class Bench:
             await redeliver()
 
         self.redelivery._redeliver = redeliver_and_say_so  # type: ignore[method-assign]
-        task = asyncio.create_task(self.redelivery.run())
+        tasks = [asyncio.create_task(self.redelivery.run()), asyncio.create_task(self.replay.run())]
         try:
             yield begun
         finally:
-            assert not task.done(), "redelivery ended"
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            assert not any(task.done() for task in tasks), "redelivery ended"
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def deliver(self, outcome: Outcome = DELIVERED) -> list[Entry]:
         """Take a bulk, with one outcome for all of it."""
         bulk = self.channel.take()
-        self.journal.settle(settle(bulk, [outcome] * len(bulk.entries), 1000, self.journal.new_id))
+        self.journal.settle(settle(bulk, [outcome] * len(bulk.entries), 1000, self.journal.new_id, Doubts()))
         return bulk.entries
 
     async def deliver_all(self) -> list[Entry]:
@@ -162,7 +189,7 @@ class _NoCommits:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redelivery_module, "POLL_S", 0.01)
+    monkeypatch.setattr(replay_module, "POLL_S", 0.01)
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ import pytest
 from forebay.model import DELIVERED, DUPLICATE, DeadLetter, Entry, History, Outcome, Verdict
 from forebay.pipeline.channel import Bulk
 from forebay.pipeline.group import Group
-from forebay.pipeline.settlement import Settlement, abandon, settle
+from forebay.pipeline.poison import Doubts
+from forebay.pipeline.settlement import Settlement, abandon, bury, end_trials, halve_group, settle
 from forebay.spool.records import NewGroup, Transaction
-from unit.pipeline.fakes import DEAD, PAUSE, RETRY, make_entries, make_group
+from unit.pipeline.fakes import DEAD, FAILED, PAUSE, RETRY, make_entries, make_group
 
 NOW_MS = 1_700_000_000_000
 FIRST = History(1, (NOW_MS,))
@@ -30,7 +31,7 @@ def settle_slices(
     slices: Sequence[tuple[Group, list[Entry]]], outcomes: list[Outcome], next_id: int = 100
 ) -> Settlement:
     bulk = Bulk([entry for _, part in slices for entry in part], list(slices))
-    return settle(bulk, outcomes, NOW_MS, itertools.count(next_id).__next__)
+    return settle(bulk, outcomes, NOW_MS, itertools.count(next_id).__next__, Doubts())
 
 
 def settle_group(group: Group, *outcomes: Outcome) -> Settlement:
@@ -188,3 +189,62 @@ def test_an_outcome_settles_or_it_does_not() -> None:
     settled = {verdict for verdict in Verdict if Outcome(verdict).settled}
 
     assert settled == {Verdict.DELIVERED, Verdict.DUPLICATE, Verdict.DEAD}
+
+
+def test_a_failure_while_others_were_taken_is_a_strike() -> None:
+    doubts, group = Doubts(), make_group([A], row_id=7)
+    doubts.mark(7)
+    doubts.taken += 1
+    bulk = Bulk([A], [take(group, 1)])
+
+    settlement = settle(bulk, [FAILED], NOW_MS, itertools.count(100).__next__, doubts)
+
+    assert settlement.transaction == Transaction(attempts=[(7, History(1, (NOW_MS,), strikes=1))])
+
+
+@pytest.mark.parametrize("outcome", [RETRY, PAUSE])
+def test_an_answer_about_single_events_is_no_strike(outcome: Outcome) -> None:
+    doubts, group = Doubts(), make_group([A], row_id=7)
+    doubts.mark(7)
+    doubts.taken += 1
+    settlement = settle(Bulk([A], [take(group, 1)]), [outcome], NOW_MS, itertools.count(100).__next__, doubts)
+    assert settlement.transaction == Transaction(attempts=[(7, History(1, (NOW_MS,)))])
+
+
+def test_a_trial_that_is_over_writes_nothing_over_what_came_of_it() -> None:
+    group = make_group([A], row_id=7)
+    group.on_trial = True
+    assert settle_group(group, RETRY).transaction.attempts == [(7, History(1, (NOW_MS,)))]
+    assert not end_trials([group]).transaction
+
+
+def test_a_trial_ends_with_the_history_of_before() -> None:
+    group = make_group([A], row_id=7)
+    group.on_trial = True
+    assert end_trials([group]).transaction == Transaction(attempts=[(7, group.history)])
+    assert not end_trials([group]).transaction
+
+
+def test_a_group_is_halved_in_one_transaction() -> None:
+    group = make_group([A, B, C], row_id=7)
+    group.history = History(9, (1, 2), strikes=4)
+
+    settlement = halve_group(group, itertools.count(100).__next__)
+
+    history = History(9, (1, 2), strikes=3)
+    assert settlement.transaction == Transaction(
+        inserts=[NewGroup(100, [A], history), NewGroup(101, [B, C], history)], deletes=[7]
+    )
+    assert settlement.leaving == [group]
+
+
+def test_poison_is_kept_as_a_dead_letter_with_its_history() -> None:
+    group = make_group([A], row_id=7)
+    group.history = History(9, (1, 2), strikes=6)
+
+    settlement = bury(group, "what happened", NOW_MS)
+
+    assert settlement.transaction == Transaction(
+        dead=[DeadLetter(A, "poison", "what happened", group.history, NOW_MS)], deletes=[7]
+    )
+    assert settlement.leaving == [group]

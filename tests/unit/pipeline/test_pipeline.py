@@ -1,0 +1,483 @@
+"""The parts together on a real spool: what has to wait waits, what is poison is found, and everything else flows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from forebay.model import DELIVERED, DUPLICATE, Ack, Entry, History, Outcome
+from forebay.pipeline import redelivery, replay, suspects
+from forebay.pipeline.gate import Health
+from forebay.pipeline.pipeline import Pipeline
+from forebay.settings import Settings
+from forebay.spool.records import NewGroup, Transaction
+from forebay.spool.spool import Spool
+from forebay.telemetry.counters import Counters
+from unit.pipeline.fakes import (
+    FAILED,
+    PAUSE,
+    REFUSED,
+    RETRY,
+    Inbox,
+    assert_ledger_is_true,
+    commit,
+    make_entries,
+    make_entry,
+    open_spool,
+    read_rows,
+    settle_down,
+    until,
+)
+
+# Smaller than settings may be.
+TINY = Settings.model_construct(
+    channel_events_max=200,
+    channel_bytes_max=100_000,
+    bulk_events_max=20,
+    bulk_bytes_max=10_000,
+    bulk_interval_s=0.01,
+    bulk_workers=4,
+    retry_interval_s=0.2,
+    retry_delay_s_min=0.01,
+    retry_delay_s_max=0.08,
+)
+DECEMBER = "2026-12"
+
+
+class PickySink:
+    """A sink that answers each event by a rule, and counts.
+
+    Attributes:
+        rule: what it answers; None for an event that it takes.
+        blocks: whether a bulk with this event gets no answer at all.
+        held: what it holds.
+        asked: how often it was asked for an event.
+    """
+
+    def __init__(self) -> None:
+        self.rule: Callable[[Entry], Outcome | None] = lambda _: None
+        self.blocks: Callable[[Entry], bool] = lambda _: False
+        self.held: dict[Entry, None] = {}
+        self.asked: Counter[Entry] = Counter()
+        self.bulks: list[list[Entry]] = []
+
+    async def deliver(self, entries: list[Entry]) -> list[Outcome]:
+        self.bulks.append(entries)
+        self.asked.update(entries)
+        await asyncio.sleep(0.001)
+        if any(map(self.blocks, entries)):
+            return [FAILED] * len(entries)
+        return [self._answer(entry) for entry in entries]
+
+    def _answer(self, entry: Entry) -> Outcome:
+        refusal = self.rule(entry)
+        if refusal is not None:
+            return refusal
+        if entry in self.held:
+            return DUPLICATE
+        self.held[entry] = None
+        return DELIVERED
+
+
+class Bench:
+    """A pipeline that runs."""
+
+    def __init__(self, spool: Spool, sink: PickySink, settings: Settings = TINY) -> None:
+        self.sink = sink
+        self.counters = Counters()
+        self.pipeline = Pipeline(spool, sink, settings, self.counters)
+
+    def send(self, entries: list[Entry], ack: Ack = Ack.DISK) -> Inbox:
+        inbox = Inbox(entries)
+        self.pipeline.admitter.admit(inbox, ack)
+        return inbox
+
+    async def trickle(self, done: Callable[[], object]) -> None:
+        """Send an event now and then, until something has come about."""
+        number = 0
+        async with asyncio.timeout(15):
+            while not done():
+                number += 1
+                self.send(make_entries(1, f"trickle{number}-"))
+                await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def running(path: Path, sink: PickySink, settings: Settings = TINY) -> AsyncIterator[Bench]:
+    async with open_spool(path) as spool:
+        bench = Bench(spool, sink, settings)
+        task = asyncio.create_task(bench.pipeline.run())
+        try:
+            yield bench
+            assert not task.done(), "it ended"
+        finally:
+            await asyncio.wait_for(bench.pipeline.stop(task, 5), 10)
+            await settle_down()
+        assert_ledger_is_true(bench.pipeline._journal.ledger, path)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "spool.db"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(replay, "POLL_S", 0.01)
+    monkeypatch.setattr(suspects, "POLL_S", 0.002)
+    monkeypatch.setattr(redelivery, "RETRY_SOON_S", 0.02)
+    return iter(())
+
+
+def is_december(entry: Entry) -> bool:
+    return b"2026-12" in entry
+
+
+def block_december(entry: Entry) -> Outcome | None:
+    return PAUSE if is_december(entry) else None
+
+
+def dead(path: Path) -> list[tuple[str, str, str]]:
+    return read_rows(path, "SELECT log_id, error_type, reason FROM dead_letters")
+
+
+@pytest.mark.parametrize("ack", list(Ack))
+async def test_a_blocked_index_waits_and_its_neighbours_flow(path: Path, ack: Ack) -> None:
+    sink = PickySink()
+    sink.rule = block_december
+    blocked = [make_entries(10, f"d{number}-", month=DECEMBER) for number in range(30)]
+    free = [make_entries(10, f"n{number}-") for number in range(60)]
+    async with running(path, sink) as bench:
+        for number, entries in enumerate(free):
+            bench.send(entries, ack)
+            if number < len(blocked):
+                bench.send(blocked[number], ack)
+            await asyncio.sleep(0.004)
+        await until(lambda: len(sink.held) == 600)
+
+        state = bench.pipeline.state
+        assert state.sink_health is Health.GOOD
+        assert [hold.index_name for hold in state.holds] == ["events_test_2026-12"]
+        await until(lambda: bench.pipeline.state.pending_events == 300)
+        assert dead(path) == []
+
+        sink.rule = lambda _: None
+        await until(lambda: len(sink.held) == 900)
+        await until(lambda: not bench.pipeline.state.holds)
+    assert read_rows(path, "SELECT 1 FROM groups") == []
+    assert set(sink.held) == {entry for entries in blocked + free for entry in entries}
+
+
+async def test_a_blocked_index_is_asked_for_one_group_at_a_time_as_seldom_as_the_back_off_says(path: Path) -> None:
+    sink = PickySink()
+    sink.rule = block_december
+    settings = TINY.model_copy(update={"retry_delay_s_min": 0.2, "retry_delay_s_max": 0.2})
+    async with running(path, sink, settings) as bench:
+        bench.send(make_entries(10, "first", month=DECEMBER))
+        await until(lambda: bench.pipeline.state.holds)
+        asked, began_at = len(sink.bulks), asyncio.get_running_loop().time()
+        for number in range(50):
+            bench.send(make_entries(10, f"d{number}-", month=DECEMBER))
+            bench.pipeline._redelivery.restart()
+            await asyncio.sleep(0.01)
+        back_offs = (asyncio.get_running_loop().time() - began_at) / 0.1
+        assert 1 <= len(sink.bulks) - asked <= back_offs + 1
+        assert all(len(bulk) <= 10 for bulk in sink.bulks)
+        await until(lambda: bench.pipeline.state.stored_events == 510)
+
+
+async def test_what_is_in_the_channel_when_its_index_is_blocked_leaves_it(path: Path) -> None:
+    sink = PickySink()
+    sink.rule = block_december
+    settings = TINY.model_copy(update={"bulk_workers": 1, "retry_delay_s_min": 30, "retry_delay_s_max": 30})
+    async with running(path, sink, settings) as bench:
+        for number in range(20):
+            bench.send(make_entries(9, f"d{number}-", month=DECEMBER), Ack.MEMORY)
+        await until(lambda: bench.pipeline.state.holds)
+        await until(lambda: bench.pipeline.state.pending_events == 180)
+        assert bench.pipeline.state.channel_events == 0
+        assert len(sink.bulks) <= 3
+
+
+async def test_a_group_that_holds_events_of_a_blocked_index_too_is_delivered_as_far_as_it_can_be(path: Path) -> None:
+    sink = PickySink()
+    sink.rule = block_december
+    async with running(path, sink) as bench:
+        bench.send(make_entries(5, "d", month=DECEMBER))
+        await until(lambda: bench.pipeline.state.holds)
+        mixed = [*make_entries(3, "n"), *make_entries(3, "x", month=DECEMBER)]
+        bench.send(mixed)
+        await until(lambda: len(sink.held) == 3)
+        await until(lambda: bench.pipeline.state.pending_events == 8)
+        sink.rule = lambda _: None
+        await until(lambda: len(sink.held) == 11)
+
+
+async def test_a_refusal_of_everything_closes_the_gate_and_says_what_to_do(path: Path) -> None:
+    sink = PickySink()
+    sink.rule = lambda _: REFUSED
+    async with running(path, sink) as bench:
+        bench.send(make_entries(5))
+        await until(lambda: bench.pipeline.state.sink_health is Health.PAUSED)
+        state = bench.pipeline.state
+        assert (state.sink_error_type, state.sink_advice) == ("security_exception", "look at the role")
+        assert state.holds == ()
+        sink.rule = lambda _: None
+        await until(lambda: len(sink.held) == 5)
+        assert bench.pipeline.state.sink_health is Health.GOOD
+        assert bench.pipeline.state.sink_advice == ""
+
+
+async def test_a_sink_that_is_back_is_found_without_new_events(path: Path) -> None:
+    sink = PickySink()
+    sink.rule = lambda _: FAILED
+    settings = TINY.model_copy(update={"retry_interval_s": 3600})
+    async with running(path, sink, settings) as bench:
+        bench.send(make_entries(20))
+        await until(lambda: bench.pipeline.state.sink_health is Health.FAILED)
+        await until(lambda: bench.pipeline.state.channel_events == 0)
+        sink.rule = lambda _: None
+        await until(lambda: len(sink.held) == 20)
+
+
+async def test_while_the_sink_is_down_single_events_go_to_see(path: Path) -> None:
+    sink = PickySink()
+    sink.rule = lambda _: FAILED
+    async with running(path, sink) as bench:
+        bench.send(make_entries(20))
+        await until(lambda: len(sink.bulks) >= 4)
+    assert {len(bulk) for bulk in sink.bulks[1:]} == {1}
+
+
+async def test_a_sink_that_is_down_makes_no_strike_and_no_dead_letter(path: Path) -> None:
+    sink = PickySink()
+    sink.rule = lambda _: FAILED
+    async with running(path, sink) as bench:
+        for number in range(10):
+            bench.send(make_entries(2, f"e{number}-"))
+            await asyncio.sleep(0.02)
+        await until(lambda: len(sink.bulks) > 30)
+    assert read_rows(path, "SELECT sum(strikes) FROM groups") == [(0,)]
+    assert dead(path) == []
+
+
+async def test_an_event_that_blocks_every_bulk_becomes_a_dead_letter_and_all_others_arrive(path: Path) -> None:
+    sink = PickySink()
+    poison = make_entry("poison")
+    sink.blocks = poison.__eq__
+    innocent = make_entries(39)
+    async with running(path, sink) as bench:
+        bench.send([*innocent[:7], poison, *innocent[7:20]])
+        bench.send(innocent[20:])
+        await bench.trickle(lambda: dead(path))
+        await until(lambda: set(innocent) <= sink.held.keys())
+
+        ((log_id, error_type, reason),) = dead(path)
+        assert (log_id, error_type) == ("poison", "poison")
+        assert reason == (
+            "3 deliveries ended without an answer while others were taken: unreachable: no answer in time"
+        )
+        assert sink.asked[poison] < 60, "it is not tried in a tight circle"
+    assert read_rows(path, "SELECT 1 FROM groups") == []
+    assert read_rows(path, "SELECT entry FROM dead_letters") == [(poison,)]
+
+
+async def test_several_of_them_are_all_found(path: Path) -> None:
+    sink = PickySink()
+    sink.blocks = lambda entry: b"poison" in entry
+    entries = [make_entry(f"{'poison' if number % 7 == 3 else 'good'}{number}") for number in range(40)]
+    async with running(path, sink) as bench:
+        for entry in entries:
+            bench.send([entry])
+            await asyncio.sleep(0.002)
+        await bench.trickle(lambda: len(dead(path)) == 6)
+        await until(lambda: {entry for entry in entries if b"good" in entry} <= sink.held.keys())
+    assert {log_id for log_id, _, _ in dead(path)} == {f"poison{number}" for number in range(3, 40, 7)}
+
+
+async def test_a_replayed_poison_is_tried_anew(path: Path) -> None:
+    sink = PickySink()
+    entry = make_entry("poison")
+    async with open_spool(path) as spool:
+        await commit(spool, Transaction(inserts=[NewGroup(1, [entry], History(6, (1,), strikes=6))]))
+    async with running(path, sink) as bench:
+        await bench.trickle(lambda: dead(path))
+        assert sink.asked[entry] == 0
+        assert dead(path)[0][2] == "the process ended 3 times while it was delivered"
+
+
+async def test_a_suspect_that_takes_all_the_time_there_is_holds_up_nobody(path: Path) -> None:
+    sink = PickySink()
+    slow = make_entry("slow")
+    forever = asyncio.Event()
+    deliver = sink.deliver
+
+    async def deliver_slowly(entries: list[Entry]) -> list[Outcome]:
+        if slow in entries:
+            assert entries == [slow], "it travels alone"
+            sink.asked[slow] += 1
+            await forever.wait()
+        return await deliver(entries)
+
+    sink.deliver = deliver_slowly  # type: ignore[method-assign]
+    settings = TINY.model_copy(update={"bulk_workers": 1})
+    async with open_spool(path) as spool:
+        await commit(spool, Transaction(inserts=[NewGroup(1, [slow], History(3, (1,), strikes=3))]))
+    async with running(path, sink, settings) as bench:
+        await bench.trickle(lambda: sink.asked[slow])
+        bench.send(make_entries(100, "after"))
+        await until(lambda: set(make_entries(100, "after")) <= sink.held.keys())
+        forever.set()
+        await until(lambda: slow in sink.held)
+
+
+async def test_a_suspect_alone_in_the_world_is_delivered_too(path: Path) -> None:
+    sink = PickySink()
+    suspect = make_entry("suspect")
+    async with open_spool(path) as spool:
+        await commit(spool, Transaction(inserts=[NewGroup(1, [suspect], History(3, (1,), strikes=3))]))
+    async with running(path, sink):
+        await until(lambda: suspect in sink.held)
+
+
+async def test_suspects_alone_find_that_a_sink_is_back(path: Path) -> None:
+    sink = PickySink()
+    sink.rule = lambda _: FAILED
+    suspect = make_entry("suspect")
+    async with open_spool(path) as spool:
+        await commit(spool, Transaction(inserts=[NewGroup(1, [suspect], History(3, (1,), strikes=3))]))
+    async with running(path, sink) as bench:
+        bench.send([make_entry("usual")])
+        await until(lambda: bench.pipeline.state.sink_health is Health.FAILED)
+        sink.rule = lambda entry: None if entry == suspect else FAILED
+        await until(lambda: suspect in sink.held)
+
+
+async def test_a_suspect_of_a_blocked_index_waits_with_it(path: Path) -> None:
+    sink = PickySink()
+    sink.rule = block_december
+    suspect = make_entry("suspect", month=DECEMBER)
+    async with open_spool(path) as spool:
+        await commit(spool, Transaction(inserts=[NewGroup(1, [suspect], History(3, (1,), strikes=3))]))
+    async with running(path, sink) as bench:
+        await until(lambda: bench.pipeline.state.holds)
+        sink.rule = lambda _: None
+        await bench.trickle(lambda: suspect in sink.held)
+    assert dead(path) == []
+
+
+async def interrupt(path: Path, rows: list[NewGroup]) -> None:
+    """Leave a spool with these groups as a process does that is killed."""
+    killed = path.parent / "killed"
+    killed.mkdir()
+    async with open_spool(killed / path.name) as spool:
+        await commit(spool, Transaction(inserts=rows))
+        for file in killed.iterdir():
+            shutil.copy(file, path.parent)
+
+
+def watch_strikes(path: Path, sink: PickySink) -> list[dict[int, int]]:
+    """Return the list that the strikes of all groups go to, as they are while each bulk is under way."""
+    seen: list[dict[int, int]] = []
+    deliver = sink.deliver
+
+    async def deliver_and_look(entries: list[Entry]) -> list[Outcome]:
+        seen.append(dict(read_rows(path, "SELECT id, strikes FROM groups")))
+        return await deliver(entries)
+
+    sink.deliver = deliver_and_look  # type: ignore[method-assign]
+    return seen
+
+
+ROWS = [NewGroup(number, make_entries(5, f"e{number}-")) for number in (1, 2, 3)]
+
+
+async def test_what_an_interrupted_run_left_is_delivered_with_a_strike_that_is_taken_back(path: Path) -> None:
+    sink = PickySink()
+    sink.rule = lambda entry: RETRY if b"e1-0" in entry else None
+    await interrupt(path, ROWS)
+    seen = watch_strikes(path, sink)
+    async with running(path, sink):
+        await until(lambda: len(sink.held) == 14)
+        await until(lambda: read_rows(path, "SELECT id, events, strikes FROM groups") == [(1, 1, 0)])
+    assert seen[0] == {1: 1, 2: 1, 3: 1}
+
+
+async def test_what_a_run_left_that_ended_in_order_is_delivered_without(path: Path) -> None:
+    async with open_spool(path) as spool:
+        await commit(spool, Transaction(inserts=ROWS))
+    sink = PickySink()
+    seen = watch_strikes(path, sink)
+    async with running(path, sink):
+        await until(lambda: len(sink.held) == 15)
+    assert seen[0] == {1: 0, 2: 0, 3: 0}
+
+
+async def test_a_sink_that_goes_away_takes_all_such_strikes_back(path: Path) -> None:
+    sink = PickySink()
+    sink.rule = lambda _: FAILED
+    await interrupt(path, [NewGroup(number, make_entries(20, f"e{number}-")) for number in range(1, 6)])
+    settings = TINY.model_copy(update={"bulk_workers": 1, "retry_delay_s_min": 30, "retry_delay_s_max": 30})
+    async with running(path, sink, settings) as bench:
+        await until(lambda: bench.pipeline.state.sink_health is Health.FAILED)
+        assert bench.pipeline.state.channel_events
+        await until(lambda: read_rows(path, "SELECT sum(strikes) FROM groups") == [(0,)])
+
+
+async def test_a_stop_in_order_takes_such_strikes_back(path: Path) -> None:
+    sink = PickySink()
+    sink.deliver = lambda _: asyncio.sleep(3600, [])  # type: ignore[assignment, method-assign]
+    await interrupt(path, [NewGroup(number, make_entries(20, f"e{number}-")) for number in range(1, 6)])
+    async with open_spool(path) as spool:
+        whole = Pipeline(spool, sink, TINY.model_copy(update={"bulk_workers": 1}), Counters())
+        task = asyncio.create_task(whole.run())
+        await until(lambda: whole.state.channel_events == 60)
+        assert read_rows(path, "SELECT sum(strikes) FROM groups") == [(4,)]
+        await asyncio.wait_for(whole.stop(task, 0.01), 5)
+    assert read_rows(path, "SELECT sum(strikes) FROM groups") == [(0,)]
+
+
+async def test_twenty_kills_make_no_dead_letter(path: Path) -> None:
+    """Each run is killed in the middle of its first delivery, and no sink ever answers."""
+    folder = path.parent / "life"
+    folder.mkdir()
+    async with open_spool(folder / path.name) as spool:
+        await commit(spool, Transaction(inserts=ROWS))
+    strikes = []
+    for _ in range(20):
+        async with open_spool(folder / path.name) as spool:
+            sink = PickySink()
+            asked: list[list[Entry]] = []
+            sink.deliver = lambda entries, asked=asked: _never(entries, asked)  # type: ignore[method-assign, misc]
+            whole = Pipeline(spool, sink, TINY.model_copy(update={"retry_interval_s": 3600}), Counters())
+            task = asyncio.create_task(whole.run())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    while not asked:
+                        await asyncio.sleep(0.001)
+            left = folder.with_name(f"{folder.name}+")
+            shutil.copytree(folder, left)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await whole._delivery.drain(0)
+        folder = left
+        strikes.append(read_rows(folder / path.name, "SELECT max(strikes), count(*) FROM groups")[0])
+    assert strikes[-1][1] == 3
+    assert strikes[3][0] == 3, "they became suspect"
+    assert strikes[-1][0] == 3, "and are no more than that without a sink that takes others"
+    sink = PickySink()
+    async with running(folder / path.name, sink) as bench:
+        await bench.trickle(lambda: {entry for row in ROWS for entry in row.entries} <= sink.held.keys())
+    assert dead(folder / path.name) == []
+
+
+async def _never(entries: list[Entry], asked: list[list[Entry]]) -> list[Outcome]:
+    asked.append(entries)
+    await asyncio.Event().wait()
+    return []
