@@ -6,7 +6,7 @@ import sys
 
 FAILURE = """
 import structlog
-from forebay.settings import LogFormat
+from forebay.model import LogFormat
 from forebay.telemetry.logs import configure_logs
 configure_logs(LogFormat("{log_format}"), "info")
 def fail(secret):

@@ -7,7 +7,7 @@ import sys
 
 import structlog
 
-from forebay.settings import LogFormat
+from forebay.model import LogFormat
 
 
 def configure_logs(log_format: LogFormat, level: str) -> None:
