@@ -1,9 +1,12 @@
 """Several workers are one server: they share the port, stand in for each other, and lose nothing when one falls."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import sqlite3
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from forebay.sinks.local import LocalReader
 from forebay.sinks.port import Query
 from servers.fixtures import OpenSearchAddress
 from servers.forebay import ForebayServer, ForebayStartError, is_running, wait_ended
+from servers.ports import free_ports
 from traffic.client import Client
 from traffic.events import expected_info, make_events
 from traffic.exactly_once import assert_exactly_once, send_and_interfere
@@ -43,6 +47,16 @@ def log_lines(server: ForebayServer, event: str) -> list[dict[str, Any]]:
     """Return the lines of the log about one thing."""
     lines = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
     return [line for line in lines if line["event"] == event]
+
+
+def start_all(server: ForebayServer) -> None:
+    """Start a server and wait until every worker serves; the first answers before that."""
+    starts = len(log_lines(server, "serving"))
+    server.start()
+    deadline = time.monotonic() + WAIT_S
+    while len(log_lines(server, "serving")) == starts:
+        assert time.monotonic() < deadline, server.log
+        time.sleep(0.02)
 
 
 async def wait_well(server: ForebayServer) -> None:
@@ -75,13 +89,28 @@ def start_in_vain(server: ForebayServer) -> None:
 
 
 def spools(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("spool*.db") if path.name != "spool-events.db")
+    return [name for name in files(folder, "spool*.db") if name != "spool-events.db"]
+
+
+def files(folder: Path, pattern: str) -> list[str]:
+    return sorted(path.name for path in folder.glob(pattern))
+
+
+async def wait_spools(folder: Path, wanted: list[str]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while spools(folder) != wanted:
+            await asyncio.sleep(0.05)
+
+
+def count_events(spool: Path) -> int:
+    with contextlib.closing(sqlite3.connect(spool)) as connection:
+        (events,) = connection.execute("SELECT coalesce(sum(events), 0) FROM groups").fetchone()
+    return int(events)
 
 
 async def test_two_workers_serve_one_port_and_whichever_is_asked_speaks_for_both(tmp_path: Path) -> None:
     with ForebayServer(tmp_path, {**TWO, **QUICK}) as server:
-        server.start()
-        await wait_well(server)
+        start_all(server)
         client = Client(server.url, server.token())
         await client.send(make_events(0, 4_000), batch=10, connections=32)
         samples = read_metrics(server)
@@ -101,8 +130,7 @@ async def test_a_worker_killed_in_the_middle_of_the_load_is_started_again_and_lo
 ) -> None:
     settings = {**TWO, **QUICK, "OPEN_SEARCH_DNS": opensearch.url, "SERVER_ENVIRONMENT": "workers"}
     with ForebayServer(tmp_path, settings) as server:
-        server.start()
-        await wait_well(server)
+        start_all(server)
         supervisor = server.pid
         killed: list[tuple[int, int]] = []
         client = Client(server.url, server.token())
@@ -124,14 +152,57 @@ async def test_a_worker_killed_in_the_middle_of_the_load_is_started_again_and_lo
         assert server.stop() == 0
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_what_is_pending_with_a_worker_that_there_is_no_more_is_delivered_by_the_others_and_its_spool_removed(
+    opensearch: OpenSearchAddress, tmp_path: Path, workers: int
+) -> None:
+    (nowhere,) = free_ports(1)
+    environment = f"fewer-{workers}"
+    settings = {**TWO, **QUICK, "SERVER_ENVIRONMENT": environment, "FOREBAY_WORKERS": "3"}
+    with ForebayServer(tmp_path, {**settings, "OPEN_SEARCH_DNS": f"http://127.0.0.1:{nowhere}"}) as server:
+        start_all(server)
+        client = Client(server.url, server.token())
+        await client.send(make_events(0, 12_000), batch=20, connections=32)
+        # One of them is not even told to stop.
+        os.kill(server.worker_pids[3], signal.SIGKILL)
+        server.kill()
+        assert count_events(tmp_path / "spool.3.db") > 0
+        assert sum(count_events(tmp_path / name) for name in spools(tmp_path)) == 12_000
+        server.settings |= {"FOREBAY_WORKERS": str(workers), "OPEN_SEARCH_DNS": opensearch.url}
+        start_all(server)
+        await assert_exactly_once(client, Index(opensearch.url, environment))
+        await wait_spools(tmp_path, ["spool.2.db", "spool.db"][-workers:])
+        await wait_well(server)
+        assert server.stop() == 0
+    assert files(tmp_path, "spool.3*") == []
+
+
+async def test_a_spool_without_an_owner_that_cannot_be_taken_over_is_left_and_named(tmp_path: Path) -> None:
+    newer = tmp_path / "spool.2.db"
+    connection = sqlite3.connect(newer)
+    connection.executescript(f"PRAGMA application_id = {0x466F7262}; PRAGMA user_version = 99; CREATE TABLE t (c);")
+    connection.close()
+    before = newer.read_bytes()
+    with ForebayServer(tmp_path, QUICK) as server:
+        start_all(server)
+        async with asyncio.timeout(WAIT_S):
+            while (health := await asyncio.to_thread(read_health, server))["status"] == "ready":
+                await asyncio.sleep(0.05)
+        assert health["status"] == "degraded"
+        assert "spool.2.db was written by a newer Forebay" in health["causes"][0]
+        assert server.stop() == 0
+        assert len(log_lines(server, "spool_left")) == 1
+    assert newer.read_bytes() == before
+
+
 async def test_two_workers_told_to_stop_in_the_middle_of_the_load_lose_nothing_even_from_memory(tmp_path: Path) -> None:
     with ForebayServer(tmp_path, {"FOREBAY_ACK": "memory", **TWO, **QUICK}) as server:
-        server.start()
+        start_all(server)
         client = Client(server.url, server.token())
 
         def stop_and_start() -> None:
             assert server.stop() == 0
-            server.start()
+            start_all(server)
 
         await send_and_interfere(client, make_events(0, 20_000), [stop_and_start] * 2)
         assert server.stop() == 0
@@ -142,7 +213,7 @@ async def test_workers_whose_supervisor_was_killed_end_in_order_and_leave_their_
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     with ForebayServer(tmp_path, {"FOREBAY_ACK": "memory", "TMPDIR": str(temporary), **TWO}) as server:
-        server.start()
+        start_all(server)
         client = Client(server.url, server.token())
         await client.send(make_events(0, 2_000), batch=50, connections=8)
         workers = server.worker_pids
@@ -153,16 +224,14 @@ async def test_workers_whose_supervisor_was_killed_end_in_order_and_leave_their_
         assert len(log_lines(server, "supervisor_gone")) == 2
         assert list(temporary.iterdir()) == []
         await assert_in_embedded_store(client, tmp_path)
-        server.start()
-        await wait_well(server)
+        start_all(server)
         assert server.stop() == 0
         assert list(temporary.iterdir()) == []
 
 
 async def test_a_worker_that_does_not_answer_is_named_while_the_others_take_events(tmp_path: Path) -> None:
     with ForebayServer(tmp_path, {**TWO, **QUICK}) as server:
-        server.start()
-        await wait_well(server)
+        start_all(server)
         stopped = server.worker_pids[2]
         os.kill(stopped, signal.SIGSTOP)
         try:
@@ -180,8 +249,7 @@ async def test_a_worker_that_does_not_answer_is_named_while_the_others_take_even
 
 async def test_a_worker_that_was_told_to_end_is_started_again_too(tmp_path: Path) -> None:
     with ForebayServer(tmp_path, {**TWO, **QUICK}) as server:
-        server.start()
-        await wait_well(server)
+        start_all(server)
         pid = server.worker_pids[1]
         os.kill(pid, signal.SIGTERM)
         await wait_worker(server, 1, pid)
@@ -206,7 +274,7 @@ def test_a_spool_that_belongs_to_somebody_else_keeps_the_whole_server_from_start
 
 def test_a_second_signal_ends_all_workers_at_once(tmp_path: Path) -> None:
     with ForebayServer(tmp_path, TWO) as server:
-        server.start()
+        start_all(server)
         workers = server.worker_pids
         # It hears no signal but the last.
         os.kill(workers[2], signal.SIGSTOP)

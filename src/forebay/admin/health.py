@@ -44,7 +44,7 @@ def _find_causes(snapshot: Snapshot) -> tuple[list[str], list[str]]:
         refusals.append("the spool is full: see FOREBAY_SPOOL_BYTES_MAX, and why the sink takes no events")
     if state.spool_failure:
         refusals.append(state.spool_failure)
-    troubles = []
+    troubles = list(snapshot.left_spools)
     if state.sink_health is not Health.GOOD:
         troubles.append(f"the sink is {state.sink_health.value}: {state.sink_cause}")
     return refusals, troubles

@@ -24,6 +24,7 @@ class Snapshot(Struct):
     Attributes:
         slot: its number among the workers, from 1.
         process: its memory, processor time and descriptors, by the name of the sample.
+        left_spools: why spools without an owner are left where they are, one line each.
         stopping: whether it takes no more events because it is about to end.
     """
 
@@ -31,6 +32,7 @@ class Snapshot(Struct):
     counters: Counters
     state: State
     process: dict[str, float]
+    left_spools: list[str]
     stopping: bool
 
 

@@ -50,7 +50,7 @@ class Fault(Exception):
 
 def as_collected(state: State) -> Collect:
     async def collect() -> Together:
-        return Together(1, {1: Snapshot(1, Counters(accepted=7), state, {}, stopping=False)})
+        return Together(1, {1: Snapshot(1, Counters(accepted=7), state, {}, [], stopping=False)})
 
     return collect
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from forebay.admin.health import Readiness, judge_readiness
@@ -23,8 +25,8 @@ WELL = State(
 )
 
 
-def take_snapshot(slot: int, state: State, *, stopping: bool = False) -> Snapshot:
-    return Snapshot(slot, Counters(), state, {}, stopping)
+def take_snapshot(slot: int, state: State, *, stopping: bool = False, left_spools: Sequence[str] = ()) -> Snapshot:
+    return Snapshot(slot, Counters(), state, {}, [*left_spools], stopping)
 
 
 def judge_alone(state: State, *, stopping: bool = False) -> Readiness:
@@ -90,3 +92,8 @@ def test_workers_none_of_which_takes_events_are_unready() -> None:
     failing = WELL._replace(spool_failure="the disk is full")
     takes_events, status, causes = judge_three(failing, failing, failing)
     assert (takes_events, status, len(causes)) == (False, "unready", 3)
+
+
+def test_a_spool_without_an_owner_that_cannot_be_taken_over_is_a_cause() -> None:
+    snapshot = take_snapshot(1, WELL, left_spools=["spool.3.db is damaged"])
+    assert judge_readiness(Together(1, {1: snapshot})) == (True, "degraded", ["spool.3.db is damaged"])

@@ -20,7 +20,7 @@ STATE = State(11, 12, 13, 14, 15, Health.GOOD, "", "", spool_full=False)
 
 
 def alone(counters: Counters, state: State = STATE) -> Together:
-    return Together(1, {1: Snapshot(1, counters, state, measure_process(), stopping=False)})
+    return Together(1, {1: Snapshot(1, counters, state, measure_process(), [], stopping=False)})
 
 
 def read(counters: Counters, state: State = STATE) -> dict[str, float]:
@@ -105,6 +105,7 @@ def two_workers(first: State = STATE, second: State = STATE) -> Together:
             Counters(accepted=accepted[slot], bulks_in_flight=slot, requests=Counter({200: slot})),
             state,
             {"process_open_fds": 10.0 + slot},
+            [],
             stopping=False,
         )
         for slot, state in ((1, first), (3, second))

@@ -23,7 +23,7 @@ STATE = State(1, 2, 3, 4, 5, Health.PAUSED, "no index", "", spool_full=False)
 
 def snapshot(slot: int) -> Snapshot:
     counters = Counters(accepted=slot, requests=Counter({200: 1, 413: 2}), outcomes=Counter({Verdict.DEAD: 4}))
-    return Snapshot(slot, counters, STATE, {"process_open_fds": 7.0}, stopping=False)
+    return Snapshot(slot, counters, STATE, {"process_open_fds": 7.0}, [], stopping=False)
 
 
 @contextlib.asynccontextmanager
