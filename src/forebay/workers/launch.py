@@ -23,7 +23,7 @@ def run(settings: Settings) -> NoReturn:
     """Become the supervisor, which serves until a signal ends it.
 
     Raises:
-        SettingsError: a setting does not allow it: no secret can be kept, the port is taken.
+        SettingsError: a setting does not allow it: no secret can be kept, the port is taken, a file cannot be read.
     """
     configure_logs(settings.log_format, settings.log_level)
     secret = resolve_secret(settings)
@@ -31,8 +31,8 @@ def run(settings: Settings) -> NoReturn:
     listener = server.listen(settings)
     # It is the workers that listen on it, and they come and go.
     os.set_inheritable(listener.fileno(), True)  # noqa: FBT003 - takes no keyword
-    folder = _make_folder()
     announcement = server.announce(settings, secret, listener, asyncio.run(_find_sink_place(settings)))
+    folder = _make_folder()
     order = SupervisorOrder(
         settings.workers,
         listener.fileno(),

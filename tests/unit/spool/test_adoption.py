@@ -5,13 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from forebay.errors import SpoolUnusable
 from forebay.model import DeadLetter, Entry, History
-from forebay.spool import adoption
+from forebay.spool import adoption, database
 from forebay.spool.adoption import Orphan, find_orphans
 from forebay.spool.inspection import Choice, Request, inspect
 from forebay.spool.places import spool_path
@@ -219,12 +219,21 @@ def damage(path: Path) -> None:
         file.write(b"\xff" * 4096)
 
 
-def test_a_lock_that_went_with_an_emptied_spool_gives_nobody_the_next_one(orphan_path: Path) -> None:
+def test_a_lock_that_went_with_an_emptied_spool_while_somebody_waited_for_it_makes_nobody_an_owner(
+    orphan_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     emptied = Orphan(orphan_path)
-    emptied.remove()
-    # Whoever comes now locks a file of its own, though the old lock is still held.
+    take_lock = database._lock
+
+    def take_lock_late(file: IO[str], path: Path) -> None:
+        """Take the lock that was opened before the spool was removed."""
+        monkeypatch.setattr(database, "_lock", take_lock)
+        emptied.remove()
+        emptied.close()
+        take_lock(file, path)
+
+    monkeypatch.setattr(database, "_lock", take_lock_late)
     successor = Orphan(orphan_path)
-    emptied.close()
     with pytest.raises(SpoolUnusable, match="belongs to another process"):
         Orphan(orphan_path)
     successor.close()
