@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sqlite3
 import time
 import urllib.request
@@ -17,7 +18,7 @@ from forebay.sinks.local import LocalReader
 from forebay.sinks.port import Query
 from servers.fixtures import OpenSearchAddress
 from servers.forebay import ForebayServer, ForebayStartError, is_running, wait_ended
-from servers.ports import free_ports
+from servers.ports import HOST, free_ports
 from traffic.client import Client
 from traffic.events import expected_info, make_events
 from traffic.exactly_once import assert_exactly_once, send_and_interfere
@@ -272,14 +273,31 @@ def test_a_spool_that_belongs_to_somebody_else_keeps_the_whole_server_from_start
         assert owner.stop() == 0
 
 
-def test_a_second_signal_ends_all_workers_at_once(tmp_path: Path) -> None:
-    with ForebayServer(tmp_path, TWO) as server:
-        start_all(server)
-        workers = server.worker_pids
-        # It hears no signal but the last.
-        os.kill(workers[2], signal.SIGSTOP)
-        os.kill(server.pid, signal.SIGTERM)
-        wait_ended([workers[1]])
-        assert is_running(server.pid)
-        assert server.stop() == 128 + signal.SIGTERM
-        wait_ended(workers.values())
+async def test_a_second_signal_ends_all_workers_at_once(tmp_path: Path) -> None:
+    with socket.create_server((HOST, 0)) as silent:
+        slow = {
+            "OPEN_SEARCH_DNS": f"http://{HOST}:{silent.getsockname()[1]}",
+            "FOREBAY_BULK_TIMEOUT_S": "600",
+            "FOREBAY_SHUTDOWN_TIMEOUT_S": "600",
+        }
+        with ForebayServer(tmp_path, {**TWO, **QUICK, **slow}) as server:
+            start_all(server)
+            workers = server.worker_pids
+            client = Client(server.url, server.token())
+            await client.send(make_events(0, 2_000), batch=10, connections=32)
+            os.kill(server.pid, signal.SIGTERM)
+            async with asyncio.timeout(WAIT_S):
+                while is_listening(server.port):
+                    await asyncio.sleep(0.02)
+            assert [is_running(pid) for pid in workers.values()] == [True, True]
+            assert await asyncio.to_thread(server.stop) == 128 + signal.SIGTERM
+            wait_ended(workers.values())
+        assert sum(count_events(tmp_path / name) for name in spools(tmp_path)) == 2_000
+
+
+def is_listening(port: int) -> bool:
+    try:
+        socket.create_connection((HOST, port), timeout=10).close()
+    except OSError:
+        return False
+    return True
