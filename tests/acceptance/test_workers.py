@@ -103,6 +103,12 @@ async def wait_spools(folder: Path, wanted: list[str]) -> None:
             await asyncio.sleep(0.05)
 
 
+async def wait_metric(server: ForebayServer, name: str, wanted: float) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while (await asyncio.to_thread(read_metrics, server))[name] != wanted:
+            await asyncio.sleep(0.05)
+
+
 def count_events(spool: Path) -> int:
     with contextlib.closing(sqlite3.connect(spool)) as connection:
         (events,) = connection.execute("SELECT coalesce(sum(events), 0) FROM groups").fetchone()
@@ -173,6 +179,7 @@ async def test_what_is_pending_with_a_worker_that_there_is_no_more_is_delivered_
         start_all(server)
         await assert_exactly_once(client, Index(opensearch.url, environment))
         await wait_spools(tmp_path, ["spool.2.db", "spool.db"][-workers:])
+        await wait_metric(server, "forebay_spool_events", 0)
         await wait_well(server)
         assert server.stop() == 0
     assert files(tmp_path, "spool.3*") == []

@@ -86,13 +86,13 @@ class ForebayServer:
     @property
     def worker_pids(self) -> dict[int, int]:
         """The processes of several workers, by their slot."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in children}
-        return {
-            int(command[command.index(WORKER_MODULE) + 1]): pid
-            for pid, command in commands.items()
-            if WORKER_MODULE in command
-        }
+        found = {}
+        for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+            # One that has ended meanwhile, or has not become a worker yet, is none.
+            with contextlib.suppress(OSError, ValueError):
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                found[int(command[command.index(WORKER_MODULE) + 1])] = int(pid)
+        return found
 
     @property
     def log(self) -> str:
