@@ -275,7 +275,7 @@ def test_a_spool_that_belongs_to_somebody_else_keeps_the_whole_server_from_start
             start_in_vain(server)
         assert refused.value.exit_code == 1
         (line,) = log_lines(server, "worker_refused")
-        assert line["worker"] == 2
+        assert line["slot"] == 2
         assert f"spool.2.db belongs to another process (pid {owner.pid})" in line["cause"]
         assert owner.stop() == 0
 

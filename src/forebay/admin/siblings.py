@@ -17,8 +17,11 @@ from forebay.admin.snapshot import Snapshot, Together, decode_snapshot, encode_s
 
 log = structlog.get_logger("forebay.siblings")
 
-ANSWER_S = 1.0
-"""How long a worker may take: one that is slower does not serve its clients either."""
+ANSWER_S = 0.5
+"""How long a worker may take.
+
+Kubernetes waits a second for a probe unless told otherwise, and must hear in that time that the others are well.
+"""
 
 
 class Siblings:
@@ -70,7 +73,7 @@ class Siblings:
                 finally:
                     writer.close()
         except (OSError, TimeoutError, msgspec.DecodeError) as error:
-            log.warning("worker_silent", slot=slot, cause=str(error) or type(error).__name__)
+            log.warning("worker_silent", sibling=slot, cause=str(error) or type(error).__name__)
             return None
 
     def _path(self, slot: int) -> Path:

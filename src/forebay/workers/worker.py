@@ -71,8 +71,7 @@ def main() -> int:
     """Be the worker that the command line and standard input describe; return the exit code."""
     slot, told = int(sys.argv[1]), int(sys.argv[2])
     order: WorkerOrder = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the supervisor
-    configure_logs(order.settings.log_format, order.settings.log_level)
-    structlog.contextvars.bind_contextvars(worker=slot)
+    configure_logs(order.settings.log_format, order.settings.log_level, slot)
     return Worker(slot, order, told).run()
 
 

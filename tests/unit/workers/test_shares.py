@@ -22,6 +22,11 @@ def test_a_worker_has_at_least_one_of_what_cannot_be_divided_among_all() -> None
     assert [take_share(whole, slot).channel_events_max for slot in (1, 2, 3)] == [1, 1, 1]
 
 
+def test_a_worker_can_take_the_largest_body_that_is_allowed() -> None:
+    whole = Settings(_env_file=None, workers=3, body_bytes_max=4096, in_hand_bytes_max=5000)
+    assert [take_share(whole, slot).in_hand_bytes_max for slot in (1, 2, 3)] == [4096] * 3
+
+
 def test_what_is_no_limit_of_the_whole_stays_as_it_is() -> None:
     whole = Settings(_env_file=None, workers=4)
     share = take_share(whole, 2)
