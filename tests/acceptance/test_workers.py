@@ -1,16 +1,10 @@
 """Several workers are one server: they share the port, stand in for each other, and lose nothing when one falls."""
 
 import asyncio
-import contextlib
-import json
 import os
 import signal
 import socket
-import sqlite3
-import time
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +12,19 @@ from forebay.sinks.local import LocalReader
 from forebay.sinks.port import Query
 from servers.fixtures import OpenSearchAddress
 from servers.forebay import ForebayServer, ForebayStartError, is_running, wait_ended
-from servers.ports import HOST, free_ports
+from servers.observing import (
+    WAIT_S,
+    count_events,
+    log_lines,
+    read_health,
+    read_metrics,
+    spools,
+    start_all,
+    start_in_vain,
+    wait_well,
+    wait_worker,
+)
+from servers.ports import HOST
 from traffic.client import Client
 from traffic.events import expected_info, make_events
 from traffic.exactly_once import assert_exactly_once, send_and_interfere
@@ -26,53 +32,6 @@ from traffic.index import Index
 
 TWO = {"FOREBAY_WORKERS": "2", "FOREBAY_METRICS_OPEN": "true"}
 QUICK = {"FOREBAY_BULK_INTERVAL_S": "0.5", "FOREBAY_RETRY_DELAY_S_MAX": "2", "FOREBAY_RETRY_INTERVAL_S": "5"}
-WAIT_S = 60.0
-
-
-def read_metrics(server: ForebayServer) -> dict[str, float]:
-    """Return every sample by its name and labels."""
-    with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as answer:  # noqa: S310 - of a server of ours
-        lines = answer.read().decode().splitlines()
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
-
-
-def read_health(server: ForebayServer) -> dict[str, Any]:
-    request = urllib.request.Request(f"{server.url}/health/ready")  # noqa: S310 - of a server of ours
-    request.add_header("Authorization", f"Bearer {server.token(scope='admin')}")
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - the same
-        found: dict[str, Any] = json.loads(answer.read())
-        return found
-
-
-def log_lines(server: ForebayServer, event: str) -> list[dict[str, Any]]:
-    """Return the lines of the log about one thing."""
-    lines = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
-    return [line for line in lines if line["event"] == event]
-
-
-def start_all(server: ForebayServer) -> None:
-    """Start a server and wait until every worker serves; the first answers before that."""
-    starts = len(log_lines(server, "serving"))
-    server.start()
-    deadline = time.monotonic() + WAIT_S
-    while len(log_lines(server, "serving")) == starts:
-        assert time.monotonic() < deadline, server.log
-        time.sleep(0.02)
-
-
-async def wait_well(server: ForebayServer) -> None:
-    """Wait until every worker answers and none has anything to complain of."""
-    async with asyncio.timeout(WAIT_S):
-        while (await asyncio.to_thread(read_health, server))["status"] != "ready":
-            await asyncio.sleep(0.05)
-
-
-async def wait_worker(server: ForebayServer, slot: int, former_pid: int) -> int:
-    """Wait until another process has taken the place of a fallen one; return its pid."""
-    async with asyncio.timeout(WAIT_S):
-        while (pid := server.worker_pids.get(slot, former_pid)) == former_pid:
-            await asyncio.sleep(0.02)
-    return pid
 
 
 async def assert_in_embedded_store(client: Client, folder: Path) -> None:
@@ -83,36 +42,12 @@ async def assert_in_embedded_store(client: Client, folder: Path) -> None:
     }
 
 
-def start_in_vain(server: ForebayServer) -> None:
-    # One worker may answer before another is refused.
-    server.start()
-    server.wait_end()
-
-
-def spools(folder: Path) -> list[str]:
-    return [name for name in files(folder, "spool*.db") if name != "spool-events.db"]
-
-
-def files(folder: Path, pattern: str) -> list[str]:
-    return sorted(path.name for path in folder.glob(pattern))
-
-
-async def wait_spools(folder: Path, wanted: list[str]) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while spools(folder) != wanted:
-            await asyncio.sleep(0.05)
-
-
-async def wait_metric(server: ForebayServer, name: str, wanted: float) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while (await asyncio.to_thread(read_metrics, server))[name] != wanted:
-            await asyncio.sleep(0.05)
-
-
-def count_events(spool: Path) -> int:
-    with contextlib.closing(sqlite3.connect(spool)) as connection:
-        (events,) = connection.execute("SELECT coalesce(sum(events), 0) FROM groups").fetchone()
-    return int(events)
+def is_listening(port: int) -> bool:
+    try:
+        socket.create_connection((HOST, port), timeout=10).close()
+    except OSError:
+        return False
+    return True
 
 
 async def test_two_workers_serve_one_port_and_whichever_is_asked_speaks_for_both(tmp_path: Path) -> None:
@@ -157,50 +92,6 @@ async def test_a_worker_killed_in_the_middle_of_the_load_is_started_again_and_lo
         fallen = log_lines(server, "worker_fell")
         assert [(line["slot"], line["cause"]) for line in fallen] == [(1, "signal SIGKILL"), (2, "signal SIGKILL")]
         assert server.stop() == 0
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_what_is_pending_with_a_worker_that_there_is_no_more_is_delivered_by_the_others_and_its_spool_removed(
-    opensearch: OpenSearchAddress, tmp_path: Path, workers: int
-) -> None:
-    (nowhere,) = free_ports(1)
-    environment = f"fewer-{workers}"
-    settings = {**TWO, **QUICK, "SERVER_ENVIRONMENT": environment, "FOREBAY_WORKERS": "3"}
-    with ForebayServer(tmp_path, {**settings, "OPEN_SEARCH_DNS": f"http://127.0.0.1:{nowhere}"}) as server:
-        start_all(server)
-        client = Client(server.url, server.token())
-        await client.send(make_events(0, 12_000), batch=20, connections=32)
-        # One of them is not even told to stop.
-        os.kill(server.worker_pids[3], signal.SIGKILL)
-        server.kill()
-        assert count_events(tmp_path / "spool.3.db") > 0
-        assert sum(count_events(tmp_path / name) for name in spools(tmp_path)) == 12_000
-        server.settings |= {"FOREBAY_WORKERS": str(workers), "OPEN_SEARCH_DNS": opensearch.url}
-        start_all(server)
-        await assert_exactly_once(client, Index(opensearch.url, environment))
-        await wait_spools(tmp_path, ["spool.2.db", "spool.db"][-workers:])
-        await wait_metric(server, "forebay_spool_events", 0)
-        await wait_well(server)
-        assert server.stop() == 0
-    assert files(tmp_path, "spool.3*") == []
-
-
-async def test_a_spool_without_an_owner_that_cannot_be_taken_over_is_left_and_named(tmp_path: Path) -> None:
-    newer = tmp_path / "spool.2.db"
-    connection = sqlite3.connect(newer)
-    connection.executescript(f"PRAGMA application_id = {0x466F7262}; PRAGMA user_version = 99; CREATE TABLE t (c);")
-    connection.close()
-    before = newer.read_bytes()
-    with ForebayServer(tmp_path, QUICK) as server:
-        start_all(server)
-        async with asyncio.timeout(WAIT_S):
-            while (health := await asyncio.to_thread(read_health, server))["status"] == "ready":
-                await asyncio.sleep(0.05)
-        assert health["status"] == "degraded"
-        assert "spool.2.db was written by a newer Forebay" in health["causes"][0]
-        assert server.stop() == 0
-        assert len(log_lines(server, "spool_left")) == 1
-    assert newer.read_bytes() == before
 
 
 async def test_two_workers_told_to_stop_in_the_middle_of_the_load_lose_nothing_even_from_memory(tmp_path: Path) -> None:
@@ -300,11 +191,3 @@ async def test_a_second_signal_ends_all_workers_at_once(tmp_path: Path) -> None:
             assert await asyncio.to_thread(server.stop) == 128 + signal.SIGTERM
             wait_ended(workers.values())
         assert sum(count_events(tmp_path / name) for name in spools(tmp_path)) == 2_000
-
-
-def is_listening(port: int) -> bool:
-    try:
-        socket.create_connection((HOST, port), timeout=10).close()
-    except OSError:
-        return False
-    return True
