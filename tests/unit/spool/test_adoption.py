@@ -142,7 +142,7 @@ async def test_dead_letters_that_are_marked_are_replayed_by_the_adopter_though_n
 ) -> None:
     await fill(orphan_path, [], [letter("a", 5), letter("b", 6)])
     with inspect(orphan_path) as inspection:
-        inspection.mark_for_replay(Choice(log_id="a"))
+        inspection.mark_for_replay(Choice(log_ids=("a",)))
     await empty(orphan_path, spool)
     assert await spool.take_requests() == {"replay"}
     assert (await spool.replay(50, 100))[0] == 1
