@@ -224,3 +224,11 @@ class Admission(enum.StrEnum):
 
     CREATED = "created"  # in the channel
     PENDING = "pending"  # only in the spool: the channel had no room
+
+
+class LogFormat(enum.StrEnum):
+    """How log lines look: `auto` is text on a terminal and JSON elsewhere."""
+
+    AUTO = "auto"
+    JSON = "json"
+    TEXT = "text"

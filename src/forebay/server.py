@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
-import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from types import FrameType
+from collections.abc import Callable
+from functools import partial
 
 import jwt
 import structlog
@@ -19,11 +17,13 @@ import uvicorn
 import uvloop
 
 from forebay import __version__
-from forebay.admin.app import AdminApp
-from forebay.admin.health import judge_readiness
-from forebay.admin.metrics import Metrics
+from forebay.admin.app import AdminApp, Collect
+from forebay.admin.siblings import Siblings
+from forebay.admin.snapshot import Snapshot, measure_process
+from forebay.announcing import Announcement
 from forebay.ending import end_within
 from forebay.errors import SettingsError
+from forebay.http_server import HttpServer
 from forebay.intake.crowd import Crowd
 from forebay.intake.descriptors import fit_connections
 from forebay.intake.documents import DocumentMaker
@@ -32,12 +32,14 @@ from forebay.intake.protocol import IntakeProtocol
 from forebay.intake.refusing import ConnectionLimits
 from forebay.intake.targets import METHODS
 from forebay.intake.tokens import TokenVerifier
+from forebay.pipeline.adoption import Adoption
 from forebay.pipeline.pipeline import Pipeline
 from forebay.secret import resolve_secret
 from forebay.settings import SECRET_CHARS_MIN, Settings, unknown_variables
 from forebay.sinks.port import Sink
 from forebay.sinks.selection import make_sink
 from forebay.spool import retention
+from forebay.spool.places import spool_path
 from forebay.spool.spool import Spool
 from forebay.telemetry.counters import Counters
 from forebay.telemetry.logs import configure_logs
@@ -45,7 +47,6 @@ from forebay.telemetry.logs import configure_logs
 log = structlog.get_logger("forebay.server")
 
 BACKLOG = 2048
-SWEEP_INTERVAL_S = 1.0
 REQUESTS_IN_HAND_S = 5
 """How long the shutdown waits for requests in hand; an answer takes one commit."""
 
@@ -55,8 +56,12 @@ CLOSING_S = 4
 TRIAL_TOKEN_S = 30 * 86_400
 
 
+Started = Callable[[HttpServer, Sink], None]
+"""Called once connections are taken, with what ends the server and where events go."""
+
+
 def run(settings: Settings) -> int:
-    """Serve until a signal ends it; return the exit code.
+    """Serve alone until a signal ends it; return the exit code.
 
     Raises:
         SettingsError: a setting does not allow it: no secret can be kept, the port is taken.
@@ -64,37 +69,56 @@ def run(settings: Settings) -> int:
     """
     configure_logs(settings.log_format, settings.log_level)
     secret = resolve_secret(settings)
-    _warn(secret)
-    listener = listen(settings)
+    warn(secret)
+    with contextlib.closing(listen(settings)) as listener:
+        announcement = partial(announce, settings, secret, listener)
+        return work(settings, secret, listener, Siblings(), lambda _, sink: announcement(sink.place).tell())
+
+
+def work(settings: Settings, secret: str, listener: socket.socket, siblings: Siblings, started: Started) -> int:
+    """Serve as the only process, or as one of several, until told to end; return the exit code.
+
+    Raises:
+        SpoolUnusable: the database cannot be opened, or another process owns it.
+    """
     with (
-        contextlib.closing(listener),
-        contextlib.closing(Spool(settings.database_url)) as spool,
+        contextlib.closing(Spool(spool_path(settings.database_url, siblings.slot))) as spool,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        return runner.run(serve(settings, secret, listener, spool))
+        return runner.run(serve(settings, secret, listener, spool, siblings, started))
 
 
-async def serve(settings: Settings, secret: str, listener: socket.socket, spool: Spool) -> int:
+async def serve(
+    settings: Settings, secret: str, listener: socket.socket, spool: Spool, siblings: Siblings, started: Started
+) -> int:
     """Start everything, serve, and end everything in the opposite order; return the exit code."""
     counters = Counters()
     spool.start(asyncio.get_running_loop())
     sink = make_sink(settings)
     pipeline = Pipeline(spool, sink, settings, counters)
-    server = _make_http_server(settings, secret, pipeline, counters)
+    adoption = Adoption(pipeline, settings.spool_bytes_max)
+
+    def observe() -> Snapshot:
+        stopping = pipeline.admitter.closed or server.should_exit
+        return Snapshot(siblings.slot, counters, pipeline.state, measure_process(), adoption.causes, stopping)
+
+    config = _configure_http(settings, secret, pipeline, counters, lambda: siblings.ask(observe()))
+    server = HttpServer(config, lambda: started(server, sink))
     pipeline_task = asyncio.create_task(pipeline.run())
     # A server that takes events and delivers none would look well from outside.
     pipeline_task.add_done_callback(lambda _: server.end())
     background = [
         asyncio.create_task(sink.open()),
         asyncio.create_task(retention.run(spool, settings.dead_retention_days)),
+        asyncio.create_task(adoption.run(settings.database_url, siblings.slot, settings.workers)),
         asyncio.create_task(server.sweep()),
+        asyncio.create_task(siblings.answer(observe)),
     ]
     # What lives from here to the end is not worth looking through at every collection, nor are events, which hold no
     # cycles.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
-    _announce(settings, secret, listener, sink)
     try:
         await server.serve(sockets=[listener])
         # No request is in hand any more, so nothing is admitted behind what is delivered and written out now.
@@ -132,71 +156,28 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-class HttpServer(uvicorn.Server):
-    """uvicorn, with our way of ending, and a look at connections whose time is up."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Let a first signal end the server in order and a second one at once.
-
-        uvicorn raises the signal again when it has ended, which would kill the process before the channel is
-        delivered.
-        """
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.handle_exit)
-        yield
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End; at the second signal, at once: what is not delivered is in the spool."""
-        del frame
-        if self.should_exit:
-            os._exit(128 + sig)
-        self.end()
-
-    def end(self) -> None:
-        """Take no more connections, finish the requests in hand, and return from `serve`."""
-        self.should_exit = True
-
-    async def sweep(self) -> None:
-        """Close connections whose time is up, for ever."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(SWEEP_INTERVAL_S)
-            now = loop.time()
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, IntakeProtocol):
-                    connection.expire(now)
-
-
-def _make_http_server(settings: Settings, secret: str, pipeline: Pipeline, counters: Counters) -> HttpServer:
+def _configure_http(
+    settings: Settings, secret: str, pipeline: Pipeline, counters: Counters, collect: Collect
+) -> uvicorn.Config:
     verifier = TokenVerifier(secret)
     maker = DocumentMaker(settings.server_environment, require_log_id=settings.require_log_id)
     limits = IntakeLimits(settings.body_bytes_max, settings.batch_events_max)
     intake = Intake(verifier, maker, pipeline.admitter, settings.ack, limits, counters)
     connection_limits = ConnectionLimits(settings.header_bytes_max, settings.request_timeout_s, settings.keep_alive_s)
     crowd = Crowd(fit_connections(settings.connections_max), settings.in_hand_bytes_max, counters)
-    app = AdminApp(
-        verifier,
-        Metrics(counters, lambda: pipeline.state),
-        lambda: judge_readiness(pipeline.state, stopping=pipeline.admitter.closed or server.should_exit),
-        {target.value: tuple(method.decode() for method in METHODS[target]) for target in METHODS},
-        metrics_open=settings.metrics_open,
-    ).build()
-    server = HttpServer(
-        uvicorn.Config(
-            app,
-            http=IntakeProtocol.bound_to(intake, connection_limits, crowd),
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,
-            backlog=BACKLOG,
-            timeout_graceful_shutdown=REQUESTS_IN_HAND_S,
-        )
+    methods = {target.value: tuple(method.decode() for method in METHODS[target]) for target in METHODS}
+    return uvicorn.Config(
+        AdminApp(verifier, collect, methods, metrics_open=settings.metrics_open).build(),
+        http=IntakeProtocol.bound_to(intake, connection_limits, crowd),
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=REQUESTS_IN_HAND_S,
     )
-    return server
 
 
 def _exit_code(pipeline_task: asyncio.Task[None]) -> int:
@@ -207,27 +188,28 @@ def _exit_code(pipeline_task: asyncio.Task[None]) -> int:
     return 1
 
 
-def _warn(secret: str) -> None:
+def warn(secret: str) -> None:
+    """Log what is allowed and still hardly meant."""
     for name, nearest in unknown_variables():
         log.warning("unknown_setting", name=name, meant=nearest)
     if len(secret) < SECRET_CHARS_MIN:
         log.warning("short_secret", name="JWT_SECRET", characters_min=SECRET_CHARS_MIN)
 
 
-def _announce(settings: Settings, secret: str, listener: socket.socket, sink: Sink) -> None:
+def announce(settings: Settings, secret: str, listener: socket.socket, sink_place: str) -> Announcement:
+    """Return what there is to tell once events are taken."""
     port = listener.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    log.info(
-        "serving",
-        version=__version__,
-        address=f"http://{host}:{port}",
-        events_go_to=sink.place,
-        spool=str(settings.database_url),
-        ack=settings.ack.value,
-    )
-    if settings.jwt_secret is None:
-        sys.stdout.write(_trial(secret, port))
-        sys.stdout.flush()
+    fields: dict[str, str | int] = {
+        "version": __version__,
+        "address": f"http://{host}:{port}",
+        "events_go_to": sink_place,
+        "spool": str(settings.database_url),
+        "ack": settings.ack.value,
+    }
+    if settings.workers > 1:
+        fields["workers"] = settings.workers
+    return Announcement(fields, _trial(secret, port) if settings.jwt_secret is None else "")
 
 
 def _trial(secret: str, port: int) -> str:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 
 from forebay.errors import SettingsError
-from forebay.model import Ack
+from forebay.model import Ack, LogFormat
 
 MIB = 1024 * 1024
 SECRET_VARIABLES = frozenset(
@@ -25,14 +25,6 @@ SECRET_CHARS_MIN = 32
 
 DAY_S = 86_400
 SINK_HOST_FORM = "an address such as http://localhost:9200 or https://user:password@host:9200, several with commas"
-
-
-class LogFormat(enum.StrEnum):
-    """How log lines look: `auto` is text on a terminal and JSON elsewhere."""
-
-    AUTO = "auto"
-    JSON = "json"
-    TEXT = "text"
 
 
 class AwsService(enum.StrEnum):
@@ -159,6 +151,7 @@ class Settings(BaseSettings):
     )
 
     host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - a server in a container
+    workers: int = Field(1, ge=1, le=64, description="processes that share the port, each with a spool of its own")
     ack: Ack = Field(Ack.DISK, description="when to answer: disk (after the sync) or memory (from the channel)")
     require_log_id: bool = Field(default=False, description="refuse an event without log_id instead of assigning one")
 

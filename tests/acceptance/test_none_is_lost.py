@@ -1,7 +1,6 @@
 """The promise: every event that got a 200 is in OpenSearch exactly once, whatever was killed meanwhile."""
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,43 +10,16 @@ from forebay.sinks.port import Query
 from servers.fixtures import OpenSearchAddress, StartOpenSearch
 from servers.forebay import ForebayServer
 from servers.ports import free_ports
-from traffic.client import HEADERS, Client
+from traffic.client import Client
 from traffic.events import expected_info, make_events
+from traffic.exactly_once import assert_exactly_once, send_and_interfere
 from traffic.index import Index
 
 QUICK = {"FOREBAY_BULK_INTERVAL_S": "0.5", "FOREBAY_RETRY_DELAY_S_MAX": "2", "FOREBAY_RETRY_INTERVAL_S": "5"}
-DRAIN_S = 120.0
 
 
 def settings(opensearch_url: str, environment: str) -> dict[str, str]:
     return {**QUICK, "OPEN_SEARCH_DNS": opensearch_url, "SERVER_ENVIRONMENT": environment}
-
-
-async def send_and_interfere(
-    client: Client, events: list[dict[str, object]], interfere: list[Callable[[], None]]
-) -> None:
-    """Send all events; at equal parts of the way do something to the servers."""
-    sending = asyncio.create_task(client.send(events, batch=50, connections=8))
-    for part, action in enumerate(interfere, start=1):
-        while len(client.accepted) < len(events) * part // (len(interfere) + 1) and not sending.done():
-            await asyncio.sleep(0.005)
-        await asyncio.to_thread(action)
-    await sending
-
-
-async def assert_exactly_once(client: Client, index: Index) -> None:
-    """Compare what was accepted with what is in OpenSearch: each document there once, and nothing else."""
-    await index.wait_count(len(client.accepted), DRAIN_S)
-    seen: set[str] = set()
-    async for log_id, document in index.documents():
-        assert log_id in client.accepted, f"{log_id} was never accepted"
-        assert log_id not in seen, f"{log_id} is there twice"
-        seen.add(log_id)
-        assert document["log_id"] == log_id
-        assert document["event_info"] == expected_info(client.accepted[log_id])
-        assert document["device_uuid"] == HEADERS["device-uuid"]
-    missing = client.accepted.keys() - seen
-    assert not missing, f"{len(missing)} of {len(client.accepted)} accepted events are not in OpenSearch"
 
 
 async def test_200_000_events_of_many_kinds_are_in_opensearch_exactly_once(

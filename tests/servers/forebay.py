@@ -1,12 +1,13 @@
 """The real Forebay as a process that a test can start, stop, kill and start again."""
 
+import contextlib
 import http.client
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +19,8 @@ from servers.ports import HOST, free_ports
 
 SECRET = "the key of the tests, which guards nothing at all"
 COMMAND = [str(Path(sys.executable).parent / "forebay"), "serve"]
+
+WORKER_MODULE = b"forebay.workers.worker"
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 60.0
@@ -79,6 +82,17 @@ class ForebayServer:
         if self._process is None:
             raise RuntimeError(f"{self.url} is not running")
         return self._process.pid
+
+    @property
+    def worker_pids(self) -> dict[int, int]:
+        """The processes of several workers, by their slot."""
+        found = {}
+        for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+            # One that has ended meanwhile, or has not become a worker yet, is none.
+            with contextlib.suppress(OSError, ValueError):
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                found[int(command[command.index(WORKER_MODULE) + 1])] = int(pid)
+        return found
 
     @property
     def log(self) -> str:
@@ -155,11 +169,30 @@ class ForebayServer:
         self._forget()
         return process.returncode
 
-    def kill(self) -> None:
-        """End the server at once, as a power cut would; without one that runs, do nothing."""
+    def wait_end(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Wait until the server gives up by itself, which it always does with a `ForebayStartError`.
+
+        Raises:
+            ForebayStartError: it has ended.
+            subprocess.TimeoutExpired: it has not ended in time.
+        """
         if self._process is not None:
+            self._process.wait(timeout_s)
+            code = self._process.returncode
+            self._forget()
+            raise ForebayStartError(f"{self.url} ended with {code}; its log:\n{self.log}", code)
+
+    def kill(self) -> None:
+        """End the server with all its workers at once, as a power cut would; without one that runs, do nothing."""
+        if self._process is not None:
+            workers = self.worker_pids if self._process.poll() is None else {}
+            # First, so that it starts no worker again.
             self._process.kill()
             self._process.wait()
+            for pid in workers.values():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            wait_ended(workers.values())
             self._forget()
 
     def close(self) -> None:
@@ -191,3 +224,26 @@ class ForebayServer:
     def _forget(self) -> None:
         self._process = None
         self._guarded.unguard()
+
+
+def wait_ended(pids: Iterable[int], timeout_s: float = STOP_TIMEOUT_S) -> None:
+    """Wait until processes have ended that need not be children of this one.
+
+    Raises:
+        TimeoutError: one of them has not ended in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    for pid in pids:
+        while is_running(pid):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"process {pid} has not ended within {timeout_s:g} s")
+            time.sleep(POLL_INTERVAL_S)
+
+
+def is_running(pid: int) -> bool:
+    """Say whether there is such a process, and not only its remains that nobody has waited for."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")

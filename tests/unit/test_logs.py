@@ -6,7 +6,7 @@ import sys
 
 FAILURE = """
 import structlog
-from forebay.settings import LogFormat
+from forebay.model import LogFormat
 from forebay.telemetry.logs import configure_logs
 configure_logs(LogFormat("{log_format}"), "info")
 def fail(secret):
@@ -48,7 +48,8 @@ def test_a_failure_as_text_shows_its_traceback_and_not_the_values_of_variables()
 
 SIGNING = """
 import asyncio
-from forebay.settings import AwsService, LogFormat
+from forebay.model import LogFormat
+from forebay.settings import AwsService
 from forebay.sinks.opensearch.signing import Signer
 from forebay.telemetry.logs import configure_logs
 configure_logs(LogFormat("json"), "debug")
@@ -66,3 +67,21 @@ def test_what_is_signed_for_aws_is_written_down_at_no_level() -> None:
     assert done.stdout == "hunter2-token\n"
     assert "hunter2" not in done.stderr
     assert "Signature" not in done.stderr
+
+
+SLOT = """
+import logging
+import threading
+import structlog
+from forebay.model import LogFormat
+from forebay.telemetry.logs import configure_logs
+configure_logs(LogFormat.JSON, "info", 2)
+threading.Thread(target=lambda: structlog.get_logger("forebay.test").info("ours")).start()
+logging.getLogger("theirs").warning("theirs")
+"""
+
+
+def test_every_line_of_one_of_several_workers_names_its_slot() -> None:
+    done = subprocess.run([sys.executable, "-c", SLOT], capture_output=True, text=True, check=True, timeout=30)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {line["event"]: line["slot"] for line in lines} == {"ours": 2, "theirs": 2}

@@ -11,11 +11,10 @@ import annotated_types
 import pytest
 
 from forebay.errors import SettingsError
-from forebay.model import Ack
+from forebay.model import Ack, LogFormat
 from forebay.secret import resolve_secret
 from forebay.settings import (
     SECRET_CHARS_MIN,
-    LogFormat,
     Settings,
     load_settings,
     unknown_variables,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeAlias
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -11,10 +11,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from forebay.admin.health import Readiness
-from forebay.admin.metrics import CONTENT_TYPE, Metrics
+from forebay.admin.health import judge_readiness
+from forebay.admin.metrics import CONTENT_TYPE, render
+from forebay.admin.snapshot import Together
 from forebay.errors import Rejection
 from forebay.problems import PROBLEM_TYPE, problem
+
+Collect: TypeAlias = Callable[[], Awaitable[Together]]
+"""Asks all workers how they are."""
 
 
 class Verifier(Protocol):
@@ -33,8 +37,7 @@ class AdminApp:
 
     Args of the constructor:
         verifier: verifies tokens.
-        metrics: renders the metrics.
-        readiness: says whether the server can take events, and what is wrong.
+        collect: asks all workers how they are.
         methods: the methods of the addresses that are answered elsewhere, to say which are allowed there.
         metrics_open: whether `/metrics` asks for no token.
     """
@@ -42,15 +45,13 @@ class AdminApp:
     def __init__(
         self,
         verifier: Verifier,
-        metrics: Metrics,
-        readiness: Callable[[], Readiness],
+        collect: Collect,
         methods: Mapping[str, tuple[str, ...]],
         *,
         metrics_open: bool,
     ) -> None:
         self._verifier = verifier
-        self._metrics = metrics
-        self._readiness = readiness
+        self._collect = collect
         self._methods = methods
         self._metrics_open = metrics_open
 
@@ -76,7 +77,7 @@ class AdminApp:
         return JSONResponse({"status": "alive"})
 
     async def _ready(self, request: Request) -> Response:
-        readiness = self._readiness()
+        readiness = judge_readiness(await self._collect())
         body: dict[str, object] = {"status": readiness.status}
         if readiness.causes and self._may_read(request):
             body["causes"] = readiness.causes
@@ -85,7 +86,7 @@ class AdminApp:
     async def _render_metrics(self, request: Request) -> Response:
         if not self._metrics_open:
             self._verifier.verify(_authorization(request), *READERS)
-        return Response(self._metrics.render(), media_type=CONTENT_TYPE)
+        return Response(render(await self._collect()), media_type=CONTENT_TYPE)
 
     async def _answer_unknown(self, request: Request, error: HTTPException) -> Response:
         """Answer where no route is: at an event address that does not take the method, or at none."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from forebay.admin.snapshot import Snapshot, Together
 from forebay.pipeline.gate import Health
-from forebay.pipeline.pipeline import State
 
 
 class Readiness(NamedTuple):
@@ -20,24 +20,38 @@ class Readiness(NamedTuple):
     causes: list[str]
 
 
-def judge_readiness(state: State, *, stopping: bool) -> Readiness:
-    """Say how the server is."""
+def judge_readiness(together: Together) -> Readiness:
+    """Say how the server is: it takes events while one of its workers does."""
     causes = []
-    if stopping:
-        causes.append("the server is shutting down")
+    takes_events = False
+    for slot, snapshot in sorted(together.snapshots.items()):
+        refusals, troubles = _find_causes(snapshot)
+        takes_events = takes_events or not refusals
+        prefix = f"worker {slot}: " if together.workers > 1 else ""
+        causes += [f"{prefix}{cause}" for cause in refusals + troubles]
+    causes += [f"worker {slot} does not answer" for slot in together.missing]
+    status = "ready" if not causes else "degraded" if takes_events else "unready"
+    return Readiness(takes_events, status, causes)
+
+
+def _find_causes(snapshot: Snapshot) -> tuple[list[str], list[str]]:
+    """Return why a worker takes no events, and what else is wrong with it."""
+    state = snapshot.state
+    refusals = []
+    if snapshot.stopping:
+        refusals.append("the server is shutting down")
     if state.spool_full:
-        causes.append("the spool is full: see FOREBAY_SPOOL_BYTES_MAX, and why the sink takes no events")
+        refusals.append("the spool is full: see FOREBAY_SPOOL_BYTES_MAX, and why the sink takes no events")
     if state.spool_failure:
-        causes.append(state.spool_failure)
-    takes_events = not causes
+        refusals.append(state.spool_failure)
+    troubles = list(snapshot.left_spools)
     if state.sink_health is not Health.GOOD:
-        causes.append(f"the sink is {state.sink_health.value}: {state.sink_cause}{_advise(state.sink_advice)}")
-    causes += [
+        troubles.append(f"the sink is {state.sink_health.value}: {state.sink_cause}{_advise(state.sink_advice)}")
+    troubles += [
         f"the index {hold.index_name} is on hold: {hold.error_type}: {hold.reason}{_advise(hold.advice)}"
         for hold in state.holds
     ]
-    status = "ready" if not causes else "degraded" if takes_events else "unready"
-    return Readiness(takes_events, status, causes)
+    return refusals, troubles
 
 
 def _advise(advice: str) -> str:

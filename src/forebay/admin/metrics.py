@@ -1,92 +1,123 @@
-"""Metrics for Prometheus: read from counters and state at a scrape, so that counting costs the hot path nothing."""
+"""Metrics for Prometheus: read from counters and state at a scrape, so that counting costs the hot path nothing.
+
+With several workers, whichever is asked answers for all. What a process counts carries the label `worker`: a worker
+that was started again begins at nought, which in a sum would look like so many more events. What there is of something
+now is a sum.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from forebay import __version__
+from forebay.admin.snapshot import PROCESS, Together
 from forebay.pipeline.gate import Health
-from forebay.pipeline.pipeline import State
-from forebay.telemetry.counters import Counters
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+EVENT_COUNTERS = (
+    ("accepted", "Events told to the client as safe"),
+    ("rejected", "Events and requests told to the client as its mistake"),
+    ("unavailable", "Events told to the client to send again"),
+    ("overflowed", "Events stored while the channel had no room"),
+    ("redelivered", "Events taken from the spool back into the channel"),
+)
+WORK_COUNTERS = (
+    ("bulks", "Bulks that have ended"),
+    ("unexpected_answers", "Bulks with an answer that nobody expects of the sink"),
+    ("bulk_seconds", "Time that bulks took, together"),
+    ("commits", "Commits of the spool"),
+    ("commit_seconds", "Time that commits took, together"),
+    ("commit_failures", "Commits that failed"),
+)
 
-class Metrics:
-    """A Prometheus collector over the counters of this process."""
 
-    def __init__(self, counters: Counters, state: Callable[[], State]) -> None:
-        self._counters = counters
-        self._state = state
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)
+def render(together: Together) -> bytes:
+    """Return the metrics in Prometheus's text format."""
+    return generate_latest(_Collector(together))
 
-    def render(self) -> bytes:
-        """Return the metrics in Prometheus's text format."""
-        return generate_latest(self._registry)
+
+class _Collector(Collector):
+    def __init__(self, together: Together) -> None:
+        self._together = together
+        self._snapshots = [snapshot for _, snapshot in sorted(together.snapshots.items())]
 
     def collect(self) -> Iterable[Metric]:
-        """Yield every metric as it is now."""
+        """Yield every metric."""
         yield InfoMetricFamily("forebay", "The version that runs", {"version": __version__})
-        yield from _event_metrics(self._counters)
-        yield from _work_metrics(self._counters)
-        yield from _state_metrics(self._state())
+        yield GaugeMetricFamily("forebay_workers", "Processes that share the port", self._together.workers)
+        yield GaugeMetricFamily("forebay_workers_up", "Those of them that answer", len(self._snapshots))
+        yield from self._event_metrics()
+        yield from self._work_metrics()
+        yield from self._state_metrics()
+        yield from self._process_metrics()
 
+    def _event_metrics(self) -> Iterable[Metric]:
+        for name, text in EVENT_COUNTERS:
+            yield self._count(f"forebay_events_{name}", text, name)
+        yield self._count_each("forebay_outcomes", "Events by what became of them in a bulk", "outcome", "outcomes")
+        yield self._count_each("forebay_requests", "Answers of the event addresses", "status", "requests")
+        yield self._count_each("forebay_crowded", "Connections and requests that gave way", "gave_way", "crowded")
 
-def _event_metrics(counters: Counters) -> Iterable[Metric]:
-    for name, text, value in (
-        ("accepted", "Events told to the client as safe", counters.accepted),
-        ("rejected", "Events and requests told to the client as its mistake", counters.rejected),
-        ("unavailable", "Events told to the client to send again", counters.unavailable),
-        ("overflowed", "Events stored while the channel had no room", counters.overflowed),
-        ("redelivered", "Events taken from the spool back into the channel", counters.redelivered),
-    ):
-        yield CounterMetricFamily(f"forebay_events_{name}", text, value)
-    outcomes = CounterMetricFamily("forebay_outcomes", "Events by what became of them in a bulk", labels=["outcome"])
-    for verdict, count in list(counters.outcomes.items()):
-        outcomes.add_metric([verdict.value], count)
-    yield outcomes
-    requests = CounterMetricFamily("forebay_requests", "Answers of the event addresses", labels=["status"])
-    for status, count in list(counters.requests.items()):
-        requests.add_metric([str(status)], count)
-    yield requests
-    crowded = CounterMetricFamily("forebay_crowded", "Connections and requests that gave way", labels=["gave_way"])
-    for crowding, count in list(counters.crowded.items()):
-        crowded.add_metric([crowding.value], count)
-    yield crowded
+    def _work_metrics(self) -> Iterable[Metric]:
+        for name, text in WORK_COUNTERS:
+            yield self._count(f"forebay_{name}", text, name)
+        in_flight = sum(snapshot.counters.bulks_in_flight for snapshot in self._snapshots)
+        yield GaugeMetricFamily("forebay_bulks_in_flight", "Bulks under way", in_flight)
 
+    def _state_metrics(self) -> Iterable[Metric]:
+        states = [snapshot.state for snapshot in self._snapshots]
+        for name, text, attribute in (
+            ("channel_events", "Events that wait in memory", "channel_events"),
+            ("channel_bytes", "Their bytes", "channel_bytes"),
+            ("spool_events", "Events in the spool: not settled yet", "stored_events"),
+            ("spool_bytes", "What they take on disk", "stored_bytes"),
+            ("pending_events", "Events in the spool and not in memory: they wait for redelivery", "pending_events"),
+            ("bulks_in_flight_max", "How many bulks the sink is found to take at once", "bulks_in_flight_max"),
+        ):
+            yield GaugeMetricFamily(f"forebay_{name}", text, sum(map(attrgetter(attribute), states)))
+        sink_up = all(state.sink_health is Health.GOOD for state in states)
+        spool_up = all(not state.spool_failure and not state.spool_full for state in states)
+        yield GaugeMetricFamily("forebay_sink_up", "1 while the sink takes events", int(sink_up))
+        yield GaugeMetricFamily("forebay_spool_up", "1 while the spool takes events", int(spool_up))
+        on_hold = {hold.index_name for state in states for hold in state.holds}
+        yield GaugeMetricFamily(
+            "forebay_indices_on_hold", "Indices whose events wait until an operator acts", len(on_hold)
+        )
+        paused = GaugeMetricFamily("forebay_sink_paused", "1 while the sink takes nothing, by why", labels=["cause"])
+        for cause in sorted({state.sink_error_type for state in states if state.sink_health is Health.PAUSED}):
+            paused.add_metric([cause], 1)
+        yield paused
 
-def _work_metrics(counters: Counters) -> Iterable[Metric]:
-    for name, text, value in (
-        ("bulks", "Bulks that have ended", counters.bulks),
-        ("unexpected_answers", "Bulks with an answer that nobody expects of the sink", counters.unexpected_answers),
-        ("bulk_seconds", "Time that bulks took, together", counters.bulk_seconds),
-        ("commits", "Commits of the spool", counters.commits),
-        ("commit_seconds", "Time that commits took, together", counters.commit_seconds),
-        ("commit_failures", "Commits that failed", counters.commit_failures),
-    ):
-        yield CounterMetricFamily(f"forebay_{name}", text, value)
-    yield GaugeMetricFamily("forebay_bulks_in_flight", "Bulks under way", counters.bulks_in_flight)
+    def _process_metrics(self) -> Iterable[Metric]:
+        for family in PROCESS.collect():
+            samples, family.samples = family.samples, []
+            for snapshot in self._snapshots:
+                for sample in samples:
+                    if sample.name in snapshot.process:
+                        family.add_sample(sample.name, self._labels(snapshot.slot), snapshot.process[sample.name])
+            yield family
 
+    def _count(self, name: str, text: str, attribute: str) -> Metric:
+        family = CounterMetricFamily(name, text, labels=[*self._labels(0)])
+        for snapshot in self._snapshots:
+            family.add_metric([*self._labels(snapshot.slot).values()], getattr(snapshot.counters, attribute))
+        return family
 
-def _state_metrics(state: State) -> Iterable[Metric]:
-    for name, text, value in (
-        ("channel_events", "Events that wait in memory", state.channel_events),
-        ("channel_bytes", "Their bytes", state.channel_bytes),
-        ("spool_events", "Events in the spool: not settled yet", state.stored_events),
-        ("spool_bytes", "What they take on disk", state.stored_bytes),
-        ("pending_events", "Events in the spool and not in memory: they wait for redelivery", state.pending_events),
-        ("bulks_in_flight_max", "How many bulks the sink is found to take at once", state.bulks_in_flight_max),
-        ("indices_on_hold", "Indices whose events wait until an operator acts", len(state.holds)),
-        ("sink_up", "1 while the sink takes events", int(state.sink_health is Health.GOOD)),
-        ("spool_up", "1 while the spool takes events", int(not state.spool_failure and not state.spool_full)),
-    ):
-        yield GaugeMetricFamily(f"forebay_{name}", text, value)
-    paused = GaugeMetricFamily("forebay_sink_paused", "1 while the sink takes nothing, by why", labels=["cause"])
-    if state.sink_health is Health.PAUSED:
-        paused.add_metric([state.sink_error_type], 1)
-    yield paused
+    def _count_each(self, name: str, text: str, label: str, attribute: str) -> Metric:
+        family = CounterMetricFamily(name, text, labels=[label, *self._labels(0)])
+        for snapshot in self._snapshots:
+            counts: Mapping[object, int] = getattr(snapshot.counters, attribute)
+            for key, count in list(counts.items()):
+                labels = [str(getattr(key, "value", key)), *self._labels(snapshot.slot).values()]
+                family.add_metric(labels, count)
+        return family
+
+    def _labels(self, slot: int) -> dict[str, str]:
+        """Return the label of a worker; one that serves alone needs none."""
+        return {"worker": str(slot)} if self._together.workers > 1 else {}

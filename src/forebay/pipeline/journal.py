@@ -117,6 +117,12 @@ class Journal:
         self._last_id += 1
         return self._last_id
 
+    def new_ids(self, count: int) -> int:
+        """Return the first of that many numbers of next rows."""
+        first_id = self._last_id + 1
+        self._last_id += count
+        return first_id
+
     def submit(self, submission: Submission) -> None:
         """Store the events of a request; it hears of it when they are safe, or that they are not."""
         self._submissions.append(submission)

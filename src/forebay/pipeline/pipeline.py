@@ -24,6 +24,7 @@ from forebay.pipeline.replay import Replay, RequestStore
 from forebay.pipeline.suspects import Pace, Suspects
 from forebay.pipeline.trial import Trial, TrialStore
 from forebay.settings import Settings
+from forebay.spool.adoption import Portion
 from forebay.telemetry.counters import Counters
 
 log = structlog.get_logger("forebay.pipeline")
@@ -34,6 +35,9 @@ WRITE_OUT_S = 10.0
 
 class PipelineSpool(Committer, GroupStore, TrialStore, RequestStore, Protocol):
     """All that the pipeline needs of a spool."""
+
+    async def adopt(self, portion: Portion, first_id: int) -> None:
+        """Keep rows of another spool."""
 
 
 class State(NamedTuple):
@@ -77,6 +81,7 @@ class Pipeline:
             settings.bulk_interval_s,
         )
         group_limits = GroupLimits(settings.bulk_events_max, settings.bulk_bytes_max)
+        self._spool = spool
         self._channel = Channel(limits, asyncio.get_running_loop())
         self._holds = Holds(settings.retry_delay_s_min, settings.retry_delay_s_max)
         self._journal = Journal(spool, self._channel, self._holds, group_limits, counters)
@@ -124,6 +129,16 @@ class Pipeline:
         except TimeoutError:
             log.error("spool_not_written", cause=self._journal.failure)  # noqa: TRY400 - the cause says it all
         log.info("pipeline_stopped", pending_events=self._journal.ledger.stored_events)
+
+    async def adopt(self, portion: Portion) -> None:
+        """Take over rows of a spool that has lost its owner; they are pending here from then on.
+
+        Raises:
+            SpoolUnavailable: nothing was kept.
+        """
+        await self._spool.adopt(portion, self._journal.new_ids(len(portion.groups)))
+        self._journal.ledger.store(portion.events, portion.stored_bytes)
+        self._redelivery.proceed()
 
     @property
     def state(self) -> State:

@@ -37,12 +37,15 @@ def lock(path: Path) -> IO[str]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         place = path.resolve()
-        file = place.with_name(f"{place.name}.lock").open("a+", encoding="ascii")
-        with closed_on_failure(file):
-            _lock(file, path)
+        while True:
+            file = place.with_name(f"{place.name}.lock").open("a+", encoding="ascii")
+            with closed_on_failure(file):
+                _lock(file, path)
+                if _is_in_place(file):
+                    return file
+            file.close()
     except OSError as error:
         raise SpoolUnusable(f"DATABASE_URL: {path} cannot be opened: {error.strerror or error}") from error
-    return file
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -105,6 +108,14 @@ def _lock(file: IO[str], path: Path) -> None:
     file.truncate(0)
     file.write(f"pid {os.getpid()}\n")
     file.flush()
+
+
+def _is_in_place(file: IO[str]) -> bool:
+    """Say whether a lock is on the file that others would lock, and not on one that went with an emptied spool."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), Path(file.name).stat())
+    except FileNotFoundError:
+        return False
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> int:

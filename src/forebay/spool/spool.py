@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from forebay.errors import SpoolUnavailable, SpoolUnusable
-from forebay.spool import database, writing
+from forebay.spool import adoption, database, writing
+from forebay.spool.adoption import Portion
 from forebay.spool.codec import BodyCodec
 from forebay.spool.records import StoredGroup, Totals, Transaction
 
@@ -94,6 +95,10 @@ class Spool:
     async def replay(self, group_id: int, events_max: int) -> tuple[int, int]:
         """Move marked dead letters into the new group `group_id`; return its events and stored bytes."""
         return await self._call(lambda connection, codec: writing.replay(connection, codec, group_id, events_max))
+
+    async def adopt(self, portion: Portion, first_id: int) -> None:
+        """Keep rows of another spool; its groups get numbers from `first_id` (`SpoolUnavailable`: nothing is kept)."""
+        await self._call(lambda connection, _: adoption.keep(connection, portion, first_id))
 
     async def clean_up(self, died_before_ms: int, dead_max: int) -> tuple[int, bool]:
         """Do a bounded piece of the clean-up; return how many dead letters went, and whether there is more to do."""

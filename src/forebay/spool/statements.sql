@@ -158,3 +158,28 @@ UPDATE owner SET at_work = ?
 -- name: report
 -- Remember what happened to the file itself.
 INSERT INTO incidents (at_ms, kind, detail) VALUES (?, ?, ?)
+
+-- name: oldest_groups
+-- Get the oldest groups as they stand.
+SELECT id, events, body_bytes, stored_bytes, attempts, received_at_ms, codec, body, strikes, attempted_at_ms
+FROM groups ORDER BY id LIMIT ?
+
+-- name: oldest_letters
+-- Get some dead letters as they stand.
+SELECT id, index_name, log_id, error_type, reason, attempts, attempted_at_ms, died_at_ms, replay, entry,
+    length(entry) AS entry_bytes
+FROM dead_letters ORDER BY id LIMIT ?
+
+-- name: adopt_letter
+-- Keep a dead letter of another spool; of two for one event the newest stays.
+INSERT INTO dead_letters (index_name, log_id, error_type, reason, attempts, attempted_at_ms, died_at_ms, replay, entry)
+VALUES (:index_name, :log_id, :error_type, :reason, :attempts, :attempted_at_ms, :died_at_ms, :replay, :entry)
+ON CONFLICT (index_name, log_id) DO UPDATE SET
+    error_type = excluded.error_type, reason = excluded.reason,
+    attempts = excluded.attempts, attempted_at_ms = excluded.attempted_at_ms, died_at_ms = excluded.died_at_ms,
+    replay = excluded.replay, entry = excluded.entry
+WHERE excluded.died_at_ms >= dead_letters.died_at_ms
+
+-- name: list_requests
+-- See what commands have asked.
+SELECT name, asked_at_ms FROM requests

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import partial
 
 import structlog
 
-from forebay.settings import LogFormat
+from forebay.model import LogFormat
 
 
-def configure_logs(log_format: LogFormat, level: str) -> None:
-    """Set up logging to standard error; `level` is debug, info, warning or error."""
+def configure_logs(log_format: LogFormat, level: str, slot: int | None = None) -> None:
+    """Set up logging to standard error; `level` is debug, info, warning or error.
+
+    Every line of one of several workers names its slot, whichever thread it comes from.
+    """
     as_text = log_format is LogFormat.TEXT or (log_format is LogFormat.AUTO and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        *([] if slot is None else [partial(_name_slot, slot)]),
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -50,3 +55,9 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _name_slot(slot: int, logger: object, method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    del logger, method
+    line.setdefault("slot", slot)
+    return line

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pytest
 
-from forebay.admin.app import READERS, AdminApp
-from forebay.admin.health import Readiness
-from forebay.admin.metrics import Metrics
+from forebay.admin.app import READERS, AdminApp, Collect
+from forebay.admin.snapshot import Snapshot, Together
 from forebay.errors import Rejection
 from forebay.pipeline.gate import Health
 from forebay.pipeline.pipeline import State
 from forebay.telemetry.counters import Counters
 
-STATE = State(0, 0, 0, 0, 0, Health.GOOD, "", "", spool_full=False)
+WELL = State(0, 0, 0, 0, 0, Health.GOOD, "", "", spool_full=False)
+DEGRADED = WELL._replace(sink_health=Health.FAILED, sink_cause="refused")
+UNREADY = WELL._replace(spool_failure="the disk is full")
 METHODS = {"/ping": ("GET", "HEAD"), "/events": ("POST",)}
 WRITER, READER = b"writer", b"reader"
 
@@ -48,18 +48,27 @@ class Fault(Exception):
     """A fault of our own, which the server that calls the application logs."""
 
 
+def as_collected(state: State) -> Collect:
+    async def collect() -> Together:
+        return Together(1, {1: Snapshot(1, Counters(accepted=7), state, {}, [], stopping=False)})
+
+    return collect
+
+
+WELL_COLLECTED = as_collected(WELL)
+
+
 async def call(
     path: str,
     method: str = "GET",
     token: bytes | None = None,
     *,
-    readiness: Callable[[], Readiness] = lambda: Readiness(takes_events=True, status="ready", causes=[]),
+    collect: Collect = WELL_COLLECTED,
     metrics_open: bool = False,
     headers: Sequence[tuple[bytes, bytes]] = ((b"host", b"forebay"),),
 ) -> Answer:
     """Send one request through the application."""
-    metrics = Metrics(Counters(accepted=7), lambda: STATE)
-    app = AdminApp(Verifier(), metrics, readiness, METHODS, metrics_open=metrics_open).build()
+    app = AdminApp(Verifier(), collect, METHODS, metrics_open=metrics_open).build()
     sent = [*headers, *([(b"authorization", token)] if token else [])]
     scope = {
         "type": "http",
@@ -103,17 +112,13 @@ async def test_a_live_process_says_so_to_everybody() -> None:
 
 @pytest.mark.parametrize("token", [None, WRITER, b"nonsense"])
 async def test_readiness_is_public_and_its_causes_are_not(token: bytes | None) -> None:
-    for readiness, status in (
-        (Readiness(takes_events=True, status="degraded", causes=["the sink is failed"]), 200),
-        (Readiness(takes_events=False, status="unready", causes=["the disk is full"]), 503),
-    ):
-        answer = await call("/health/ready", token=token, readiness=partial(Readiness, *readiness))
-        assert (answer.status, answer.json) == (status, {"status": readiness.status})
+    for state, code, status in ((DEGRADED, 200, "degraded"), (UNREADY, 503, "unready")):
+        answer = await call("/health/ready", token=token, collect=as_collected(state))
+        assert (answer.status, answer.json) == (code, {"status": status})
 
 
 async def test_a_reader_sees_the_causes() -> None:
-    readiness = Readiness(takes_events=False, status="unready", causes=["the disk is full"])
-    answer = await call("/health/ready", token=READER, readiness=lambda: readiness)
+    answer = await call("/health/ready", token=READER, collect=as_collected(UNREADY))
     assert (answer.status, answer.json) == (503, {"status": "unready", "causes": ["the disk is full"]})
 
 
@@ -172,9 +177,9 @@ async def test_a_strange_host_leads_past_no_check(host: bytes) -> None:
 
 
 async def test_a_fault_of_our_own_says_nothing_of_itself() -> None:
-    def fail() -> Readiness:
+    async def fail() -> Together:
         raise Fault("the password is hunter2")
 
-    answer = await call("/health/ready", readiness=fail)
+    answer = await call("/health/ready", collect=fail)
     assert_problem(answer, 500)
     assert b"hunter2" not in answer.body

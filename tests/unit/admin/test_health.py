@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from forebay.admin.health import judge_readiness
+from forebay.admin.health import Readiness, judge_readiness
+from forebay.admin.snapshot import Snapshot, Together
 from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import HoldState
 from forebay.pipeline.pipeline import State
+from forebay.telemetry.counters import Counters
 
 WELL = State(
     channel_events=0,
@@ -22,14 +26,29 @@ WELL = State(
 )
 
 
+def take_snapshot(slot: int, state: State, *, stopping: bool = False, left_spools: Sequence[str] = ()) -> Snapshot:
+    return Snapshot(slot, Counters(), state, {}, [*left_spools], stopping)
+
+
+def judge_alone(state: State, *, stopping: bool = False) -> Readiness:
+    return judge_readiness(Together(1, {1: take_snapshot(1, state, stopping=stopping)}))
+
+
+def judge_three(*states: State) -> Readiness:
+    """Judge a server of three workers, the first of which answer."""
+    return judge_readiness(
+        Together(3, {slot: take_snapshot(slot, state) for slot, state in enumerate(states, start=1)})
+    )
+
+
 def test_a_server_with_nothing_wrong_is_ready() -> None:
-    assert judge_readiness(WELL, stopping=False) == (True, "ready", [])
+    assert judge_alone(WELL) == (True, "ready", [])
 
 
 @pytest.mark.parametrize("health", [Health.FAILED, Health.PAUSED])
 def test_a_sink_that_takes_nothing_makes_it_degraded_and_not_unready(health: Health) -> None:
     state = WELL._replace(sink_health=health, sink_cause="connection refused")
-    assert judge_readiness(state, stopping=False) == (
+    assert judge_alone(state) == (
         True,
         "degraded",
         [f"the sink is {health.value}: connection refused"],
@@ -37,23 +56,23 @@ def test_a_sink_that_takes_nothing_makes_it_degraded_and_not_unready(health: Hea
 
 
 def test_a_full_spool_makes_it_unready() -> None:
-    takes_events, status, causes = judge_readiness(WELL._replace(spool_full=True), stopping=False)
+    takes_events, status, causes = judge_alone(WELL._replace(spool_full=True))
     assert (takes_events, status) == (False, "unready")
     assert "FOREBAY_SPOOL_BYTES_MAX" in causes[0]
 
 
 def test_a_spool_that_fails_makes_it_unready() -> None:
     state = WELL._replace(spool_failure="the disk is full")
-    assert judge_readiness(state, stopping=False) == (False, "unready", ["the disk is full"])
+    assert judge_alone(state) == (False, "unready", ["the disk is full"])
 
 
 def test_a_server_that_stops_is_unready() -> None:
-    assert judge_readiness(WELL, stopping=True) == (False, "unready", ["the server is shutting down"])
+    assert judge_alone(WELL, stopping=True) == (False, "unready", ["the server is shutting down"])
 
 
 def test_everything_that_is_wrong_is_named() -> None:
     state = WELL._replace(spool_full=True, spool_failure="x", sink_health=Health.FAILED, sink_cause="y")
-    takes_events, status, causes = judge_readiness(state, stopping=True)
+    takes_events, status, causes = judge_alone(state, stopping=True)
     assert (takes_events, status, len(causes)) == (False, "unready", 4)
 
 
@@ -61,7 +80,7 @@ def test_what_an_operator_can_do_is_said() -> None:
     state = WELL._replace(
         sink_health=Health.PAUSED, sink_cause="security_exception: no", sink_advice="look at the role"
     )
-    assert judge_readiness(state, stopping=False) == (
+    assert judge_alone(state) == (
         True,
         "degraded",
         ["the sink is paused: security_exception: no; look at the role"],
@@ -73,7 +92,7 @@ def test_each_index_on_hold_makes_it_degraded_and_is_named() -> None:
         HoldState("events_a_2026-10", 0, "cluster_block_exception", "read-only", "take the block away"),
         HoldState("events_a_2026-11", 0, "index_not_found_exception", "no such index", ""),
     )
-    assert judge_readiness(WELL._replace(holds=holds), stopping=False) == (
+    assert judge_alone(WELL._replace(holds=holds)) == (
         True,
         "degraded",
         [
@@ -81,3 +100,27 @@ def test_each_index_on_hold_makes_it_degraded_and_is_named() -> None:
             "the index events_a_2026-11 is on hold: index_not_found_exception: no such index",
         ],
     )
+
+
+def test_several_workers_that_are_well_are_ready() -> None:
+    assert judge_three(WELL, WELL, WELL) == (True, "ready", [])
+
+
+def test_a_worker_that_does_not_answer_is_named_and_the_others_still_take_events() -> None:
+    assert judge_three(WELL, WELL) == (True, "degraded", ["worker 3 does not answer"])
+
+
+def test_a_worker_that_takes_no_events_is_named_and_the_others_still_do() -> None:
+    failing = WELL._replace(spool_failure="the disk is full")
+    assert judge_three(WELL, failing, WELL) == (True, "degraded", ["worker 2: the disk is full"])
+
+
+def test_workers_none_of_which_takes_events_are_unready() -> None:
+    failing = WELL._replace(spool_failure="the disk is full")
+    takes_events, status, causes = judge_three(failing, failing, failing)
+    assert (takes_events, status, len(causes)) == (False, "unready", 3)
+
+
+def test_a_spool_without_an_owner_that_cannot_be_taken_over_is_a_cause() -> None:
+    snapshot = take_snapshot(1, WELL, left_spools=["spool.3.db is damaged"])
+    assert judge_readiness(Together(1, {1: snapshot})) == (True, "degraded", ["spool.3.db is damaged"])

@@ -9,7 +9,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from forebay import __version__
-from forebay.admin.metrics import Metrics
+from forebay.admin.metrics import render
+from forebay.admin.snapshot import Snapshot, Together, measure_process
 from forebay.model import Verdict
 from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import HoldState
@@ -19,9 +20,18 @@ from forebay.telemetry.counters import Counters, Crowding
 STATE = State(11, 12, 13, 14, 15, Health.GOOD, "", "", spool_full=False)
 
 
+def alone(counters: Counters, state: State = STATE) -> Together:
+    return Together(1, {1: Snapshot(1, counters, state, measure_process(), [], stopping=False)})
+
+
 def read(counters: Counters, state: State = STATE) -> dict[str, float]:
+    """Return every sample of a server of one process by its name and labels."""
+    return read_together(alone(counters, state))
+
+
+def read_together(together: Together) -> dict[str, float]:
     """Return every sample by its name and labels."""
-    text = Metrics(counters, lambda: state).render().decode()
+    text = render(together).decode()
     return {
         sample.name + "".join(f"[{value}]" for value in sample.labels.values()): sample.value
         for family in text_string_to_metric_families(text)
@@ -53,13 +63,6 @@ def test_every_counter_is_shown_by_its_name() -> None:
     assert samples["forebay_crowded_total[new_request]"] == 5
 
 
-def test_the_state_is_read_at_each_scrape() -> None:
-    states = iter([STATE, STATE._replace(pending_events=99)])
-    metrics = Metrics(Counters(), lambda: next(states))
-    assert b"forebay_pending_events 15.0" in metrics.render()
-    assert b"forebay_pending_events 99.0" in metrics.render()
-
-
 def test_the_state_is_shown() -> None:
     samples = read(Counters())
     assert [samples[f"forebay_{name}"] for name in ("channel_events", "channel_bytes")] == [11, 12]
@@ -88,16 +91,10 @@ def test_the_version_and_the_memory_of_the_process_are_shown() -> None:
 
 
 def test_what_is_shown_has_a_help_text() -> None:
-    text = Metrics(Counters(), lambda: STATE).render().decode()
+    text = render(alone(Counters())).decode()
     helps = [line for line in text.splitlines() if line.startswith("# HELP forebay_")]
     assert helps
     assert all(len(line.split(maxsplit=3)) == 4 for line in helps)
-
-
-def test_metrics_of_two_servers_in_one_process_do_not_meet() -> None:
-    first, second = (Metrics(Counters(accepted=count), lambda: STATE) for count in (1, 2))
-    assert b"forebay_events_accepted_total 1.0" in first.render()
-    assert b"forebay_events_accepted_total 2.0" in second.render()
 
 
 def test_why_the_sink_is_paused_is_shown_as_a_label() -> None:
@@ -114,3 +111,58 @@ def test_how_many_bulks_go_at_once_and_how_many_indices_wait_is_shown() -> None:
     assert samples["forebay_indices_on_hold"] == 2
     assert samples["forebay_bulks_in_flight_max"] == 8
     assert samples["forebay_unexpected_answers_total"] == 7
+
+
+def two_workers(first: State = STATE, second: State = STATE) -> Together:
+    """Return a server of three workers, two of which answer."""
+    accepted = {1: 5, 3: 7}
+    snapshots = {
+        slot: Snapshot(
+            slot,
+            Counters(accepted=accepted[slot], bulks_in_flight=slot, requests=Counter({200: slot})),
+            state,
+            {"process_open_fds": 10.0 + slot},
+            [],
+            stopping=False,
+        )
+        for slot, state in ((1, first), (3, second))
+    }
+    return Together(3, snapshots)
+
+
+def test_one_process_is_shown_without_a_label_for_it() -> None:
+    samples = read(Counters(accepted=5))
+    assert samples["forebay_events_accepted_total"] == 5
+    assert (samples["forebay_workers"], samples["forebay_workers_up"]) == (1, 1)
+
+
+def test_what_each_of_several_workers_counts_is_shown_by_worker_so_that_none_begins_anew_in_a_sum() -> None:
+    samples = read_together(two_workers())
+    assert {name: value for name, value in samples.items() if name.startswith("forebay_events_accepted")} == {
+        "forebay_events_accepted_total[1]": 5,
+        "forebay_events_accepted_total[3]": 7,
+    }
+    assert samples["forebay_requests_total[200][3]"] == 3
+    assert samples["process_open_fds[1]"] == 11
+    assert samples["process_open_fds[3]"] == 13
+
+
+def test_what_there_is_now_is_the_sum_over_the_workers_that_answer() -> None:
+    samples = read_together(two_workers(STATE, STATE._replace(pending_events=100)))
+    assert samples["forebay_pending_events"] == 115
+    assert samples["forebay_channel_events"] == 22
+    assert samples["forebay_bulks_in_flight"] == 4
+
+
+def test_a_worker_that_does_not_answer_is_counted_as_missing() -> None:
+    samples = read_together(two_workers())
+    assert (samples["forebay_workers"], samples["forebay_workers_up"]) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("state", "sink_up", "spool_up"),
+    [(STATE._replace(sink_health=Health.FAILED), 0, 1), (STATE._replace(spool_full=True), 1, 0)],
+)
+def test_one_worker_whose_sink_or_spool_takes_nothing_is_shown(state: State, sink_up: int, spool_up: int) -> None:
+    samples = read_together(two_workers(STATE, state))
+    assert (samples["forebay_sink_up"], samples["forebay_spool_up"]) == (sink_up, spool_up)

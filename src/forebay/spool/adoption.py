@@ -1,0 +1,161 @@
+"""Spools that have lost their owner, since there are fewer workers than last time.
+
+A worker that is there takes over what is in them, row by row as it stands: bytes, history and time of receipt stay, the
+order among them too. A row is kept in the adopter's spool before it leaves the orphan. A crash in between leaves it in
+both, and is no worse than that: the sink takes each event once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from forebay.errors import SpoolUnusable
+from forebay.spool import database
+from forebay.spool.inspection import Request
+from forebay.spool.places import find_spools
+from forebay.spool.statements import SQL
+from forebay.spool.writing import now_ms, transaction
+
+ROWS_MAX = 500
+STORED_BYTES_MAX = 1024 * 1024
+"""How much is moved at once: what a commit of events is at the most, more or less, as commits wait while it is written.
+
+The first row is moved whatever its size.
+"""
+
+Row = dict[str, Any]
+
+
+class Portion(NamedTuple):
+    """Rows that are moved at once, and what commands have asked of the orphan."""
+
+    groups: list[Row]
+    letters: list[Row]
+    requests: list[tuple[str, int]]
+
+    @property
+    def events(self) -> int:
+        """Return how many events the groups hold."""
+        return sum(row["events"] for row in self.groups)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Return what they take on disk."""
+        return sum(row["stored_bytes"] for row in self.groups)
+
+
+def find_orphans(path: Path, slot: int, workers: int) -> list[Path]:
+    """Return the spools that the worker of a slot is to take over: each orphan falls to one worker."""
+    spools = find_spools(path)
+    return [spools[orphan] for orphan in spools if orphan > workers and (orphan - 1) % workers == slot - 1]
+
+
+class Orphan:
+    """The hold on a spool that is to be emptied. Each call may take as long as the disk does.
+
+    Attributes:
+        path: where it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Become its owner.
+
+        Raises:
+            SpoolUnusable: it belongs to somebody after all, is damaged, or was written by a newer Forebay.
+        """
+        self.path = path
+        self._lock: IO[str] = database.lock(path)
+        with database.closed_on_failure(self._lock):
+            self._connection = database.connect(path)
+
+    def take(self) -> Portion | None:
+        """Read what is moved next, or None if nothing is left.
+
+        From here to `let_go` no command marks, deletes or asks anything here: it would be lost with the rows.
+
+        Raises:
+            SpoolUnusable: it cannot be read.
+        """
+        with self._explained():
+            self._connection.execute("BEGIN IMMEDIATE")
+            requests = self._connection.execute(SQL["list_requests"]).fetchall()
+            groups = self._read("oldest_groups", "stored_bytes")
+            letters = [] if groups else self._read("oldest_letters", "entry_bytes")
+            if groups or letters or requests:
+                return Portion(groups, letters, requests)
+            self._connection.execute("ROLLBACK")
+            return None
+
+    def let_go(self, portion: Portion) -> None:
+        """Delete what has been kept elsewhere; what failed may be tried again.
+
+        Raises:
+            SpoolUnusable: it cannot be written.
+        """
+        with self._explained():
+            # SQLite ends a transaction by itself after some errors (a full disk).
+            if not self._connection.in_transaction:
+                self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany(SQL["delete_group"], [(row["id"],) for row in portion.groups])
+            self._connection.executemany(SQL["delete_dead"], [(row["id"],) for row in portion.letters])
+            self._connection.execute(SQL["take_requests"]).fetchall()
+            self._connection.execute("COMMIT")
+
+    def remove(self) -> None:
+        """Remove the file of an orphan that is empty.
+
+        Raises:
+            SpoolUnusable: it cannot be removed.
+        """
+        # SQLite removes its log with the last connection; a command that looks at the file right now keeps it.
+        self._connection.close()
+        place = self.path.resolve()
+        try:
+            for leftover in (self.path, place, *(place.with_name(place.name + end) for end in ("-wal", "-shm"))):
+                leftover.unlink(missing_ok=True)
+            # Last, and while it is still held: `lock` sees to it that nobody takes hold of one that is gone.
+            Path(self._lock.name).unlink(missing_ok=True)
+        except OSError as error:
+            raise SpoolUnusable(f"DATABASE_URL: {self.path} is empty and cannot be removed: {error}") from error
+
+    def close(self) -> None:
+        """Give it up; what was taken and not let go of stays. Doing it again does nothing."""
+        self._connection.close()
+        self._lock.close()
+
+    def _read(self, statement: str, size: str) -> list[Row]:
+        rows: list[Row] = []
+        bytes_left = STORED_BYTES_MAX
+        cursor = self._connection.execute(SQL[statement], (ROWS_MAX,))
+        names = [column[0] for column in cursor.description]
+        for values in cursor:
+            row = dict(zip(names, values, strict=True))
+            bytes_left -= row[size]
+            if rows and bytes_left < 0:
+                break
+            rows.append(row)
+        cursor.close()
+        return rows
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise SpoolUnusable(f"DATABASE_URL: {self.path} cannot be emptied: {error}") from error
+
+
+def keep(connection: sqlite3.Connection, portion: Portion, first_id: int) -> None:
+    """Keep rows of an orphan in another spool; its groups get numbers from `first_id`."""
+    with transaction(connection):
+        for number, row in enumerate(portion.groups, first_id):
+            connection.execute(SQL["insert_group"], row | {"id": number})
+        connection.executemany(SQL["adopt_letter"], portion.letters)
+        connection.executemany(SQL["ask"], portion.requests)
+        # A command that marked them may find their file gone when it comes to ask.
+        if any(row["replay"] for row in portion.letters):
+            connection.execute(SQL["ask"], (Request.REPLAY.value, now_ms()))

@@ -1,0 +1,1 @@
+"""Several processes that share the port, and the one that watches over them."""
