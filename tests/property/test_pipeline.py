@@ -43,11 +43,14 @@ TINY = Settings.model_construct(
 
 
 class MoodySpool(Spool):
-    """A spool that refuses some commits."""
+    """A spool that refuses some commits, and none comes to it from a process that is dead."""
 
     refuses: Callable[[], bool] = staticmethod(lambda: False)
+    is_left = False
 
     def commit(self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None]) -> None:
+        if self.is_left:
+            return
         if self.refuses():
             asyncio.get_running_loop().call_soon(done, SpoolUnavailable("disk full"))
         else:
@@ -140,7 +143,12 @@ class Run:
         self.running = asyncio.create_task(self.pipeline.run())
         self.sent: list[tuple[Inbox, Ack]] = []
         self.crashed = asyncio.Event()
-        world.sink.on_deadly = self.crashed.set
+        world.sink.on_deadly = self.die
+
+    def die(self) -> None:
+        """Be dead at once, though what runs here goes on until somebody looks."""
+        self.spool.is_left = True
+        self.crashed.set()
 
     def send(self, request: Request) -> Inbox:
         inbox = Inbox(self.world.make_entries(request))
