@@ -6,6 +6,7 @@ ForebayError
 ├── Rejection           answer: the client corrects the request
 ├── SpoolError
 │   ├── SpoolUnusable   stop: the database cannot be opened, or somebody else owns it
+│   │   └── SpoolDamaged  the owner saves what can be read, everybody else stops
 │   └── SpoolUnavailable  answer 503 and go on: nothing was stored, the client sends again
 └── SinkUnreachable     try again, or tell the reader: what was asked of the sink could not be had
     └── OperatorNeeded  try again slowly: an operator has to change something first
@@ -65,6 +66,18 @@ class SpoolError(ForebayError):
 
 class SpoolUnusable(SpoolError):
     """The spool cannot be opened: no such folder, no database, a newer version, or another owner."""
+
+
+class SpoolDamaged(SpoolUnusable):
+    """The file is not as it was left.
+
+    Attributes:
+        cause: what is wrong with it.
+    """
+
+    def __init__(self, detail: str, cause: str) -> None:
+        super().__init__(detail)
+        self.cause = cause
 
 
 class SpoolUnavailable(SpoolError):

@@ -81,6 +81,9 @@ async def serve(settings: Settings, secret: str, listener: socket.socket, spool:
     sink = make_sink(settings)
     pipeline = Pipeline(spool, sink, settings, counters)
     server = _make_http_server(settings, secret, pipeline, counters)
+    # What can be read of a damaged spool is saved by the next start.
+    spool.on_damage = server.end
+    spool.start_check()
     pipeline_task = asyncio.create_task(pipeline.run())
     # A server that takes events and delivers none would look well from outside.
     pipeline_task.add_done_callback(lambda _: server.end())
@@ -107,7 +110,7 @@ async def serve(settings: Settings, secret: str, listener: socket.socket, spool:
         await sink.close()
         # Within the loop, which the spool's last answers still go to.
         spool.close()
-    return _exit_code(pipeline_task)
+    return _exit_code(pipeline_task) or int(bool(spool.damage))
 
 
 def listen(settings: Settings) -> socket.socket:

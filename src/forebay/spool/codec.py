@@ -44,5 +44,5 @@ class BodyCodec:
             return kept
         try:
             return self._decompressor.decompress(kept)
-        except zstandard.ZstdError as error:
+        except (zstandard.ZstdError, MemoryError) as error:  # MemoryError: the size that it gives is damaged
             raise ValueError(f"a compressed body is damaged: {error}") from error

@@ -158,3 +158,17 @@ UPDATE owner SET at_work = ?
 -- name: report
 -- Remember what happened to the file itself.
 INSERT INTO incidents (at_ms, kind, detail) VALUES (?, ?, ?)
+
+-- name: save_letter
+-- Keep a dead letter that a damaged file held; of two with one address the newest.
+INSERT INTO dead_letters (
+    index_name, log_id, error_type, reason, attempts, attempted_at_ms, died_at_ms, replay, entry
+)
+VALUES (
+    :index_name, :log_id, :error_type, :reason, :attempts, :attempted_at_ms, :died_at_ms, :replay, :entry
+)
+ON CONFLICT (index_name, log_id) DO UPDATE SET
+    error_type = excluded.error_type, reason = excluded.reason, attempts = excluded.attempts,
+    attempted_at_ms = excluded.attempted_at_ms, died_at_ms = excluded.died_at_ms, replay = excluded.replay,
+    entry = excluded.entry
+WHERE excluded.died_at_ms > died_at_ms
