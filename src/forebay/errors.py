@@ -8,6 +8,7 @@ ForebayError
 │   ├── SpoolUnusable   stop: the database cannot be opened, or somebody else owns it
 │   │   └── SpoolDamaged  the owner saves what can be read, everybody else stops
 │   └── SpoolUnavailable  answer 503 and go on: nothing was stored, the client sends again
+│       └── SpoolLost     the same, and end: this process stores nothing any more
 └── SinkUnreachable     try again, or tell the reader: what was asked of the sink could not be had
     └── OperatorNeeded  try again slowly: an operator has to change something first
 """
@@ -86,6 +87,10 @@ class SpoolUnavailable(SpoolError):
     def __init__(self, detail: str, retry_after_s: int = 5) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+
+
+class SpoolLost(SpoolUnavailable):
+    """Nothing will be stored until the spool was repaired, which the next start does."""
 
 
 class SinkUnreachable(ForebayError):

@@ -82,8 +82,7 @@ async def serve(settings: Settings, secret: str, listener: socket.socket, spool:
     pipeline = Pipeline(spool, sink, settings, counters)
     server = _make_http_server(settings, secret, pipeline, counters)
     # What can be read of a damaged spool is saved by the next start.
-    spool.on_damage = server.end
-    spool.start_check()
+    spool.guard(on_damage=server.end)
     pipeline_task = asyncio.create_task(pipeline.run())
     # A server that takes events and delivers none would look well from outside.
     pipeline_task.add_done_callback(lambda _: server.end())

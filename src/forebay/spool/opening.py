@@ -10,6 +10,7 @@ from typing import IO, NamedTuple
 from forebay.errors import SpoolDamaged, SpoolUnusable
 from forebay.spool import damage, database, marks, repair, writing
 from forebay.spool.records import Totals
+from forebay.spool.reserve import Reserve, is_disk_full
 
 
 class Opened(NamedTuple):
@@ -21,7 +22,7 @@ class Opened(NamedTuple):
     was_interrupted: bool
 
 
-def open_spool(path: Path, lock: IO[str]) -> Opened:
+def open_spool(path: Path, lock: IO[str], reserve: Reserve) -> Opened:
     """Open the spool that `lock` is held for.
 
     A file is saved only where it is certainly a spool: somebody else's is refused, and left as it is.
@@ -34,7 +35,7 @@ def open_spool(path: Path, lock: IO[str]) -> Opened:
     opened = None
     if not cause:
         try:
-            opened = _open(path)
+            opened = _open_with_room(path, reserve)
         except SpoolDamaged as error:
             if not was_opened and not damage.holds_events(path):
                 raise
@@ -53,6 +54,17 @@ def _find_damage(path: Path, *, was_opened: bool) -> str:
         return damage.find_before_opening(path, was_opened=was_opened)
     except OSError as error:
         raise SpoolUnusable(f"DATABASE_URL: {path} cannot be opened: {error.strerror or error}") from error
+
+
+def _open_with_room(path: Path, reserve: Reserve) -> Opened:
+    try:
+        return _open(path)
+    except SpoolUnusable as error:
+        if error.__cause__ is None or not is_disk_full(error.__cause__):
+            raise
+        # Opening takes some room too, and what waits is to be delivered also from a full disk.
+        reserve.give_up(str(error))
+        return _open(path)
 
 
 def _open(path: Path) -> Opened:

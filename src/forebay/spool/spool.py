@@ -20,11 +20,12 @@ from typing import IO, Any, TypeVar
 
 import structlog
 
-from forebay.errors import SpoolUnavailable
+from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.spool import damage, database, marks, writing
 from forebay.spool.codec import BodyCodec
 from forebay.spool.opening import open_spool
 from forebay.spool.records import StoredGroup, Transaction
+from forebay.spool.reserve import Reserve, is_disk_full
 
 log = structlog.get_logger("forebay.spool")
 
@@ -41,7 +42,6 @@ class Spool:
         was_interrupted: whether the last owner did not close it in order.
         dead_bytes: what dead letters take, as of the last look for requests.
         damage: why nothing is written or read any more, empty while the file is sound.
-        on_damage: called in the loop when damage is found; the next start saves what can be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,14 +53,15 @@ class Spool:
         self._path = path
         self._lock: IO[str] = database.lock(path)
         with database.closed_on_failure(self._lock):
-            opened = open_spool(path, self._lock)
+            self._reserve = Reserve(path)
+            opened = open_spool(path, self._lock, self._reserve)
         self._connection = opened.connection
         self.last_group_id = opened.last_group_id
         self.totals = opened.totals
         self.was_interrupted = opened.was_interrupted
         self.dead_bytes = opened.totals.dead_bytes
         self.damage = ""
-        self.on_damage: Callable[[], None] = lambda: None
+        self._on_damage: Callable[[], None] = lambda: None
         self._checking: sqlite3.Connection | None = None
         self._work: queue.SimpleQueue[tuple[writing.Work, Callable[[Any], None]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
@@ -71,8 +72,14 @@ class Spool:
         self._loop = loop
         self._thread.start()
 
-    def start_check(self) -> None:
-        """Look through the whole file for damage, in a thread and on a connection of their own."""
+    def guard(self, on_damage: Callable[[], None]) -> None:
+        """Keep room for a full disk, and look through the whole file for damage, beside the work.
+
+        `on_damage` is called in the loop once damage is found, here or by any work. Nothing is written from then on;
+        the next start saves what can be read.
+        """
+        self._on_damage = on_damage
+        self._work.put((lambda _connection, _codec: self._reserve.take(), lambda _: None))
         threading.Thread(target=self._check, name="spool-check", daemon=True).start()
 
     def commit(self, transaction: Transaction, done: Committed) -> None:
@@ -81,7 +88,18 @@ class Spool:
         It gets the stored bytes of the transaction's inserts and shrinks, or `SpoolUnavailable`, and then nothing of
         it was stored.
         """
-        self._work.put((lambda connection, codec: writing.write(connection, codec, transaction), done))
+
+        def write(connection: sqlite3.Connection, codec: BodyCodec) -> list[int]:
+            if self._reserve.is_wanted():
+                # What the file does not need goes back to the disk first.
+                with contextlib.suppress(sqlite3.OperationalError):
+                    writing.vacuum(connection)
+                self._reserve.take()
+            if transaction.inserts and self._reserve.given_up:
+                raise SpoolUnavailable("the disk is full")
+            return writing.write(connection, codec, transaction)
+
+        self._work.put((write, done))
 
     async def load(self, after_id: int, held: Container[int], room: tuple[int, int]) -> list[StoredGroup]:
         """Read the oldest groups behind `after_id` that are not held, within `room` (events, bytes).
@@ -153,7 +171,7 @@ class Spool:
         # Without the mark the next start looks for damage itself, and finds all but the least of it.
         with contextlib.suppress(OSError):
             marks.mark(self._path, cause)
-        self._loop.call_soon_threadsafe(self.on_damage)
+        self._loop.call_soon_threadsafe(self._on_damage)
 
     async def _call(
         self, work: Callable[[sqlite3.Connection, BodyCodec], T], hear: Callable[[T], T] = lambda result: result
@@ -179,7 +197,7 @@ class Spool:
 
     def _do(self, work: writing.Work, codec: BodyCodec) -> object:
         if self.damage:
-            return SpoolUnavailable(f"the spool is damaged: {self.damage}")
+            return SpoolLost(f"the spool is damaged: {self.damage}")
         try:
             return work(self._connection, codec)
         except SpoolUnavailable as error:
@@ -187,6 +205,9 @@ class Spool:
         except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits must hear of it
             if damage.is_damage(error):
                 self._find_damage(str(error))
+            elif is_disk_full(error):
+                self._reserve.give_up(str(error))
+                writing.write_log_back(self._connection)
             failure = SpoolUnavailable(f"the spool failed: {error}")
             failure.__cause__ = error
             return failure

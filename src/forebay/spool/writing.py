@@ -153,6 +153,12 @@ def set_owner_at_work(connection: sqlite3.Connection, *, at_work: bool) -> None:
         connection.execute("PRAGMA synchronous = FULL")
 
 
+def write_log_back(connection: sqlite3.Connection) -> None:
+    """Write the log back to the file, so that it can begin anew in the room that it has; as far as that is possible."""
+    with contextlib.suppress(sqlite3.Error):
+        connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+
+
 def take_requests(connection: sqlite3.Connection, codec: BodyCodec) -> tuple[frozenset[str], int]:
     """Take what other processes asked of the owner; return it, and the bytes of the dead letters that they left."""
     del codec
@@ -201,11 +207,15 @@ def clean_up(connection: sqlite3.Connection, codec: BodyCodec, died_before_ms: i
     del codec
     with transaction(connection):
         gone = connection.execute(SQL["expire_dead"], (died_before_ms, dead_max)).rowcount
+    return gone, gone == dead_max or vacuum(connection)
+
+
+def vacuum(connection: sqlite3.Connection) -> bool:
+    """Give some free pages back to the file system; return whether there may be more."""
     free = _count_free_pages(connection)
     # Not `execute`, which takes the first step of this pragma only and so frees one page.
     connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES_MAX})")
-    freed = free - _count_free_pages(connection)
-    return gone, gone == dead_max or freed >= VACUUM_PAGES_MAX
+    return free - _count_free_pages(connection) >= VACUUM_PAGES_MAX
 
 
 def _count_free_pages(connection: sqlite3.Connection) -> int:

@@ -398,7 +398,7 @@ async def refused(spool: Spool) -> str:
 async def test_damage_that_work_meets_ends_all_writing_and_is_repaired_by_the_next_start(path: Path) -> None:
     heard: list[str] = []
     async with open_spool(path) as spool:
-        spool.on_damage = lambda: heard.append(spool.damage)
+        spool._on_damage = lambda: heard.append(spool.damage)
         spool._connection.execute("PRAGMA cache_size = 0")
         for number in range(3, page_count(path) + 1):
             overwrite_page(path, number)
@@ -428,8 +428,7 @@ async def test_damage_that_nothing_has_met_is_found_by_the_check(path: Path) -> 
     overwrite(path, (root - 1) * PAGE_BYTES, b"\x0a\x00\x00\xff\xff")
     async with open_spool(path) as spool:
         heard = asyncio.Event()
-        spool.on_damage = heard.set
-        spool.start_check()
+        spool.guard(heard.set)
 
         await asyncio.wait_for(heard.wait(), 10)
 
@@ -439,7 +438,7 @@ async def test_damage_that_nothing_has_met_is_found_by_the_check(path: Path) -> 
 
 async def test_a_sound_spool_passes_the_check(path: Path) -> None:
     async with open_spool(path) as spool:
-        spool.start_check()
+        spool.guard(lambda: None)
         await until(lambda: not any(thread.name == "spool-check" for thread in threading.enumerate()))
         await commit(spool, Transaction(inserts=[NewGroup(10_000, [make_entry("a")])]))
         await settle_down()
