@@ -9,6 +9,7 @@ ForebayError
 │   │   └── SpoolDamaged  the owner saves what can be read, everybody else stops
 │   └── SpoolUnavailable  answer 503 and go on: nothing was stored, the client sends again
 │       └── SpoolLost     the same, and end: this process stores nothing any more
+├── ExportFailed        keep what was to be deleted, and tell the operator
 └── SinkUnreachable     try again, or tell the reader: what was asked of the sink could not be had
     └── OperatorNeeded  try again slowly: an operator has to change something first
 """
@@ -91,6 +92,10 @@ class SpoolUnavailable(SpoolError):
 
 class SpoolLost(SpoolUnavailable):
     """Nothing will be stored until the spool was repaired, which the next start does."""
+
+
+class ExportFailed(ForebayError):
+    """Dead letters could not be written to a file."""
 
 
 class SinkUnreachable(ForebayError):

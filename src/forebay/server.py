@@ -88,7 +88,7 @@ async def serve(settings: Settings, secret: str, listener: socket.socket, spool:
     pipeline_task.add_done_callback(lambda _: server.end())
     background = [
         asyncio.create_task(sink.open()),
-        asyncio.create_task(retention.run(spool, settings.dead_retention_days)),
+        asyncio.create_task(retention.run(spool, settings.dead_retention_days, _export(settings))),
         asyncio.create_task(server.sweep()),
     ]
     # What lives from here to the end is not worth looking through at every collection, nor are events, which hold no
@@ -199,6 +199,11 @@ def _make_http_server(settings: Settings, secret: str, pipeline: Pipeline, count
         )
     )
     return server
+
+
+def _export(settings: Settings) -> retention.Export | None:
+    folder = settings.dead_export_dir
+    return None if folder is None else retention.Export(folder, settings.database_url.stem)
 
 
 def _exit_code(pipeline_task: asyncio.Task[None]) -> int:

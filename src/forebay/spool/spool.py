@@ -24,7 +24,7 @@ from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.spool import damage, database, marks, writing
 from forebay.spool.codec import BodyCodec
 from forebay.spool.opening import open_spool
-from forebay.spool.records import StoredGroup, Transaction
+from forebay.spool.records import ExpiredLetter, StoredGroup, Transaction
 from forebay.spool.reserve import Reserve, is_disk_full
 
 log = structlog.get_logger("forebay.spool")
@@ -130,9 +130,26 @@ class Spool:
         """Move marked dead letters into the new group `group_id`; return its events and stored bytes."""
         return await self._call(lambda connection, codec: writing.replay(connection, codec, group_id, events_max))
 
-    async def clean_up(self, died_before_ms: int, dead_max: int) -> tuple[int, bool]:
-        """Do a bounded piece of the clean-up; return how many dead letters went, and whether there is more to do."""
-        return await self._call(lambda connection, codec: writing.clean_up(connection, codec, died_before_ms, dead_max))
+    async def list_expired(self, died_before_ms: int, letters_max: int) -> list[ExpiredLetter]:
+        """Read a bounded piece of the dead letters that died before that moment."""
+        return await self._call(
+            lambda connection, codec: writing.list_expired(connection, codec, died_before_ms, letters_max)
+        )
+
+    async def expire(self, letter_ids: Sequence[int], died_before_ms: int) -> int:
+        """Delete dead letters that were listed, unless something became of them since; return how many went."""
+        return await self._call(lambda connection, codec: writing.expire(connection, codec, letter_ids, died_before_ms))
+
+    async def vacuum(self) -> bool:
+        """Give a bounded number of free pages back to the file system; return whether there may be more."""
+        return await self._call(lambda connection, _codec: writing.vacuum(connection))
+
+    def measure_log(self) -> int:
+        """Return the bytes of the write-ahead log, which grows while anybody reads for long."""
+        try:
+            return self._path.resolve().with_name(f"{self._path.resolve().name}-wal").stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def close(self) -> None:
         """Finish the work that is queued, close the file and give it up."""

@@ -97,9 +97,14 @@ SELECT id, entry FROM dead_letters WHERE replay = 1 ORDER BY id LIMIT ?
 -- Let go of a dead letter.
 DELETE FROM dead_letters WHERE id = ?
 
+-- name: list_expired
+-- Find dead letters that are past their retention.
+SELECT id, index_name, log_id, error_type, reason, died_at_ms, entry, attempts, attempted_at_ms
+FROM dead_letters WHERE died_at_ms < ? AND replay = 0 ORDER BY died_at_ms LIMIT ?
+
 -- name: expire_dead
--- Let go of some dead letters that are past their retention.
-DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE died_at_ms < ? AND replay = 0 LIMIT ?)
+-- Let go of a dead letter, unless it died once more, or is to be replayed, since it was found.
+DELETE FROM dead_letters WHERE id = ? AND died_at_ms < ? AND replay = 0
 
 -- name: ask
 -- Leave a request for the owner.

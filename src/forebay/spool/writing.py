@@ -13,7 +13,7 @@ import msgspec
 
 from forebay.model import Address, DeadLetter, Entry, History, entry_address, join_entries, split_entries
 from forebay.spool.codec import BodyCodec
-from forebay.spool.records import GroupDamaged, StoredGroup, Totals, Transaction
+from forebay.spool.records import ExpiredLetter, GroupDamaged, StoredGroup, Totals, Transaction
 from forebay.spool.statements import SQL
 
 _encode_times = msgspec.json.Encoder().encode
@@ -196,18 +196,33 @@ def replay(connection: sqlite3.Connection, codec: BodyCodec, group_id: int, even
 VACUUM_PAGES_MAX = 1000
 
 
-def clean_up(connection: sqlite3.Connection, codec: BodyCodec, died_before_ms: int, dead_max: int) -> tuple[int, bool]:
-    """Delete some dead letters past their retention and give free pages back.
+EXPIRED_BYTES_MAX = 1024 * 1024
+"""How many bytes of dead letters are read, and deleted, at once; commits wait meanwhile."""
 
-    Bounded in both, so that no commit waits long behind it.
 
-    Returns:
-        How many dead letters went, and whether there is more to do.
-    """
+def list_expired(
+    connection: sqlite3.Connection, codec: BodyCodec, died_before_ms: int, letters_max: int
+) -> list[ExpiredLetter]:
+    """Read some dead letters that are past their retention; the first whatever its size."""
+    del codec
+    bytes_left = EXPIRED_BYTES_MAX
+    letters: list[ExpiredLetter] = []
+    with contextlib.closing(connection.execute(SQL["list_expired"], (died_before_ms, letters_max))) as rows:
+        for letter_id, index_name, log_id, error_type, reason, died_at_ms, entry, *times in rows:
+            bytes_left -= len(entry)
+            if letters and bytes_left < 0:
+                break
+            names = (letter_id, index_name, log_id, error_type, reason)
+            letters.append(ExpiredLetter(*names, read_history(*times), died_at_ms, entry))
+    return letters
+
+
+def expire(connection: sqlite3.Connection, codec: BodyCodec, letter_ids: Sequence[int], died_before_ms: int) -> int:
+    """Delete dead letters that are still past their retention; return how many went."""
     del codec
     with transaction(connection):
-        gone = connection.execute(SQL["expire_dead"], (died_before_ms, dead_max)).rowcount
-    return gone, gone == dead_max or vacuum(connection)
+        parameters = ((letter_id, died_before_ms) for letter_id in letter_ids)
+        return connection.executemany(SQL["expire_dead"], parameters).rowcount
 
 
 def vacuum(connection: sqlite3.Connection) -> bool:
