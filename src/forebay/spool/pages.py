@@ -64,28 +64,30 @@ class Pages:
         page = self._file[start : start + PAGE_BYTES] if number > 0 else b""
         return page if len(page) == PAGE_BYTES else None
 
-    def list_free(self) -> set[int]:
-        """Return the pages that are on the list of free pages, as far as that can be followed."""
-        free: set[int] = set()
+    def list_free(self) -> bytearray:
+        """Return a flag for each page that is on the list of free pages, as far as that can be followed."""
+        free = bytearray(self.count + 1)
         number = self.header.freelist_page if self.header else 0
-        while number and number not in free and (page := self.read(number)):
-            free.add(number)
+        while 0 < number <= self.count and not free[number] and (page := self.read(number)):
+            free[number] = True
             number, leaves = struct.unpack_from(">II", page)
             if leaves > PAGE_BYTES // 4 - 2:
                 break
-            free.update(struct.unpack_from(f">{leaves}I", page, 8))
+            for leaf in struct.unpack_from(f">{leaves}I", page, 8):
+                if leaf <= self.count:
+                    free[leaf] = True
         return free
 
-    def is_free(self, number: int, listed: set[int]) -> bool:
+    def is_free(self, number: int, listed: bytearray) -> bool:
         """Return whether a page is free: by the pointer map, or by the list where the map has nothing on it."""
         map_number = (number - 2) // _PAGES_A_MAP * _PAGES_A_MAP + 2
         map_number += map_number == _LOCK_PAGE
         page = self.read(map_number)
         if page is None or number <= map_number:
-            return number in listed
+            return bool(listed[number])
         kind, parent = struct.unpack_from(">BI", page, _POINTER_BYTES * (number - map_number - 1))
         if kind not in _KINDS:
-            return number in listed
+            return bool(listed[number])
         return bool(kind == _FREE_PAGE and not parent)
 
 

@@ -6,9 +6,8 @@ have been settled already is saved too where damage keeps it from being known.
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -87,8 +86,9 @@ class _Keeper:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.held: Totals | None = None
         self._connection = connection
-        self._bodies: dict[int, set[bytes]] = {}  # of groups that are not sure
         self._rivals: list[Group] = []
+        # Not in memory: there may be millions of them.
+        connection.execute("CREATE TEMP TABLE doubtful (id INTEGER PRIMARY KEY)")
 
     def keep(self, found: Group | Other | Totals) -> None:
         if isinstance(found, Totals):
@@ -97,14 +97,18 @@ class _Keeper:
         if isinstance(found, Other):
             self._connection.execute(SQL[found.statement], found.parameters)
             return
-        digest = hashlib.sha256(found.columns["body"]).digest()
-        if self._connection.execute("SELECT 1 FROM groups WHERE id = ?", (found.id,)).fetchone() is None:
+        there = self._connection.execute(
+            "SELECT body, EXISTS (SELECT 1 FROM doubtful WHERE id = groups.id) FROM groups WHERE id = ?", (found.id,)
+        ).fetchone()
+        if there is None:
             self._connection.execute(SQL["insert_group"], found.columns)
             if not found.sure:
-                self._bodies[found.id] = {digest}
-        elif found.id in self._bodies and digest not in self._bodies[found.id]:
-            self._bodies[found.id].add(digest)
+                self._connection.execute("INSERT INTO doubtful VALUES (?)", (found.id,))
+        elif there[1] and found.columns["body"] not in (there[0], *self._bodies_of_rivals(found.id)):
             self._rivals.append(found)
+
+    def _bodies_of_rivals(self, group_id: int) -> Iterator[bytes]:
+        return (rival.columns["body"] for rival in self._rivals if rival.id == group_id)
 
     def keep_rivals(self) -> None:
         (last_id,) = self._connection.execute(SQL["last_group"]).fetchone()

@@ -164,6 +164,12 @@ UPDATE owner SET at_work = ?
 -- Remember what happened to the file itself.
 INSERT INTO incidents (at_ms, kind, detail) VALUES (?, ?, ?)
 
+-- name: report_once
+-- Remember what happened, unless that is known.
+INSERT INTO incidents (at_ms, kind, detail)
+SELECT :at_ms, :kind, :detail
+WHERE NOT EXISTS (SELECT 1 FROM incidents WHERE kind = :kind AND detail = :detail)
+
 -- name: save_letter
 -- Keep a dead letter that a damaged file held; of two with one address the newest.
 INSERT INTO dead_letters (

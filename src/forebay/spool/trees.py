@@ -50,7 +50,7 @@ def read_rows(pages: Pages) -> Iterator[Row]:
         return
     listed = pages.list_free()
     for number in range(2, pages.count + 1):
-        if number not in walk.seen and not pages.is_free(number, listed):
+        if not walk.seen[number] and not pages.is_free(number, listed):
             yield from _rows_of_leaf(pages, number)
 
 
@@ -59,7 +59,8 @@ class _Walk:
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
-        self.seen: set[int] = set()
+        # A flag for each page: a set of millions of numbers would not fit into a small server's memory.
+        self.seen = bytearray(pages.count + 1)
         self.damaged = False
 
     def rows(self, root: int) -> Iterator[Row]:
@@ -67,15 +68,15 @@ class _Walk:
         while left:
             number = left.pop()
             page = self._pages.read(number)
-            if page is None or number in self.seen:
+            if page is None or self.seen[number]:
                 self.damaged = True
                 continue
             kind = page[_start(number)]
             if kind == _INTERIOR:
-                self.seen.add(number)
+                self.seen[number] = True
                 left.extend(reversed(self._children(page, number)))
             elif kind == _LEAF:
-                self.seen.add(number)
+                self.seen[number] = True
                 yield from self._leaf(page, number)
             else:
                 self.damaged = True

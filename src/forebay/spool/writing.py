@@ -95,8 +95,17 @@ def load(
         except ValueError as error:
             if groups:
                 break
-            raise GroupDamaged(group_id, str(error)) from error
+            damaged = GroupDamaged(group_id, str(error))
+            _report_once(connection, "group_damaged", str(damaged))
+            raise damaged from error
     return groups
+
+
+def _report_once(connection: sqlite3.Connection, kind: str, detail: str) -> None:
+    """Remember an incident that is met again and again."""
+    # That the disk is full, for instance, must not hide the incident from who met it.
+    with contextlib.suppress(sqlite3.OperationalError):
+        connection.execute(SQL["report_once"], {"at_ms": now_ms(), "kind": kind, "detail": detail})
 
 
 def _load_group(connection: sqlite3.Connection, codec: BodyCodec, group_id: int) -> StoredGroup:

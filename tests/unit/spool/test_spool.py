@@ -333,6 +333,9 @@ async def test_a_damaged_body_is_named_and_what_lies_before_it_is_loaded(spool: 
         await spool.load(1, (), PLENTY)
     assert isinstance(caught.value, GroupDamaged)
     assert caught.value.group_id == 2
+    with pytest.raises(GroupDamaged):
+        await spool.load(1, (), PLENTY)
+    assert read_rows(path, "SELECT kind, detail FROM incidents") == [("group_damaged", str(caught.value))], "told once"
     assert [group.id for group in await spool.load(2, (), PLENTY)] == [3]
 
 
