@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import shutil
 import sqlite3
 import threading
@@ -109,6 +110,28 @@ def test_each_page_that_is_overwritten_costs_only_what_lay_in_it(
     assert max(lost_of_page.values()) <= 25, "no page holds more rows"
     assert list(lost_of_page.values()).count(0) > 10, "nor does each of them hold rows"
     assert lost_of_page[1] == lost_of_page[2] == 0
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_is_written_over_whatever_the_repair_ends_and_what_it_saves_was_there(
+    path: Path, contents: Contents, seed: int
+) -> None:
+    chance = random.Random(seed)
+    content = path.read_bytes()
+    for _ in range(chance.randint(1, 6)):
+        length = chance.choice([1, 10, 500, 4096, 20_000])
+        # Of the file itself, which looks more like pages than noise does.
+        source = chance.randrange(len(content) - length)
+        data = chance.choice([chance.randbytes(length), bytes(length), content[source : source + length]])
+        overwrite(path, chance.randrange(len(content) - length), data)
+    marks.mark(path, "a test")
+
+    saved = open_once(path)
+
+    known = {entry for entries in contents.groups.values() for entry in entries}
+    for row_id in saved.groups.keys() & contents.groups.keys():
+        assert known & set(saved.groups[row_id]), "one of the events that it holds"
+    assert saved.dead.items() <= contents.dead.items()
 
 
 def test_a_file_whose_first_page_is_overwritten_is_saved_and_kept_aside(path: Path, contents: Contents) -> None:

@@ -402,7 +402,7 @@ def test_a_spool_whose_owner_is_killed_before_it_has_written_anything_was_interr
         assert spool.was_interrupted
 
 
-async def test_the_mark_of_the_owner_costs_no_sync_and_leaves_commits_synced(path: Path) -> None:
+async def test_the_mark_of_the_owner_leaves_commits_synced(path: Path) -> None:
     async with open_spool(path) as spool:
         assert spool._connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
