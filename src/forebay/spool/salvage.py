@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from forebay.model import ATTEMPT_TIMES_MAX, Entry, entry_address, entry_document, join_entries, split_entries
+from forebay.model import ATTEMPT_TIMES_MAX, Address, Entry, entry_address, entry_document, join_entries, split_entries
 from forebay.spool.codec import BodyCodec
 from forebay.spool.records import Totals
 from forebay.spool.statements import SQL
 from forebay.spool.trees import Row, Value
-from forebay.spool.writing import read_totals, transaction
+from forebay.spool.writing import dead_address, read_totals, transaction
 
 ROWS_A_COMMIT = 1000
 
@@ -178,8 +178,10 @@ def _is_whole(entry: Entry) -> bool:
     return True
 
 
-def _verify_letter(row: Row) -> Other:
+def _verify_letter(row: Row) -> Other | None:
     _, index_name, log_id, error_type, reason, attempts, died_at_ms, replay, entry, *times = row.values
+    if dead_address(entry) != Address(index_name, log_id) or (index_name and not _is_whole(entry)):
+        return None
     return Other(
         "save_letter",
         {

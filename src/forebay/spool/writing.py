@@ -268,7 +268,8 @@ def _history_row(history: History) -> dict[str, Any]:
     }
 
 
-def _address(entry: Entry) -> Address:
+def dead_address(entry: Entry) -> Address:
+    """Return under which address a dead letter is kept; a damaged one has none, and is kept under its digest."""
     try:
         return entry_address(entry)
     except ValueError:
@@ -277,7 +278,7 @@ def _address(entry: Entry) -> Address:
 
 
 def _bury(connection: sqlite3.Connection, letter: DeadLetter) -> None:
-    address = _address(letter.entry)
+    address = dead_address(letter.entry)
     place = {"index_name": address.index, "log_id": address.log_id}
     before = connection.execute(SQL["dead_history"], place).fetchone()
     history = letter.history

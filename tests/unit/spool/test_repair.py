@@ -119,11 +119,13 @@ def test_whatever_is_written_over_whatever_the_repair_ends_and_what_it_saves_was
     chance = random.Random(seed)
     content = path.read_bytes()
     for _ in range(chance.randint(1, 6)):
-        length = chance.choice([1, 10, 500, 4096, 20_000])
-        # Of the file itself, which looks more like pages than noise does.
-        source = chance.randrange(len(content) - length)
-        data = chance.choice([chance.randbytes(length), bytes(length), content[source : source + length]])
-        overwrite(path, chance.randrange(len(content) - length), data)
+        length = chance.choice([20, 500, 4096, 20_000])
+        overwrite(
+            path, chance.randrange(len(content) - length), chance.choice([chance.randbytes(length), bytes(length)])
+        )
+    # A page in the place of another one looks sound.
+    one, other = (chance.randrange(2, page_count(path)) * PAGE_BYTES for _ in range(2))
+    overwrite(path, one, content[other : other + PAGE_BYTES])
     marks.mark(path, "a test")
 
     saved = open_once(path)
