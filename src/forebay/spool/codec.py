@@ -1,7 +1,8 @@
 """How a group's body is kept: compressed where that pays.
 
 With zstd level 1 a commit of 500 events writes about a seventh of the bytes and takes half the processor time of a
-plain one; a body of one or two events hardly shrinks and stays as it is. Compressed, it carries a checksum. A codec belongs to the spool's writer thread.
+plain one; a body of one or two events hardly shrinks and stays as it is. A compressed one carries a checksum. A codec
+belongs to the spool's writer thread.
 """
 
 from __future__ import annotations

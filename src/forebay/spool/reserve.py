@@ -17,6 +17,9 @@ import structlog
 RESERVE_BYTES = 16 * 1024 * 1024
 """As much as the log grows before it is written back."""
 
+LEFT_BYTES_MIN = 4 * 1024 * 1024
+"""What must be left on the disk beside it, so that it is not given up again at once."""
+
 TRY_EVERY_S = 1.0
 
 log = structlog.get_logger("forebay.spool")
@@ -41,7 +44,7 @@ class Reserve:
         self.given_up = False
 
     def take(self) -> None:
-        """Take the room, where the disk has twice as much."""
+        """Take the room, where the disk has it and some more."""
         if self._take():
             if self.given_up:
                 log.info("disk_has_room")
@@ -67,7 +70,7 @@ class Reserve:
             if self._file.exists() and self._file.stat().st_size == RESERVE_BYTES:
                 return True
             free = os.statvfs(self._file.parent)
-            if free.f_bavail * free.f_frsize < 2 * RESERVE_BYTES:
+            if free.f_bavail * free.f_frsize < RESERVE_BYTES + LEFT_BYTES_MIN:
                 return False
             with self._file.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)

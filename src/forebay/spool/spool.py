@@ -94,6 +94,7 @@ class Spool:
                 # What the file does not need goes back to the disk first.
                 with contextlib.suppress(sqlite3.OperationalError):
                     writing.vacuum(connection)
+                writing.write_log_back(connection)
                 self._reserve.take()
             if transaction.inserts and self._reserve.given_up:
                 raise SpoolUnavailable("the disk is full")
