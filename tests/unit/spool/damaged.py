@@ -29,19 +29,21 @@ class Contents(NamedTuple):
     dead: dict[str, Entry]
 
 
-def fill(path: Path, groups: int = 200) -> Contents:
+def fill(path: Path, groups: int = 400) -> Contents:
     """Make a spool of mixed sizes with deleted and shrunk groups, and leave it as an owner does that ended in order."""
     chance = random.Random(groups)
     rows: dict[int, list[Entry]] = {}
     letters = [make_letter(f"dead{number}") for number in range(40)]
     with contextlib.closing(database.connect(path)) as connection:
         codec = BodyCodec()
+        # Some builds of SQLite wipe what is deleted; most leave it where it was.
+        connection.execute("PRAGMA secure_delete = OFF")
         for row_id in range(1, groups + 1):
             rows[row_id] = make_body(chance, row_id)
             writing.write(
                 connection, codec, Transaction(inserts=[NewGroup(row_id, rows[row_id], History(1, (row_id,)))])
             )
-        gone = [row_id for row_id in rows if chance.random() < 0.2 or groups // 4 < row_id < groups // 3]
+        gone = [row_id for row_id in rows if chance.random() < 0.4 or groups // 4 < row_id < groups // 2]
         shrunk = [row_id for row_id, body in rows.items() if len(body) > 1 and row_id not in gone]
         for row_id in gone:
             del rows[row_id]
