@@ -82,7 +82,7 @@ async def test_a_letter_that_changed_since_it_was_listed_stays(spool: Spool, pat
     )
     letters = await spool.list_expired(1000, 10)
     with inspect(path) as inspection:
-        inspection.mark_for_replay(Choice(log_id="marked"))
+        inspection.mark_for_replay(Choice(("marked",)))
     await commit(spool, Transaction(dead=[make_letter("died again", 5000)]))
 
     assert await spool.expire([letter.id for letter in letters], 1000) == 1
