@@ -6,7 +6,10 @@ ForebayError
 ├── Rejection           answer: the client corrects the request
 ├── SpoolError
 │   ├── SpoolUnusable   stop: the database cannot be opened, or somebody else owns it
+│   │   └── SpoolDamaged  the owner saves what can be read, everybody else stops
 │   └── SpoolUnavailable  answer 503 and go on: nothing was stored, the client sends again
+│       └── SpoolLost     the same, and end: this process stores nothing any more
+├── ExportFailed        keep what was to be deleted, and tell the operator
 └── SinkUnreachable     try again, or tell the reader: what was asked of the sink could not be had
     └── OperatorNeeded  try again slowly: an operator has to change something first
 """
@@ -67,12 +70,32 @@ class SpoolUnusable(SpoolError):
     """The spool cannot be opened: no such folder, no database, a newer version, or another owner."""
 
 
+class SpoolDamaged(SpoolUnusable):
+    """The file is not as it was left.
+
+    Attributes:
+        cause: what is wrong with it.
+    """
+
+    def __init__(self, detail: str, cause: str) -> None:
+        super().__init__(detail)
+        self.cause = cause
+
+
 class SpoolUnavailable(SpoolError):
     """Nothing was stored, and the same request may be sent again after `retry_after_s` seconds."""
 
     def __init__(self, detail: str, retry_after_s: int = 5) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+
+
+class SpoolLost(SpoolUnavailable):
+    """Nothing will be stored until the spool was repaired, which the next start does."""
+
+
+class ExportFailed(ForebayError):
+    """Dead letters could not be written to a file."""
 
 
 class SinkUnreachable(ForebayError):

@@ -104,12 +104,14 @@ async def serve(
 
     config = _configure_http(settings, secret, pipeline, counters, lambda: siblings.ask(observe()))
     server = HttpServer(config, lambda: started(server, sink))
+    # What can be read of a damaged spool is saved by the next start.
+    spool.guard(on_damage=server.end)
     pipeline_task = asyncio.create_task(pipeline.run())
     # A server that takes events and delivers none would look well from outside.
     pipeline_task.add_done_callback(lambda _: server.end())
     background = [
         asyncio.create_task(sink.open()),
-        asyncio.create_task(retention.run(spool, settings.dead_retention_days)),
+        asyncio.create_task(retention.run(spool, settings.dead_retention_days, _export(settings))),
         asyncio.create_task(adoption.run(settings.database_url, siblings.slot, settings.workers)),
         asyncio.create_task(server.sweep()),
         asyncio.create_task(siblings.answer(observe)),
@@ -131,7 +133,7 @@ async def serve(
         await sink.close()
         # Within the loop, which the spool's last answers still go to.
         spool.close()
-    return _exit_code(pipeline_task)
+    return _exit_code(pipeline_task) or int(bool(spool.damage))
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -178,6 +180,11 @@ def _configure_http(
         backlog=BACKLOG,
         timeout_graceful_shutdown=REQUESTS_IN_HAND_S,
     )
+
+
+def _export(settings: Settings) -> retention.Export | None:
+    folder = settings.dead_export_dir
+    return None if folder is None else retention.Export(folder, settings.database_url.stem)
 
 
 def _exit_code(pipeline_task: asyncio.Task[None]) -> int:

@@ -178,8 +178,13 @@ class Settings(BaseSettings):
     retry_delay_s_min: float = Field(0.5, gt=0, le=DAY_S, description="first back-off after the sink failed")
     retry_delay_s_max: float = Field(30, gt=0, le=DAY_S, description="longest back-off")
 
-    spool_bytes_max: int = Field(10 * 1024 * MIB, ge=MIB, description="bytes of events in the spool (503 beyond)")
+    spool_bytes_max: int = Field(
+        10 * 1024 * MIB, ge=MIB, description="bytes of events and dead letters in the spool (503 beyond)"
+    )
     dead_retention_days: int = Field(30, ge=1, le=36_500, description="how long dead letters are kept")
+    dead_export_dir: Path | None = Field(
+        None, description="folder for dead letters past that, one NDJSON file a day; unset: they are deleted"
+    )
 
     index_template: bool = Field(default=True, description="put the index template in place at start-up")
     metrics_open: bool = Field(default=False, description="serve /metrics without a token")

@@ -196,7 +196,10 @@ class SpoolMachine(RuleBasedStateMachine):
     def clean_up(self, age_ms: int, dead_max: int) -> None:
         died_before_ms = self.clock_ms - age_ms
         expired = {key for key, letter in self.dead.items() if letter.died_at_ms < died_before_ms and not letter.marked}
-        gone, _ = self.run(self.spool.clean_up(died_before_ms, dead_max))
+        letters = self.run(self.spool.list_expired(died_before_ms, dead_max))
+        self.file_equals_the_dictionaries()  # until then nothing is deleted
+        gone = self.run(self.spool.expire([letter.id for letter in letters], died_before_ms))
+        self.run(self.spool.vacuum())
         assert gone == min(dead_max, len(expired))
         left = {log_id for (log_id,) in read_rows(self.path, "SELECT log_id FROM dead_letters")}
         assert self.dead.keys() - left <= expired

@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol
 
-from forebay.errors import SpoolUnavailable
+import structlog
+
+from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.model import Admission
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.group import Group
@@ -26,6 +28,8 @@ from forebay.pipeline.packing import GroupLimits, Span, Submission, pack
 from forebay.pipeline.settlement import Settlement, end_trials, put_back
 from forebay.spool.records import NewGroup, StoredGroup, Totals, Transaction
 from forebay.telemetry.counters import Counters
+
+log = structlog.get_logger("forebay.journal")
 
 RETRY_S = 1.0
 """How long to wait before settlements are written again that the spool could not take."""
@@ -244,6 +248,9 @@ class Journal:
         self._counters.commit_failures += 1
         for submission, _, _ in commit.spans:
             submission.refused(error)
+        if isinstance(error, SpoolLost):
+            self._give_up(commit.settlements)
+            return
         if commit.settlements:
             self._settling.clear()
         self._settlements = commit.settlements + self._settlements
@@ -253,6 +260,11 @@ class Journal:
             self._retry_later()
         else:
             self._schedule()
+
+    def _give_up(self, settlements: list[Settlement]) -> None:
+        """Write nothing any more: rows stay as they are and are delivered once more, from what is saved of them."""
+        log.error("settlements_not_written", bulks=len(settlements))
+        self._schedule()
 
     def _retry_later(self) -> None:
         # One timer, however many submissions have made the settlements be tried, and fail, once more.

@@ -16,7 +16,9 @@ from typing import IO, Any, NamedTuple
 from forebay.errors import SpoolUnusable
 from forebay.spool import database
 from forebay.spool.inspection import Request
+from forebay.spool.opening import open_spool
 from forebay.spool.places import find_spools
+from forebay.spool.reserve import Reserve
 from forebay.spool.statements import SQL
 from forebay.spool.writing import now_ms, transaction
 
@@ -65,12 +67,13 @@ class Orphan:
         """Become its owner.
 
         Raises:
-            SpoolUnusable: it belongs to somebody after all, is damaged, or was written by a newer Forebay.
+            SpoolUnusable: it belongs to somebody after all, cannot be saved, or was written by a newer Forebay.
         """
         self.path = path
         self._lock: IO[str] = database.lock(path)
         with database.closed_on_failure(self._lock):
-            self._connection = database.connect(path)
+            # One that is damaged is saved first, as at the start of its owner.
+            self._connection = open_spool(path, self._lock, Reserve(path)).connection
 
     def take(self) -> Portion | None:
         """Read what is moved next, or None if nothing is left.
@@ -115,7 +118,11 @@ class Orphan:
         self._connection.close()
         place = self.path.resolve()
         try:
-            for leftover in (self.path, place, *(place.with_name(place.name + end) for end in ("-wal", "-shm"))):
+            for leftover in (
+                self.path,
+                place,
+                *(place.with_name(place.name + end) for end in ("-wal", "-shm", ".reserve")),
+            ):
                 leftover.unlink(missing_ok=True)
             # Last, and while it is still held: `lock` sees to it that nobody takes hold of one that is gone.
             Path(self._lock.name).unlink(missing_ok=True)

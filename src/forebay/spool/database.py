@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from forebay.errors import SpoolUnusable
+from forebay.errors import SpoolDamaged, SpoolUnusable
+from forebay.spool import damage
+from forebay.spool.marks import keep_log
 from forebay.spool.statements import SCHEMA
 
 SCHEMA_VERSION = len(SCHEMA)
@@ -19,6 +21,9 @@ APPLICATION_ID = 0x466F7262
 
 BUSY_TIMEOUT_S = 5
 """How long to wait for a command that runs beside the server and is writing."""
+
+OPENED = "opened\n"
+_LOCK_CHARS_MAX = 100
 
 WAL_PAGES_BEFORE_CHECKPOINT = 4000
 WAL_BYTES_KEPT = 64 * 1024 * 1024
@@ -48,20 +53,37 @@ def lock(path: Path) -> IO[str]:
         raise SpoolUnusable(f"DATABASE_URL: {path} cannot be opened: {error.strerror or error}") from error
 
 
+def was_opened(lock: IO[str]) -> bool:
+    """Return whether the file that a lock stands for has been opened as a spool, by this owner or one before it."""
+    lock.seek(0)
+    return OPENED in lock.read(_LOCK_CHARS_MAX)
+
+
+def note_opened(lock: IO[str]) -> None:
+    """Remember that the file is a spool, which a damaged one may not tell by itself."""
+    if not was_opened(lock):
+        lock.write(OPENED)
+        lock.flush()
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """Open the database for its owner, making it where there is none and bringing an older one up to date.
 
     Raises:
         SpoolUnusable: the file cannot be opened, is no spool, or was made by a newer Forebay; it is left untouched.
+        SpoolDamaged: it is damaged.
     """
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         with closed_on_failure(connection):
             _check(connection, path)
+            if cause := damage.find_in_log(connection, path):
+                keep_log(path, cause)
+                raise SpoolDamaged(f"DATABASE_URL: {path} cannot be opened: {cause}", cause)
             _configure(connection)
             _bring_up_to_date(connection)
     except sqlite3.Error as error:
-        raise SpoolUnusable(f"DATABASE_URL: {path} cannot be opened: {error}") from error
+        raise unusable(path, "opened", error) from error
     return connection
 
 
@@ -81,8 +103,14 @@ def connect_beside(path: Path) -> sqlite3.Connection:
                     f"DATABASE_URL: {path} holds no spool of this version; start the server, which brings it up to date"
                 )
     except sqlite3.Error as error:
-        raise SpoolUnusable(f"DATABASE_URL: {path} cannot be read: {error}") from error
+        raise unusable(path, "read", error) from error
     return connection
+
+
+def unusable(path: Path, wish: str, error: sqlite3.Error) -> SpoolUnusable:
+    """Return SQLite's error as one that a person can act on; `wish` is what was to be done to the file."""
+    text = f"DATABASE_URL: {path} cannot be {wish}: {error}"
+    return SpoolDamaged(text, str(error)) if damage.is_damage(error) else SpoolUnusable(text)
 
 
 @contextlib.contextmanager
@@ -100,13 +128,14 @@ def _lock(file: IO[str], path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.seek(0)
-        owner = file.read().strip()
+        owner = file.read(_LOCK_CHARS_MAX).partition("\n")[0]
         raise SpoolUnusable(
             f"DATABASE_URL: {path} belongs to another process{f' ({owner})' if owner else ''}; "
             "stop it, or give this one a database of its own"
         ) from error
+    opened = was_opened(file)
     file.truncate(0)
-    file.write(f"pid {os.getpid()}\n")
+    file.write(f"pid {os.getpid()}\n{OPENED if opened else ''}")
     file.flush()
 
 

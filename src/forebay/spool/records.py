@@ -58,6 +58,19 @@ class StoredGroup(NamedTuple):
     received_at_ms: int
 
 
+class ExpiredLetter(NamedTuple):
+    """A dead letter that is past its retention."""
+
+    id: int
+    index_name: str
+    log_id: str
+    error_type: str
+    reason: str
+    history: History
+    died_at_ms: int
+    entry: Entry
+
+
 class GroupDamaged(SpoolUnavailable):
     """A group cannot be read; it stays in the file for a person to look at."""
 

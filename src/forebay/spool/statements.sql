@@ -97,9 +97,14 @@ SELECT id, entry FROM dead_letters WHERE replay = 1 ORDER BY id LIMIT ?
 -- Let go of a dead letter.
 DELETE FROM dead_letters WHERE id = ?
 
+-- name: list_expired
+-- Find dead letters that are past their retention.
+SELECT id, index_name, log_id, error_type, reason, died_at_ms, entry, attempts, attempted_at_ms
+FROM dead_letters WHERE died_at_ms < ? AND replay = 0 ORDER BY died_at_ms LIMIT ?
+
 -- name: expire_dead
--- Let go of some dead letters that are past their retention.
-DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE died_at_ms < ? AND replay = 0 LIMIT ?)
+-- Let go of a dead letter, unless it died once more, or is to be replayed, since it was found.
+DELETE FROM dead_letters WHERE id = ? AND died_at_ms < ? AND replay = 0
 
 -- name: ask
 -- Leave a request for the owner.
@@ -171,7 +176,7 @@ SELECT id, index_name, log_id, error_type, reason, attempts, attempted_at_ms, di
 FROM dead_letters ORDER BY id LIMIT ?
 
 -- name: adopt_letter
--- Keep a dead letter of another spool; of two for one event the newest stays.
+-- Keep a dead letter of another file; of two for one event the newest stays.
 INSERT INTO dead_letters (index_name, log_id, error_type, reason, attempts, attempted_at_ms, died_at_ms, replay, entry)
 VALUES (:index_name, :log_id, :error_type, :reason, :attempts, :attempted_at_ms, :died_at_ms, :replay, :entry)
 ON CONFLICT (index_name, log_id) DO UPDATE SET
@@ -183,3 +188,9 @@ WHERE excluded.died_at_ms >= dead_letters.died_at_ms
 -- name: list_requests
 -- See what commands have asked.
 SELECT name, asked_at_ms FROM requests
+
+-- name: report_once
+-- Remember what happened, unless that is known.
+INSERT INTO incidents (at_ms, kind, detail)
+SELECT :at_ms, :kind, :detail
+WHERE NOT EXISTS (SELECT 1 FROM incidents WHERE kind = :kind AND detail = :detail)

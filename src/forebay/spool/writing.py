@@ -13,7 +13,7 @@ import msgspec
 
 from forebay.model import Address, DeadLetter, Entry, History, entry_address, join_entries, split_entries
 from forebay.spool.codec import BodyCodec
-from forebay.spool.records import GroupDamaged, StoredGroup, Totals, Transaction
+from forebay.spool.records import ExpiredLetter, GroupDamaged, StoredGroup, Totals, Transaction
 from forebay.spool.statements import SQL
 
 _encode_times = msgspec.json.Encoder().encode
@@ -95,8 +95,17 @@ def load(
         except ValueError as error:
             if groups:
                 break
-            raise GroupDamaged(group_id, str(error)) from error
+            damaged = GroupDamaged(group_id, str(error))
+            _report_once(connection, "group_damaged", str(damaged))
+            raise damaged from error
     return groups
+
+
+def _report_once(connection: sqlite3.Connection, kind: str, detail: str) -> None:
+    """Remember an incident that is met again and again."""
+    # That the disk is full, for instance, must not hide the incident from who met it.
+    with contextlib.suppress(sqlite3.OperationalError):
+        connection.execute(SQL["report_once"], {"at_ms": now_ms(), "kind": kind, "detail": detail})
 
 
 def _load_group(connection: sqlite3.Connection, codec: BodyCodec, group_id: int) -> StoredGroup:
@@ -153,6 +162,12 @@ def set_owner_at_work(connection: sqlite3.Connection, *, at_work: bool) -> None:
         connection.execute("PRAGMA synchronous = FULL")
 
 
+def write_log_back(connection: sqlite3.Connection) -> None:
+    """Write the log back to the file, so that it can begin anew in the room that it has; as far as that is possible."""
+    with contextlib.suppress(sqlite3.Error):
+        connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+
+
 def take_requests(connection: sqlite3.Connection, codec: BodyCodec) -> tuple[frozenset[str], int]:
     """Take what other processes asked of the owner; return it, and the bytes of the dead letters that they left."""
     del codec
@@ -190,22 +205,41 @@ def replay(connection: sqlite3.Connection, codec: BodyCodec, group_id: int, even
 VACUUM_PAGES_MAX = 1000
 
 
-def clean_up(connection: sqlite3.Connection, codec: BodyCodec, died_before_ms: int, dead_max: int) -> tuple[int, bool]:
-    """Delete some dead letters past their retention and give free pages back.
+EXPIRED_BYTES_MAX = 1024 * 1024
+"""How many bytes of dead letters are read, and deleted, at once; commits wait meanwhile."""
 
-    Bounded in both, so that no commit waits long behind it.
 
-    Returns:
-        How many dead letters went, and whether there is more to do.
-    """
+def list_expired(
+    connection: sqlite3.Connection, codec: BodyCodec, died_before_ms: int, letters_max: int
+) -> list[ExpiredLetter]:
+    """Read some dead letters that are past their retention; the first whatever its size."""
+    del codec
+    bytes_left = EXPIRED_BYTES_MAX
+    letters: list[ExpiredLetter] = []
+    with contextlib.closing(connection.execute(SQL["list_expired"], (died_before_ms, letters_max))) as rows:
+        for letter_id, index_name, log_id, error_type, reason, died_at_ms, entry, *times in rows:
+            bytes_left -= len(entry)
+            if letters and bytes_left < 0:
+                break
+            names = (letter_id, index_name, log_id, error_type, reason)
+            letters.append(ExpiredLetter(*names, read_history(*times), died_at_ms, entry))
+    return letters
+
+
+def expire(connection: sqlite3.Connection, codec: BodyCodec, letter_ids: Sequence[int], died_before_ms: int) -> int:
+    """Delete dead letters that are still past their retention; return how many went."""
     del codec
     with transaction(connection):
-        gone = connection.execute(SQL["expire_dead"], (died_before_ms, dead_max)).rowcount
+        parameters = ((letter_id, died_before_ms) for letter_id in letter_ids)
+        return connection.executemany(SQL["expire_dead"], parameters).rowcount
+
+
+def vacuum(connection: sqlite3.Connection) -> bool:
+    """Give some free pages back to the file system; return whether there may be more."""
     free = _count_free_pages(connection)
     # Not `execute`, which takes the first step of this pragma only and so frees one page.
     connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES_MAX})")
-    freed = free - _count_free_pages(connection)
-    return gone, gone == dead_max or freed >= VACUUM_PAGES_MAX
+    return free - _count_free_pages(connection) >= VACUUM_PAGES_MAX
 
 
 def _count_free_pages(connection: sqlite3.Connection) -> int:
@@ -234,7 +268,8 @@ def _history_row(history: History) -> dict[str, Any]:
     }
 
 
-def _address(entry: Entry) -> Address:
+def dead_address(entry: Entry) -> Address:
+    """Return under which address a dead letter is kept; a damaged one has none, and is kept under its digest."""
     try:
         return entry_address(entry)
     except ValueError:
@@ -243,7 +278,7 @@ def _address(entry: Entry) -> Address:
 
 
 def _bury(connection: sqlite3.Connection, letter: DeadLetter) -> None:
-    address = _address(letter.entry)
+    address = dead_address(letter.entry)
     place = {"index_name": address.index, "log_id": address.log_id}
     before = connection.execute(SQL["dead_history"], place).fetchone()
     history = letter.history

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from forebay.errors import SpoolUnavailable
+from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.model import DELIVERED, Ack, Admission, History, Outcome
 from forebay.pipeline import journal as journal_module
 from forebay.pipeline.admission import FULL_RETRY_AFTER_S, Admitter
@@ -506,3 +506,33 @@ async def test_events_of_an_index_on_hold_go_to_the_spool_and_no_further(parts: 
     assert parts.channel.events == 2
     assert overflows == []
     assert parts.counters.overflowed == 0
+
+
+async def test_dead_letters_take_of_the_room_of_the_spool_too(parts: Parts) -> None:
+    admitter = Admitter(parts.channel, parts.journal, parts.journal._holds, 10)
+    parts.journal.ledger.store(1, 4)
+    parts.spool.dead_bytes = 5
+    assert not admitter.full
+
+    parts.spool.dead_bytes = 6
+    assert admitter.full
+
+
+async def test_a_spool_that_is_lost_is_written_to_no_more_and_holds_up_no_shutdown(parts: Parts) -> None:
+    group = make_group(make_entries(2), 3)
+    parts.journal.ledger.store(2, 77)
+    parts.journal.ledger.hold(group)
+    parts.channel.offer(group)
+    bulk = parts.channel.take()
+    parts.journal.settle(settle(bulk, [DELIVERED] * 2, 1000, parts.journal.new_id, Doubts()))
+    inbox = Inbox(make_entries(1))
+    parts.journal.submit(inbox)
+    await settle_down()
+
+    _, done = parts.spool.open.pop()
+    done(SpoolLost("damaged"))
+
+    await asyncio.wait_for(parts.journal.wait_written(), 5)
+    assert [type(heard) for heard in inbox.heard] == [SpoolLost]
+    assert parts.spool.open == [], "nothing is tried again"
+    assert parts.journal.failure == "damaged"

@@ -201,14 +201,16 @@ def test_a_newer_spool_is_left_untouched(orphan_path: Path) -> None:
     assert orphan_path.read_bytes() == before
 
 
-async def test_an_orphan_that_cannot_be_read_says_so_and_stays(orphan_path: Path) -> None:
-    await fill(orphan_path, [[make_entry("large", 50_000)] for _ in range(20)])
+async def test_a_damaged_orphan_is_saved_before_it_is_emptied(orphan_path: Path, tmp_path: Path) -> None:
+    # So many that the page at which the table begins only names others.
+    groups = [[make_entry(f"event{number}", 900)] for number in range(100)]
+    await fill(orphan_path, groups)
     damage(orphan_path)
-    orphan = Orphan(orphan_path)
-    with pytest.raises(SpoolUnusable, match=r"spool\.3\.db"):
-        orphan.take()
-    orphan.close()
-    assert orphan_path.name in files(orphan_path)
+    async with open_spool(tmp_path / "spool.db") as spool:
+        await empty(orphan_path, spool)
+        kept = await spool.load(0, (), (10**9, 10**9))
+    assert [group.entries for group in kept] == groups
+    assert any(".damaged-" in name for name in files(orphan_path))
 
 
 def damage(path: Path) -> None:

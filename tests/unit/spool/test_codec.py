@@ -52,3 +52,13 @@ def test_a_damaged_body_is_noticed(codec: BodyCodec, damage: object) -> None:
 def test_a_codec_of_another_version_is_noticed(codec: BodyCodec) -> None:
     with pytest.raises(ValueError, match="9"):
         codec.unpack(9, b"")
+
+
+def test_any_byte_that_changed_in_a_compressed_body_is_noticed(codec: BodyCodec) -> None:
+    kept_as, kept = codec.pack(bytes(range(256)) * 100 + b"the end")
+
+    for place in range(5, len(kept)):
+        changed = bytearray(kept)
+        changed[place] ^= 1
+        with pytest.raises(ValueError, match="damaged"):
+            codec.unpack(kept_as, bytes(changed))

@@ -18,7 +18,7 @@ import pytest
 
 from forebay.errors import SpoolUnavailable, SpoolUnusable
 from forebay.model import DeadLetter, Entry, History
-from forebay.spool import writing
+from forebay.spool import reserve, writing
 from forebay.spool.inspection import Choice, Request, inspect
 from forebay.spool.records import GroupDamaged, NewGroup, StoredGroup, Totals, Transaction
 from forebay.spool.spool import Spool
@@ -210,7 +210,11 @@ async def test_a_commit_waits_for_a_command_that_writes_and_fails_when_that_take
     await commit(spool, Transaction(inserts=[NewGroup(1, make_entries(1))]))
 
 
-async def test_a_full_disk_refuses_and_deletions_make_room_again(spool: Spool, path: Path) -> None:
+async def test_a_full_disk_refuses_and_deletions_make_room_again(
+    spool: Spool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reserve, "RESERVE_BYTES", 4096)
+    monkeypatch.setattr(reserve, "TRY_EVERY_S", 0)
     bodies = [[make_entry(f"{number}{os.urandom(10_000).hex()}")] for number in range(10)]
     await commit(spool, Transaction(inserts=[NewGroup(number, body) for number, body in enumerate(bodies, 1)]))
     ((pages,),) = read_rows(path, "PRAGMA page_count")
@@ -329,6 +333,9 @@ async def test_a_damaged_body_is_named_and_what_lies_before_it_is_loaded(spool: 
         await spool.load(1, (), PLENTY)
     assert isinstance(caught.value, GroupDamaged)
     assert caught.value.group_id == 2
+    with pytest.raises(GroupDamaged):
+        await spool.load(1, (), PLENTY)
+    assert read_rows(path, "SELECT kind, detail FROM incidents") == [("group_damaged", str(caught.value))], "told once"
     assert [group.id for group in await spool.load(2, (), PLENTY)] == [3]
 
 
@@ -357,7 +364,7 @@ async def test_totals_stay_true_whatever_is_written(spool: Spool, path: Path) ->
         inspection.mark_for_replay(Choice(("b",)))
         inspection.purge(Choice(("c",)))
     await spool.replay(8, 10)
-    await spool.clean_up(2000, 1)
+    await spool.expire([letter.id for letter in await spool.list_expired(2000, 1)], 2000)
 
     counted = read_rows(
         path,
@@ -395,7 +402,7 @@ def test_a_spool_whose_owner_is_killed_before_it_has_written_anything_was_interr
         assert spool.was_interrupted
 
 
-async def test_the_mark_of_the_owner_costs_no_sync_and_leaves_commits_synced(path: Path) -> None:
+async def test_the_mark_of_the_owner_leaves_commits_synced(path: Path) -> None:
     async with open_spool(path) as spool:
         assert spool._connection.execute("PRAGMA synchronous").fetchone() == (2,)
 

@@ -1,0 +1,81 @@
+"""Room on the disk that is kept for the day when the disk is full.
+
+To delete from a full disk takes room: the log must be written back to the file before it can begin anew, and the file
+grows by that. So a file of that size lies beside the spool and is given up when the disk is full; nothing new is taken
+in until it can be had again. What is in the spool is delivered meanwhile, and deleted.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+import structlog
+
+RESERVE_BYTES = 16 * 1024 * 1024
+"""As much as the log grows before it is written back."""
+
+LEFT_BYTES_MIN = 4 * 1024 * 1024
+"""What must be left on the disk beside it, so that it is not given up again at once."""
+
+TRY_EVERY_S = 1.0
+
+log = structlog.get_logger("forebay.spool")
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether SQLite found no room on the disk."""
+    return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+
+class Reserve:
+    """The file that keeps the room. Belongs to the spool's thread.
+
+    Attributes:
+        given_up: whether the disk was full lately, so that the room that is left is for deletions.
+    """
+
+    def __init__(self, path: Path) -> None:
+        place = path.resolve()
+        self._file = place.with_name(f"{place.name}.reserve")
+        self._tried_at = 0.0
+        self.given_up = False
+
+    def take(self) -> None:
+        """Take the room, where the disk has it and some more."""
+        if self._take():
+            if self.given_up:
+                log.info("disk_has_room")
+            self.given_up = False
+
+    def give_up(self, cause: str) -> None:
+        """Leave the room to deletions."""
+        if not self.given_up:
+            log.error("disk_full", cause=cause, consequence="no events are taken; deliveries go on")
+        self.given_up = True
+        self._tried_at = time.monotonic()
+        self._file.unlink(missing_ok=True)
+
+    def is_wanted(self) -> bool:
+        """Return whether the room was given up and it is time to try to have it again."""
+        if not self.given_up or time.monotonic() - self._tried_at < TRY_EVERY_S:
+            return False
+        self._tried_at = time.monotonic()
+        return True
+
+    def _take(self) -> bool:
+        try:
+            if self._file.exists() and self._file.stat().st_size == RESERVE_BYTES:
+                return True
+            free = os.statvfs(self._file.parent)
+            if free.f_bavail * free.f_frsize < RESERVE_BYTES + LEFT_BYTES_MIN:
+                return False
+            with self._file.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+        except OSError as error:
+            log.warning("no_reserve", cause=str(error))
+            self._file.unlink(missing_ok=True)
+            return False
+        return True

@@ -1,0 +1,57 @@
+"""Opening a spool takes the same work however much is in it."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forebay.model import DeadLetter, History
+from forebay.spool import database, writing
+from forebay.spool.codec import BodyCodec
+from forebay.spool.records import NewGroup, Totals, Transaction
+from forebay.spool.spool import Spool
+from unit.pipeline.fakes import make_entry
+
+
+def fill(path: Path, rows: int) -> Path:
+    inserts = [NewGroup(row_id, [make_entry(f"{row_id}", 300)]) for row_id in range(1, rows + 1)]
+    dead = [DeadLetter(make_entry(f"dead{number}", 300), "type", "reason", History(1), 1000) for number in range(rows)]
+    with contextlib.closing(database.connect(path)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        writing.write(connection, BodyCodec(), Transaction(inserts=inserts, dead=dead))
+    return path
+
+
+def count_steps(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, Totals]:
+    """Open a spool; return how many steps SQLite's machine took for it, and what was known then."""
+    steps = 0
+    connect = sqlite3.connect
+
+    def count_step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    def connect_and_count(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)
+        connection.set_progress_handler(count_step, 1)
+        return connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", connect_and_count)
+        with contextlib.closing(Spool(path)) as spool:
+            return steps, spool.totals
+
+
+def test_the_work_of_opening_does_not_grow_with_what_is_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, few = count_steps(fill(tmp_path / "small.db", 100), monkeypatch)
+    large, many = count_steps(fill(tmp_path / "large.db", 10_000), monkeypatch)
+
+    assert (few.events, few.dead_letters, many.events, many.dead_letters) == (100, 100, 10_000, 10_000)
+    assert 0 < large <= small + 10
