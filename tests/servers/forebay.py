@@ -81,6 +81,10 @@ class ForebayServer:
         return self._process.pid
 
     @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def log(self) -> str:
         """What the server has written to its standard error since its first start."""
         path = self.folder / "forebay.err"

@@ -1,0 +1,97 @@
+"""The disk under the spool is full, or the spool is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from chaos.load import make_plain
+from chaos.rows import Place, Row
+from chaos.scale import Scale
+from chaos.stage import POLL_S, Stage
+from traffic.events import Event
+
+DISK_MIB_PER_S = 2
+SPOOL_BYTES_MAX = "1048576"
+NOISE_BYTES = 1_500
+UNAVAILABLE = 503
+
+
+class CannotMount(Exception):
+    """A small disk cannot be had: mounting one is for root alone."""
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, scale: Scale) -> Iterator[dict[str, str]]:
+    """Put the spool on a disk of its own that a fault can fill.
+
+    Raises:
+        CannotMount: this user may not mount anything.
+    """
+    place = folder / "small-disk"
+    place.mkdir()
+    if os.geteuid() != 0:
+        raise CannotMount("a small disk for the spool can only be mounted by root")
+    size = f"size={max(6, int(DISK_MIB_PER_S * scale.fault_s))}m"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", place], check=True)
+    try:
+        yield {"DATABASE_URL": f"sqlite://{place / 'spool.db'}"}
+    finally:
+        # Lazily: the server, which still has the file open, is ended after this.
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+async def fill_disk(stage: Stage) -> None:
+    """Take OpenSearch away until the disk is full, and bring it back a while later."""
+    await asyncio.to_thread(stage.proxy.refuse)
+    while not (await stage.metrics()).commit_failures:
+        await asyncio.sleep(POLL_S)
+    await _wait_refused(stage)
+    await asyncio.to_thread(stage.proxy.accept)
+
+
+async def fill_spool(stage: Stage) -> None:
+    """Take OpenSearch away until the spool holds as much as it may, and bring it back a while later."""
+    await asyncio.to_thread(stage.proxy.refuse)
+    await _wait_refused(stage)
+    await asyncio.to_thread(stage.proxy.accept)
+
+
+def make_bulky(number: int, with_id: bool) -> Event:  # noqa: FBT001 - the form of an `EventMaker`
+    """Make an event that takes space also when it is compressed."""
+    event = make_plain(number, with_id)
+    event["param"] = {"noise": random.Random(number).randbytes(NOISE_BYTES).hex()}
+    return event
+
+
+async def _wait_refused(stage: Stage) -> None:
+    while not stage.load.client.answers[UNAVAILABLE]:
+        await asyncio.sleep(POLL_S)
+    await asyncio.sleep(stage.scale.fault_s)
+
+
+ROWS: Sequence[Row] = (
+    Row(
+        "disk-full",
+        "disk of the spool full while OpenSearch is away; then it is back",
+        fill_disk,
+        place=Place.PROXY,
+        prepare=small_disk,
+        make=make_bulky,
+        settings={"FOREBAY_CHANNEL_EVENTS_MAX": "2000"},
+        short_acks=("disk", "memory"),
+    ),
+    Row(
+        "spool-full",
+        "spool full (`FOREBAY_SPOOL_BYTES_MAX`) while OpenSearch is away; then it is back",
+        fill_spool,
+        place=Place.PROXY,
+        make=make_bulky,
+        settings={"FOREBAY_SPOOL_BYTES_MAX": SPOOL_BYTES_MAX, "FOREBAY_CHANNEL_EVENTS_MAX": "2000"},
+    ),
+)
