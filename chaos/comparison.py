@@ -72,7 +72,8 @@ def read_dead(server: ForebayServer) -> set[str]:
         timeout=COMMAND_TIMEOUT_S,
         check=True,
     )
-    letters = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    # An event may hold characters that Python takes for the end of a line.
+    letters = [json.loads(line) for line in done.stdout.split("\n") if line]
     return {letter["log_id"] for letter in letters if letter["error_type"] and letter["reason"]}
 
 

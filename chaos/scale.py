@@ -42,7 +42,7 @@ FULL = Scale(
     kills=20,
     freeze_s=30,
     latency_s=2,
-    fault_s_max=150,
+    fault_s_max=240,
     recovery_s_max=60,
     settings={
         "FOREBAY_BULK_INTERVAL_S": "1",
@@ -60,7 +60,7 @@ SHORT = Scale(
     kills=2,
     freeze_s=2.5,
     latency_s=0.6,
-    fault_s_max=60,
+    fault_s_max=150,
     recovery_s_max=40,
     settings={
         "FOREBAY_BULK_INTERVAL_S": "0.2",

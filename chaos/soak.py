@@ -33,6 +33,8 @@ from traffic.index import Index  # noqa: E402
 
 SETTINGS = {
     "SERVER_ENVIRONMENT": "soak",
+    # Small enough to be full in every outage: memory comes to its highest soon, and only a leak makes it grow further.
+    "FOREBAY_CHANNEL_EVENTS_MAX": "10000",
     "FOREBAY_BULK_INTERVAL_S": "1",
     "FOREBAY_BULK_TIMEOUT_S": "5",
     "FOREBAY_RETRY_DELAY_S_MAX": "5",

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import aiohttp
+
 from chaos.load import Load
 from chaos.metrics import Metrics, scrape
 from chaos.scale import Scale
@@ -140,6 +142,16 @@ class Stage:
         """Wait until the server has logged this."""
         while text not in self.server.log:
             await asyncio.sleep(POLL_S)
+
+    async def wait_cause(self, text: str) -> None:
+        """Wait until the server gives this as a cause for not being well."""
+        headers = {"Authorization": f"Bearer {self.server.token(scope='admin')}"}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            while True:
+                async with session.get(f"{self.server.url}/health/ready") as response:
+                    if text in await response.text():
+                        return
+                await asyncio.sleep(POLL_S)
 
     async def wait_unwell(self) -> None:
         """Wait until the server has noticed that its sink takes nothing."""

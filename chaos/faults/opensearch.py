@@ -49,7 +49,7 @@ async def freeze_within_timeout(stage: Stage) -> None:
 async def press(stage: Stage) -> None:
     """Start OpenSearch with hardly any memory for indexing: it answers 429 to whole bulks."""
     await _restart(stage, TINY_PRESSURE)
-    await stage.wait_logged("rejected_execution_exception")
+    await stage.wait_cause("rejected_execution_exception")
     await asyncio.sleep(stage.scale.fault_s)
     await _restart(stage, {})
 
@@ -106,7 +106,6 @@ ROWS: Sequence[Row] = (
         "OpenSearch killed (`kill -9`), started again",
         kill,
         place=Place.OWN,
-        short_acks=("disk", "memory"),
     ),
     Row(
         "freeze-timeout-shorter",
