@@ -54,8 +54,7 @@ def write(path: Path, kept: dict[str, Any]) -> None:
     path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
 
 
-def keep_faults(results: list[Result], header: dict[str, Any]) -> None:
-    """Keep the results of rows that were tried; those of others stay."""
-    rows = read(FAULTS).get("rows", {})
-    rows |= {f"{result.row} {result.ack}": asdict(result) for result in results}
+def keep_fault(result: Result, header: dict[str, Any]) -> None:
+    """Keep the result of a row that was tried; those of others stay."""
+    rows = read(FAULTS).get("rows", {}) | {f"{result.row} {result.ack}": asdict(result)}
     write(FAULTS, {"header": header, "rows": rows})

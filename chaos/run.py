@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # a script finds only its own d
 
 from chaos import document, setting  # noqa: E402 - behind the path
 from chaos.matrix import BY_NAME, ROWS  # noqa: E402
-from chaos.results import Result, keep_faults  # noqa: E402
+from chaos.results import Result, keep_fault  # noqa: E402
 from chaos.rows import Row  # noqa: E402
 from chaos.scale import FULL, SHORT, Scale  # noqa: E402
 from chaos.trial import Places, try_row  # noqa: E402
@@ -46,15 +47,19 @@ def main() -> int:
         return 0
     rows = [BY_NAME[name] for name in options.only] if options.only else list(ROWS)
     options.work.mkdir(parents=True, exist_ok=True)
-    header = setting.describe(options.work)
-    results = run(rows, SHORT if options.short else FULL, options.work)
-    if not options.short:
-        keep_faults(results, header)
+    if options.short:
+        results = run(rows, SHORT, options.work, lambda _: None)
+    else:
+        header = setting.describe(options.work)
+        # After each row, so that a run which is broken off has not been for nothing.
+        results = run(rows, FULL, options.work, lambda result: keep_fault(result, header))
         document.write()
-    return 1 if any(result.problem for result in results) else 0
+    failed = [f"{result.row} {result.ack}" for result in results if result.problem]
+    print(f"{len(failed)} of {len(results)} failed{': ' if failed else ''}{', '.join(failed)}")
+    return 1 if failed else 0
 
 
-def run(rows: list[Row], scale: Scale, work: Path) -> list[Result]:
+def run(rows: list[Row], scale: Scale, work: Path, keep: Callable[[Result], None]) -> list[Result]:
     """Try every row with every acknowledgement."""
     results: list[Result] = []
     home = OpenSearchServer.install()
@@ -66,6 +71,7 @@ def run(rows: list[Row], scale: Scale, work: Path) -> list[Result]:
                 began_at = time.monotonic()
                 result = asyncio.run(try_row(row, ack, scale, places, folder))
                 results.append(result)
+                keep(result)
                 _show(result, time.monotonic() - began_at)
     return results
 

@@ -117,9 +117,10 @@ class Soak:
             has_lived = time.monotonic() - life_began_at > length_s / LIVES
             name, trouble = self._random.choice(sorted((ENDINGS if has_lived else TROUBLES).items()))
             print(f"{time.monotonic() - began_at:6.0f} s  {len(self._mixture.taken):9,} events  {name}", flush=True)
-            await self._trouble(name, trouble)
             if has_lived:
                 self._sampler.end_life(name)
+            await self._trouble(name, trouble)
+            if has_lived:
                 life_began_at = time.monotonic()
 
     async def _trouble(self, name: str, trouble: Trouble) -> None:

@@ -27,7 +27,7 @@ TOKEN_S = 90 * 86_400
 QUIET_S = 3.0
 """How long a server must have had nothing to deliver before what is missing counts as lost."""
 
-START_S_MAX = 60.0
+START_S_MAX = 200.0
 DRAINED_TIMES = 3
 SHOWN_MAX = 3
 

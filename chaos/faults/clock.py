@@ -117,6 +117,12 @@ ROWS: Sequence[Row] = (
         place=Place.PROXY,
         prepare=clock_before_midnight,
         make=make_around_midnight,
+        prose="""\
+An event is in the index of a time that its client repeats when it sends again: the one in a UUIDv7 `log_id`, else its
+`timestamp`. Such events were sent on both sides of midnight, some in one request that was repeated, some waiting for
+OpenSearch meanwhile, and none is there twice. An event with neither, a `log_id` of another kind and no `timestamp`, is
+in the index of the month in which it was received; sent again in the next month, it is there once more, in that month's
+index. Clients that can send again over a month's end should use UUIDv7 or a `timestamp`.""",
         tolerated=lambda log_id: log_id.startswith(LOOSE),
     ),
     Row("clock-back", "clock of the server put back by an hour", jump_back, prepare=own_clock, make=make_plain),

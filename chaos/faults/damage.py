@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+from chaos.faults.disk import make_bulky
 from chaos.rows import Loss, Place, Row
-from chaos.stage import Stage
+from chaos.stage import POLL_S, Stage
 
 PAGE_BYTES = 4096
 OVERWRITTEN_BYTES = 4 * PAGE_BYTES
-FIRST_PAGES = 8
-"""Pages that hold the schema and the heads of tables: what is to be damaged is events."""
-
-PENDING_EVENTS = 2_000
+PENDING_EVENTS = 3_000
 SETTINGS = {"FOREBAY_CHANNEL_EVENTS_MAX": "500"}
+"""What waits only in the file has to be read from it, and is more than SQLite keeps in memory."""
+
+DAMAGED = "spool_damaged"
 
 Damage = Callable[[Path], None]
 
@@ -34,10 +37,10 @@ def empty(path: Path) -> None:
 
 
 def overwrite(path: Path) -> None:
-    """Write noise over some pages in the second half of a file."""
+    """Write noise over some pages in the middle of a file."""
     pages = path.stat().st_size // PAGE_BYTES
-    source = random.Random(pages)
-    page = source.randrange(max(FIRST_PAGES, pages // 2), pages - OVERWRITTEN_BYTES // PAGE_BYTES)
+    source = random.SystemRandom()
+    page = source.randrange(pages // 4, pages // 2)
     with path.open("r+b") as file:
         file.seek(page * PAGE_BYTES)
         file.write(source.randbytes(OVERWRITTEN_BYTES))
@@ -53,17 +56,31 @@ def while_stopped(damage: Damage) -> Callable[[Stage], Awaitable[None]]:
         await asyncio.to_thread(stage.server.stop)
         await _damage(stage, damage)
         await stage.start_server()
+        stage.notes.append(f"the server {'has' if DAMAGED in stage.server.log else 'has not'} told of the damage")
         await asyncio.to_thread(stage.proxy.accept)
 
     return fault
 
 
 async def while_running(stage: Stage) -> None:
-    """Overwrite pages of the file under the running server while OpenSearch is away."""
+    """Overwrite pages of the file under the running server; where it ends by itself, start it again."""
     await _let_events_wait(stage)
+    # What is only in the log of SQLite cannot be damaged in the file.
+    with contextlib.closing(sqlite3.connect(stage.spool_path)) as beside:
+        beside.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     await _damage(stage, overwrite)
-    await asyncio.sleep(stage.scale.fault_s)
     await asyncio.to_thread(stage.proxy.accept)
+    while not await _has_ended(stage) and (await stage.metrics()).pending_events:
+        await asyncio.sleep(POLL_S)
+
+
+async def _has_ended(stage: Stage) -> bool:
+    if stage.server.is_running:
+        return False
+    await asyncio.to_thread(stage.server.kill)
+    await stage.start_server()
+    stage.notes.append("the server ended when it met the damage, and was started again, as whatever runs it would do")
+    return True
 
 
 async def _let_events_wait(stage: Stage) -> None:
@@ -91,6 +108,7 @@ def _row(name: str, title: str, fault: Callable[[Stage], Awaitable[None]], prose
         place=Place.PROXY,
         acks=("disk",),
         loss=Loss.DAMAGED,
+        make=make_bulky,
         settings=SETTINGS,
         prose=prose,
         awaits="recovery of a damaged spool",

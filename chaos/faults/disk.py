@@ -85,6 +85,7 @@ ROWS: Sequence[Row] = (
         make=make_bulky,
         settings={"FOREBAY_CHANNEL_EVENTS_MAX": "2000"},
         short_acks=("disk", "memory"),
+        awaits="room on a full disk for what makes room",
     ),
     Row(
         "spool-full",

@@ -47,11 +47,15 @@ async def freeze_within_timeout(stage: Stage) -> None:
 
 
 async def press(stage: Stage) -> None:
-    """Start OpenSearch with hardly any memory for indexing: it answers 429 to whole bulks."""
-    await _restart(stage, TINY_PRESSURE)
+    """Let OpenSearch have hardly any memory for indexing: it answers 429 to whole bulks. Then give it back."""
     await stage.wait_cause("rejected_execution_exception")
     await asyncio.sleep(stage.scale.fault_s)
     await _restart(stage, {})
+
+
+async def take_indexing_memory(stage: Stage) -> None:
+    """Start OpenSearch with hardly any memory for indexing, before the clients begin."""
+    await _restart(stage, TINY_PRESSURE)
 
 
 async def block(stage: Stage) -> None:
@@ -91,7 +95,7 @@ def make_clashing(number: int, with_id: bool) -> Event:  # noqa: FBT001 - the fo
 
 
 async def _restart(stage: Stage, settings: dict[str, str]) -> None:
-    await asyncio.to_thread(stage.opensearch.stop)
+    await asyncio.to_thread(stage.opensearch.kill)
     await asyncio.to_thread(stage.opensearch.start, settings)
 
 
@@ -128,6 +132,7 @@ on, while the server has put their events back. They are sent again with the sam
         "OpenSearch answers 429 to whole bulks (a tiny `indexing_pressure.memory.limit`)",
         press,
         place=Place.OWN,
+        set_up=take_indexing_memory,
     ),
     Row("read-only", "index made read-only (`read_only_allow_delete`), then released", block),
     Row(

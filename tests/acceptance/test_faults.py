@@ -1,4 +1,4 @@
-"""Every fault of docs/reliability.md, in a short form: nothing is lost, nothing is doubled, and all of it is over soon."""
+"""Every fault of docs/reliability.md in a short form: nothing is lost, nothing is doubled, and it is over soon."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -43,7 +43,7 @@ def trials() -> Iterator[object]:
             yield pytest.param(row, ack, id=f"{row.name}-{ack}", marks=marks)
 
 
-@pytest.mark.parametrize(("row", "ack"), trials())
+@pytest.mark.parametrize(("row", "ack"), list(trials()))
 async def test_nothing_is_lost_and_nothing_doubled_by(
     row: Row, ack: str, opensearch: OpenSearchAddress, own: Callable[[], OpenSearchServer], tmp_path: Path
 ) -> None:
