@@ -24,7 +24,7 @@ async def kill(stage: Stage) -> None:
     await asyncio.to_thread(stage.opensearch.kill)
     await stage.wait_unwell()
     await asyncio.sleep(stage.scale.fault_s)
-    await asyncio.to_thread(stage.opensearch.start)
+    await _start(stage, {})
 
 
 async def freeze(stage: Stage) -> None:
@@ -96,7 +96,14 @@ def make_clashing(number: int, with_id: bool) -> Event:  # noqa: FBT001 - the fo
 
 async def _restart(stage: Stage, settings: dict[str, str]) -> None:
     await asyncio.to_thread(stage.opensearch.kill)
+    await _start(stage, settings)
+
+
+async def _start(stage: Stage, settings: dict[str, str]) -> None:
+    if not stage.scale.sends_on:
+        await stage.load.pause()
     await asyncio.to_thread(stage.opensearch.start, settings)
+    stage.load.resume()
 
 
 async def _put(stage: Stage, path: str, body: object) -> None:

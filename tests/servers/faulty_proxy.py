@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import socket
 import struct
 import threading
@@ -135,7 +136,8 @@ class FaultyProxy:
         """Pass a request on to OpenSearch."""
         headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
         url = self.upstream_url + request.path_qs
-        async with self._session.request(request.method, url, data=body, headers=headers) as response:
+        # As a file: aiohttp warns of large bodies that are bytes.
+        async with self._session.request(request.method, url, data=io.BytesIO(body), headers=headers) as response:
             return Answer(response.status, await response.read(), response.headers.get("Content-Type", ""))
 
     async def _open(self) -> None:
