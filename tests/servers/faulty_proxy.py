@@ -155,9 +155,17 @@ class FaultyProxy:
 
     async def _close(self) -> None:
         self.switched.set()
+        server = self._runner.server
         await self._stop_listening()
         await self._runner.cleanup()
+        # A connection that was being accepted meanwhile is known to nobody before that has ended.
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=CALL_TIMEOUT_S / 2)
+        for connection in server.connections if server else ():
+            cut(connection.transport)
         await self._session.close()
+        # The transports close in the next round of the loop (aiohttp's documentation, "Graceful Shutdown").
+        await asyncio.sleep(0)
 
     async def _switch(self, behaviour: Behaviour) -> None:
         self._behaviour = behaviour
@@ -165,10 +173,12 @@ class FaultyProxy:
         self.switched = asyncio.Event()
 
     async def _listen(self) -> None:
+        self._refusing = False
         self._site = web.TCPSite(self._runner, HOST, self._port, reuse_address=True)
         await self._site.start()
 
     async def _stop_listening(self) -> None:
+        self._refusing = True
         if self._site in self._runner.sites:
             await self._site.stop()
         if self._runner.server is not None:
@@ -176,6 +186,8 @@ class FaultyProxy:
                 cut(connection.transport)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if self._refusing:  # over a connection that was being accepted when that ended
+            cut(request.transport)
         body = await request.read()
         return await self._behaviour(Exchange(request, body, self))
 
