@@ -19,7 +19,6 @@ class Scale(NamedTuple):
         latency_s: how long a slow OpenSearch takes.
         fault_s_max: a fault that takes longer has failed.
         recovery_s_max: a recovery that takes longer has failed.
-        sends_on: whether the clients go on while OpenSearch starts, which a busy machine may take minutes for.
         settings: of the server, for all trials.
     """
 
@@ -32,7 +31,6 @@ class Scale(NamedTuple):
     latency_s: float
     fault_s_max: float
     recovery_s_max: float
-    sends_on: bool
     settings: Mapping[str, str]
 
 
@@ -45,8 +43,7 @@ FULL = Scale(
     freeze_s=30,
     latency_s=2,
     fault_s_max=240,
-    recovery_s_max=60,
-    sends_on=True,
+    recovery_s_max=120,
     settings={
         "FOREBAY_BULK_INTERVAL_S": "1",
         "FOREBAY_BULK_TIMEOUT_S": "5",
@@ -65,7 +62,6 @@ SHORT = Scale(
     latency_s=0.6,
     fault_s_max=150,
     recovery_s_max=90,
-    sends_on=False,
     settings={
         "FOREBAY_BULK_INTERVAL_S": "0.2",
         "FOREBAY_BULK_TIMEOUT_S": "1",

@@ -137,13 +137,13 @@ def _judge(stage: Stage, row: Row, ack: str, found: Comparison, result: Result) 
     result.lost, result.duplicated = len(found.lost), len(found.duplicated)
     result.unanswered_twice, result.dead = found.unanswered, len(found.dead)
     doomed = {log_id for log_id, event in taken.items() if event.doomed}
-    problems = [_judge_loss(stage, row.may_lose(ack), found)]
+    problems = [_judge_loss(stage, row.may_lose(ack), found)] if result.recovery_s is not None else []
     if found.duplicated:
         problems.append(f"duplicated: {_show(found.duplicated)}")
     if found.dead != doomed:
         problems.append(f"{len(found.dead - doomed)} dead letters too many, {len(doomed - found.dead)} too few")
     if result.recovery_s is None:
-        problems.append(f"not recovered within {stage.scale.recovery_s_max:.0f} s")
+        problems.append(f"not recovered within {stage.scale.recovery_s_max:.0f} s, {result.lost:,} events not there")
     result.problem = "; ".join(filter(None, problems))
 
 

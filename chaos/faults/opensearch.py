@@ -100,8 +100,8 @@ async def _restart(stage: Stage, settings: dict[str, str]) -> None:
 
 
 async def _start(stage: Stage, settings: dict[str, str]) -> None:
-    if not stage.scale.sends_on:
-        await stage.load.pause()
+    # A busy machine takes minutes for this, and what clients send meanwhile shows nothing new.
+    await stage.load.pause()
     await asyncio.to_thread(stage.opensearch.start, settings)
     stage.load.resume()
 
