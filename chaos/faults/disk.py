@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,36 +12,21 @@ from chaos.load import make_plain
 from chaos.rows import Place, Row
 from chaos.scale import Scale
 from chaos.stage import POLL_S, Stage
+from servers.small_disk import SmallDisk
 from traffic.events import Event
 
-DISK_MIB_PER_S = 2
+DISK_BYTES_PER_S = 2_000_000
+DISK_BYTES_MIN = 6_000_000
 SPOOL_BYTES_MAX = "1048576"
 NOISE_BYTES = 1_500
 UNAVAILABLE = 503
 
 
-class CannotMount(Exception):
-    """A small disk cannot be had: mounting one is for root alone."""
-
-
 @contextlib.contextmanager
 def small_disk(folder: Path, scale: Scale) -> Iterator[dict[str, str]]:
-    """Put the spool on a disk of its own that a fault can fill.
-
-    Raises:
-        CannotMount: this user may not mount anything.
-    """
-    place = folder / "small-disk"
-    place.mkdir()
-    if os.geteuid() != 0:
-        raise CannotMount("a small disk for the spool can only be mounted by root")
-    size = f"size={max(6, int(DISK_MIB_PER_S * scale.fault_s))}m"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", place], check=True)
-    try:
-        yield {"DATABASE_URL": f"sqlite://{place / 'spool.db'}"}
-    finally:
-        # Lazily: the server, which still has the file open, is ended after this.
-        subprocess.run(["umount", "--lazy", place], check=True)
+    """Put the spool on a disk of its own that a fault can fill."""
+    with SmallDisk(folder / "small-disk", max(DISK_BYTES_MIN, int(DISK_BYTES_PER_S * scale.fault_s))) as disk:
+        yield {"DATABASE_URL": f"sqlite://{disk.path / 'spool.db'}"}
 
 
 async def fill_disk(stage: Stage) -> None:
