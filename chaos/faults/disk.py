@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from chaos.stage import POLL_S, Stage
 from servers.small_disk import SmallDisk
 from traffic.events import Event
 
-DISK_BYTES_PER_S = 2_000_000
-DISK_BYTES_MIN = 6_000_000
+DISK_BYTES = 64 * 1024 * 1024
+"""Room for what a server keeps in reserve, so that it may begin at all."""
+
+NEIGHBOUR = "neighbour"
 SPOOL_BYTES_MAX = "1048576"
 NOISE_BYTES = 1_500
 UNAVAILABLE = 503
@@ -25,17 +28,39 @@ UNAVAILABLE = 503
 @contextlib.contextmanager
 def small_disk(folder: Path, scale: Scale) -> Iterator[dict[str, str]]:
     """Put the spool on a disk of its own that a fault can fill."""
-    with SmallDisk(folder / "small-disk", max(DISK_BYTES_MIN, int(DISK_BYTES_PER_S * scale.fault_s))) as disk:
+    del scale
+    with SmallDisk(folder / "small-disk", DISK_BYTES) as disk:
         yield {"DATABASE_URL": f"sqlite://{disk.path / 'spool.db'}"}
 
 
 async def fill_disk(stage: Stage) -> None:
-    """Take OpenSearch away until the disk is full, and bring it back a while later."""
+    """Take OpenSearch away, then all room on the disk; bring back OpenSearch, and at last the room."""
     await asyncio.to_thread(stage.proxy.refuse)
+    await stage.wait_unwell()
+    await asyncio.to_thread(_take_room, stage.spool_path.with_name(NEIGHBOUR))
     while not (await stage.metrics()).commit_failures:
         await asyncio.sleep(POLL_S)
     await _wait_refused(stage)
+    waiting = (await stage.metrics()).spool_events
+    began_at = time.monotonic()
     await asyncio.to_thread(stage.proxy.accept)
+    while (await stage.metrics()).spool_events:
+        await asyncio.sleep(POLL_S)
+    stage.notes.append(
+        f"the {waiting:,} events that waited were delivered, and deleted, from the full disk within "
+        f"{time.monotonic() - began_at:.1f} s"
+    )
+    stage.spool_path.with_name(NEIGHBOUR).unlink()
+
+
+def _take_room(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        block = bytes(1024 * 1024)
+        while block:
+            try:
+                file.write(block)
+            except OSError:
+                block = block[: len(block) // 2]
 
 
 async def fill_spool(stage: Stage) -> None:
@@ -61,13 +86,16 @@ async def _wait_refused(stage: Stage) -> None:
 ROWS: Sequence[Row] = (
     Row(
         "disk-full",
-        "disk of the spool full while OpenSearch is away; then it is back",
+        "disk of the spool full while OpenSearch is away; that is back first, then room is made",
         fill_disk,
         place=Place.PROXY,
         prepare=small_disk,
         make=make_bulky,
         settings={"FOREBAY_CHANNEL_EVENTS_MAX": "2000"},
-        short_acks=("disk", "memory"),
+        prose="""\
+Somebody else takes all the room on the disk. Clients hear 503 and send again; what was taken in before waits. When
+OpenSearch is back, that is delivered and deleted although the disk is still full, and when there is room again, events
+are taken in again by themselves.""",
         awaits="room on a full disk for what makes room",
     ),
     Row(
