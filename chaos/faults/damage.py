@@ -11,6 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+import aiohttp
+
 from chaos.faults.disk import make_bulky
 from chaos.rows import Loss, Place, Row
 from chaos.stage import POLL_S, Stage
@@ -56,8 +58,9 @@ def while_stopped(damage: Damage) -> Callable[[Stage], Awaitable[None]]:
         await asyncio.to_thread(stage.server.stop)
         await _damage(stage, damage)
         await stage.start_server()
-        stage.notes.append(f"the server {'has' if DAMAGED in stage.server.log else 'has not'} told of the damage")
+        stage.notes.append(f"found at the start: {'yes' if DAMAGED in stage.server.log else 'no'}")
         await asyncio.to_thread(stage.proxy.accept)
+        await _keep_running(stage)
 
     return fault
 
@@ -70,17 +73,23 @@ async def while_running(stage: Stage) -> None:
         beside.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     await _damage(stage, overwrite)
     await asyncio.to_thread(stage.proxy.accept)
-    while not await _has_ended(stage) and (await stage.metrics()).pending_events:
+    await _keep_running(stage)
+
+
+async def _keep_running(stage: Stage) -> None:
+    """Start the server again where it ends, as whatever runs it would do, until all that waits was read."""
+    while True:
+        if not stage.server.is_running:
+            await asyncio.to_thread(stage.server.kill)
+            await stage.start_server()
+            stage.notes.append(
+                "the server ended when it met the damage, and saved what there was when it started again"
+            )
+        # It may end while it is asked.
+        with contextlib.suppress(aiohttp.ClientError, ConnectionError, TimeoutError):
+            if not (await stage.metrics()).pending_events:
+                return
         await asyncio.sleep(POLL_S)
-
-
-async def _has_ended(stage: Stage) -> bool:
-    if stage.server.is_running:
-        return False
-    await asyncio.to_thread(stage.server.kill)
-    await stage.start_server()
-    stage.notes.append("the server ended when it met the damage, and was started again, as whatever runs it would do")
-    return True
 
 
 async def _let_events_wait(stage: Stage) -> None:

@@ -21,7 +21,6 @@ async def kill_one(stage: Stage) -> None:
         while len(set(stage.server.worker_pids.values()) - set(pids.values())) < 1:
             await asyncio.sleep(POLL_S)
         await stage.wait_workers(WORKERS)
-    stage.require(stage.load.client.connection_errors > 0, "no client noticed that a worker was killed")
 
 
 ROWS: Sequence[Row] = (
