@@ -67,7 +67,7 @@ def run(rows: list[Row], scale: Scale, work: Path, keep: Callable[[Result], None
         places = _find_places(stack, home)
         for row in rows:
             for ack in row.acks:
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=work)))
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=work, ignore_cleanup_errors=True)))
                 began_at = time.monotonic()
                 result = asyncio.run(try_row(row, ack, scale, places, folder))
                 results.append(result)

@@ -101,6 +101,13 @@ class Stage:
         """Start the server, and let the load go on meanwhile."""
         await asyncio.to_thread(self.server.start)
 
+    async def revive(self) -> None:
+        """Start the server again if it has ended by itself, as whatever runs it would do."""
+        if not self.server.is_running:
+            await asyncio.to_thread(self.server.kill)
+            await self.start_server()
+            self.notes.append("the server ended when it met the damage, and saved what there was when it started again")
+
     async def kill_server(self) -> None:
         """Kill the server and remember the moment."""
         await self._kill(self.server.kill)

@@ -100,15 +100,17 @@ async def _play(stage: Stage, row: Row, ack: str, result: Result) -> None:
         load.stop()
         async with asyncio.timeout(scale.recovery_s_max):
             await sending
-    found, drained_at = await _wait_recovered(stage, ended_at)
+    found, drained_at = await _wait_recovered(stage, ended_at, ends_by_itself=row.loss is Loss.DAMAGED)
     result.recovery_s = None if drained_at is None else round(max(0.0, drained_at - ended_at), 2)
     _judge(stage, row, ack, found, result)
 
 
-async def _wait_recovered(stage: Stage, ended_at: float) -> tuple[Comparison, float | None]:
+async def _wait_recovered(stage: Stage, ended_at: float, *, ends_by_itself: bool) -> tuple[Comparison, float | None]:
     """Wait until nothing is left to deliver and nothing is missing; return what there is, and since when."""
     drained_at, times = None, 0
     while time.monotonic() < ended_at + stage.scale.recovery_s_max:
+        if ends_by_itself:
+            await stage.revive()
         if not (await stage.metrics()).is_drained:
             drained_at, times = None, 0
         else:
