@@ -77,14 +77,9 @@ async def while_running(stage: Stage) -> None:
 
 
 async def _keep_running(stage: Stage) -> None:
-    """Start the server again where it ends, as whatever runs it would do, until all that waits was read."""
+    """Start the server again where it ends, until all that waits was read."""
     while True:
-        if not stage.server.is_running:
-            await asyncio.to_thread(stage.server.kill)
-            await stage.start_server()
-            stage.notes.append(
-                "the server ended when it met the damage, and saved what there was when it started again"
-            )
+        await stage.revive()
         # It may end while it is asked.
         with contextlib.suppress(aiohttp.ClientError, ConnectionError, TimeoutError):
             if not (await stage.metrics()).pending_events:
