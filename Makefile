@@ -46,7 +46,7 @@ test: check ## every check and every test, on real servers where they can be had
 bench: setup-dev ## measure against a plain collector and write docs/benchmarks.md (needs wrk)
 	$(BIN)/python benchmarks/run.py
 
-chaos: setup-dev ## run every fault against real processes and write docs/reliability.md (needs faketime)
+chaos: setup-dev ## run every fault against real processes and write docs/reliability.md (needs faketime, root)
 	$(BIN)/python chaos/run.py
 
 soak: setup-dev ## half an hour of load and faults at random; compare everything, watch memory and files

@@ -169,5 +169,6 @@ make soak         # half an hour; `.venv/bin/python chaos/soak.py --minutes 5` i
 ```
 
 `.venv/bin/python chaos/run.py --only kill-9 month` runs single rows and puts them into the table above; `--short` runs
-the short form that is a part of `make test`. They need Linux, Maven (for OpenSearch) and `faketime`.
+the short form that is a part of `make test`. They need Linux, Maven (for OpenSearch), `faketime`, and root for the row
+with a small disk.
 """
