@@ -77,12 +77,13 @@ async def while_running(stage: Stage) -> None:
 
 
 async def _keep_running(stage: Stage) -> None:
-    """Start the server again where it ends, until all that waits was read."""
+    """Start the server again where it ends, until all that waits was read; nothing is added to it meanwhile."""
+    pausing = asyncio.create_task(stage.load.pause())
     while True:
         await stage.revive()
         # It may end while it is asked.
         with contextlib.suppress(aiohttp.ClientError, ConnectionError, TimeoutError):
-            if not (await stage.metrics()).pending_events:
+            if not (await stage.metrics()).pending_events and pausing.done():
                 return
         await asyncio.sleep(POLL_S)
 
