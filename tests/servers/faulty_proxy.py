@@ -160,7 +160,7 @@ class FaultyProxy:
         await self._runner.cleanup()
         # A connection that was being accepted meanwhile is known to nobody before that has ended.
         if others := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(others, timeout=CALL_TIMEOUT_S / 2)
+            await asyncio.wait(others, timeout=1)
         for connection in server.connections if server else ():
             cut(connection.transport)
         await self._session.close()
