@@ -45,7 +45,10 @@ class Exchange:
         return self._request.path.endswith("/_bulk")
 
     def interfere(self) -> None:
-        """Count that this request does not get what OpenSearch has for it."""
+        """Count that this request does not get what OpenSearch has for it.
+
+        Called when the answer is ready: one that its client has given up meanwhile has shown nothing.
+        """
         self._proxy.interfered += 1
 
     async def forward(self, body: bytes | None = None) -> Answer:

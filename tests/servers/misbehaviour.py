@@ -27,8 +27,9 @@ async def reset_after(exchange: Exchange) -> web.StreamResponse:
 
 async def reset_in_answer(exchange: Exchange) -> web.StreamResponse:
     """Cut the connection in the middle of OpenSearch's answer."""
+    answer = await exchange.forward()
     exchange.interfere()
-    return await exchange.answer_half(await exchange.forward())
+    return await exchange.answer_half(answer)
 
 
 async def hang_after(exchange: Exchange) -> web.StreamResponse:
@@ -47,8 +48,8 @@ async def show_page(exchange: Exchange) -> web.StreamResponse:
 
 async def cut_json(exchange: Exchange) -> web.StreamResponse:
     """Answer with the first half of what OpenSearch has said, as if that were all."""
-    exchange.interfere()
     status, body, content_type = await exchange.forward()
+    exchange.interfere()
     return exchange.answer(Answer(status, body[: len(body) // 2], content_type))
 
 
@@ -56,8 +57,8 @@ async def drop_items(exchange: Exchange) -> web.StreamResponse:
     """Leave the last item out of the answer to a bulk."""
     if not exchange.is_bulk:
         return await pass_on(exchange)
-    exchange.interfere()
     status, body, content_type = await exchange.forward()
+    exchange.interfere()
     answer = json.loads(body)
     answer["items"] = answer.get("items", [])[:-1]
     return exchange.answer(Answer(status, json.dumps(answer).encode(), content_type))
@@ -80,13 +81,13 @@ def refuse_items(share: float) -> Behaviour:
     async def behave(exchange: Exchange) -> web.StreamResponse:
         if not exchange.is_bulk:
             return await pass_on(exchange)
-        exchange.interfere()
         lines = exchange.body.split(b"\n")[:-1]
         entries = [b"%b\n%b\n" % pair for pair in zip(lines[::2], lines[1::2], strict=True)]
         kept_back = [random.random() < share for _ in entries]
         passed = b"".join(entry for entry, kept in zip(entries, kept_back, strict=True) if not kept)
         answered = iter(json.loads((await exchange.forward(passed)).body)["items"] if passed else [])
         rejected = {"create": {"status": 429, "error": REJECTED}}
+        exchange.interfere()
         items = [rejected if kept else next(answered) for kept in kept_back]
         return exchange.answer(Answer(200, json.dumps({"errors": any(kept_back), "items": items}).encode()))
 
@@ -97,9 +98,9 @@ def be_slow(latency_s: float) -> Behaviour:
     """Make a behaviour that keeps every answer back for a while."""
 
     async def behave(exchange: Exchange) -> web.StreamResponse:
-        exchange.interfere()
         answer = await exchange.forward()
         await asyncio.sleep(latency_s)
+        exchange.interfere()
         return exchange.answer(answer)
 
     return behave
