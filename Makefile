@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run check format test bench lock clean
+.PHONY: help setup setup-dev run check format test bench chaos soak lock clean
 
 help: ## show what there is to do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -45,6 +45,12 @@ test: check ## every check and every test, on real servers where they can be had
 
 bench: setup-dev ## measure against a plain collector and write docs/benchmarks.md (needs wrk)
 	$(BIN)/python benchmarks/run.py
+
+chaos: setup-dev ## run every fault against real processes and write docs/reliability.md (needs faketime, root)
+	$(BIN)/python chaos/run.py
+
+soak: setup-dev ## half an hour of load and faults at random; compare everything, watch memory and files
+	$(BIN)/python chaos/soak.py
 
 lock: setup-dev ## renew the lock files: versions and hashes, no addresses
 	$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/pip install --quiet uv

@@ -12,6 +12,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jwt
+
 from benchmarks.candidates import SECRET
 from benchmarks.processes import BenchmarkError
 

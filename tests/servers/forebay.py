@@ -78,6 +78,10 @@ class ForebayServer:
         return f"http://{HOST}:{self.port}"
 
     @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def pid(self) -> int:
         if self._process is None:
             raise RuntimeError(f"{self.url} is not running")

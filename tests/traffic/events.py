@@ -33,19 +33,20 @@ def make_events(first: int, count: int, *, with_ids: bool = True) -> list[Event]
     return [make_event(number, with_id=with_ids or number % 10 > 0) for number in range(first, first + count)]
 
 
-def make_event(number: int, *, with_id: bool = True) -> Event:
-    """Return one event."""
+def make_event(number: int, *, with_id: bool = True, now_s: float | None = None) -> Event:
+    """Return one event; `now_s` is the clock of the client that makes it, else the machine's."""
     source = random.Random(number)
+    now_ms = int((time.time() if now_s is None else now_s) * 1000)
     event: Event = {"page": f"/{source.choice(ZONES)}", "event": source.choice(KINDS)}
     if with_id:
-        event["log_id"] = _log_id(number, source)
+        event["log_id"] = _log_id(number, source, now_ms)
     if source.random() < 0.3:
         event["page"] = source.choice(SCRIPTS)
     for field in ("label", "target", "section"):
         if source.random() < 0.7:
             event[field] = _text(source)
     if source.random() < 0.3:
-        event["timestamp"] = int(time.time() * 1000) - source.randrange(86_400_000)
+        event["timestamp"] = now_ms - source.randrange(86_400_000)
     if source.random() < 0.8:
         event["param"] = source.choice(PARAMS)(source)
     if source.random() < 0.1:
@@ -53,13 +54,24 @@ def make_event(number: int, *, with_id: bool = True) -> Event:
     return event
 
 
-def _log_id(number: int, source: random.Random) -> str:
+def make_bad_event(number: int) -> Event:
+    """Return an event that no server should take: it names no page."""
+    return {"event": "bad", "log_id": f"bad-{number}"}
+
+
+def is_bad(event: Event) -> bool:
+    """Whether an event is one that no server should take."""
+    return "page" not in event
+
+
+def _log_id(number: int, source: random.Random, now_ms: int) -> str:
     if number % 7 == 0:
         return f"{source.choice(SCRIPTS)}-{number}"
     if number % 7 == 1:
         return str(uuid.UUID(int=source.getrandbits(128), version=4))
-    milliseconds = int(time.time() * 1000) & 0xFFFFFFFFFFFF
-    value = milliseconds << 80 | 0x7 << 76 | number << 64 & 0xFFF << 64 | 0x8 << 60 | source.getrandbits(60)
+    value = (
+        (now_ms & 0xFFFFFFFFFFFF) << 80 | 0x7 << 76 | number << 64 & 0xFFF << 64 | 0x8 << 60 | source.getrandbits(60)
+    )
     return str(uuid.UUID(int=value))
 
 

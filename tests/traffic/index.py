@@ -35,13 +35,31 @@ class Index:
 
     async def documents(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Yield `_id` and source of every document of every index, one for each place where it stands."""
+        async for _, log_id, source in self.places():
+            yield log_id, source
+
+    async def places(self) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
+        """Yield index, `_id` and source of every document of every index."""
         async with aiohttp.ClientSession() as session:
             query = {"size": PAGE, "sort": ["_doc"]}
-            async with session.post(f"{self._url}/{self._pattern}/_search?scroll=1m", json=query) as response:
+            path = f"{self._pattern}/_search?scroll=1m&allow_no_indices=true"
+            async with session.post(f"{self._url}/{path}", json=query) as response:
                 answer = await response.json()
             while hits := answer["hits"]["hits"]:
                 for hit in hits:
-                    yield hit["_id"], hit["_source"]
+                    yield hit["_index"], hit["_id"], hit["_source"]
                 scroll = {"scroll": "1m", "scroll_id": answer["_scroll_id"]}
                 async with session.post(f"{self._url}/_search/scroll", json=scroll) as response:
                     answer = await response.json()
+
+    async def remove(self) -> None:
+        """Delete every index."""
+        async with aiohttp.ClientSession() as session:
+            indices = [index["index"] for index in await self._list(session)]
+            for index in indices:
+                await session.delete(f"{self._url}/{index}")
+
+    async def _list(self, session: aiohttp.ClientSession) -> list[dict[str, Any]]:
+        async with session.get(f"{self._url}/_cat/indices/{self._pattern}?format=json&h=index") as response:
+            listed: list[dict[str, Any]] = await response.json()
+            return listed

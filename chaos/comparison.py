@@ -1,0 +1,112 @@
+"""Compares what clients were told with what OpenSearch and the dead letters hold."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chaos.load import Taken, digest
+from chaos.stage import Kill
+from servers.forebay import ForebayServer
+from traffic.index import Index
+
+DEAD_LIMIT = 10_000
+COMMAND_TIMEOUT_S = 60
+LATE_ANSWER_S = 0.5
+"""How long after a kill an answer that left before it may still be counted."""
+
+
+@dataclass
+class Comparison:
+    """What became of the events that were answered with 200.
+
+    Attributes:
+        lost: they are neither in OpenSearch, in their index and with equal fields, nor dead letters with a reason.
+        duplicated: they stand in more than one place.
+        unanswered: documents of events whose sender never got an answer with this `log_id`.
+        dead: events that are dead letters.
+        spoilt: some of the lost that are there, but wrong, and how.
+    """
+
+    lost: set[str] = field(default_factory=set)
+    duplicated: set[str] = field(default_factory=set)
+    unanswered: int = 0
+    dead: set[str] = field(default_factory=set)
+    spoilt: list[str] = field(default_factory=list)
+
+
+async def compare(taken: Mapping[str, Taken], index: Index, server: ForebayServer) -> Comparison:
+    """Read back everything there is."""
+    result = Comparison(dead=await asyncio.to_thread(read_dead, server))
+    seen: Counter[str] = Counter()
+    right: set[str] = set()
+    async for place, log_id, source in index.places():
+        seen[log_id] += 1
+        event = taken.get(log_id)
+        if event is None:
+            result.unanswered += 1
+        elif wrong := _find_wrong(event, place, log_id, source):
+            result.spoilt.append(f"{log_id}: {wrong}")
+        else:
+            right.add(log_id)
+    result.lost = taken.keys() - right - result.dead
+    result.duplicated = {log_id for log_id, places in seen.items() if places + (log_id in result.dead) > 1}
+    return result
+
+
+def read_dead(server: ForebayServer) -> set[str]:
+    """Return the `log_id`s of the dead letters that say why, as an operator would see them."""
+    done = subprocess.run(
+        [Path(sys.executable).parent / "forebay", "dead", "list", "--json", "--limit", str(DEAD_LIMIT)],
+        cwd=server.folder,
+        env={"PATH": os.environ.get("PATH", os.defpath), **server.settings},
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+        check=True,
+    )
+    # An event may hold characters that Python takes for the end of a line.
+    letters = [json.loads(line) for line in done.stdout.split("\n") if line]
+    return {letter["log_id"] for letter in letters if letter["error_type"] and letter["reason"]}
+
+
+def explain_unwritten(lost: set[str], taken: Mapping[str, Taken], kills: list[Kill], interval_s: float) -> str:
+    """Say why what was lost can only have been in the memory of a killed process; empty if something contradicts.
+
+    Each must have been acknowledged from memory, before a kill and not longer before than `interval_s`, and no kill can
+    have taken more events than were unsettled then.
+    """
+    ages: list[float] = []
+    victims: Counter[Kill] = Counter()
+    for log_id in lost:
+        event = taken[log_id]
+        kill = next((kill for kill in kills if kill.at + LATE_ANSWER_S >= event.answered_at), None)
+        if kill is None or event.ack != "memory" or kill.at - event.answered_at > interval_s:
+            return ""
+        victims[kill] += 1
+        ages.append(kill.at - event.answered_at)
+    if any(count > kill.unsettled_max for kill, count in victims.items()):
+        return ""
+    unsettled = sum(kill.unsettled_max for kill in victims)
+    return (
+        f"{len(lost):,} lost, in {len(victims)} of {len(kills)} kills; each was answered from memory at most "
+        f"{max(ages, default=0):.2f} s before a kill, and up to {unsettled:,} events were unsettled in memory then"
+    )
+
+
+def _find_wrong(event: Taken, place: str, log_id: str, source: dict[str, object]) -> str:
+    if event.month is not None and not place.endswith(event.month):
+        return f"in {place}, not in the index of {event.month}"
+    if source["log_id"] != log_id:
+        return f"with the log_id {source['log_id']}"
+    info = source["event_info"]
+    if not isinstance(info, dict) or digest(info) != event.digest:
+        return "with other fields"
+    return ""

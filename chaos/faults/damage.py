@@ -1,0 +1,139 @@
+"""The spool's file is damaged while it holds events that are nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import aiohttp
+
+from chaos.faults.disk import make_bulky
+from chaos.rows import Loss, Place, Row
+from chaos.stage import POLL_S, Stage
+
+PAGE_BYTES = 4096
+OVERWRITTEN_BYTES = 4 * PAGE_BYTES
+PENDING_EVENTS = 3_000
+SETTINGS = {"FOREBAY_CHANNEL_EVENTS_MAX": "500"}
+"""What waits only in the file has to be read from it, and is more than SQLite keeps in memory."""
+
+DAMAGED = "spool_damaged"
+
+Damage = Callable[[Path], None]
+
+
+def cut_short(path: Path) -> None:
+    """Take away the second half of a file."""
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path: Path) -> None:
+    """Leave nothing of a file but its name."""
+    os.truncate(path, 0)
+
+
+def overwrite(path: Path) -> None:
+    """Write noise over some pages in the middle of a file."""
+    pages = path.stat().st_size // PAGE_BYTES
+    source = random.SystemRandom()
+    page = source.randrange(pages // 4, pages // 2)
+    with path.open("r+b") as file:
+        file.seek(page * PAGE_BYTES)
+        file.write(source.randbytes(OVERWRITTEN_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def while_stopped(damage: Damage) -> Callable[[Stage], Awaitable[None]]:
+    """Make a fault: OpenSearch is away, the server is told to stop, its file is damaged, and all is started again."""
+
+    async def fault(stage: Stage) -> None:
+        await _let_events_wait(stage)
+        await asyncio.to_thread(stage.server.stop)
+        await _damage(stage, damage)
+        await stage.start_server()
+        stage.notes.append(f"found at the start: {'yes' if DAMAGED in stage.server.log else 'no'}")
+        await asyncio.to_thread(stage.proxy.accept)
+        await _keep_running(stage)
+
+    return fault
+
+
+async def while_running(stage: Stage) -> None:
+    """Overwrite pages of the file under the running server; where it ends by itself, start it again."""
+    await _let_events_wait(stage)
+    # What is only in the log of SQLite cannot be damaged in the file.
+    with contextlib.closing(sqlite3.connect(stage.spool_path)) as beside:
+        beside.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    await _damage(stage, overwrite)
+    await asyncio.to_thread(stage.proxy.accept)
+    await _keep_running(stage)
+
+
+async def _keep_running(stage: Stage) -> None:
+    """Start the server again where it ends, until all that waits was read; nothing is added to it meanwhile."""
+    pausing = asyncio.create_task(stage.load.pause())
+    while True:
+        await stage.revive()
+        # It may end while it is asked.
+        with contextlib.suppress(aiohttp.ClientError, ConnectionError, TimeoutError):
+            if not (await stage.metrics()).pending_events and pausing.done():
+                return
+        await asyncio.sleep(POLL_S)
+
+
+async def _let_events_wait(stage: Stage) -> None:
+    await asyncio.to_thread(stage.proxy.refuse)
+    await stage.load.wait_accepted(PENDING_EVENTS)
+
+
+async def _damage(stage: Stage, damage: Damage) -> None:
+    await asyncio.to_thread(damage, stage.spool_path)
+    stage.damaged_at = time.monotonic()
+    stage.at_risk = len(stage.load.client.taken) - await stage.index.count()
+    stage.require(stage.at_risk > 0, "no event was in the spool alone")
+
+
+PROSE = """\
+Events that were nowhere but in the damaged part of the file are gone with it. What can be asked is that the server
+says so, saves what can be read, and goes on: no event that was answered after the damage is lost."""
+
+
+def _row(name: str, title: str, fault: Callable[[Stage], Awaitable[None]], prose: str = "") -> Row:
+    return Row(
+        name,
+        title,
+        fault,
+        place=Place.PROXY,
+        acks=("disk",),
+        loss=Loss.DAMAGED,
+        make=make_bulky,
+        settings=SETTINGS,
+        prose=prose,
+        awaits="recovery of a damaged spool",
+    )
+
+
+ROWS: Sequence[Row] = (
+    _row(
+        "spool-cut-short",
+        "spool cut short to a half while stopped, with events waiting",
+        while_stopped(cut_short),
+        PROSE,
+    ),
+    _row(
+        "spool-overwritten",
+        "pages of the spool overwritten while stopped, with events waiting",
+        while_stopped(overwrite),
+    ),
+    _row("spool-empty", "spool of zero length at the start, with events waiting", while_stopped(empty)),
+    _row(
+        "spool-overwritten-running", "pages of the spool overwritten while running, with events waiting", while_running
+    ),
+)

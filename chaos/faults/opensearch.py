@@ -1,0 +1,156 @@
+"""A real OpenSearch that is killed, frozen, overloaded, blocked, or does not like some events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import aiohttp
+
+from chaos.faults.network import TIMED_OUT
+from chaos.load import make_plain
+from chaos.rows import Place, Row
+from chaos.stage import POLL_S, Stage
+from traffic.events import Event
+
+TINY_PRESSURE = {"indexing_pressure.memory.limit": "512b"}
+BLOCK = "index.blocks.read_only_allow_delete"
+CLASH_EVERY = 100
+CLASHING_PRIORITY = 500
+
+
+async def kill(stage: Stage) -> None:
+    """Kill OpenSearch and start it again."""
+    await asyncio.to_thread(stage.opensearch.kill)
+    await stage.wait_unwell()
+    await asyncio.sleep(stage.scale.fault_s)
+    await _start(stage, {})
+
+
+async def freeze(stage: Stage) -> None:
+    """Stop OpenSearch without closing its connections, and let it go on."""
+    await asyncio.to_thread(stage.opensearch.pause)
+    await asyncio.sleep(stage.scale.freeze_s)
+    await asyncio.to_thread(stage.opensearch.resume)
+
+
+async def freeze_beyond_timeout(stage: Stage) -> None:
+    """Freeze OpenSearch for longer than the server waits for a bulk."""
+    await freeze(stage)
+    await stage.wait_logged(TIMED_OUT)
+
+
+async def freeze_within_timeout(stage: Stage) -> None:
+    """Freeze OpenSearch for less than the server waits for a bulk."""
+    await freeze(stage)
+    stage.require("sink_unwell" not in stage.server.log, "the time-out was not long enough for this row")
+
+
+async def press(stage: Stage) -> None:
+    """Let OpenSearch have hardly any memory for indexing: it answers 429 to whole bulks. Then give it back."""
+    await stage.wait_cause("rejected_execution_exception")
+    await asyncio.sleep(stage.scale.fault_s)
+    await _restart(stage, {})
+
+
+async def take_indexing_memory(stage: Stage) -> None:
+    """Start OpenSearch with hardly any memory for indexing, before the clients begin."""
+    await _restart(stage, TINY_PRESSURE)
+
+
+async def block(stage: Stage) -> None:
+    """Make the indices read-only, as OpenSearch itself does when its disk is nearly full, and lift that again."""
+    while not await stage.index.count():
+        await asyncio.sleep(POLL_S)
+    await _put(stage, f"/events_{stage.environment}_*/_settings", {BLOCK: True})
+    await stage.wait_logged("cluster_block_exception")
+    await asyncio.sleep(stage.scale.fault_s)
+    await _put(stage, f"/events_{stage.environment}_*/_settings", {BLOCK: None})
+
+
+async def map_label_as_number(stage: Stage) -> None:
+    """Give the indices of this trial a mapping that some of the events do not fit."""
+    properties = {"event_info": {"properties": {"label": {"type": "long"}}}}
+    template = {
+        "index_patterns": [f"events_{stage.environment}_*"],
+        "priority": CLASHING_PRIORITY,
+        "template": {"mappings": {"dynamic": False, "properties": properties}},
+    }
+    await _put(stage, f"/_index_template/{stage.environment}", template)
+
+
+async def send_clashing(stage: Stage) -> None:
+    """Let the load go on, with the events among it that do not fit."""
+    await stage.wait_logged("dead_letters")
+    await asyncio.sleep(stage.scale.fault_s)
+
+
+def make_clashing(number: int, with_id: bool) -> Event:  # noqa: FBT001 - the form of an `EventMaker`
+    """Make an event; each hundredth has a label that is no number."""
+    event = make_plain(number, with_id)
+    event.pop("label", None)
+    if number % CLASH_EVERY == 0:
+        event["label"] = "not a number"
+    return event
+
+
+async def _restart(stage: Stage, settings: dict[str, str]) -> None:
+    await asyncio.to_thread(stage.opensearch.kill)
+    await _start(stage, settings)
+
+
+async def _start(stage: Stage, settings: dict[str, str]) -> None:
+    # A busy machine takes minutes for this, and what clients send meanwhile shows nothing new.
+    await stage.load.pause()
+    await asyncio.to_thread(stage.opensearch.start, settings)
+    stage.load.resume()
+
+
+async def _put(stage: Stage, path: str, body: object) -> None:
+    async with aiohttp.ClientSession() as session, session.put(stage.opensearch_url + path, json=body) as response:
+        stage.require(response.ok, f"OpenSearch does not take {path}: {await response.text()}")
+
+
+ROWS: Sequence[Row] = (
+    Row(
+        "opensearch-killed",
+        "OpenSearch killed (`kill -9`), started again",
+        kill,
+        place=Place.OWN,
+    ),
+    Row(
+        "freeze-timeout-shorter",
+        "OpenSearch frozen (SIGSTOP), bulk time-out shorter than that",
+        freeze_beyond_timeout,
+        place=Place.OWN,
+        prose="""\
+The bulks that were sent before the time-out wait in the kernel's buffers, and OpenSearch carries them out when it goes
+on, while the server has put their events back. They are sent again with the same `_id`s and answered with 409.""",
+    ),
+    Row(
+        "freeze-timeout-longer",
+        "OpenSearch frozen (SIGSTOP), bulk time-out longer than that",
+        freeze_within_timeout,
+        place=Place.OWN,
+        settings={"FOREBAY_BULK_TIMEOUT_S": "60"},
+    ),
+    Row(
+        "pressure",
+        "OpenSearch answers 429 to whole bulks (a tiny `indexing_pressure.memory.limit`)",
+        press,
+        place=Place.OWN,
+        set_up=take_indexing_memory,
+    ),
+    Row("read-only", "index made read-only (`read_only_allow_delete`), then released", block),
+    Row(
+        "mapping-clash",
+        "mapping clash on 1 % of the events",
+        send_clashing,
+        set_up=map_label_as_number,
+        make=make_clashing,
+        doomed=lambda event: "label" in event,
+        prose="""\
+OpenSearch refuses exactly the events that do not fit, and exactly those are dead letters, with its reason. They count
+neither as lost nor as being in OpenSearch.""",
+    ),
+)

@@ -1,0 +1,152 @@
+"""The clients of a trial: singles and batches, with and without `log_id`s, at a steady rate until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from forebay.intake.documents import uuid7_time_ms
+from traffic.client import Client
+from traffic.events import Event, expected_info, make_event
+
+if TYPE_CHECKING:
+    import aiohttp
+
+CONNECTIONS = 12
+PORTIONS: Sequence[tuple[int, bool]] = ((1, True), (20, True), (1, True), (50, True), (1, False), (20, False))
+"""What the clients send in turn: how many events a request, and whether they bring `log_id`s."""
+
+WAIT_STEP_S = 0.005
+
+EventMaker = Callable[[int, bool], Event]
+
+
+class Taken(NamedTuple):
+    """What there is to know of an event that was answered with 200.
+
+    Attributes:
+        digest: of the `event_info` that its document must have.
+        month: of the index that it must be in, as `2026-11`; None where that is the time of receipt.
+        answered_at: by the clock of `time.monotonic`.
+        ack: which answer was asked for.
+        doomed: whether the sink must refuse it for good.
+    """
+
+    digest: bytes
+    month: str | None
+    answered_at: float
+    ack: str
+    doomed: bool
+
+
+def digest(info: dict[str, Any]) -> bytes:
+    """Return a few bytes that stand for all fields of an `event_info`, so that a long run fits into memory."""
+    return hashlib.blake2b(json.dumps(info, sort_keys=True).encode(), digest_size=16).digest()
+
+
+class Sender(Client):
+    """A client that remembers of each event what its document must be.
+
+    Attributes:
+        taken: what was answered with 200, by `log_id`.
+    """
+
+    def __init__(self, url: str, token: str, ack: str, doomed: Callable[[Event], bool]) -> None:
+        super().__init__(url, token, ack=ack)
+        self._ack = ack
+        self._doomed = doomed
+        self.taken: dict[str, Taken] = {}
+
+    def accept(self, log_id: str, event: Event) -> None:
+        """Remember an event that was answered with 200."""
+        # The first answer counts: a client that sends again changes nothing about the event.
+        if log_id not in self.taken:
+            self.taken[log_id] = Taken(
+                digest(expected_info(event)), _month(event), time.monotonic(), self._ack, self._doomed(event)
+            )
+
+
+class Load:
+    """Sends portions until told to stop, and then goes on only with those that have no answer yet."""
+
+    def __init__(self, client: Sender, make: EventMaker, rate: float, first: int = 0) -> None:
+        """Send events made by `make`, numbers `first` and on, about `rate` of them a second."""
+        self.client = client
+        self._make = make
+        self._rate = rate
+        self._numbers = itertools.count(first)
+        self._portions = self._make_portions()
+        self._next_at = 0.0
+        self._running = asyncio.Event()
+        self._running.set()
+        self._in_hand = 0
+        self._stopped = False
+
+    async def run(self) -> None:
+        """Send until `stop`."""
+        self._next_at = time.monotonic()
+        async with self.client.session() as session, asyncio.TaskGroup() as senders:
+            for _ in range(CONNECTIONS):
+                senders.create_task(self._send(session))
+
+    def stop(self) -> None:
+        """Begin no further portion."""
+        self._stopped = True
+        self._running.set()
+
+    async def pause(self) -> None:
+        """Begin no further portion for a while, and wait until those in hand are answered."""
+        self._running.clear()
+        while self._in_hand:
+            await asyncio.sleep(WAIT_STEP_S)
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._next_at = time.monotonic()
+        self._running.set()
+
+    async def wait_accepted(self, events: int) -> None:
+        """Wait until so many more events than now have been accepted."""
+        wanted = len(self.client.taken) + events
+        while len(self.client.taken) < wanted:
+            await asyncio.sleep(WAIT_STEP_S)
+
+    async def _send(self, session: aiohttp.ClientSession) -> None:
+        while True:
+            await self._running.wait()
+            if self._stopped:
+                return
+            portion = next(self._portions)
+            self._in_hand += 1
+            try:
+                await self._keep_pace(len(portion))
+                await self.client.insist(session, portion)
+            finally:
+                self._in_hand -= 1
+
+    async def _keep_pace(self, events: int) -> None:
+        now = time.monotonic()
+        # What was held up is not made up for in a burst: that would be another load than the one asked for.
+        self._next_at = max(self._next_at, now - 1) + events / self._rate
+        await asyncio.sleep(max(0, self._next_at - now))
+
+    def _make_portions(self) -> Iterator[Sequence[Event]]:
+        for size, with_ids in itertools.cycle(PORTIONS):
+            yield [self._make(number, with_ids) for number in itertools.islice(self._numbers, size)]
+
+
+def make_plain(number: int, with_id: bool) -> Event:  # noqa: FBT001 - the form of an `EventMaker`
+    """Make one of the events of many kinds that all tests use."""
+    return make_event(number, with_id=with_id)
+
+
+def _month(event: Event) -> str | None:
+    if "log_id" not in event:
+        return None
+    time_ms = uuid7_time_ms(event["log_id"]) or event.get("timestamp")
+    return None if time_ms is None else time.strftime("%Y-%m", time.gmtime(time_ms / 1000))

@@ -1,0 +1,19 @@
+"""Every row of the table, in its order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chaos.faults import clock, damage, disk, network, opensearch, server, workers
+from chaos.rows import Row
+
+ROWS: Sequence[Row] = (
+    *server.ROWS,
+    *workers.ROWS,
+    *opensearch.ROWS,
+    *network.ROWS,
+    *disk.ROWS,
+    *damage.ROWS,
+    *clock.ROWS,
+)
+BY_NAME = {row.name: row for row in ROWS}

@@ -1,0 +1,72 @@
+"""How long and how often: the full form that the document is made from, and the short one of the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Scale(NamedTuple):
+    """The size of a trial.
+
+    Attributes:
+        rate: events a second that the clients send.
+        events_before: events that are accepted before the fault begins.
+        fault_s: how long a fault lasts at least.
+        hits: bulks that it must have met.
+        kills: how often a process is killed, or ended, in one trial.
+        freeze_s: how long a frozen OpenSearch answers nothing.
+        latency_s: how long a slow OpenSearch takes.
+        fault_s_max: a fault that takes longer has failed.
+        recovery_s_max: a recovery that takes longer has failed.
+        settings: of the server, for all trials.
+    """
+
+    rate: float
+    events_before: int
+    fault_s: float
+    hits: int
+    kills: int
+    freeze_s: float
+    latency_s: float
+    fault_s_max: float
+    recovery_s_max: float
+    settings: Mapping[str, str]
+
+
+FULL = Scale(
+    rate=1_500,
+    events_before=3_000,
+    fault_s=5,
+    hits=3,
+    kills=20,
+    freeze_s=30,
+    latency_s=2,
+    fault_s_max=240,
+    recovery_s_max=120,
+    settings={
+        "FOREBAY_BULK_INTERVAL_S": "1",
+        "FOREBAY_BULK_TIMEOUT_S": "5",
+        "FOREBAY_RETRY_DELAY_S_MIN": "0.5",
+        "FOREBAY_RETRY_DELAY_S_MAX": "5",
+        "FOREBAY_RETRY_INTERVAL_S": "10",
+    },
+)
+SHORT = Scale(
+    rate=1_000,
+    events_before=400,
+    fault_s=0.5,
+    hits=2,
+    kills=2,
+    freeze_s=3.5,
+    latency_s=0.6,
+    fault_s_max=150,
+    recovery_s_max=90,
+    settings={
+        "FOREBAY_BULK_INTERVAL_S": "0.2",
+        "FOREBAY_BULK_TIMEOUT_S": "2",
+        "FOREBAY_RETRY_DELAY_S_MIN": "0.1",
+        "FOREBAY_RETRY_DELAY_S_MAX": "0.4",
+        "FOREBAY_RETRY_INTERVAL_S": "1",
+    },
+)

@@ -1,0 +1,175 @@
+"""Everything that a trial runs on: the server, OpenSearch, the proxy between them, and the clients."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
+
+from chaos.load import Load
+from chaos.metrics import Metrics, scrape
+from chaos.scale import Scale
+from servers.faulty_proxy import Behaviour, FaultyProxy, pass_on
+from servers.forebay import ForebayServer
+from servers.opensearch import OpenSearchServer
+from traffic.index import Index
+
+POLL_S = 0.05
+
+
+class FaultMissed(Exception):
+    """The fault did not do to the server what it was meant to do: the trial says nothing."""
+
+
+class Kill(NamedTuple):
+    """A moment at which the server was killed.
+
+    Attributes:
+        at: by the clock of `time.monotonic`.
+        unsettled_max: how many events can have been in its memory alone: what its metrics said just before, and what
+            it has accepted since.
+    """
+
+    at: float
+    unsettled_max: int
+
+
+class Stage:
+    """What a fault gets into its hands.
+
+    Attributes:
+        kills: the moments at which the server was killed.
+        notes: what a fault has measured itself, for the document.
+        damaged_at: when the spool was damaged, by the clock of `time.monotonic`.
+        at_risk: how many events only the spool held then.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts, by name
+        self,
+        *,
+        environment: str,
+        scale: Scale,
+        server: ForebayServer,
+        opensearch_url: str,
+        own: OpenSearchServer | None,
+        proxy: FaultyProxy | None,
+        load: Load,
+    ) -> None:
+        self.environment = environment
+        self.scale = scale
+        self.server = server
+        self.opensearch_url = opensearch_url
+        self.index = Index(opensearch_url, environment)
+        self.load = load
+        self.kills: list[Kill] = []
+        self.notes: list[str] = []
+        self.damaged_at = 0.0
+        self.at_risk = 0
+        self._own = own
+        self._proxy = proxy
+
+    @property
+    def opensearch(self) -> OpenSearchServer:
+        """The OpenSearch of a row that stops it."""
+        if self._own is None:
+            raise RuntimeError("the row does not say that it needs an OpenSearch of its own")
+        return self._own
+
+    @property
+    def proxy(self) -> FaultyProxy:
+        """The proxy of a row that needs one."""
+        if self._proxy is None:
+            raise RuntimeError("the row does not say that it needs a proxy")
+        return self._proxy
+
+    @property
+    def spool_path(self) -> Path:
+        """The spool's file."""
+        return Path(self.server.settings["DATABASE_URL"].removeprefix("sqlite://"))
+
+    async def metrics(self) -> Metrics:
+        """Ask the server how it is."""
+        return await scrape(self.server.url)
+
+    async def start_server(self) -> None:
+        """Start the server, and let the load go on meanwhile."""
+        await asyncio.to_thread(self.server.start)
+
+    async def revive(self) -> None:
+        """Start the server again if it has ended by itself, as whatever runs it would do."""
+        if not self.server.is_running:
+            await asyncio.to_thread(self.server.kill)
+            await self.start_server()
+            self.notes.append("the server ended when it met the damage, and saved what there was when it started again")
+
+    async def kill_server(self) -> None:
+        """Kill the server and remember the moment."""
+        await self._kill(self.server.kill)
+
+    async def kill_worker(self, pid: int) -> None:
+        """Kill one process of the server and remember the moment."""
+        await self._kill(lambda: os.kill(pid, signal.SIGKILL))
+
+    async def wait_workers(self, workers: int) -> None:
+        """Wait until so many processes of the server answer."""
+        while (await self.metrics()).workers_up < workers:
+            await asyncio.sleep(POLL_S)
+
+    async def _kill(self, kill: Callable[[], None]) -> None:
+        before = len(self.load.client.taken)
+        metrics = await self.metrics()
+        await asyncio.to_thread(kill)
+        at = time.monotonic()
+        # The last answers may still be on their way to the clients.
+        await asyncio.sleep(POLL_S)
+        bulk_events_max = int(self.server.settings.get("FOREBAY_BULK_EVENTS_MAX", "1000"))
+        in_memory = metrics.channel_events + metrics.bulks_in_flight * bulk_events_max
+        self.kills.append(Kill(at, in_memory + len(self.load.client.taken) - before))
+
+    async def misbehave(self, behaviour: Behaviour, logged: str = "") -> None:
+        """Let the proxy behave like this for the length of a fault.
+
+        It lasts until enough bulks have met it, and until the server has logged what it must make of that.
+        """
+        before = self.proxy.interfered
+        ends_at = time.monotonic() + self.scale.fault_s
+        await asyncio.to_thread(self.proxy.behave, behaviour)
+        while time.monotonic() < ends_at or self.proxy.interfered < before + self.scale.hits:
+            await asyncio.sleep(POLL_S)
+        await self.wait_logged(logged)
+        await asyncio.to_thread(self.proxy.behave, pass_on)
+
+    async def wait_logged(self, text: str) -> None:
+        """Wait until the server has logged this."""
+        while text not in self.server.log:
+            await asyncio.sleep(POLL_S)
+
+    async def wait_cause(self, text: str) -> None:
+        """Wait until the server gives this as a cause for not being well."""
+        headers = {"Authorization": f"Bearer {self.server.token(scope='admin')}"}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            while True:
+                async with session.get(f"{self.server.url}/health/ready") as response:
+                    if text in await response.text():
+                        return
+                await asyncio.sleep(POLL_S)
+
+    async def wait_unwell(self) -> None:
+        """Wait until the server has noticed that its sink takes nothing."""
+        while (await self.metrics()).sink_up:
+            await asyncio.sleep(POLL_S)
+
+    def require(self, condition: bool, missed: str) -> None:  # noqa: FBT001 - reads like `assert`
+        """See to it that a fault has struck.
+
+        Raises:
+            FaultMissed: it has not.
+        """
+        if not condition:
+            raise FaultMissed(missed)

@@ -1,0 +1,188 @@
+"""One trial of a row: start everything, send, let the fault strike, wait for the recovery, compare."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from chaos.comparison import Comparison, compare, explain_unwritten
+from chaos.load import Load, Sender
+from chaos.results import Result
+from chaos.rows import Loss, Place, Row
+from chaos.scale import Scale
+from chaos.stage import POLL_S, Stage
+from servers.faulty_proxy import FaultyProxy
+from servers.forebay import ForebayServer
+from servers.opensearch import OpenSearchServer
+
+TOKEN_S = 90 * 86_400
+"""Tokens outlive the clocks that are put forward."""
+
+QUIET_S = 3.0
+"""How long a server must have had nothing to deliver before what is missing counts as lost."""
+
+START_S_MAX = 200.0
+DRAINED_TIMES = 3
+SHOWN_MAX = 3
+
+
+class Places(NamedTuple):
+    """Where OpenSearch is.
+
+    Attributes:
+        shared_url: of the one that no row stops.
+        own: returns, started, the one that rows may do with as they like.
+    """
+
+    shared_url: Callable[[], str]
+    own: Callable[[], OpenSearchServer]
+
+
+async def try_row(row: Row, ack: str, scale: Scale, places: Places, folder: Path) -> Result:
+    """Try a row once; whatever goes wrong is the result's problem, and nothing takes for ever."""
+    result = Result(row.name, ack, datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
+    with contextlib.ExitStack() as stack:
+        stage = await asyncio.to_thread(_set_stage, stack, row, ack, scale, places, folder)
+        try:
+            await _play(stage, row, ack, result)
+        except Exception as error:  # noqa: BLE001 - one row that fails must not end the run of the others
+            result.problem = result.problem or _describe(error)
+        _count(stage, result)
+        await stage.index.remove()
+    return result
+
+
+def _set_stage(stack: contextlib.ExitStack, row: Row, ack: str, scale: Scale, places: Places, folder: Path) -> Stage:
+    own = places.own() if row.place is Place.OWN else None
+    opensearch_url = own.url if own else places.shared_url()
+    proxy = stack.enter_context(FaultyProxy(opensearch_url)) if row.place is Place.PROXY else None
+    environment = f"{row.name}-{ack}-{time.time_ns() % 1_000_000}"
+    settings = {
+        **scale.settings,
+        **row.settings,
+        **stack.enter_context(row.prepare(folder, scale)),
+        "OPEN_SEARCH_DNS": proxy.url if proxy else opensearch_url,
+        "SERVER_ENVIRONMENT": environment,
+        "FOREBAY_METRICS_OPEN": "true",
+        "FOREBAY_LOG_FORMAT": "json",
+    }
+    server = stack.enter_context(ForebayServer(folder, settings))
+    sender = Sender(server.url, server.token(exp=time.time() + TOKEN_S), ack, row.doomed)
+    return Stage(
+        environment=environment,
+        scale=scale,
+        server=server,
+        opensearch_url=opensearch_url,
+        own=own,
+        proxy=proxy,
+        load=Load(sender, row.make, scale.rate),
+    )
+
+
+async def _play(stage: Stage, row: Row, ack: str, result: Result) -> None:
+    scale, load = stage.scale, stage.load
+    async with asyncio.timeout(START_S_MAX):
+        await stage.start_server()
+        await row.set_up(stage)
+    # In one group, so that clients who hear what they should not end the trial at once.
+    async with asyncio.TaskGroup() as tasks:
+        sending = tasks.create_task(load.run())
+        async with asyncio.timeout(scale.fault_s_max):
+            await load.wait_accepted(scale.events_before)
+            await row.fault(stage)
+        ended_at = time.monotonic()
+        load.stop()
+        async with asyncio.timeout(scale.recovery_s_max):
+            await sending
+    found, drained_at = await _wait_recovered(stage, ended_at, ends_by_itself=row.loss is Loss.DAMAGED)
+    result.recovery_s = None if drained_at is None else round(max(0.0, drained_at - ended_at), 2)
+    _judge(stage, row, ack, found, result)
+
+
+async def _wait_recovered(stage: Stage, ended_at: float, *, ends_by_itself: bool) -> tuple[Comparison, float | None]:
+    """Wait until nothing is left to deliver and nothing is missing; return what there is, and since when."""
+    drained_at, times = None, 0
+    while time.monotonic() < ended_at + stage.scale.recovery_s_max:
+        if ends_by_itself:
+            await stage.revive()
+        if not (await stage.metrics()).is_drained:
+            drained_at, times = None, 0
+        else:
+            drained_at = drained_at or time.monotonic()
+            times += 1
+            # A server that has just started has not counted yet what its spool holds.
+            if times >= DRAINED_TIMES:
+                found = await _read_back(stage)
+                if not found.lost or time.monotonic() - drained_at > QUIET_S:
+                    return found, drained_at
+        await asyncio.sleep(POLL_S)
+    return await _read_back(stage), None
+
+
+async def _read_back(stage: Stage) -> Comparison:
+    await stage.index.count()  # makes what was written visible
+    return await compare(stage.load.client.taken, stage.index, stage.server)
+
+
+def _judge(stage: Stage, row: Row, ack: str, found: Comparison, result: Result) -> None:
+    taken = stage.load.client.taken
+    if tolerated := {log_id for log_id in found.duplicated if row.tolerated(log_id)}:
+        repeated = sum(row.tolerated(log_id) for log_id in taken)
+        stage.notes.append(f"{len(tolerated)} of {repeated} events with neither are there twice, as they may be")
+        found.duplicated -= tolerated
+    result.lost, result.duplicated = len(found.lost), len(found.duplicated)
+    result.unanswered_twice, result.dead = found.unanswered, len(found.dead)
+    doomed = {log_id for log_id, event in taken.items() if event.doomed}
+    problems = [_judge_loss(stage, row.may_lose(ack), found)] if result.recovery_s is not None else []
+    if found.duplicated:
+        problems.append(f"duplicated: {_show(found.duplicated)}")
+    if found.dead != doomed:
+        problems.append(f"{len(found.dead - doomed)} dead letters too many, {len(doomed - found.dead)} too few")
+    if result.recovery_s is None:
+        problems.append(f"not recovered within {stage.scale.recovery_s_max:.0f} s, {result.lost:,} events not there")
+    result.problem = "; ".join(filter(None, problems))
+
+
+def _judge_loss(stage: Stage, loss: Loss, found: Comparison) -> str:
+    """Say what is wrong with what was lost, and note what is not."""
+    if not found.lost:
+        return ""
+    taken = stage.load.client.taken
+    if loss is Loss.UNWRITTEN:
+        settings = stage.server.settings
+        age_s_max = float(settings["FOREBAY_BULK_INTERVAL_S"]) + float(settings["FOREBAY_BULK_TIMEOUT_S"])
+        if why := explain_unwritten(found.lost, taken, stage.kills, age_s_max):
+            stage.notes.append(why)
+            return ""
+    elif loss is Loss.DAMAGED and all(taken[log_id].answered_at < stage.damaged_at for log_id in found.lost):
+        stage.notes.append(f"{len(found.lost):,} of {stage.at_risk:,} events that only the damaged file held were lost")
+        return "" if len(found.lost) <= stage.at_risk else "lost more than the damaged file held"
+    return f"lost: {_show(found.lost)}{''.join(f'; {line}' for line in found.spoilt[:SHOWN_MAX])}"
+
+
+def _count(stage: Stage, result: Result) -> None:
+    client = stage.load.client
+    result.events = len(client.taken)
+    result.answers = {str(status): count for status, count in sorted(client.answers.items())}
+    result.connection_errors, result.resent = client.connection_errors, client.resent
+    result.notes = stage.notes
+
+
+def _show(log_ids: set[str]) -> str:
+    shown = ", ".join(sorted(log_ids)[:SHOWN_MAX])
+    return f"{len(log_ids)} ({shown}{', …' if len(log_ids) > SHOWN_MAX else ''})"
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_describe(each) for each in error.exceptions)
+    if isinstance(error, TimeoutError):
+        return "the fault, or what it waited for, did not come to an end in time"
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    return f"{type(error).__name__}: {error} ({', '.join(f'{Path(at.filename).name}:{at.lineno}' for at in last)})"

@@ -1,0 +1,37 @@
+"""The document says what was measured, and nothing else."""
+
+from dataclasses import asdict
+
+from chaos.document import PAGE, render
+from chaos.matrix import ROWS
+from chaos.results import FAULTS, SOAK, Result, read
+
+
+def kept(*results: Result) -> dict[str, object]:
+    return {"header": {"forebay": "0"}, "rows": {f"{result.row} {result.ack}": asdict(result) for result in results}}
+
+
+def test_the_document_is_the_one_that_the_kept_numbers_make() -> None:
+    assert PAGE.read_text(encoding="utf-8") == render(read(FAULTS), read(SOAK))
+
+
+def test_a_row_shows_what_clients_saw_and_what_became_of_the_events() -> None:
+    result = Result(
+        "refused", "disk", events=1234, answers={"200": 80, "503": 7}, connection_errors=3, resent=55, recovery_s=1.25
+    )
+    line = next(line for line in render(kept(result), {}).splitlines() if "(`refused`)" in line)
+    assert line == (
+        "| connections refused (`refused`) | disk | 1,234 | 200: 80, 503: 7, no answer: 3, events sent again: 55 "
+        "| 0 | 0 | 1.2 s |"
+    )
+
+
+def test_a_row_that_failed_says_so_and_why() -> None:
+    page = render(kept(Result("refused", "disk", problem="lost: 3 (a, b, c)", lost=3)), {})
+    assert "(`refused`) **failed** | disk | 0 |  | 3 | 0 | not in time |" in page
+    assert "`ack=disk`: **failed**: lost: 3 (a, b, c)" in page
+
+
+def test_rows_have_names_of_their_own_and_only_acknowledgements_that_there_are() -> None:
+    assert len({row.name for row in ROWS}) == len(ROWS)
+    assert all(set(row.short_acks) <= set(row.acks) <= {"disk", "memory"} for row in ROWS)
