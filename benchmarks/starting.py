@@ -18,7 +18,6 @@ import jwt
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a script finds only its own directory
 from benchmarks import processes
-
 from forebay.model import Entry
 from forebay.spool import database, writing
 from forebay.spool.codec import BodyCodec

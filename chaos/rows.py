@@ -75,7 +75,6 @@ class Row:
         set_up: makes ready what needs a running server, before the clients begin.
         short_acks: with which acknowledgements the tests try it.
         prose: what else there is to say, for the document.
-        awaits: what the server lacks for it to pass; empty where it must pass.
     """
 
     name: str
@@ -92,7 +91,6 @@ class Row:
     set_up: Callable[[Stage], Awaitable[None]] = set_up_nothing
     short_acks: tuple[str, ...] = ("disk",)
     prose: str = ""
-    awaits: str = ""
 
     def may_lose(self, ack: str) -> Loss:
         """Say what may be lost with one acknowledgement."""

@@ -116,7 +116,6 @@ def _row(name: str, title: str, fault: Callable[[Stage], Awaitable[None]], prose
         make=make_bulky,
         settings=SETTINGS,
         prose=prose,
-        awaits="recovery of a damaged spool",
     )
 
 

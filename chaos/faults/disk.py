@@ -96,7 +96,6 @@ ROWS: Sequence[Row] = (
 Somebody else takes all the room on the disk. Clients hear 503 and send again; what was taken in before waits. When
 OpenSearch is back, that is delivered and deleted although the disk is still full, and when there is room again, events
 are taken in again by themselves.""",
-        awaits="room on a full disk for what makes room",
     ),
     Row(
         "spool-full",

@@ -108,6 +108,5 @@ ROWS: Sequence[Row] = (
 No answer says which event it is. Groups that fail while others are taken are delivered alone, halved, and what is left
 is one event, which becomes a dead letter (`poison`). The connection is reset to the end: what has recovered here is
 the server, not the network.""",
-        awaits="a way to tell a poisonous event from its neighbours",
     ),
 )

@@ -45,6 +45,5 @@ ROWS: Sequence[Row] = (
         loss=Loss.UNWRITTEN,
         settings={"FOREBAY_WORKERS": f"{WORKERS}"},
         short_acks=("disk", "memory"),
-        awaits="several workers",
     ),
 )

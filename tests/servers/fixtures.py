@@ -37,7 +37,7 @@ def opensearch_home() -> Path:
         return OpenSearchServer.install()
     except OpenSearchUnavailableError as error:
         missing = str(error)
-    return _cannot_be_had(missing)
+    return report_missing(missing)
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +85,7 @@ def nginx() -> Iterator[StartNginx]:
                 return servers.enter_context(NginxServer(upstream, directives, location, certificate))
             except NginxMissingError as error:
                 missing = str(error)
-            return _cannot_be_had(missing)
+            return report_missing(missing)
 
         yield start
 
@@ -96,7 +96,8 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
-def _cannot_be_had(missing: str) -> NoReturn:
+def report_missing(missing: str) -> NoReturn:
+    """Skip the test, or fail it where all are meant to run."""
     # Where the checks are meant to be complete, a test that cannot run is a failure.
     if os.environ.get("CI") == "true":
         pytest.fail(missing, pytrace=False)

@@ -40,14 +40,18 @@ class Admitter:
         """Take the events of a request; it hears, now or later, that they are safe or that nothing was kept."""
         if self.closed:
             submission.refused(SpoolUnavailable("the server is shutting down", retry_after_s=1))
+        elif self.full:
+            # `ack=memory` too: what the sink then does not take would have to go into the spool.
+            submission.refused(SpoolUnavailable("the spool is full", FULL_RETRY_AFTER_S))
         elif ack is Ack.MEMORY and self._remember(submission):
             self._tell_soon(submission)
-        elif self.full:
-            submission.refused(SpoolUnavailable("the spool is full", FULL_RETRY_AFTER_S))
         else:
             self._journal.submit(submission)
 
     def _remember(self, submission: Submission) -> bool:
+        # A spool that takes nothing would not take what the sink refuses of it either.
+        if self._journal.is_behind:
+            return False
         # What has to wait for an operator waits in the spool, and takes no room from others.
         if self._holds and self._holds.cover(submission.entries):
             return False

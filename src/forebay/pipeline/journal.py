@@ -112,6 +112,11 @@ class Journal:
         return self._failure if self._loop.time() - self._failed_at < FAILURE_REMEMBERED_S else ""
 
     @property
+    def is_behind(self) -> bool:
+        """Whether there are settlements that the spool could not take."""
+        return not self._settling.is_set()
+
+    @property
     def spool_bytes(self) -> int:
         """What the spool holds, events and dead letters."""
         return self.ledger.stored_bytes + self._spool.dead_bytes

@@ -428,22 +428,39 @@ async def test_events_that_do_not_wait_go_to_the_spool_where_the_channel_has_no_
     assert inbox.heard == PENDING
 
 
-async def test_a_full_spool_takes_only_what_needs_no_room_in_it(parts: Parts) -> None:
+@pytest.mark.parametrize("ack", Ack)
+async def test_a_full_spool_takes_nothing(parts: Parts, ack: Ack) -> None:
     admitter = Admitter(parts.channel, parts.journal, Holds(1, 30), 10)
     assert not admitter.full
     parts.journal.ledger.store(1, 10)
     assert admitter.full
-    disk, memory = Inbox(make_entries(1)), Inbox(make_entries(1))
+    inbox = Inbox(make_entries(1))
 
-    admitter.admit(disk, Ack.DISK)
-    admitter.admit(memory, Ack.MEMORY)
+    admitter.admit(inbox, ack)
 
     await settle_down()
-    (error,) = disk.heard
+    (error,) = inbox.heard
     assert isinstance(error, SpoolUnavailable)
     assert error.retry_after_s == FULL_RETRY_AFTER_S
-    assert memory.heard == CREATED
+    assert parts.channel.events == 0
     assert parts.spool.transactions == []
+
+
+async def test_while_settlements_cannot_be_written_no_event_is_taken_into_memory_alone(parts: Parts) -> None:
+    admitter = Admitter(parts.channel, parts.journal, Holds(1, 30), 10_000)
+    parts.channel.offer(make_group(make_entries(1)))
+    bulk = parts.channel.take()
+    parts.journal.settle(settle(bulk, [RETRY], 1000, parts.journal.new_id, Doubts()))
+    await parts.spool.answer("disk full")
+    inbox = Inbox(make_entries(1))
+
+    admitter.admit(inbox, Ack.MEMORY)
+
+    await settle_down()
+    assert inbox.heard == []
+    assert parts.channel.events == 0
+    await parts.spool.answer("disk full")
+    assert isinstance(inbox.heard[0], SpoolUnavailable)
 
 
 @pytest.mark.parametrize("ack", Ack)
