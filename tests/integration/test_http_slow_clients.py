@@ -127,8 +127,7 @@ def test_a_client_that_sends_thousands_of_requests_at_once_leaves_others_their_t
         wire.send(PING * requests)
 
     def read(wire: Wire, requests: int) -> None:
-        for _ in range(requests):
-            wire.answer()
+        wire.skim(b"\r\n\r\npong", requests)
         finished.set()
 
     requests = 60_000
@@ -138,11 +137,12 @@ def test_a_client_that_sends_thousands_of_requests_at_once_leaves_others_their_t
             thread.start()
         served = 0
         while not finished.is_set():
-            assert_created(modest.ask(patient.request()))
+            assert modest.ask(PING).body == b"pong"
             served += 1
         for thread in threads:
             thread.join()
-    assert served > 20, "it had to wait for the other's requests"
+    # Read as it comes, in pieces of 256 KiB, the flood would leave it about one turn in four thousand requests.
+    assert served > requests / 1_000, "it had to wait for the other's requests"
 
 
 def test_answers_that_nobody_reads_stop_the_requests_and_not_the_server(patient: Client) -> None:

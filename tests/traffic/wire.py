@@ -73,6 +73,15 @@ class Wire:
         body, self._received = self._received[:length], self._received[length:]
         return Answer(int(status), headers, body)
 
+    def skim(self, mark: bytes, times: int) -> None:
+        """Read until something has come so many times, as fast as a client can that looks at nothing else."""
+        while (found := self._received.count(mark)) < times:
+            times -= found
+            # What is left may be the beginning of the next.
+            self._received = self._received[max(0, len(self._received) - len(mark) + 1) :]
+            self._receive()
+        self._received = b""
+
     def ask(self, request: bytes) -> Answer:
         self.send(request)
         return self.answer()
