@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -21,6 +22,10 @@ APPLICATION_ID = 0x466F7262
 
 BUSY_TIMEOUT_S = 5
 """How long to wait for a command that runs beside the server and is writing."""
+
+LOCK_TRIES = 5
+LOCK_RETRY_S = 0.05
+"""`forebay doctor` holds the lock for an instant when it looks for the owner."""
 
 OPENED = "opened\n"
 _LOCK_CHARS_MAX = 100
@@ -124,19 +129,26 @@ def closed_on_failure(held: IO[str] | sqlite3.Connection) -> Iterator[None]:
 
 
 def _lock(file: IO[str], path: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not _take(file):
         file.seek(0)
         owner = file.read(_LOCK_CHARS_MAX).partition("\n")[0]
         raise SpoolUnusable(
             f"DATABASE_URL: {path} belongs to another process{f' ({owner})' if owner else ''}; "
             "stop it, or give this one a database of its own"
-        ) from error
+        )
     opened = was_opened(file)
     file.truncate(0)
     file.write(f"pid {os.getpid()}\n{OPENED if opened else ''}")
     file.flush()
+
+
+def _take(file: IO[str]) -> bool:
+    for _ in range(LOCK_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(LOCK_RETRY_S)
+    return False
 
 
 def _is_in_place(file: IO[str]) -> bool:

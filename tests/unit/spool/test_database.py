@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -171,6 +173,15 @@ def test_a_command_makes_no_database(path: Path) -> None:
     with pytest.raises(SpoolUnusable, match="there is no database at"):
         database.connect_beside(path)
     assert not path.exists()
+
+
+def test_a_look_for_the_owner_keeps_no_server_from_starting(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Spool(path).close()
+    looking = path.with_name("spool.db.lock").open()
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    monkeypatch.setattr(time, "sleep", lambda _: looking.close())
+    Spool(path).close()
+    assert looking.closed
 
 
 def test_a_crash_at_any_moment_leaves_a_whole_schema_or_none(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
