@@ -41,11 +41,18 @@ def empty(path: Path) -> None:
 def overwrite(path: Path) -> None:
     """Write noise over some pages in the middle of a file."""
     pages = path.stat().st_size // PAGE_BYTES
-    source = random.SystemRandom()
-    page = source.randrange(pages // 4, pages // 2)
+    _write_noise(path, random.SystemRandom().randrange(pages // 4, pages // 2), OVERWRITTEN_BYTES)
+
+
+def overwrite_head(path: Path) -> None:
+    """Write noise over the page that says what the file is and where its tables begin."""
+    _write_noise(path, 0, PAGE_BYTES)
+
+
+def _write_noise(path: Path, page: int, noise_bytes: int) -> None:
     with path.open("r+b") as file:
         file.seek(page * PAGE_BYTES)
-        file.write(source.randbytes(OVERWRITTEN_BYTES))
+        file.write(random.SystemRandom().randbytes(noise_bytes))
         file.flush()
         os.fsync(file.fileno())
 
@@ -105,14 +112,16 @@ Events that were nowhere but in the damaged part of the file are gone with it. W
 says so, saves what can be read, and goes on: no event that was answered after the damage is lost."""
 
 
-def _row(name: str, title: str, fault: Callable[[Stage], Awaitable[None]], prose: str = "") -> Row:
+def _row(
+    name: str, title: str, fault: Callable[[Stage], Awaitable[None]], prose: str = "", loss: Loss = Loss.DAMAGED
+) -> Row:
     return Row(
         name,
         title,
         fault,
         place=Place.PROXY,
         acks=("disk",),
-        loss=Loss.DAMAGED,
+        loss=loss,
         make=make_bulky,
         settings=SETTINGS,
         prose=prose,
@@ -120,6 +129,13 @@ def _row(name: str, title: str, fault: Callable[[Stage], Awaitable[None]], prose
 
 
 ROWS: Sequence[Row] = (
+    _row(
+        "spool-head-overwritten",
+        "first page of the spool overwritten while stopped, with events waiting",
+        while_stopped(overwrite_head),
+        "No event lies in that page, and all others are read without it.",
+        Loss.NOTHING,
+    ),
     _row(
         "spool-cut-short",
         "spool cut short to a half while stopped, with events waiting",
