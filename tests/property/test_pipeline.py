@@ -45,13 +45,13 @@ TINY = Settings.model_construct(
 class MoodySpool(Spool):
     """A spool that refuses some commits, and none comes to it from a process that is dead."""
 
-    refuses: Callable[[], bool] = staticmethod(lambda: False)
+    refuses: Callable[[Transaction], bool] = staticmethod(lambda _: False)
     is_left = False
 
     def commit(self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None]) -> None:
         if self.is_left:
             return
-        if self.refuses():
+        if self.refuses(transaction):
             asyncio.get_running_loop().call_soon(done, SpoolUnavailable("disk full"))
         else:
             super().commit(transaction, done)
@@ -201,7 +201,8 @@ class Run:
 async def live(world: World, life: Life) -> None:
     """Run a pipeline through one life."""
     run = Run(world, TINY)
-    run.spool.refuses = lambda: world.chance.random() < life.refused_commits
+    # On a full disk it is the insertions that fail.
+    run.spool.refuses = lambda work: world.chance.random() < life.refused_commits * (2 if work.inserts else 1)
     for request in life.requests:
         run.send(request)
         await asyncio.sleep(request.pause_s)

@@ -89,7 +89,6 @@ class Gate:
     Attributes:
         health: what the last telling bulk said of the sink.
         failed: the outcome that tells why, while the health is not good.
-        on_closed: called when the sink was well and is not.
         on_reopened: called when the sink is back.
         on_rested: called when a back-off is over and a probe may go.
     """
@@ -114,7 +113,6 @@ class Gate:
         self._rest_timer: asyncio.TimerHandle | None = None
         self.health = Health.GOOD
         self.failed: Outcome | None = None
-        self.on_closed: Callable[[], None] = lambda: None
         self.on_reopened: Callable[[], None] = lambda: None
         self.on_rested: Callable[[], None] = lambda: None
 
@@ -181,8 +179,6 @@ class Gate:
             delay_s = back_off_s(self._failures, self._delay_s_min, self._delay_s_max)
         self._resting = True
         self._rest_timer = self._loop.call_later(self._jitter(delay_s / 2, delay_s), self._end_rest)
-        if self._failures == 1:
-            self.on_closed()
 
     def _end_rest(self) -> None:
         # The timer alone ends the back-off. By the loop's clock it may have fired early (uvloop's counts whole

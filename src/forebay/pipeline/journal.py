@@ -6,7 +6,8 @@ So the number of syncs follows the disk, not the number of requests, and deletio
 Invariants (numbers as in docs/architecture.md):
  1. A submission is told that it was admitted only from the callback of the commit that holds it.
  2. A settlement that could not be committed is kept and tried again; its groups stay held until then.
- 5. While there are such settlements nothing is redelivered, so that what stays held is no more than was in the channel.
+ 5. While settlements of rows wait nothing is redelivered, and while any wait nothing is taken into memory alone: so
+    what stays in memory is no more than the channel held, twice.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ import structlog
 
 from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.model import Admission
+from forebay.pipeline.backlog import Backlog
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.group import Group
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.ledger import Ledger
 from forebay.pipeline.packing import GroupLimits, Span, Submission, pack
-from forebay.pipeline.settlement import Settlement, end_trials, put_back
+from forebay.pipeline.settlement import Settlement, put_back
 from forebay.spool.records import NewGroup, StoredGroup, Totals, Transaction
 from forebay.telemetry.counters import Counters
 
@@ -84,9 +86,7 @@ class Journal:
         self._counters = counters
         self._loop = asyncio.get_running_loop()
         self._last_id = spool.last_group_id
-        self._submissions: list[Submission] = []
-        self._settlements: list[Settlement] = []
-        self._settlements_alone = False
+        self._backlog = Backlog()
         self._settling = asyncio.Event()
         self._settling.set()
         self._released = asyncio.Event()
@@ -114,7 +114,7 @@ class Journal:
     @property
     def is_behind(self) -> bool:
         """Whether there are settlements that the spool could not take."""
-        return not self._settling.is_set()
+        return self._backlog.is_behind
 
     @property
     def spool_bytes(self) -> int:
@@ -134,13 +134,13 @@ class Journal:
 
     def submit(self, submission: Submission) -> None:
         """Store the events of a request; it hears of it when they are safe, or that they are not."""
-        self._submissions.append(submission)
+        self._backlog.submissions.append(submission)
         self._schedule()
 
     def settle(self, settlement: Settlement) -> None:
         """Write what became of a bulk."""
         if settlement.transaction:
-            self._settlements.append(settlement)
+            self._backlog.settlements.append(settlement)
             self._schedule()
 
     def redeliver(self, stored: StoredGroup, *, on_trial: bool = False, at_once: bool = False) -> bool:
@@ -160,10 +160,6 @@ class Journal:
         self.ledger.hold(group)
         return group
 
-    def end_trials(self) -> None:
-        """Take back the strikes of groups that are being delivered: what happens to them now says nothing of them."""
-        self.settle(end_trials(self.ledger.held.values()))
-
     def put_back(self, groups: Sequence[Group]) -> None:
         """Let groups leave memory undelivered: those with a row are pending again, the others get one."""
         # One on trial must not be read again before its strike is taken back.
@@ -178,7 +174,7 @@ class Journal:
             await self._released.wait()
 
     async def wait_settling(self) -> None:
-        """Wait while there are settlements that the spool could not take."""
+        """Wait while there are settlements of rows that the spool could not take."""
         await self._settling.wait()
 
     async def wait_written(self) -> None:
@@ -194,10 +190,7 @@ class Journal:
 
     def _begin(self) -> None:
         self._scheduled = False
-        submissions: list[Submission] = []
-        if not self._settlements_alone:
-            submissions, self._submissions = self._submissions, []
-        settlements, self._settlements = self._settlements, []
+        submissions, settlements = self._backlog.take()
         if not submissions and not settlements:
             self._idle.set()
             return
@@ -218,7 +211,7 @@ class Journal:
 
     def _admit(self, commit: _Commit, stored_bytes: list[int]) -> None:
         self._failure = ""
-        self._settlements_alone = False
+        self._backlog.note_success()
         self._settling.set()
         sizes = iter(stored_bytes)
         # In the order in which the transaction wrote: first the new groups, then what settlements left.
@@ -256,15 +249,12 @@ class Journal:
         if isinstance(error, SpoolLost):
             self._give_up(commit.settlements)
             return
-        if commit.settlements:
+        if self._backlog.put_back(commit.settlements, had_submissions=bool(commit.spans)):
             self._settling.clear()
-        self._settlements = commit.settlements + self._settlements
-        # On a full disk it is the insertions that fail: the deletions go on without them and make room.
-        self._settlements_alone = bool(commit.spans and self._settlements)
-        if self._settlements and not self._settlements_alone:
-            self._retry_later()
-        else:
+        if self._backlog.may_succeed:
             self._schedule()
+        else:
+            self._retry_later()
 
     def _give_up(self, settlements: list[Settlement]) -> None:
         """Write nothing any more: rows stay as they are and are delivered once more, from what is saved of them."""

@@ -102,7 +102,6 @@ class Pipeline:
         redelivery = self._redelivery
         self._journal.on_overflow = self._replay.on_replayed = self._holds.on_due = redelivery.proceed
         self._gate.on_reopened = self._holds.on_lifted = self._replay.on_asked = redelivery.restart
-        self._gate.on_closed = self._journal.end_trials
         self._gate.on_rested = self._find_probe
         self._holds.on_held = lambda: self._journal.put_back(self._channel.withdraw(self._holds.cover))
         self._journal.on_left = self._retry_soon

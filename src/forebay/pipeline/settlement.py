@@ -74,6 +74,27 @@ def end_trials(groups: Iterable[Group]) -> Settlement:
     return settlement
 
 
+def divide(settlements: Iterable[Settlement]) -> tuple[list[Settlement], list[Settlement]]:
+    """Divide settlements into what they do to rows that are there, and what gets a row only by them.
+
+    One that puts rows in the place of others stays whole, with the latter: all of it has to be written together.
+    """
+    parts = [_divide(settlement) for settlement in settlements]
+    return [old for old, _ in parts if old.transaction], [new for _, new in parts if new.transaction]
+
+
+def _divide(settlement: Settlement) -> tuple[Settlement, Settlement]:
+    transaction, leaving = settlement
+    without_row = [group for group in leaving if group.row_id is None and group.rest]
+    if len(without_row) != len(transaction.inserts):
+        return Settlement(Transaction(), []), settlement
+    old = Transaction(
+        deletes=transaction.deletes, shrinks=transaction.shrinks, attempts=transaction.attempts, dead=transaction.dead
+    )
+    with_row = [group for group in leaving if group.row_id is not None]
+    return Settlement(old, with_row), Settlement(Transaction(inserts=transaction.inserts), without_row)
+
+
 def halve_group(group: Group, new_id: Callable[[], int]) -> Settlement:
     """Make two groups of one, suspects like it."""
     middle = len(group.entries) // 2

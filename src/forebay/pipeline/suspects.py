@@ -151,7 +151,7 @@ class Suspects:
     async def _deliver(self, stored: StoredGroup) -> _Wait | None:
         group = self._journal.take_up(stored, on_trial=True)
         try:
-            group.on_trial = bool(await self._trial.strike([stored.id]))
+            group.on_trial = await self._trial.begin_alone(stored.id)
         except BaseException:
             self._journal.put_back([group])
             raise

@@ -1,7 +1,10 @@
 """Trial: what an interrupted run left is delivered with a strike in its row, for the case that the process ends again.
 
-The strike is written and synced before the delivery. It is taken back when the delivery has ended, or as soon as the
-sink is not well: whatever ends the process then is no fault of an event that waits (see `poison.py`).
+The strike is written and synced before the delivery, and taken back when that has ended, whatever came of it. It is
+written also while the sink is not well: what ends the process may do so in a probe. As no more than a few bulks are on
+trial at once, no more than these become suspect by a process that is killed again and again for another reason.
+A suspect's own delivery is another matter, as one event may die of it: there a strike is written only while the sink is
+well (see `poison.py`).
 """
 
 from __future__ import annotations
@@ -38,15 +41,18 @@ class Trial:
         Raises:
             SpoolUnavailable: nothing was written.
         """
-        return await self.strike([row_id for row_id in row_ids if row_id <= self._left_id])
+        left = [row_id for row_id in row_ids if row_id <= self._left_id]
+        if left:
+            await self._store.strike(left)
+        return frozenset(left)
 
-    async def strike(self, row_ids: Sequence[int]) -> frozenset[int]:
-        """Write a strike for each of these groups, whoever left them; return which have one now.
+    async def begin_alone(self, row_id: int) -> bool:
+        """Write a strike for a suspect, whoever left it, if the sink is well; return whether it has one now.
 
         Raises:
             SpoolUnavailable: nothing was written.
         """
-        if not row_ids or self._gate.health is not Health.GOOD:
-            return NOBODY
-        await self._store.strike(row_ids)
-        return frozenset(row_ids)
+        if self._gate.health is not Health.GOOD:
+            return False
+        await self._store.strike([row_id])
+        return True

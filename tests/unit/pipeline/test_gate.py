@@ -345,12 +345,3 @@ async def test_who_turns_back_leaves_the_place_to_others() -> None:
     assert await timed.is_shut()
     timed.gate.turn_back()
     await timed.enter()
-
-
-async def test_that_it_closes_is_told_once() -> None:
-    timed = TimedGate()
-    closed: list[bool] = []
-    timed.gate.on_closed = lambda: closed.append(True)
-    for _ in range(3):
-        await timed.fail()
-    assert closed == [True]

@@ -463,6 +463,27 @@ async def test_while_settlements_cannot_be_written_no_event_is_taken_into_memory
     assert isinstance(inbox.heard[0], SpoolUnavailable)
 
 
+async def test_on_a_full_disk_rows_are_deleted_though_other_events_of_the_bulk_can_get_none(parts: Parts) -> None:
+    await store(parts, Inbox(make_entries(2)))
+    (stored,) = parts.journal.ledger.held
+    parts.channel.add(make_entries(3, "memory"), 100)
+    bulk = parts.channel.take()
+    parts.journal.settle(settle(bulk, [DELIVERED] * 2 + [RETRY] * 3, 1000, parts.journal.new_id, Doubts()))
+
+    whole = await parts.spool.answer("disk full")
+    assert (len(whole.inserts), whole.deletes) == (1, [stored])
+    assert await parts.spool.answer() == Transaction(deletes=[stored])
+
+    assert parts.journal.ledger.stored_events == 0
+    await asyncio.wait_for(parts.journal.wait_settling(), 1)
+    assert parts.journal.is_behind
+    assert await parts.spool.answer("disk full") == Transaction(inserts=whole.inserts)
+    parts.journal._retry()
+    assert await parts.spool.answer() == Transaction(inserts=whole.inserts)
+    assert parts.journal.ledger.pending_events == 3
+    assert not parts.journal.is_behind
+
+
 @pytest.mark.parametrize("ack", Ack)
 async def test_a_closed_door_admits_nothing(parts: Parts, ack: Ack) -> None:
     admitter = Admitter(parts.channel, parts.journal, Holds(1, 30), 10_000)

@@ -11,7 +11,7 @@ from forebay.model import DELIVERED, DUPLICATE, DeadLetter, Entry, History, Outc
 from forebay.pipeline.channel import Bulk
 from forebay.pipeline.group import Group
 from forebay.pipeline.poison import Doubts
-from forebay.pipeline.settlement import Settlement, abandon, bury, end_trials, halve_group, settle
+from forebay.pipeline.settlement import Settlement, abandon, bury, divide, end_trials, halve_group, settle
 from forebay.spool.records import NewGroup, Transaction
 from unit.pipeline.fakes import DEAD, FAILED, PAUSE, RETRY, make_entries, make_group
 
@@ -248,3 +248,8 @@ def test_poison_is_kept_as_a_dead_letter_with_its_history() -> None:
         dead=[DeadLetter(A, "poison", "what happened", group.history, NOW_MS)], deletes=[7]
     )
     assert settlement.leaving == [group]
+
+
+def test_a_group_that_is_halved_is_not_deleted_before_its_halves_are_there() -> None:
+    settlement = halve_group(make_group(make_entries(4), 7), itertools.count(8).__next__)
+    assert divide([settlement]) == ([], [settlement])

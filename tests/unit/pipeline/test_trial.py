@@ -1,4 +1,4 @@
-"""Only what an interrupted run left, and only while the sink is well, is delivered with a strike."""
+"""What an interrupted run left is delivered with a strike, and a suspect while the sink is well."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ async def test_without_an_interruption_nothing_does() -> None:
 
 async def test_a_suspect_does_whoever_left_it() -> None:
     store = FakeStore(was_interrupted=False)
-    assert await Trial(store, Gate(3, 1, 2)).strike([8]) == {8}
+    assert await Trial(store, Gate(3, 1, 2)).begin_alone(8)
     assert store.strikes == [[8]]
 
 
-async def test_while_the_sink_is_not_well_nothing_does() -> None:
+async def test_while_the_sink_is_not_well_a_suspect_does_not_and_what_an_interrupted_run_left_does() -> None:
     store, gate = FakeStore(), Gate(3, 1, 2)
     gate.leave(await gate.enter(), judge([FAILED]), 0.02)
     trial = Trial(store, gate)
-    assert await trial.begin([5]) == await trial.strike([5]) == set()
+    assert not await trial.begin_alone(5)
     assert store.strikes == []
+    assert await trial.begin([5]) == {5}
