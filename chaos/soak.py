@@ -42,7 +42,7 @@ SETTINGS = {
     "FOREBAY_METRICS_OPEN": "true",
     "FOREBAY_LOG_FORMAT": "json",
 }
-LIVES = 6
+LIVES = 2
 """How many processes the run is shared by: a short life shows no leak."""
 
 CALM_S = (3.0, 10.0)
