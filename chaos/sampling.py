@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 INTERVAL_S = 2.0
-WARM_UP_S = 30.0
-"""What a process takes until its first bulks, pools and caches are there says nothing about leaks."""
+WARM_UP_S = 180.0
+"""What a process takes until the first long outage has filled its channel and its pools says nothing about leaks."""
 
 THIRDS_SAMPLES_MIN = 9
 MEMORY_GROWTH_MAX = 0.15
