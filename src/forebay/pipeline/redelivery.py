@@ -48,11 +48,14 @@ class Redelivery:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._after_id = 0
+        self._passes = 0
         self._retry_timer: asyncio.TimerHandle | None = None
 
     def restart(self) -> None:
         """Begin a pass now: the sink is back, it is time, or somebody asked."""
         self._after_id = 0
+        # One that begins while another is at its first row counts too: what that went over may be pending by now.
+        self._passes += 1
         self._wake.set()
 
     def restart_soon(self) -> None:
@@ -98,21 +101,21 @@ class Redelivery:
         await self._journal.wait_released(self._on_trial)
         await self._channel.wait_room(*self._journal.limits)
         await self._journal.wait_settling()
-        after_id = self._after_id
+        passes = self._passes
         try:
-            groups = await self._store.load(after_id, self._aside, self._portion())
+            groups = await self._store.load(self._after_id, self._aside, self._portion())
         except GroupDamaged as error:
             # It holds up nothing that lies behind it, and is reported at every pass.
             log.error("group_damaged", cause=str(error))  # noqa: TRY400 - the cause says it all
-            if after_id == self._after_id:
+            if passes == self._passes:
                 self._after_id = error.group_id
             return True
-        if after_id != self._after_id:
+        if passes != self._passes:
             return True  # a new pass has begun meanwhile
         going = [group for group in groups if not self._aside.takes(group)]
         self._on_trial = await self._trial.begin(group.id for group in going)
         left = self._offer(going)
-        if after_id == self._after_id and groups:
+        if passes == self._passes and groups:
             self._after_id = left[0].id - 1 if left else groups[-1].id
         if left:
             await self._channel.wait_room(len(left[0].entries), sum(map(len, left[0].entries)))

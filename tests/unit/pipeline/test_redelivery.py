@@ -421,11 +421,12 @@ async def test_nothing_is_loaded_while_settlements_cannot_be_written() -> None:
         await until(lambda: bench.channel.events == 10)
 
 
-async def test_a_new_pass_that_begins_during_a_load_starts_from_the_oldest() -> None:
+@pytest.mark.parametrize("after_id", [4, 0])
+async def test_a_new_pass_that_begins_during_a_load_starts_from_the_oldest(after_id: int) -> None:
     store = FakeStore()
     store.add(5, make_entries(10, "new"))
     bench = Bench(store)
-    bench.redelivery._after_id = 4
+    bench.redelivery._after_id = after_id
     store.add(2, make_entries(10, "old"))
     bench.journal.ledger.store(20, 1000)
     store.during_load = bench.redelivery.restart
@@ -433,9 +434,10 @@ async def test_a_new_pass_that_begins_during_a_load_starts_from_the_oldest() -> 
     assert await bench.redelivery._load_some()
 
     assert bench.channel.events == 0, "what was read belongs to the pass before"
+    assert bench.redelivery._after_id == 0
     store.during_load = lambda: None
     await bench.redelivery._load_some()
-    assert bench.deliver() == make_entries(10, "old")
+    assert bench.deliver()[:10] == make_entries(10, "old")
 
 
 async def test_a_damaged_group_holds_up_nothing_behind_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
