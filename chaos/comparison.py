@@ -19,8 +19,10 @@ from traffic.index import Index
 
 DEAD_LIMIT = 10_000
 COMMAND_TIMEOUT_S = 60
-LATE_ANSWER_S = 0.5
-"""How long after a kill an answer that left before it may still be counted."""
+
+
+class Unexplained(Exception):
+    """Something was lost that a kill cannot have taken; the message says what contradicts."""
 
 
 @dataclass
@@ -77,27 +79,37 @@ def read_dead(server: ForebayServer) -> set[str]:
     return {letter["log_id"] for letter in letters if letter["error_type"] and letter["reason"]}
 
 
-def explain_unwritten(lost: set[str], taken: Mapping[str, Taken], kills: list[Kill], interval_s: float) -> str:
-    """Say why what was lost can only have been in the memory of a killed process; empty if something contradicts.
+def explain_unwritten(lost: set[str], taken: Mapping[str, Taken], kills: list[Kill], age_s_max: float) -> str:
+    """Say why what was lost can only have been in the memory of a killed process.
 
-    Each must have been acknowledged from memory, before a kill and not longer before than `interval_s`, and no kill can
+    Each must have been acknowledged from memory, before a kill and not longer before than `age_s_max`, and no kill can
     have taken more events than were unsettled then.
+
+    Raises:
+        Unexplained: something contradicts that.
     """
     ages: list[float] = []
     victims: Counter[Kill] = Counter()
     for log_id in lost:
         event = taken[log_id]
-        kill = next((kill for kill in kills if kill.at + LATE_ANSWER_S >= event.answered_at), None)
-        if kill is None or event.ack != "memory" or kill.at - event.answered_at > interval_s:
-            return ""
+        kill = next((kill for kill in kills if kill.heard_until >= event.answered_at), None)
+        if event.ack != "memory" or kill is None:
+            raise Unexplained(
+                f"{log_id} was answered with ack={event.ack}, {'before' if kill else 'after'} the last kill"
+            )
         victims[kill] += 1
-        ages.append(kill.at - event.answered_at)
-    if any(count > kill.unsettled_max for kill, count in victims.items()):
-        return ""
+        ages.append(max(0.0, kill.at - event.answered_at))
+    if (oldest_s := max(ages, default=0.0)) > age_s_max:
+        raise Unexplained(
+            f"one was answered {oldest_s:.2f} s before a kill, where {age_s_max:g} are enough to write it"
+        )
+    for kill, count in victims.items():
+        if count > kill.unsettled_max:
+            raise Unexplained(f"a kill took {count:,} events where only {kill.unsettled_max:,} were unsettled")
     unsettled = sum(kill.unsettled_max for kill in victims)
     return (
         f"{len(lost):,} lost, in {len(victims)} of {len(kills)} kills; each was answered from memory at most "
-        f"{max(ages, default=0):.2f} s before a kill, and up to {unsettled:,} events were unsettled in memory then"
+        f"{oldest_s:.2f} s before a kill, and up to {unsettled:,} events were unsettled in memory then"
     )
 
 

@@ -31,12 +31,14 @@ class Kill(NamedTuple):
     """A moment at which the server was killed.
 
     Attributes:
-        at: by the clock of `time.monotonic`.
+        at: when the signal was sent, by the clock of `time.monotonic`.
+        heard_until: when the clients had read the last answer from before the end.
         unsettled_max: how many events can have been in its memory alone: what its metrics said just before, and what
             it has accepted since.
     """
 
     at: float
+    heard_until: float
     unsettled_max: int
 
 
@@ -124,13 +126,13 @@ class Stage:
     async def _kill(self, kill: Callable[[], None]) -> None:
         before = len(self.load.client.taken)
         metrics = await self.metrics()
-        await asyncio.to_thread(kill)
         at = time.monotonic()
+        await asyncio.to_thread(kill)
         # The last answers may still be on their way to the clients.
         await asyncio.sleep(POLL_S)
         bulk_events_max = int(self.server.settings.get("FOREBAY_BULK_EVENTS_MAX", "1000"))
         in_memory = metrics.channel_events + metrics.bulks_in_flight * bulk_events_max
-        self.kills.append(Kill(at, in_memory + len(self.load.client.taken) - before))
+        self.kills.append(Kill(at, time.monotonic(), in_memory + len(self.load.client.taken) - before))
 
     async def misbehave(self, behaviour: Behaviour, logged: str = "") -> None:
         """Let the proxy behave like this for the length of a fault.

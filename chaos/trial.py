@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from chaos.comparison import Comparison, compare, explain_unwritten
+from chaos.comparison import Comparison, Unexplained, compare, explain_unwritten
 from chaos.load import Load, Sender
 from chaos.results import Result
 from chaos.rows import Loss, Place, Row
@@ -154,16 +154,20 @@ def _judge_loss(stage: Stage, loss: Loss, found: Comparison) -> str:
     if not found.lost:
         return ""
     taken = stage.load.client.taken
+    unexplained = ""
     if loss is Loss.UNWRITTEN:
         settings = stage.server.settings
         age_s_max = float(settings["FOREBAY_BULK_INTERVAL_S"]) + float(settings["FOREBAY_BULK_TIMEOUT_S"])
-        if why := explain_unwritten(found.lost, taken, stage.kills, age_s_max):
-            stage.notes.append(why)
+        try:
+            stage.notes.append(explain_unwritten(found.lost, taken, stage.kills, age_s_max))
+        except Unexplained as error:
+            unexplained = f": {error}"
+        else:
             return ""
     elif loss is Loss.DAMAGED and all(taken[log_id].answered_at < stage.damaged_at for log_id in found.lost):
         stage.notes.append(f"{len(found.lost):,} of {stage.at_risk:,} events that only the damaged file held were lost")
         return "" if len(found.lost) <= stage.at_risk else "lost more than the damaged file held"
-    return f"lost: {_show(found.lost)}{''.join(f'; {line}' for line in found.spoilt[:SHOWN_MAX])}"
+    return f"lost: {_show(found.lost)}{unexplained}{''.join(f'; {line}' for line in found.spoilt[:SHOWN_MAX])}"
 
 
 def _count(stage: Stage, result: Result) -> None:

@@ -24,9 +24,9 @@ from servers.observing import (
 )
 from servers.ports import free_ports
 from traffic.client import Client
-from traffic.events import make_events
 from traffic.exactly_once import assert_exactly_once
 from traffic.index import Index
+from traffic.spread import send_to_each
 
 THREE = {"FOREBAY_WORKERS": "3", "FOREBAY_METRICS_OPEN": "true"}
 QUICK = {"FOREBAY_BULK_INTERVAL_S": "0.5", "FOREBAY_RETRY_DELAY_S_MAX": "2", "FOREBAY_RETRY_INTERVAL_S": "5"}
@@ -42,12 +42,12 @@ async def test_what_is_pending_with_a_worker_that_there_is_no_more_is_delivered_
     with ForebayServer(tmp_path, {**settings, "OPEN_SEARCH_DNS": f"http://127.0.0.1:{nowhere}"}) as server:
         start_all(server)
         client = Client(server.url, server.token())
-        await client.send(make_events(0, 12_000), batch=20, connections=32)
+        await send_to_each(server, client, workers=3, events=12_000)
         # One of them is not even told to stop.
         os.kill(server.worker_pids[3], signal.SIGKILL)
         server.kill()
         assert count_events(tmp_path / "spool.3.db") > 0
-        assert sum(count_events(tmp_path / name) for name in spools(tmp_path)) == 12_000
+        assert sum(count_events(tmp_path / name) for name in spools(tmp_path)) == len(client.accepted)
         server.settings |= {"FOREBAY_WORKERS": str(workers), "OPEN_SEARCH_DNS": opensearch.url}
         start_all(server)
         await assert_exactly_once(client, Index(opensearch.url, environment))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from servers.appetite import limit_descriptors, open_descriptors, open_sockets, resident_bytes
+from servers.appetite import limit_descriptors, open_connections, open_descriptors, resident_bytes
 from servers.forebay import ForebayServer
 from traffic.requests import LIVE, PING, Client, assert_created, assert_problem, event
 from traffic.wire import TIMEOUT_S, Wire
@@ -61,12 +61,17 @@ def wait_until(is_so: Callable[[], bool], what: str) -> None:
 @pytest.fixture
 def wires(narrow: Client) -> Iterator[list[Wire]]:
     """As many connections as there may be, the server's only ones."""
-    sockets = open_sockets(narrow.server.pid)
+    wait_connections(narrow, 0)
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(narrow.wire()) for _ in range(CONNECTIONS_MAX)]
-        wait_until(lambda: open_sockets(narrow.server.pid) == sockets + CONNECTIONS_MAX, "not connected")
+        wait_connections(narrow, CONNECTIONS_MAX)
         yield opened
-    wait_until(lambda: open_sockets(narrow.server.pid) == sockets, "connections are left over")
+    wait_connections(narrow, 0)
+
+
+def wait_connections(narrow: Client, wanted: int) -> None:
+    server = narrow.server
+    wait_until(lambda: open_connections(server.pid, server.port) == wanted, f"never had {wanted} connections")
 
 
 # Connections

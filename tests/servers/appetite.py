@@ -1,9 +1,13 @@
 """What a process takes of the machine, read from /proc (Linux)."""
 
+import contextlib
 import resource
 from pathlib import Path
 
 DESCRIPTORS_OF_A_TEST = 200
+
+LISTENING = "0A"
+"""The state of a socket as /proc/net/tcp writes it."""
 
 
 def resident_bytes(pid: int) -> int:
@@ -19,10 +23,19 @@ def open_descriptors(pid: int) -> int:
     return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
-def open_sockets(pid: int) -> int:
-    """Return how many of them are sockets."""
+def open_connections(pid: int, port: int) -> int:
+    """Return how many connections a process has taken on a port and still holds.
+
+    Its other sockets, say towards OpenSearch, come and go by themselves and are not counted.
+    """
+    sockets = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        # Some are closed between the listing and the look.
+        with contextlib.suppress(FileNotFoundError):
+            sockets.add(str(link.readlink()))
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
     return sum(
-        link.is_symlink() and str(link.readlink()).startswith("socket:") for link in Path(f"/proc/{pid}/fd").iterdir()
+        row[1].endswith(f":{port:04X}") and row[3] != LISTENING and f"socket:[{row[9]}]" in sockets for row in rows
     )
 
 

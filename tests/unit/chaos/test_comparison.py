@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from chaos import comparison
-from chaos.comparison import compare, explain_unwritten
+from chaos.comparison import Unexplained, compare, explain_unwritten
 from chaos.load import Taken, digest
 from chaos.stage import Kill
 
@@ -72,21 +72,32 @@ async def test_a_document_that_nobody_was_told_of_is_counted_apart() -> None:
 
 def test_what_was_in_memory_at_a_kill_may_be_lost() -> None:
     events = {"a": taken(answered_at=9.8), "b": taken(answered_at=20.1)}
-    assert "2 lost, in 2 of 2 kills" in explain_unwritten({"a", "b"}, events, [Kill(10, 1), Kill(20, 1)], 1.0)
+    kills = [Kill(10, 10.2, 1), Kill(20, 20.2, 1)]
+    assert "2 lost, in 2 of 2 kills; each was answered from memory at most 0.20 s" in explain_unwritten(
+        {"a", "b"}, events, kills, 1.0
+    )
+
+
+def test_what_the_next_life_answered_was_not_lost_by_the_kill_before() -> None:
+    events = {"a": taken(answered_at=9.8), "b": taken(answered_at=10.3)}
+    kills = [Kill(10, 10.2, 1), Kill(10.9, 11, 1)]
+    assert "in 2 of 2 kills" in explain_unwritten({"a", "b"}, events, kills, 1.0)
 
 
 @pytest.mark.parametrize(
-    "event",
+    ("event", "contradiction"),
     [
-        taken(answered_at=9.8, ack="disk"),
-        taken(answered_at=8.0),  # long enough before the kill to be delivered
-        taken(answered_at=11.0),  # after the last kill
+        (taken(answered_at=9.8, ack="disk"), "a was answered with ack=disk, before the last kill"),
+        (taken(answered_at=8.0), "one was answered 2.00 s before a kill, where 1 are enough to write it"),
+        (taken(answered_at=11.0), "a was answered with ack=memory, after the last kill"),
     ],
 )
-def test_a_loss_that_no_kill_explains_is_not_explained(event: Taken) -> None:
-    assert explain_unwritten({"a"}, {"a": event}, [Kill(10, 5)], 1.0) == ""
+def test_a_loss_that_no_kill_explains_is_not_explained(event: Taken, contradiction: str) -> None:
+    with pytest.raises(Unexplained, match=contradiction):
+        explain_unwritten({"a"}, {"a": event}, [Kill(10, 10.2, 5)], 1.0)
 
 
 def test_a_kill_cannot_take_more_than_was_in_memory() -> None:
     events = {"a": taken(answered_at=9.8), "b": taken(answered_at=9.9)}
-    assert explain_unwritten({"a", "b"}, events, [Kill(10, 1)], 1.0) == ""
+    with pytest.raises(Unexplained, match="a kill took 2 events where only 1 were unsettled"):
+        explain_unwritten({"a", "b"}, events, [Kill(10, 10.2, 1)], 1.0)
