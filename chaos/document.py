@@ -62,7 +62,7 @@ def render(faults: Kept, soak: Kept) -> str:
     """Return the document."""
     parts = [HEAD.format(rate=FULL.rate)]
     if faults:
-        parts += [_table(faults["rows"]), COLUMNS, _settings(), _prose(faults["rows"]), _where(faults)]
+        parts += [_table(faults["rows"]), COLUMNS, _settings(), _prose(faults["rows"]), _where(faults["rows"])]
     parts.append(_soak(soak))
     parts.append(AGAIN)
     return "\n".join(parts)
@@ -127,11 +127,24 @@ def _notes(result: Kept | None, ack: str, *, alone: bool) -> list[str]:
     return [note if alone else f"`ack={ack}`: {note}" for note in notes]
 
 
-def _where(faults: Kept) -> str:
-    times = sorted(result["when"] for result in faults["rows"].values())
-    header = {"measured": times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}", **faults["header"]}
-    header["events"] = f"{sum(result['events'] for result in faults['rows'].values()):,} accepted, over all rows"
-    return _describe(header)
+def _where(kept: Kept) -> str:
+    times = sorted(result["when"] for result in kept.values())
+    summary = {
+        "measured": times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}",
+        "events": f"{sum(result['events'] for result in kept.values()):,} accepted, over all rows",
+    }
+    return _describe(summary | {name: _on(name, kept) for name in next(iter(kept.values()))["on"]})
+
+
+def _on(name: str, kept: Kept) -> str:
+    """Return what rows were measured on, with their names where it was not the same for all."""
+    rows: dict[str, list[str]] = {}
+    for row, result in kept.items():
+        rows.setdefault(result["on"][name], []).append(row)
+    if len(rows) == 1:
+        return next(iter(rows))
+    first, *others = sorted(rows.items(), key=lambda item: -len(item[1]))
+    return "; ".join([first[0], *(f"{', '.join(f'`{row}`' for row in names)}: {value}" for value, names in others)])
 
 
 def _describe(header: Kept) -> str:

@@ -55,6 +55,6 @@ def write(path: Path, kept: dict[str, Any]) -> None:
 
 
 def keep_fault(result: Result, header: dict[str, Any]) -> None:
-    """Keep the result of a row that was tried; those of others stay."""
-    rows = read(FAULTS).get("rows", {}) | {f"{result.row} {result.ack}": asdict(result)}
-    write(FAULTS, {"header": header, "rows": rows})
+    """Keep the result of a row that was tried, and what it was measured on; those of others stay."""
+    rows = read(FAULTS).get("rows", {}) | {f"{result.row} {result.ack}": {**asdict(result), "on": header}}
+    write(FAULTS, {"rows": rows})

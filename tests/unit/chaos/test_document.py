@@ -7,8 +7,10 @@ from chaos.matrix import ROWS
 from chaos.results import FAULTS, SOAK, Result, read
 
 
-def kept(*results: Result) -> dict[str, object]:
-    return {"header": {"forebay": "0"}, "rows": {f"{result.row} {result.ack}": asdict(result) for result in results}}
+def kept(*results: Result, forebay: str = "0") -> dict[str, dict[str, object]]:
+    return {
+        "rows": {f"{result.row} {result.ack}": {**asdict(result), "on": {"forebay": forebay}} for result in results}
+    }
 
 
 def test_the_document_is_the_one_that_the_kept_numbers_make() -> None:
@@ -30,6 +32,13 @@ def test_a_row_that_failed_says_so_and_why() -> None:
     page = render(kept(Result("refused", "disk", problem="lost: 3 (a, b, c)", lost=3)), {})
     assert "(`refused`) **failed** | disk | 0 |  | 3 | 0 | not in time |" in page
     assert "`ack=disk`: **failed**: lost: 3 (a, b, c)" in page
+
+
+def test_what_all_rows_were_measured_on_is_said_once_and_exceptions_by_name() -> None:
+    rows = kept(Result("refused", "disk"), Result("refused", "memory"), forebay="2")["rows"]
+    assert "| forebay | 2 |" in render({"rows": rows}, {})
+    rows |= kept(Result("kill-9", "disk"), forebay="3")["rows"]
+    assert "| forebay | 2; `kill-9 disk`: 3 |" in render({"rows": rows}, {})
 
 
 def test_rows_have_names_of_their_own_and_only_acknowledgements_that_there_are() -> None:
