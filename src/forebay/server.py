@@ -32,6 +32,7 @@ from forebay.intake.protocol import IntakeProtocol
 from forebay.intake.refusing import ConnectionLimits
 from forebay.intake.targets import METHODS
 from forebay.intake.tokens import TokenVerifier
+from forebay.memory import give_back
 from forebay.pipeline.adoption import Adoption
 from forebay.pipeline.pipeline import Pipeline
 from forebay.secret import resolve_secret
@@ -115,6 +116,7 @@ async def serve(
         asyncio.create_task(adoption.run(settings.database_url, siblings.slot, settings.workers)),
         asyncio.create_task(server.sweep()),
         asyncio.create_task(siblings.answer(observe)),
+        asyncio.create_task(give_back()),
     ]
     # What lives from here to the end is not worth looking through at every collection, nor are events, which hold no
     # cycles.
