@@ -23,6 +23,8 @@ NEIGHBOUR = "neighbour"
 SPOOL_BYTES_MAX = "1048576"
 NOISE_BYTES = 1_500
 UNAVAILABLE = 503
+WAITING_MIN = 500
+"""How many events wait in the spool when the disk becomes full; else there would be nothing to deliver from it."""
 
 
 @contextlib.contextmanager
@@ -37,6 +39,9 @@ async def fill_disk(stage: Stage) -> None:
     """Take OpenSearch away, then all room on the disk; bring back OpenSearch, and at last the room."""
     await asyncio.to_thread(stage.proxy.refuse)
     await stage.wait_unwell()
+    # What `ack=memory` has answered goes there only when the channel is full.
+    while (await stage.metrics()).spool_events < WAITING_MIN:
+        await asyncio.sleep(POLL_S)
     await asyncio.to_thread(_take_room, stage.spool_path.with_name(NEIGHBOUR))
     while not (await stage.metrics()).commit_failures:
         await asyncio.sleep(POLL_S)
