@@ -9,6 +9,7 @@ ForebayError
 │   │   └── SpoolDamaged  the owner saves what can be read, everybody else stops
 │   └── SpoolUnavailable  answer 503 and go on: nothing was stored, the client sends again
 │       └── SpoolLost     the same, and end: this process stores nothing any more
+│           └── SpoolInDoubt  close the connection unanswered, and end: it may have been stored
 ├── ExportFailed        keep what was to be deleted, and tell the operator
 └── SinkUnreachable     try again, or tell the reader: what was asked of the sink could not be had
     └── OperatorNeeded  try again slowly: an operator has to change something first
@@ -91,7 +92,11 @@ class SpoolUnavailable(SpoolError):
 
 
 class SpoolLost(SpoolUnavailable):
-    """Nothing will be stored until the spool was repaired, which the next start does."""
+    """Nothing will be stored until the next start, which repairs the spool if it needs to be."""
+
+
+class SpoolInDoubt(SpoolLost):
+    """Whether it was stored is not known before the next start: no answer can be right."""
 
 
 class ExportFailed(ForebayError):

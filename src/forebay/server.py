@@ -105,8 +105,8 @@ async def serve(
 
     config = _configure_http(settings, secret, pipeline, counters, lambda: siblings.ask(observe()))
     server = HttpServer(config, lambda: started(server, sink))
-    # What can be read of a damaged spool is saved by the next start.
-    spool.guard(on_damage=server.end)
+    # The next start saves what can be read of a damaged spool, and knows what is in one that was in doubt.
+    spool.guard(on_lost=server.end)
     pipeline_task = asyncio.create_task(pipeline.run())
     # A server that takes events and delivers none would look well from outside.
     pipeline_task.add_done_callback(lambda _: server.end())
@@ -135,7 +135,7 @@ async def serve(
         await sink.close()
         # Within the loop, which the spool's last answers still go to.
         spool.close()
-    return _exit_code(pipeline_task) or int(bool(spool.damage))
+    return _exit_code(pipeline_task) or int(bool(spool.lost))
 
 
 def listen(settings: Settings) -> socket.socket:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from forebay.errors import SpoolUnavailable
+from forebay.errors import SpoolInDoubt, SpoolUnavailable
 from forebay.intake import replies
 from forebay.intake.targets import Target
 from forebay.model import Admission, Entry
@@ -19,6 +19,9 @@ class Connection(Protocol):
 
     def answer(self, exchange: Exchange, reply: replies.Reply) -> None:
         """Write an answer and let the next request of the connection begin."""
+
+    def abandon(self, exchange: Exchange) -> None:
+        """Close the connection without an answer."""
 
 
 class Exchange:
@@ -96,9 +99,12 @@ class Exchange:
         self.reply(replies.json({"accepted": accepted, "rejected": rejected, "results": self.results}))
 
     def refused(self, error: SpoolUnavailable) -> None:
-        """Tell the client to send again."""
+        """Tell the client to send again; by no answer at all if none can be right."""
         self._counters.unavailable += len(self.entries)
-        self.reply(replies.unavailable(error))
+        if isinstance(error, SpoolInDoubt):
+            self._connection.abandon(self)
+        else:
+            self.reply(replies.unavailable(error))
 
     def forget(self) -> None:
         """Let go of everything but the answer: the connection keeps its newest request, also while it is idle."""

@@ -107,6 +107,13 @@ class RefusingProtocol(OrderedProtocol):
         elif self._exchange is not None and self._exchange.early_reply is None:
             self._refuse_early(self._exchange, error)
 
+    def abandon(self, exchange: Exchange) -> None:
+        """Close the connection without an answer to this request, behind the answers to those before it."""
+        self.crowd.weigh(exchange, 0)
+        exchange.forget()
+        exchange.response_complete = True
+        self.transport.close()
+
     def pause_writing(self) -> None:
         """Take no more requests, and count the answers that wait for the client."""
         super().pause_writing()

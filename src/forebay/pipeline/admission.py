@@ -43,6 +43,8 @@ class Admitter:
         elif self.full:
             # `ack=memory` too: what the sink then does not take would have to go into the spool.
             submission.refused(SpoolUnavailable("the spool is full", FULL_RETRY_AFTER_S))
+        elif refusal := self._journal.refusal:
+            submission.refused(SpoolUnavailable(refusal))
         elif ack is Ack.MEMORY and self._remember(submission):
             self._tell_soon(submission)
         else:

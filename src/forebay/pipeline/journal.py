@@ -46,6 +46,10 @@ class Committer(Protocol):
     totals: Totals
     dead_bytes: int
 
+    @property
+    def refusal(self) -> str:
+        """Why no events are taken, empty while they are."""
+
     def commit(self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None]) -> None:
         """Commit, then call `done` in the event loop."""
 
@@ -104,12 +108,18 @@ class Journal:
 
     @property
     def failure(self) -> str:
-        """Why a commit failed lately, empty while commits succeed.
+        """Why the spool takes nothing, or a commit failed lately; empty while commits succeed.
 
-        It is forgotten after a while, so that a server which gets no events because it says that it takes none finds
-        out when it could.
+        The latter is forgotten after a while, so that a server which gets no events because it says that it takes none
+        finds out when it could.
         """
-        return self._failure if self._loop.time() - self._failed_at < FAILURE_REMEMBERED_S else ""
+        failure = self._failure if self._loop.time() - self._failed_at < FAILURE_REMEMBERED_S else ""
+        return self.refusal or failure
+
+    @property
+    def refusal(self) -> str:
+        """Why the spool takes no events, empty while it does."""
+        return self._spool.refusal
 
     @property
     def is_behind(self) -> bool:

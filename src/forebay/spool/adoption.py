@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 
 from forebay.errors import SpoolUnusable
 from forebay.spool import database
+from forebay.spool.files import SpoolFiles
 from forebay.spool.inspection import Request
 from forebay.spool.opening import open_spool
 from forebay.spool.places import find_spools
@@ -70,10 +71,12 @@ class Orphan:
             SpoolUnusable: it belongs to somebody after all, cannot be saved, or was written by a newer Forebay.
         """
         self.path = path
-        self._lock: IO[str] = database.lock(path)
+        self._files = SpoolFiles(path)
+        self._lock: IO[str] = database.lock(self._files)
         with database.closed_on_failure(self._lock):
             # One that is damaged is saved first, as at the start of its owner.
-            self._connection = open_spool(path, self._lock, Reserve(path)).connection
+            self._opened = open_spool(self._files, self._lock, Reserve(self._files.reserve))
+        self._connection = self._opened.connection
 
     def take(self) -> Portion | None:
         """Read what is moved next, or None if nothing is left.
@@ -116,22 +119,18 @@ class Orphan:
         """
         # SQLite removes its log with the last connection; a command that looks at the file right now keeps it.
         self._connection.close()
-        place = self.path.resolve()
+        files = self._files
         try:
-            for leftover in (
-                self.path,
-                place,
-                *(place.with_name(place.name + end) for end in ("-wal", "-shm", ".reserve")),
-            ):
+            # The lock last, and while it is still held: `lock` sees to it that nobody takes hold of one that is gone.
+            for leftover in (self.path, files.database, files.log, files.index, files.reserve, files.lock):
                 leftover.unlink(missing_ok=True)
-            # Last, and while it is still held: `lock` sees to it that nobody takes hold of one that is gone.
-            Path(self._lock.name).unlink(missing_ok=True)
         except OSError as error:
             raise SpoolUnusable(f"DATABASE_URL: {self.path} is empty and cannot be removed: {error}") from error
 
     def close(self) -> None:
         """Give it up; what was taken and not let go of stays. Doing it again does nothing."""
         self._connection.close()
+        self._opened.open_files.close()
         self._lock.close()
 
     def _read(self, statement: str, size: str) -> list[Row]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from forebay.errors import SpoolError, SpoolUnusable
 from forebay.spool import database, writing
 from forebay.spool.codec import BodyCodec
+from forebay.spool.files import SpoolFiles
 from forebay.spool.records import Totals
 from forebay.spool.statements import SQL
 
@@ -20,7 +21,6 @@ DAY_MS = 86_400_000
 INCIDENT_DAYS = 30
 INCIDENTS_MAX = 10
 STEPS_BETWEEN_LOOKS_AT_THE_CLOCK = 10_000
-SIDES = ("-wal", "-shm")
 
 
 class Incident(NamedTuple):
@@ -62,9 +62,9 @@ def find_owner(path: Path) -> str | None:
 
     A lock that is only tried for is held for an instant in which no owner can start.
     """
-    place = path.resolve()
+    lock = SpoolFiles(path).lock
     try:
-        with place.with_name(f"{place.name}.lock").open(encoding="ascii", errors="replace") as file:
+        with lock.open(encoding="ascii", errors="replace") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -72,30 +72,27 @@ def find_owner(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise SpoolError(f"{place.name}.lock: {error.strerror}") from error
+        raise SpoolError(f"{lock.name}: {error.strerror}") from error
     return None
 
 
 def is_marked(path: Path) -> bool:
     """Return whether the owner has found the file to be damaged and not repaired it yet."""
-    place = path.resolve()
-    return place.with_name(f"{place.name}.damaged").exists()
+    return SpoolFiles(path).marker.exists()
 
 
-def find_damaged(path: Path) -> list[Path]:
-    """Return the files that were moved aside because they were damaged."""
-    place = path.resolve()
-    found = place.parent.glob(f"{place.name}.damaged-*")
-    return sorted(file for file in found if not file.name.endswith(SIDES))
+def find_aside(path: Path) -> list[Path]:
+    """Return the files that were moved aside."""
+    return SpoolFiles(path).list_aside()
 
 
 def count_file_bytes(path: Path) -> int:
-    """Return what a spool takes on disk with its log."""
-    place = path.resolve()
+    """Return the bytes that a spool takes on disk with its log."""
+    files = SpoolFiles(path)
     sizes = []
-    for side in ("", *SIDES):
+    for file in (files.database, files.log, files.index):
         with contextlib.suppress(FileNotFoundError):
-            sizes.append(place.with_name(place.name + side).stat().st_size)
+            sizes.append(file.stat().st_size)
     return sum(sizes)
 
 

@@ -13,7 +13,7 @@ from typing import IO
 
 from forebay.errors import SpoolDamaged, SpoolUnusable
 from forebay.spool import damage
-from forebay.spool.marks import keep_log
+from forebay.spool.files import SpoolFiles
 from forebay.spool.statements import SCHEMA
 
 SCHEMA_VERSION = len(SCHEMA)
@@ -30,11 +30,12 @@ LOCK_RETRY_S = 0.05
 OPENED = "opened\n"
 _LOCK_CHARS_MAX = 100
 
+INCREMENTAL = 2
 WAL_PAGES_BEFORE_CHECKPOINT = 4000
 WAL_BYTES_KEPT = 64 * 1024 * 1024
 
 
-def lock(path: Path) -> IO[str]:
+def lock(files: SpoolFiles) -> IO[str]:
     """Become the one owner of a spool; closing the returned file, or dying, gives it up.
 
     The lock is on a file of its own: SQLite's own locks on the database would be lost with the first descriptor of it
@@ -45,17 +46,16 @@ def lock(path: Path) -> IO[str]:
         SpoolUnusable: another process owns the spool, or its folder cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        place = path.resolve()
+        files.path.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            file = place.with_name(f"{place.name}.lock").open("a+", encoding="ascii")
+            file = files.lock.open("a+", encoding="ascii")
             with closed_on_failure(file):
-                _lock(file, path)
+                _lock(file, files.path)
                 if _is_in_place(file):
                     return file
             file.close()
     except OSError as error:
-        raise SpoolUnusable(f"DATABASE_URL: {path} cannot be opened: {error.strerror or error}") from error
+        raise SpoolUnusable(f"DATABASE_URL: {files.path} cannot be opened: {error.strerror or error}") from error
 
 
 def was_opened(lock: IO[str]) -> bool:
@@ -72,24 +72,50 @@ def note_opened(lock: IO[str]) -> None:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the database for its owner, making it where there is none and bringing an older one up to date.
+    """Open the database for its owner, making it if there is none and bringing an older one up to date.
 
     Raises:
         SpoolUnusable: the file cannot be opened, is no spool, or was made by a newer Forebay; it is left untouched.
         SpoolDamaged: it is damaged.
     """
+    connection = connect_as_it_is(path)
+    with closed_on_failure(connection):
+        bring_up_to_date(connection, path)
+    return connection
+
+
+def connect_as_it_is(path: Path) -> sqlite3.Connection:
+    """Open the database for its owner without writing into it, unless it is new.
+
+    Raises:
+        SpoolUnusable, SpoolDamaged: as for `connect`.
+    """
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         with closed_on_failure(connection):
             _check(connection, path)
-            if cause := damage.find_in_log(connection, path):
-                keep_log(path, cause)
-                raise SpoolDamaged(f"DATABASE_URL: {path} cannot be opened: {cause}", cause)
             _configure(connection)
-            _bring_up_to_date(connection)
     except sqlite3.Error as error:
         raise unusable(path, "opened", error) from error
     return connection
+
+
+def bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
+    """Give a new or older database the tables of this version.
+
+    Raises:
+        SpoolUnusable, SpoolDamaged: it cannot be written.
+    """
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        for number, script in enumerate(SCHEMA[version:], version + 1):
+            # In one transaction with its version, so that a crash in the middle leaves the version before it, whole.
+            connection.executescript(
+                f"BEGIN IMMEDIATE;\n{script}\n"
+                f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {number};\nCOMMIT;"
+            )
+    except sqlite3.Error as error:
+        raise unusable(path, "opened", error) from error
 
 
 def connect_beside(path: Path) -> sqlite3.Connection:
@@ -175,20 +201,14 @@ def _check(connection: sqlite3.Connection, path: Path) -> int:
 
 def _configure(connection: sqlite3.Connection) -> None:
     # Both must come before the first table: they cannot be changed later without rewriting the file.
-    connection.execute("PRAGMA page_size = 4096")
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    # Neither is set anew: in a file without tables that would write, over what its log still holds.
+    if connection.execute("PRAGMA auto_vacuum").fetchone() != (INCREMENTAL,):
+        connection.execute("PRAGMA page_size = 4096")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL")
+    # A first read makes log and index, whose names are looked up from here on.
+    connection.execute("PRAGMA user_version").fetchone()
     # FULL syncs the log at every commit: without it an answered event could be lost with the power (invariant 1).
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_BEFORE_CHECKPOINT}")
     connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
-
-
-def _bring_up_to_date(connection: sqlite3.Connection) -> None:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    for number, script in enumerate(SCHEMA[version:], version + 1):
-        # In one transaction with its version, so that a crash in the middle leaves the version before it, whole.
-        connection.executescript(
-            f"BEGIN IMMEDIATE;\n{script}\n"
-            f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {number};\nCOMMIT;"
-        )

@@ -43,7 +43,8 @@ def judge_owner(what: str, owner: str | None, look: Look, *, is_workers: bool) -
     if owner is not None:
         yield Finding(Level.OK, what, f"open by {owner}")
     elif not is_workers:
-        yield Finding(Level.WARN, what, "no server has it open", "start the server; what is in it waits and is safe")
+        advice = "start the server if none runs; what is in it waits and is safe"
+        yield Finding(Level.WARN, what, "no server has it open", advice)
     elif look.totals.events or look.totals.dead_letters:
         text = f"an orphan, with {look.totals.events} events and {look.totals.dead_letters} dead letters"
         advice = "the running server takes them over by itself; /health/ready says where it does not"
@@ -120,7 +121,9 @@ def judge_integrity(what: str, integrity: Integrity, seconds_max: float | None) 
     """Say whether the file is whole."""
     if integrity.problems:
         shown = "; ".join(" ".join(problem.split()) for problem in integrity.problems[:SHOWN_MAX])
-        advice = "stop the server, copy the file away with its -wal, and start it again: it saves what can be read"
+        advice = (
+            "see the server's line first; then stop it, copy the file and its -wal away, and start it to save the rest"
+        )
         yield Finding(Level.FAIL, what, f"damaged: {shown}", advice)
     elif not integrity.finished and seconds_max is not None:
         text = f"no damage found in {seconds_max:g} s, and not all of it was looked at"
@@ -141,15 +144,26 @@ def judge_incidents(what: str, incidents: list[Incident]) -> Iterator[Finding]:
         yield Finding(Level.WARN, what, text, f"look into it; it is shown for {INCIDENT_DAYS} days")
 
 
-def judge_damage(what: str, damaged: list[Path], *, is_marked: bool) -> Iterator[Finding]:
-    """Say whether the file waits for its repair, and which were moved aside because they were damaged."""
+def judge_damage(what: str, aside: list[Path], *, is_marked: bool) -> Iterator[Finding]:
+    """Say whether the file waits for its repair, and which files were moved aside."""
     if is_marked:
         advice = "restart the server: it moves the file aside and saves what can be read"
         yield Finding(Level.FAIL, what, "it was found to be damaged", advice)
-    if damaged:
-        names = ", ".join(path.name for path in damaged[:SHOWN_MAX])
-        advice = "keep it until you know what was lost, then delete it"
-        yield Finding(Level.WARN, what, f"{len(damaged)} damaged files were moved aside: {names}", advice)
+    if aside:
+        names = ", ".join(path.name for path in aside[:SHOWN_MAX])
+        advice = "keep them until you know what was lost, then delete them"
+        yield Finding(Level.WARN, what, f"{len(aside)} files were moved aside: {names}", advice)
+
+
+def judge_absence(what: str, path: Path, owner: str | None) -> Finding:
+    """Say what it means that there is no database."""
+    text = f"there is no database at {path}"
+    if owner is None:
+        advice = "start the server if none runs, or run this in the folder that it runs in"
+        return Finding(Level.WARN, what, text, advice)
+    text += f", though {owner} has it open: it was removed while the server runs"
+    advice = "do not end that server before OpenSearch has taken everything; /health/ready says more"
+    return Finding(Level.FAIL, what, text, advice)
 
 
 def describe_seconds(seconds: float) -> str:

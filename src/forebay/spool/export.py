@@ -16,7 +16,7 @@ from typing import Any
 
 from forebay.errors import ExportFailed
 from forebay.model import entry_document
-from forebay.spool.marks import sync_folder
+from forebay.spool.files import sync_folder
 from forebay.spool.records import ExpiredLetter
 
 _TAIL_BYTES = 64 * 1024

@@ -1,6 +1,6 @@
-"""The pages of a damaged database as they are on disk, read without SQLite: the file, under what its log adds to it.
+"""The pages of a damaged database as they are on disk, read without SQLite.
 
-Source: https://sqlite.org/fileformat2.html, sections 1.3 (header), 1.5 (freelist), 1.8 (pointer map) and 4 (log).
+Source: https://sqlite.org/fileformat2.html, sections 1.3 (header), 1.5 (freelist) and 1.8 (pointer map).
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ import mmap
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
-
-from forebay.spool.wal import read_log
+from typing import NamedTuple
 
 PAGE_BYTES = 4096
 """Every spool has pages of this size, so they can be found where the first page, which says so, is damaged."""
@@ -46,20 +44,14 @@ def parse_header(page: bytes) -> Header | None:
 class Pages:
     """The pages of a database; one that is cut off, or was never there, is None."""
 
-    def __init__(self, file: bytes | mmap.mmap, log: bytes | mmap.mmap) -> None:
+    def __init__(self, file: bytes | mmap.mmap) -> None:
         self._file = file
-        self._log = log
-        self._in_log = read_log(log)
-        whole = len(file) // PAGE_BYTES
-        self.count = max(whole, max(self._in_log, default=0))
+        self.count = len(file) // PAGE_BYTES
         first = self.read(1)
         self.header = None if first is None else parse_header(first)
 
     def read(self, number: int) -> bytes | None:
         """Return a page; pages are numbered from 1."""
-        offset = self._in_log.get(number)
-        if offset is not None:
-            return self._log[offset : offset + PAGE_BYTES]
         start = (number - 1) * PAGE_BYTES
         page = self._file[start : start + PAGE_BYTES] if number > 0 else b""
         return page if len(page) == PAGE_BYTES else None
@@ -92,15 +84,13 @@ class Pages:
 
 
 @contextlib.contextmanager
-def open_pages(path: Path, log: Path) -> Iterator[Pages]:
-    """Open a database that SQLite does not have open; either file may be missing or empty."""
+def open_pages(path: Path) -> Iterator[Pages]:
+    """Open a database that SQLite does not have open; it may be missing or empty."""
     with contextlib.ExitStack() as stack:
-        yield Pages(_map(path, stack), _map(log, stack))
-
-
-def _map(path: Path, stack: contextlib.ExitStack) -> bytes | mmap.mmap:
-    try:
-        file: IO[bytes] = stack.enter_context(path.open("rb"))
-        return stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except (FileNotFoundError, ValueError):  # ValueError: an empty file cannot be mapped
-        return b""
+        try:
+            file = stack.enter_context(path.open("rb"))
+            content = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except (FileNotFoundError, ValueError):  # ValueError: an empty file cannot be mapped
+            yield Pages(b"")
+        else:
+            yield Pages(content)

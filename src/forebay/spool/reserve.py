@@ -37,9 +37,8 @@ class Reserve:
         given_up: whether the disk was full lately, so that the room that is left is for deletions.
     """
 
-    def __init__(self, path: Path) -> None:
-        place = path.resolve()
-        self._file = place.with_name(f"{place.name}.reserve")
+    def __init__(self, file: Path) -> None:
+        self._file = file
         self._tried_at = 0.0
         self.given_up = False
 

@@ -1,8 +1,10 @@
 """The spool: one connection, one thread that does all work on it, one piece at a time.
 
 Invariants (numbers as in docs/architecture.md):
- 1. `commit` reports success only after SQLite has synced the transaction.
+ 1. `commit` reports success only after SQLite has synced the transaction into the files that are at their paths. It
+    reports `SpoolUnavailable` only when nothing of the transaction can come back.
  7. The file has one owner: the lock is taken before the database is opened and given up after it is closed.
+ 13. Nothing is built on a commit whose sync failed: the log is emptied first, or nothing is written any more.
 Because all work goes through one queue, a read sees every commit that was asked for before it and none that was asked
 for after it, and the answers come back to the event loop in that same order. Redelivery relies on this.
 """
@@ -14,16 +16,18 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import structlog
 
-from forebay.errors import SpoolLost, SpoolUnavailable
-from forebay.spool import adoption, damage, database, marks, writing
+from forebay.errors import SpoolInDoubt, SpoolLost, SpoolUnavailable
+from forebay.spool import adoption, damage, database, repair, writing
 from forebay.spool.adoption import Portion
 from forebay.spool.codec import BodyCodec
+from forebay.spool.files import SpoolFiles
 from forebay.spool.opening import open_spool
 from forebay.spool.records import ExpiredLetter, StoredGroup, Transaction
 from forebay.spool.reserve import Reserve, is_disk_full
@@ -33,6 +37,9 @@ log = structlog.get_logger("forebay.spool")
 T = TypeVar("T")
 Committed = Callable[[list[int] | SpoolUnavailable], None]
 
+CHECK_AGAIN_S = 1.0
+INTERRUPT_EVERY_S = 0.01
+
 
 class Spool:
     """The owner's hold on a spool file.
@@ -41,45 +48,55 @@ class Spool:
         last_group_id: the highest number of a group when the file was opened.
         totals: how much it held then.
         was_interrupted: whether the last owner did not close it in order.
-        dead_bytes: what dead letters take, as of the last look for requests.
-        damage: why nothing is written or read any more, empty while the file is sound.
+        dead_bytes: the bytes of dead letters, as of the last look for requests.
+        lost: why nothing is written or read any more, and the process is to end; empty while all is well.
     """
 
     def __init__(self, path: Path) -> None:
-        """Take the lock and open the file, making it where there is none and saving what it holds where it is damaged.
+        """Take the lock and open the file, making it if there is none and saving what it holds if it is damaged.
 
         Raises:
             SpoolUnusable: the file cannot be opened, or somebody else owns it.
         """
-        self._path = path
-        self._lock: IO[str] = database.lock(path)
+        self._files = SpoolFiles(path)
+        self._lock: IO[str] = database.lock(self._files)
         with database.closed_on_failure(self._lock):
-            self._reserve = Reserve(path)
-            opened = open_spool(path, self._lock, self._reserve)
+            self._reserve = Reserve(self._files.reserve)
+            opened = open_spool(self._files, self._lock, self._reserve)
         self._connection = opened.connection
+        self._open_files = opened.open_files
         self.last_group_id = opened.last_group_id
         self.totals = opened.totals
         self.was_interrupted = opened.was_interrupted
         self.dead_bytes = opened.totals.dead_bytes
-        self.damage = ""
-        self._on_damage: Callable[[], None] = lambda: None
-        self._checking: sqlite3.Connection | None = None
+        self.lost = ""
+        self._changed: Path | None = None
+        self._change = ""
+        self._on_lost: Callable[[], None] = lambda: None
+        self._closed = threading.Event()
+        self._reading = threading.Lock()
+        self._checking: sqlite3.Connection
         self._work: queue.SimpleQueue[tuple[writing.Work, Callable[[Any], None]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._loop: asyncio.AbstractEventLoop
+
+    @property
+    def refusal(self) -> str:
+        """Why no events are taken, whatever the request; empty while they are."""
+        return self.lost or self._change
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the thread; answers come to that loop."""
         self._loop = loop
         self._thread.start()
 
-    def guard(self, on_damage: Callable[[], None]) -> None:
+    def guard(self, on_lost: Callable[[], None]) -> None:
         """Keep room for a full disk, and look through the whole file for damage, beside the work.
 
-        `on_damage` is called in the loop once damage is found, here or by any work. Nothing is written from then on;
-        the next start saves what can be read.
+        `on_lost` is called in the loop once the spool is damaged or in doubt, here or by any work. Nothing is written
+        from then on; the next start saves what can be read.
         """
-        self._on_damage = on_damage
+        self._on_lost = on_lost
         self._work.put((lambda _connection, _codec: self._reserve.take(), lambda _: None))
         threading.Thread(target=self._check, name="spool-check", daemon=True).start()
 
@@ -87,19 +104,24 @@ class Spool:
         """Commit a transaction, then call `done` in the loop.
 
         It gets the stored bytes of the transaction's inserts and shrinks, or `SpoolUnavailable`, and then nothing of
-        it was stored.
+        it was stored; or `SpoolInDoubt`, and then nobody knows.
         """
 
         def write(connection: sqlite3.Connection, codec: BodyCodec) -> list[int]:
             if self._reserve.is_wanted():
                 # What the file does not need goes back to the disk first.
-                with contextlib.suppress(sqlite3.OperationalError):
+                with writing.unless_full():
                     writing.vacuum(connection)
                 writing.write_log_back(connection)
                 self._reserve.take()
-            if transaction.inserts and self._reserve.given_up:
-                raise SpoolUnavailable("the disk is full")
-            return writing.write(connection, codec, transaction)
+            if not transaction.inserts:
+                return writing.write(connection, codec, transaction)
+            self._refuse_new()
+            stored_bytes = writing.write(connection, codec, transaction)
+            if self._compare_files():
+                writing.take_back(connection, [group.id for group in transaction.inserts])
+                raise SpoolUnavailable(self._change)
+            return stored_bytes
 
         self._work.put((write, done))
 
@@ -124,8 +146,16 @@ class Spool:
         await self._call(lambda connection, codec: writing.strike(connection, codec, group_ids))
 
     async def take_requests(self) -> frozenset[str]:
-        """Take what commands asked of the owner (`SpoolUnavailable` where that cannot be read)."""
-        requests, self.dead_bytes = await self._call(writing.take_requests)
+        """Take what commands asked of the owner (`SpoolUnavailable` if that cannot be read).
+
+        Whoever asks every second also finds out within a second that the files are not at their paths any more.
+        """
+
+        def take(connection: sqlite3.Connection, codec: BodyCodec) -> tuple[frozenset[str], int]:
+            self._compare_files()
+            return writing.take_requests(connection, codec)
+
+        requests, self.dead_bytes = await self._call(take)
         return requests
 
     async def replay(self, group_id: int, events_max: int) -> tuple[int, int]:
@@ -133,8 +163,19 @@ class Spool:
         return await self._call(lambda connection, codec: writing.replay(connection, codec, group_id, events_max))
 
     async def adopt(self, portion: Portion, first_id: int) -> None:
-        """Keep rows of another spool; its groups get numbers from `first_id` (`SpoolUnavailable`: nothing is kept)."""
-        await self._call(lambda connection, _: adoption.keep(connection, portion, first_id))
+        """Keep rows of another spool; its groups get numbers from `first_id`.
+
+        Raises:
+            SpoolUnavailable: the other spool is to keep them too.
+        """
+
+        def keep(connection: sqlite3.Connection, _: BodyCodec) -> None:
+            self._refuse_new()
+            adoption.keep(connection, portion, first_id)
+            if self._compare_files():
+                raise SpoolUnavailable(self._change)
+
+        await self._call(keep)
 
     async def list_expired(self, died_before_ms: int, letters_max: int) -> list[ExpiredLetter]:
         """Read a bounded piece of the dead letters that died before that moment."""
@@ -153,48 +194,90 @@ class Spool:
     def measure_log(self) -> int:
         """Return the bytes of the write-ahead log, which grows while anybody reads for long."""
         try:
-            return self._path.resolve().with_name(f"{self._path.resolve().name}-wal").stat().st_size
+            return self._files.log.stat().st_size
         except FileNotFoundError:
             return 0
 
     def close(self) -> None:
         """Finish the work that is queued, close the file and give it up."""
-        if self._checking is not None:
-            self._checking.interrupt()
+        self._closed.set()
+        with self._without_check():
+            pass
         if self._thread.is_alive():
             self._work.put(None)
             self._thread.join()
         # An owner that could not do its work, or not even say that it ended, was interrupted.
-        if not self.damage:
+        if not self.lost:
             with contextlib.suppress(sqlite3.Error):
                 writing.set_owner_at_work(self._connection, at_work=False)
-        # Doing it again does nothing.
+        # Doing any of it again does nothing.
         self._connection.close()
+        self._open_files.close()
         # Last: until here a second owner must not come in.
         self._lock.close()
 
     def _check(self) -> None:
-        cause = ""
-        try:
-            with contextlib.closing(damage.connect_to_check(self._path)) as self._checking:
-                cause = damage.check(self._checking)
-        except sqlite3.Error as error:
-            cause = str(error) if damage.is_damage(error) else ""
-        finally:
-            self._checking = None
-        if cause:
-            self._work.put((lambda _connection, _codec: self._find_damage(cause), lambda _: None))
-
-    def _find_damage(self, cause: str) -> None:
-        """Write nothing more: what is added to a damaged file may be lost, or make it worse."""
-        if self.damage:
+        while not self._closed.is_set():
+            try:
+                with self._reading, contextlib.closing(damage.connect_to_check(self._files.path)) as self._checking:
+                    cause = damage.check(self._checking)
+            except sqlite3.Error as error:
+                if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                    self._closed.wait(CHECK_AGAIN_S)
+                    continue
+                cause = str(error) if damage.is_damage(error) else ""
+            if cause:
+                self._work.put((partial(self._find_damage, cause), lambda _: None))
             return
-        self.damage = cause
+
+    @contextlib.contextmanager
+    def _without_check(self) -> Iterator[None]:
+        """Keep the check of the whole file from reading: the log cannot begin anew beside a reader."""
+        while not self._reading.acquire(timeout=INTERRUPT_EVERY_S):
+            # One that has not begun yet is not interrupted, so it is told until it ends.
+            with contextlib.suppress(AttributeError, sqlite3.ProgrammingError):
+                self._checking.interrupt()
+        try:
+            yield
+        finally:
+            self._reading.release()
+
+    def _find_damage(self, cause: str, *_: object) -> None:
+        """Write nothing more: what is added to a damaged file may be lost, or make it worse."""
+        if self.lost:
+            return
         log.error("spool_damaged", cause=cause)
-        # Without the mark the next start looks for damage itself, and finds all but the least of it.
+        # Without the mark the next start finds only the damage that opening the file meets.
         with contextlib.suppress(OSError):
-            marks.mark(self._path, cause)
-        self._loop.call_soon_threadsafe(self._on_damage)
+            repair.mark(self._files, cause)
+        self._lose(f"the spool is damaged: {cause}")
+
+    def _lose(self, cause: str) -> None:
+        self.lost = cause
+        self._loop.call_soon_threadsafe(self._on_lost)
+
+    def _refuse_new(self) -> None:
+        """Take no new events while they could not be kept (`SpoolUnavailable`)."""
+        if self._reserve.given_up:
+            raise SpoolUnavailable("the disk is full")
+        if self._compare_files():
+            raise SpoolUnavailable(self._change)
+
+    def _compare_files(self) -> str:
+        """Return what happened to the files at the spool's paths, empty while they are the open ones."""
+        changed = self._open_files.find_changed()
+        if changed == self._changed:
+            return self._change
+        self._changed = changed
+        if changed is None:
+            self._change = ""
+            log.info("spool_files_back")
+        else:
+            # Whatever is still at its path then holds all that was answered.
+            is_written_back = writing.write_log_back(self._connection)
+            self._change = self._files.explain_change(changed, is_written_back=is_written_back)
+            log.error("spool_files_changed", cause=self._change)
+        return self._change
 
     async def _call(
         self, work: Callable[[sqlite3.Connection, BodyCodec], T], hear: Callable[[T], T] = lambda result: result
@@ -219,18 +302,41 @@ class Spool:
             self._loop.call_soon_threadsafe(done, self._do(work, codec))
 
     def _do(self, work: writing.Work, codec: BodyCodec) -> object:
-        if self.damage:
-            return SpoolLost(f"the spool is damaged: {self.damage}")
+        if self.lost:
+            return SpoolLost(self.lost)
         try:
             return work(self._connection, codec)
         except SpoolUnavailable as error:
             return error
         except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits must hear of it
-            if damage.is_damage(error):
-                self._find_damage(str(error))
-            elif is_disk_full(error):
-                self._reserve.give_up(str(error))
-                writing.write_log_back(self._connection)
-            failure = SpoolUnavailable(f"the spool failed: {error}")
+            failure = self._fail(error)
             failure.__cause__ = error
             return failure
+
+    def _fail(self, error: Exception) -> SpoolUnavailable:
+        """Return an error that is true by then: that nothing was stored, or that nobody knows."""
+        if damage.is_damage(error):
+            self._find_damage(str(error))
+        if is_disk_full(error):
+            self._reserve.give_up(str(error))
+            writing.write_log_back(self._connection)
+        if writing.may_be_committed(error):
+            log.error("commit_failed", cause=str(error))
+            if not self._empty_log():
+                self._lose(f"the disk failed in a commit: {error}")
+                log.error("commit_in_doubt", consequence="those who wait get no answer; the process ends")
+                return SpoolInDoubt(self.lost)
+        return SpoolUnavailable(f"the spool failed: {error}")
+
+    def _empty_log(self) -> bool:
+        """Have SQLite write its log back and cut it off, so that a refused commit in it cannot come back."""
+        try:
+            with self._without_check():
+                if not writing.empty_log(self._connection):
+                    return False
+            # SQLite does not sync the cut, and a power cut would undo it.
+            self._open_files.sync_log()
+        except (sqlite3.Error, OSError, MemoryError) as error:
+            log.error("log_not_emptied", cause=str(error))  # noqa: TRY400 - the cause says it all
+            return False
+        return True

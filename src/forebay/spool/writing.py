@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import sqlite3
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 from forebay.model import Address, DeadLetter, Entry, History, entry_address, join_entries, split_entries
 from forebay.spool.codec import BodyCodec
 from forebay.spool.records import ExpiredLetter, GroupDamaged, StoredGroup, Totals, Transaction
+from forebay.spool.reserve import is_disk_full
 from forebay.spool.statements import SQL
 
 _encode_times = msgspec.json.Encoder().encode
@@ -21,10 +22,27 @@ _decode_times = msgspec.json.Decoder(tuple[int, ...]).decode
 
 Work = Callable[[sqlite3.Connection, BodyCodec], object]
 
+_PRIMARY = 0xFF
+_BEFORE_THE_LAST_FRAME = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_WRITE}
+
 
 def now_ms() -> int:
     """Return the time in milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+def may_be_committed(error: BaseException) -> bool:
+    """Return whether a transaction that failed so may be whole in the log all the same.
+
+    SQLite writes all frames of a commit, then syncs them, then notes them in the index (`sqlite3WalFrames` in
+    https://sqlite.org/src/file/src/wal.c). If it can read or write no further, or finds the disk full, the last frame
+    is not there. After any other failure of the disk, or of memory, it may be, and the next start would count it.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    code = getattr(error, "sqlite_errorcode", None)
+    is_of_disk = isinstance(code, int) and code & _PRIMARY == sqlite3.SQLITE_IOERR
+    return is_of_disk and code not in _BEFORE_THE_LAST_FRAME
 
 
 @contextlib.contextmanager
@@ -103,8 +121,8 @@ def load(
 
 def _report_once(connection: sqlite3.Connection, kind: str, detail: str) -> None:
     """Remember an incident that is met again and again."""
-    # That the disk is full, for instance, must not hide the incident from who met it.
-    with contextlib.suppress(sqlite3.OperationalError):
+    # That the disk is full must not hide the incident from who met it.
+    with unless_full():
         connection.execute(SQL["report_once"], {"at_ms": now_ms(), "kind": kind, "detail": detail})
 
 
@@ -162,10 +180,44 @@ def set_owner_at_work(connection: sqlite3.Connection, *, at_work: bool) -> None:
         connection.execute("PRAGMA synchronous = FULL")
 
 
-def write_log_back(connection: sqlite3.Connection) -> None:
-    """Write the log back to the file, so that it can begin anew in the room that it has; as far as that is possible."""
-    with contextlib.suppress(sqlite3.Error):
-        connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+def write_log_back(connection: sqlite3.Connection) -> bool:
+    """Write the log back to the file, so that it can begin anew in its room; return whether all of it was written."""
+    # A checkpoint that fails commits nothing, and the next one begins where it began.
+    try:
+        (is_busy, _, _) = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+    except sqlite3.Error:
+        return False
+    return not is_busy
+
+
+def empty_log(connection: sqlite3.Connection) -> bool:
+    """Write the log back to the file and cut it off; return whether that was possible.
+
+    It waits for whoever reads from the log, as long as for any lock.
+
+    Raises:
+        sqlite3.Error: the disk failed.
+    """
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+    (is_busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not is_busy
+
+
+def take_back(connection: sqlite3.Connection, group_ids: Iterable[int]) -> None:
+    """Delete groups that were committed and must not be there."""
+    with transaction(connection):
+        connection.executemany(SQL["delete_group"], ((group_id,) for group_id in group_ids))
+
+
+@contextlib.contextmanager
+def unless_full() -> Iterator[None]:
+    """Leave undone what a full disk has no room for."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if not is_disk_full(error):
+            raise
 
 
 def take_requests(connection: sqlite3.Connection, codec: BodyCodec) -> tuple[frozenset[str], int]:

@@ -153,9 +153,11 @@ class FakeCommitter:
     Attributes:
         open: what was asked and is not answered yet.
         transactions: everything that was asked.
+        refusal: why nothing is taken.
     """
 
     def __init__(self, last_group_id: int = 0, totals: Totals = NOTHING) -> None:
+        self.refusal = ""
         self.last_group_id = last_group_id
         self.totals = totals
         self.dead_bytes = totals.dead_bytes

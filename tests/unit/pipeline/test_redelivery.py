@@ -177,6 +177,7 @@ class Bench:
 
 
 class _NoCommits:
+    refusal = ""
     last_group_id = 100
     dead_bytes = 0
 

@@ -14,8 +14,8 @@ from forebay.model import DeadLetter, Entry, History
 from forebay.spool import database, writing
 from forebay.spool.codec import BodyCodec
 from forebay.spool.inspection import Choice, inspect
+from forebay.spool.log_look import FRAME_BYTES, HEADER_BYTES
 from forebay.spool.records import NewGroup, Transaction
-from forebay.spool.wal import FRAME_BYTES, HEADER_BYTES
 from unit.pipeline.fakes import make_entry
 
 PAGE_BYTES = 4096

@@ -210,7 +210,7 @@ async def test_a_damaged_orphan_is_saved_before_it_is_emptied(orphan_path: Path,
         await empty(orphan_path, spool)
         kept = await spool.load(0, (), (10**9, 10**9))
     assert [group.entries for group in kept] == groups
-    assert any(".damaged-" in name for name in files(orphan_path))
+    assert any(".aside-" in name for name in files(orphan_path))
 
 
 def damage(path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from forebay.errors import SpoolUnusable
 from forebay.spool import database
+from forebay.spool.files import SpoolFiles
 from forebay.spool.spool import Spool
 from forebay.spool.statements import SCHEMA
 
@@ -128,7 +129,7 @@ def test_a_folder_is_no_database(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_made(tmp_path: Path) -> None:
     path = tmp_path / "some" / "where" / "spool.db"
 
-    with database.lock(path):
+    with database.lock(SpoolFiles(path)):
         database.connect(path).close()
     assert path.exists()
 

@@ -127,7 +127,7 @@ def test_what_happened_to_the_file_is_told() -> None:
     assert judged(diagnosis.judge_incidents("x", [Incident(0, "repaired", "3 lost")])) == [
         (Level.WARN, "1970-01-01T00:00:00+00:00 repaired: 3 lost")
     ]
-    assert judged(diagnosis.judge_damage("x", [Path("/a/b.damaged-1")], is_marked=True)) == [
+    assert judged(diagnosis.judge_damage("x", [Path("/a/b.aside-1")], is_marked=True)) == [
         (Level.FAIL, "it was found to be damaged"),
-        (Level.WARN, "1 damaged files were moved aside: b.damaged-1"),
+        (Level.WARN, "1 files were moved aside: b.aside-1"),
     ]

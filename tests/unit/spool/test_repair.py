@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from forebay.errors import SpoolDamaged, SpoolUnavailable, SpoolUnusable
-from forebay.spool import database, marks, repair, salvage, writing
+from forebay.spool import database, repair, salvage, writing
 from forebay.spool.codec import BodyCodec
+from forebay.spool.files import SpoolFiles
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.spool.trees import Row
@@ -79,6 +80,12 @@ def incidents(path: Path) -> list[str]:
     return [f"{kind}: {detail}" for kind, detail in read_rows(path, "SELECT kind, detail FROM incidents ORDER BY id")]
 
 
+def aside_files(path: Path) -> set[str]:
+    """Return which of SQLite's files lie aside, by the ends of their names."""
+    names = [file.name for file in path.parent.iterdir() if ".aside-" in file.name]
+    return {f"-{side}" if side else "" for side in (name.partition("Z")[2].lstrip("-") for name in names)}
+
+
 def readable_by_sqlite(path: Path, contents: Contents) -> set[int]:
     """Return the groups that SQLite itself still gives in a damaged file."""
     found = set()
@@ -98,7 +105,7 @@ def test_each_page_that_is_overwritten_costs_only_what_lay_in_it(
         damaged = copy(path, tmp_path / f"page{number}")
         overwrite_page(damaged, number)
         still_readable = readable_by_sqlite(damaged, contents)
-        marks.mark(damaged, "a test")
+        repair.mark(SpoolFiles(damaged), "a test")
 
         saved = open_once(damaged)
 
@@ -126,7 +133,7 @@ def test_whatever_is_written_over_whatever_the_repair_ends_and_what_it_saves_was
     # A page in the place of another one looks sound.
     one, other = (chance.randrange(2, page_count(path)) * PAGE_BYTES for _ in range(2))
     overwrite(path, one, content[other : other + PAGE_BYTES])
-    marks.mark(path, "a test")
+    repair.mark(SpoolFiles(path), "a test")
 
     saved = open_once(path)
 
@@ -142,7 +149,7 @@ def test_a_file_whose_first_page_is_overwritten_is_saved_and_kept_aside(path: Pa
 
     assert open_once(path) == contents
 
-    (aside,) = [file for file in path.parent.iterdir() if ".damaged-" in file.name]
+    (aside,) = [file for file in path.parent.iterdir() if ".aside-" in file.name]
     assert aside.read_bytes() == damaged
     assert {file.name for file in path.parent.iterdir()} == {"spool.db", "spool.db.lock", aside.name}
     (incident,) = incidents(path)
@@ -187,54 +194,104 @@ def test_a_file_that_is_cut_short_is_saved_up_to_there(path: Path, contents: Con
     assert f"of {sum(map(len, contents.groups.values()))} events" in incident
 
 
-def test_an_empty_file_that_was_in_use_is_told_of(path: Path) -> None:
+def test_an_empty_file_that_was_in_use_is_told_of_once_and_kept(path: Path) -> None:
     path.write_bytes(b"")
 
     assert open_once(path) == Contents({}, {})
-    assert incidents(path)[0].startswith("damaged: the file is empty, and was not when it was last opened")
+    assert incidents(path)[0].startswith("emptied: the file is empty, and was not when it was last opened")
+    assert aside_files(path) == {""}
+    open_once(path)
+    assert len(incidents(path)) == 1
 
 
 @pytest.mark.parametrize("there", [True, False])
 def test_an_empty_file_beside_a_log_is_saved_from_the_log(killed: tuple[Path, Contents], there: bool) -> None:  # noqa: FBT001
     path, contents = killed
+    before = wal_of(path).read_bytes()
     path.unlink()
     if there:
         path.touch()
 
     assert open_once(path) == contents
-    assert len(incidents(path)) == 1
+    assert [incident.partition(":")[0] for incident in incidents(path)] == ["emptied"]
+    assert aside_files(path) == ({"", "-wal"} if there else {"-wal"})
+    (kept,) = [file for file in path.parent.iterdir() if file.name.endswith("-wal")]
+    assert kept.read_bytes() == before, "the repair works on a copy"
 
 
-def test_a_log_whose_first_bytes_are_damaged_is_read_all_the_same(killed: tuple[Path, Contents]) -> None:
-    path, contents = killed
+def test_a_log_whose_first_bytes_are_damaged_is_told_of_once_and_kept(killed: tuple[Path, Contents]) -> None:
+    path, _ = killed
     overwrite(wal_of(path), 0, b"\x55" * 32)
-
-    assert open_once(path) == contents
-    assert incidents(path)[0].startswith("damaged: the first bytes of its log are damaged")
-
-
-@pytest.mark.parametrize("part", [0.0, 0.3, 0.8])
-def test_a_damaged_frame_of_the_log_costs_only_what_is_in_it(killed: tuple[Path, Contents], part: float) -> None:
-    path, contents = killed
-    number = 1 + int(part * frame_count(path))
-    overwrite(wal_of(path), frame_offset(number) + 100, b"\x55" * 50)
     before = wal_of(path).read_bytes()
 
-    saved = open_once(path)
+    open_once(path)
+    open_once(path)
 
-    assert saved.groups.items() <= contents.groups.items()
-    assert len(saved.groups) >= len(contents.groups) - 2
-    assert "its log is damaged behind frame" in incidents(path)[0]
-    (kept,) = [file for file in path.parent.iterdir() if file.name.endswith("-wal") and ".damaged-" in file.name]
+    assert [incident.partition(":")[0] for incident in incidents(path)] == ["log_unreadable"]
+    (kept,) = [file for file in path.parent.iterdir() if file.name.endswith("-wal")]
+    assert kept.name in incidents(path)[0]
     assert kept.read_bytes() == before
 
 
-def test_a_log_whose_last_commit_was_being_written_is_not_damaged(killed: tuple[Path, Contents]) -> None:
+def test_a_log_of_somebody_elses_database_is_left_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript("CREATE TABLE notes (id INTEGER PRIMARY KEY)")
+    wal_of(path).write_bytes(b"\x55" * 5000)
+
+    with pytest.raises(SpoolUnusable, match="another program"):
+        Spool(path)
+    assert aside_files(path) == set()
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.8])
+def test_a_damaged_frame_of_the_log_ends_what_counts_of_it_and_that_is_told_once(
+    killed: tuple[Path, Contents], part: float
+) -> None:
+    path, contents = killed
+    number = 1 + int(part * frame_count(path))
+    overwrite(wal_of(path), frame_offset(number) + 100, b"\x55" * 50)
+
+    Spool(path).close()
+    saved = read_contents(path) if part else Contents({}, {})
+    open_once(path)
+
+    assert list(saved.groups.items()) == list(contents.groups.items())[: len(saved.groups)], "all before it is there"
+    assert [incident.partition(":")[0] for incident in incidents(path)] == ["log_cut_off"]
+    assert aside_files(path) == set(), "SQLite does not call that damage"
+
+
+def test_a_commit_that_was_being_written_when_the_process_ended_is_nothing_to_tell_of(
+    killed: tuple[Path, Contents],
+) -> None:
+    path, contents = killed
+    with wal_of(path).open("r+b") as file:
+        file.truncate(frame_offset(frame_count(path)))
+
+    assert open_once(path).groups == {row_id: body for row_id, body in contents.groups.items() if row_id != 100}
+    assert incidents(path) == []
+
+
+def test_a_last_commit_that_was_torn_is_told_of_and_is_no_damage(killed: tuple[Path, Contents]) -> None:
     path, contents = killed
     overwrite(wal_of(path), frame_offset(frame_count(path)) + 100, b"\x55" * 50)
 
     assert open_once(path).groups == {row_id: body for row_id, body in contents.groups.items() if row_id != 100}
-    assert incidents(path) == []
+    assert [incident.partition(":")[0] for incident in incidents(path)] == ["log_cut_off"]
+
+
+def test_what_only_the_log_holds_is_saved_beside_a_damaged_file(tmp_path: Path) -> None:
+    path = tmp_path / "open" / "spool.db"
+    path.parent.mkdir()
+    entries = make_entries(1)
+    with contextlib.closing(database.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        writing.write(connection, BodyCodec(), Transaction(inserts=[NewGroup(1, entries)]))
+        left = leave_behind(connection, path, tmp_path / "killed")
+    overwrite_page(left, 1)
+
+    assert open_once(left).groups == {1: entries}
+    assert incidents(left)[0].startswith("damaged: file is not a database")
 
 
 def test_a_log_that_was_written_over_in_part_is_not_damaged(tmp_path: Path) -> None:
@@ -294,7 +351,7 @@ def test_garbage_in_the_place_of_a_spool_is_moved_aside(path: Path) -> None:
     path.write_bytes(b"\x55" * 100_000)
 
     assert open_once(path) == Contents({}, {})
-    (aside,) = [file for file in path.parent.iterdir() if ".damaged-" in file.name]
+    (aside,) = [file for file in path.parent.iterdir() if ".aside-" in file.name]
     assert aside.read_bytes() == b"\x55" * 100_000
 
 
@@ -322,7 +379,7 @@ def test_a_repair_that_is_interrupted_begins_again(
             case "rename":
                 patch.setattr(repair, "_take_its_place", fail)
             case "remove":
-                patch.setattr(marks, "remove", fail)
+                patch.setattr(repair, "_finish", fail)
             case "report":
                 patch.setattr(repair, "_tell", fail)
             case _:
@@ -333,7 +390,7 @@ def test_a_repair_that_is_interrupted_begins_again(
 
     assert open_once(path) == contents
     assert len(incidents(path)) == 1
-    assert not marks.is_marked(path)
+    assert not SpoolFiles(path).marker.exists()
 
 
 def test_two_files_that_are_damaged_in_one_second_are_both_kept(path: Path) -> None:
@@ -341,7 +398,7 @@ def test_two_files_that_are_damaged_in_one_second_are_both_kept(path: Path) -> N
         overwrite_page(path, 1)
         Spool(path).close()
 
-    assert len([file for file in path.parent.iterdir() if ".damaged-" in file.name]) == 2
+    assert len([file for file in path.parent.iterdir() if ".aside-" in file.name]) == 2
 
 
 # -- rows that were found twice
@@ -423,7 +480,7 @@ async def refused(spool: Spool) -> str:
 async def test_damage_that_work_meets_ends_all_writing_and_is_repaired_by_the_next_start(path: Path) -> None:
     heard: list[str] = []
     async with open_spool(path) as spool:
-        spool._on_damage = lambda: heard.append(spool.damage)
+        spool._on_lost = lambda: heard.append(spool.lost)
         spool._connection.execute("PRAGMA cache_size = 0")
         for number in range(3, page_count(path) + 1):
             overwrite_page(path, number)
@@ -436,10 +493,10 @@ async def test_damage_that_work_meets_ends_all_writing_and_is_repaired_by_the_ne
         with pytest.raises(SpoolUnavailable, match="the spool is damaged"):
             await spool.take_requests()
         assert len(heard) == 1
-    assert marks.is_marked(path)
+    assert SpoolFiles(path).marker.exists()
 
     async with open_spool(path) as spool:
-        assert spool.damage == ""
+        assert spool.lost == ""
         await commit(spool, Transaction(inserts=[NewGroup(spool.last_group_id + 1, make_entries(1))]))
     assert incidents(path)[0].startswith("damaged: database disk image is malformed")
 
@@ -458,7 +515,7 @@ async def test_damage_that_nothing_has_met_is_found_by_the_check(path: Path) -> 
         await asyncio.wait_for(heard.wait(), 10)
 
         assert "the spool is damaged" in await refused(spool)
-    assert marks.is_marked(path)
+    assert SpoolFiles(path).marker.exists()
 
 
 async def test_a_sound_spool_passes_the_check(path: Path) -> None:
@@ -467,4 +524,4 @@ async def test_a_sound_spool_passes_the_check(path: Path) -> None:
         await until(lambda: not any(thread.name == "spool-check" for thread in threading.enumerate()))
         await commit(spool, Transaction(inserts=[NewGroup(10_000, [make_entry("a")])]))
         await settle_down()
-        assert spool.damage == ""
+        assert spool.lost == ""

@@ -23,16 +23,18 @@ WATCH_S = 3.0
 def look_at_spool(settings: Settings, path: Path) -> list[Finding]:
     """Look into a spool, and watch it for some seconds where a server is at work on it."""
     what = f"spool {path.name}"
-    if not path.exists():
-        text = f"there is no database at {path}"
-        return [Finding(Level.WARN, what, text, "start the server, or run this in the folder that it runs in")]
-    damage = list(diagnosis.judge_damage(what, checkup.find_damaged(path), is_marked=checkup.is_marked(path)))
     owner = checkup.find_owner(path)
+    damage = list(diagnosis.judge_damage(what, checkup.find_aside(path), is_marked=checkup.is_marked(path)))
+    if not path.exists():
+        return [diagnosis.judge_absence(what, path, owner), *damage]
     try:
         look = checkup.look(path)
         drain = _watch(path, look) if owner is not None and look.totals.events else None
     except SpoolError as error:
-        return [Finding(Level.FAIL, what, str(error), "restart the server, and see its log"), *damage]
+        return [
+            Finding(Level.FAIL, what, str(error), "see the server's line and its log before you restart it"),
+            *damage,
+        ]
     settle_s = settings.bulk_interval_s + settings.bulk_timeout_s
     return [
         *diagnosis.judge_owner(what, owner, look, is_workers=path != settings.database_url),

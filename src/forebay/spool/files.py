@@ -1,0 +1,152 @@
+"""The files of a spool: their names, and whether those that an owner has open are still the ones at their paths."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from datetime import UTC, datetime
+from pathlib import Path
+
+SIDES = ("", "-wal", "-shm")
+"""The ends of the names of SQLite's own files: the database, its log, and the index of the log."""
+
+_SAME_SECOND_MAX = 100
+_FRAMES_OFFSET = 16
+
+
+class SpoolFiles:
+    """The names of everything that lies beside a spool.
+
+    Attributes:
+        path: the spool as the settings name it; may be a link.
+        database: where that leads to. All other files lie there.
+        log: SQLite's write-ahead log.
+        index: SQLite's index of the log.
+        lock: whoever holds its lock owns the spool.
+        reserve: room for deleting from a full disk.
+        marker: is there while a repair is due or under way.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.database = path.resolve()
+        self.log = self.beside("-wal")
+        self.index = self.beside("-shm")
+        self.lock = self.beside(".lock")
+        self.reserve = self.beside(".reserve")
+        self.marker = self.beside(".damaged")
+
+    def beside(self, end: str) -> Path:
+        """Return the database's name with another end."""
+        return self.database.with_name(f"{self.database.name}{end}")
+
+    def new_aside(self) -> Path:
+        """Return a name that is free for a file that is moved aside now."""
+        name = f".aside-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        names = [name, *(f"{name}-{number}" for number in range(2, _SAME_SECOND_MAX))]
+        places = [self.beside(name) for name in names]
+        return next(place for place in places if not any(Path(f"{place}{side}").exists() for side in SIDES))
+
+    def list_aside(self) -> list[Path]:
+        """Return the files that were moved aside, but for those that go with a database among them."""
+        found = {str(path) for path in self.database.parent.glob(f"{self.database.name}.aside-*")}
+        alone = {
+            path for path in found if not any(path.endswith(s) and path.removesuffix(s) in found for s in SIDES[1:])
+        }
+        return sorted(map(Path, alone))
+
+    def explain_change(self, changed: Path, *, is_written_back: bool) -> str:
+        """Return what it means, and what to do, that a file is not the one any more that the server has open.
+
+        `is_written_back` says whether the log has been written into the database.
+        """
+        what = f"{changed} was removed or replaced while the server has it open, and no events are taken"
+        if changed == self.lock:
+            return f"{what}: restart this server, and let no other one use the same database"
+        if changed == self.log and is_written_back:
+            return f"{what}: restart this server; what the log held is in {self.database.name} now"
+        return (
+            f"{what}; what is not delivered yet is in this process alone: do not end it before OpenSearch has taken "
+            "everything (forebay_spool_events 0), or put the file back"
+        )
+
+    def sync_folder(self) -> None:
+        """Have the folder's entries on disk: files that were made, renamed and deleted."""
+        sync_folder(self.database.parent)
+
+
+class OpenFiles:
+    """The files that an owner has open.
+
+    SQLite shows nobody its own descriptors. So the files are known by the numbers that they had when they were opened.
+    Those of log and index stay open here until SQLite has closed its own: to close any descriptor of the index gives up
+    the locks that SQLite holds on it (https://sqlite.org/howtocorrupt.html, section 2.2).
+    """
+
+    def __init__(self, files: SpoolFiles) -> None:
+        """Take note of the files, right after SQLite has opened them.
+
+        Raises:
+            OSError: one of them is not there.
+        """
+        self._descriptors = contextlib.ExitStack()
+        self._log = self._open(files.log)
+        self._index = self._open(files.index)
+        # As text: this is looked up for every commit.
+        self._known = {str(path): _identify(str(path)) for path in (files.path, files.log, files.lock)}
+
+    def _open(self, path: Path) -> int:
+        descriptor = os.open(path, os.O_RDONLY)
+        self._descriptors.callback(os.close, descriptor)
+        return descriptor
+
+    def find_changed(self) -> Path | None:
+        """Return the first of database, log and lock that is not at its path any more, or None if all are."""
+        for path, known in self._known.items():
+            if _identify(path) != known:
+                return Path(path)
+        return None
+
+    def sync_log(self) -> None:
+        """Have the log on disk as it is, its length too (`OSError` if that fails)."""
+        os.fsync(self._log)
+
+    def read_log(self, offset: int, length: int) -> bytes:
+        """Return bytes of the log, fewer where it ends."""
+        return os.pread(self._log, length, offset)
+
+    def count_frames(self) -> int:
+        """Return how many frames of the log SQLite goes by (https://sqlite.org/walformat.html, section 2.1)."""
+        content = os.pread(self._index, 4, _FRAMES_OFFSET)
+        return int(struct.unpack("=I", content)[0]) if len(content) == 4 else 0  # noqa: PLR2004 - the width of the field
+
+    def close(self) -> None:
+        """Let go of the descriptors, once SQLite has closed its own; doing it again does nothing."""
+        self._descriptors.close()
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder's entries on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Write a small file, and have it on disk with its name."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
+
+
+def _identify(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a third of the time of `Path.stat`, for every commit
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
