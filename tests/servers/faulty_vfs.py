@@ -82,20 +82,22 @@ class NotInUse(Exception):
 
 
 @contextlib.contextmanager
-def faulty_files(policy: Policy) -> Iterator[None]:
+def faulty_files(policy: Policy) -> Iterator[FaultyFiles]:
     """Have the policy asked about every database that is opened from now on, by anybody in this process.
+
+    The policy may be replaced by another one meanwhile.
 
     Raises:
         NotInUse: SQLite does not go through the layer.
     """
-    layer = _Layer(policy)
+    layer = FaultyFiles(policy)
     # SQLite calls it as long as a file is open that was opened through it, and that may be for ever.
     _never_freed.append(layer)
     layer.register()
     try:
         _check_use()
         with mock.patch("os.fsync", layer.wrap(os.fsync)), mock.patch("os.fdatasync", layer.wrap(os.fdatasync)):
-            yield
+            yield layer
     finally:
         layer.unregister()
         if layer.failures:
@@ -155,16 +157,17 @@ class _OpenFile(NamedTuple):
     original: _Methods
 
 
-class _Layer:
+class FaultyFiles:
     """A VFS whose files ask a policy.
 
     Attributes:
+        policy: who is asked.
         failures: what went wrong in here, which SQLite cannot be told.
     """
 
     def __init__(self, policy: Policy) -> None:
+        self.policy = policy
         self.failures: list[BaseException] = []
-        self._policy = policy
         self._library = _load_library()
         self._address = self._library.sqlite3_vfs_find(None)
         self._original = _Vfs.from_address(self._address)
@@ -192,10 +195,10 @@ class _Layer:
         def sync_if_allowed(file: Any) -> None:
             descriptor = file if isinstance(file, int) else file.fileno()
             path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
-            if self._policy.decide(Operation.SYNC, path, 0, 0):
+            if self.policy.decide(Operation.SYNC, path, 0, 0):
                 raise OSError(errno.EIO, os.strerror(errno.EIO), path)
             sync(file)
-            self._policy.synced(path)
+            self.policy.synced(path)
 
         return sync_if_allowed
 
@@ -216,7 +219,7 @@ class _Layer:
         if code == sqlite3.SQLITE_OK and name and flags & WATCHED:
             path = os.fsdecode(ctypes.string_at(name))
             self._files[file] = _OpenFile(path, self._replace_methods(_File.from_address(file)))
-            self._policy.opened(path)
+            self.policy.opened(path)
         return code
 
     def _replace_methods(self, file: _File) -> _Methods:
@@ -234,47 +237,47 @@ class _Layer:
 
     def _write(self, file: int, data: int, length: int, offset: int) -> int:
         path, original = self._files[file]
-        fault = self._policy.decide(Operation.WRITE, path, offset, length)
+        fault = self.policy.decide(Operation.WRITE, path, offset, length)
         if fault:
             length = fault.written_bytes
         if length:
             code: int = original.write(file, data, length, offset)
             if code != sqlite3.SQLITE_OK:
                 return code
-            self._policy.written(path, offset, ctypes.string_at(data, length))
+            self.policy.written(path, offset, ctypes.string_at(data, length))
         return fault.code if fault else sqlite3.SQLITE_OK
 
     def _truncate(self, file: int, size: int) -> int:
         path, original = self._files[file]
-        if fault := self._policy.decide(Operation.TRUNCATE, path, 0, size):
+        if fault := self.policy.decide(Operation.TRUNCATE, path, 0, size):
             return fault.code
         code: int = original.truncate(file, size)
         if code == sqlite3.SQLITE_OK:
-            self._policy.truncated(path, size)
+            self.policy.truncated(path, size)
         return code
 
     def _sync(self, file: int, flags: int) -> int:
         path, original = self._files[file]
-        if fault := self._policy.decide(Operation.SYNC, path, 0, 0):
+        if fault := self.policy.decide(Operation.SYNC, path, 0, 0):
             return fault.code
         code: int = original.sync(file, flags)
         if code == sqlite3.SQLITE_OK:
-            self._policy.synced(path)
+            self.policy.synced(path)
         return code
 
     def _delete(self, _vfs: int, name: bytes, with_folder: int) -> int:
         path = os.fsdecode(name)
-        if fault := self._policy.decide(Operation.DELETE, path, 0, 0):
+        if fault := self.policy.decide(Operation.DELETE, path, 0, 0):
             return fault.code
         code: int = self._original.delete(self._address, name, with_folder)
         if code == sqlite3.SQLITE_OK:
-            self._policy.deleted(path)
+            self.policy.deleted(path)
             if with_folder:
-                self._policy.synced(str(Path(path).parent))
+                self.policy.synced(str(Path(path).parent))
         return code
 
 
-_never_freed: list[_Layer] = []
+_never_freed: list[FaultyFiles] = []
 
 
 def _load_library() -> ctypes.CDLL:
