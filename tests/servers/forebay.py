@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -48,8 +48,11 @@ class ForebayServer:
     also if the test run is killed before that.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, str] | None = None, command: Sequence[str] = COMMAND
+    ) -> None:
         self.folder = folder
+        self._command = command
         self.settings = {
             "SERVER_PORT": str(free_ports(1)[0]),
             "FOREBAY_HOST": HOST,
@@ -128,7 +131,7 @@ class ForebayServer:
         with (self.folder / "forebay.out").open("ab") as output, (self.folder / "forebay.err").open("ab") as log:
             # A session of its own makes it a process group of its own, which the guard kills.
             self._process = subprocess.Popen(
-                COMMAND,
+                self._command,
                 cwd=self.folder,
                 env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.folder), **self.settings},
                 stdin=subprocess.DEVNULL,
