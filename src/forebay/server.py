@@ -164,7 +164,9 @@ def _configure_http(
     settings: Settings, secret: str, pipeline: Pipeline, counters: Counters, collect: Collect
 ) -> uvicorn.Config:
     verifier = TokenVerifier(secret)
-    maker = DocumentMaker(settings.server_environment, require_log_id=settings.require_log_id)
+    maker = DocumentMaker(
+        settings.server_environment, settings.oldest_month_start, require_log_id=settings.require_log_id
+    )
     limits = IntakeLimits(settings.body_bytes_max, settings.batch_events_max)
     intake = Intake(verifier, maker, pipeline.admitter, settings.ack, limits, counters)
     connection_limits = ConnectionLimits(settings.header_bytes_max, settings.request_timeout_s, settings.keep_alive_s)

@@ -6,6 +6,7 @@ import difflib
 import enum
 import os
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
@@ -99,6 +100,13 @@ def _parse_database_url(value: Any) -> Any:
     return path
 
 
+def _check_month(value: str) -> str:
+    # From 1970 on: the times that are compared with it begin there.
+    if not re.fullmatch(r"(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])", value):
+        raise ValueError("a month from 1970-01 on, such as 2024-01")
+    return value
+
+
 class Settings(BaseSettings):
     """What can be set, with its default. Sizes are bytes, times are seconds.
 
@@ -154,6 +162,9 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, le=64, description="processes that share the port, each with a spool of its own")
     ack: Ack = Field(Ack.DISK, description="when to answer: disk (after the sync) or memory (from the channel)")
     require_log_id: bool = Field(default=False, description="refuse an event without log_id instead of assigning one")
+    oldest_month: Annotated[str, AfterValidator(_check_month)] = Field(
+        "2024-01", description="from which month on an event is in the index of its own month, however late it comes"
+    )
 
     body_bytes_max: int = Field(2 * MIB, ge=1024, description="largest request body (413)")
     batch_events_max: int = Field(10_000, ge=1, description="most events in one batch (413)")
@@ -200,6 +211,9 @@ class Settings(BaseSettings):
             raise ValueError("JWT_SECRET: not set; it may be left out only with SERVER_ENVIRONMENT=local")
         if self.retry_delay_s_min > self.retry_delay_s_max:
             raise ValueError("FOREBAY_RETRY_DELAY_S_MIN: must not exceed FOREBAY_RETRY_DELAY_S_MAX")
+        # A clock that is far behind is no reason to refuse the default.
+        if "oldest_month" in self.model_fields_set and self.oldest_month > f"{datetime.now(UTC):%Y-%m}":
+            raise ValueError("FOREBAY_OLDEST_MONTH: must not lie in the future")
         self._check_credentials()
         if self.body_bytes_max > self.in_hand_bytes_max:
             raise ValueError("FOREBAY_IN_HAND_BYTES_MAX: must not be less than FOREBAY_BODY_BYTES_MAX")
@@ -229,6 +243,11 @@ class Settings(BaseSettings):
             raise ValueError(f"{given[0]}: needs OPEN_SEARCH_DNS")
         if any(files.values()) and not all(host.url.startswith("https://") for host in self.open_search_dns):
             raise ValueError(f"{given[-1]}: needs https:// in OPEN_SEARCH_DNS")
+
+    @property
+    def oldest_month_start(self) -> datetime:
+        """When the oldest month begins whose events are in an index of their own month."""
+        return datetime.strptime(self.oldest_month, "%Y-%m").replace(tzinfo=UTC)
 
     @property
     def store_path(self) -> Path:

@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 
+from forebay.intake.documents import new_log_id
 from servers.doors import BATCH_EVENTS_MAX
 from traffic.requests import EVENT, Client, assert_created, assert_problem, event, nested
 
@@ -59,6 +60,23 @@ def test_an_event_sent_twice_is_there_once(client: Client) -> None:
     assert_created(client.post(body=event(log_id="after twice")))
     client.document("after twice")
     assert len(client.stored("log_id = 'twice'")) == 1
+
+
+def test_a_late_event_is_in_the_index_of_its_own_month_once(client: Client, other: Client) -> None:
+    happened_at = time.time() - 400 * 86_400
+    month = time.strftime("%Y-%m", time.gmtime(happened_at))
+    happened_at_ms = int(happened_at * 1000)
+    for fields in ({"log_id": new_log_id(happened_at_ms)}, {"log_id": "late", "timestamp": happened_at_ms}):
+        log_id = str(fields["log_id"])
+        for server in (client, client, other):
+            assert_created(server.post(body=event(**fields)), log_id)
+            server.document(log_id)
+        assert_created(client.post(body=event(log_id=f"after {log_id}")))
+        client.document(f"after {log_id}")
+        assert len(client.stored("log_id = ?", [log_id])) == 1
+        assert len(client.stored(f"log_id = ? AND index_name LIKE '%_{month}'", [log_id])) == 1
+        # Its oldest month is the current one.
+        assert other.stored(f"log_id = ? AND index_name LIKE '%_{month}'", [log_id]) == []
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ ALL = {
     "cluster",
     "disks",
     "cluster blocks",
+    "months",
     "index blocks",
     "shards",
     "template",
@@ -78,6 +79,7 @@ async def test_all_is_well_with_the_template_in_place(
     wrong = {what for what, finding in found.items() if finding.level is not Level.OK}
     assert wrong <= {"cluster", "disks"}
     assert "has the template's mapping" in found["mapping"].text
+    assert found["months"].text.startswith("1, from ")
 
 
 async def test_template_of_somebody_else_that_comes_first_is_found(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
@@ -43,6 +44,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     settings = {
         **LIMITS,
         "FOREBAY_REQUIRE_LOG_ID": "true",
+        "FOREBAY_OLDEST_MONTH": f"{datetime.now(UTC):%Y-%m}",
         "FOREBAY_METRICS_OPEN": "true",
         "FOREBAY_ACK": "memory",
         "FOREBAY_LOG_FORMAT": "text",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 import stat
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
 import annotated_types
 import pytest
 
+from forebay import settings as settings_module
 from forebay.errors import SettingsError
 from forebay.model import Ack, LogFormat
 from forebay.secret import resolve_secret
@@ -114,6 +116,36 @@ def test_settings_that_contradict_each_other_are_both_named(monkeypatch: pytest.
 def test_all_requests_together_may_not_have_less_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
     said = complain(monkeypatch, FOREBAY_IN_HAND_BYTES_MAX="1000000")
     assert said == "FOREBAY_IN_HAND_BYTES_MAX: must not be less than FOREBAY_BODY_BYTES_MAX"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["2024", "2024-1", "2024-13", "2024-00", "2024-01-01", "1969-12", "0000-01", "２０２４-01", "2024-01\n", "May"],
+)
+def test_the_oldest_month_is_one_that_events_can_have(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = complain(monkeypatch, FOREBAY_OLDEST_MONTH=value)
+    assert said == (
+        f"FOREBAY_OLDEST_MONTH: {value!r} is not allowed; expected: a month from 1970-01 on, such as 2024-01"
+    )
+
+
+def test_the_oldest_month_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    this_month = f"{datetime.now(UTC):%Y-%m}"
+    for value in ("1970-01", this_month):
+        monkeypatch.setenv("FOREBAY_OLDEST_MONTH", value)
+        assert f"{load_settings().oldest_month_start:%Y-%m-%d %H:%M %Z}" == f"{value}-01 00:00 UTC"
+
+    assert complain(monkeypatch, FOREBAY_OLDEST_MONTH="9999-12") == "FOREBAY_OLDEST_MONTH: must not lie in the future"
+
+
+def test_a_clock_that_is_far_behind_keeps_no_server_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Behind:
+            return cls(1970, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(settings_module, "datetime", Behind)
+    assert load_settings().oldest_month == "2024-01"
 
 
 def test_an_env_file_that_is_no_text_is_a_wrong_setting(folder: Path) -> None:

@@ -12,7 +12,7 @@ import typer
 from forebay.cli.durations import parse_before
 from forebay.cli.output import AsJson, format_bytes, print_json, print_table
 from forebay.settings import Settings, load_settings
-from forebay.sinks.months import MonthKeeper, StoredMonth, choose_old
+from forebay.sinks.months import MonthKeeper, StoredMonth, choose_old, tell_of_late
 from forebay.sinks.selection import make_month_keeper
 
 app = typer.Typer(help="Prepare OpenSearch's indices, and delete old ones.")
@@ -49,10 +49,15 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete the events of old months for good: whole indices of this environment."""
+    """Delete the events of old months for good: whole indices of this environment.
+
+    An event of such a month that comes later opens its index again, back to FOREBAY_OLDEST_MONTH.
+    """
     settings = load_settings()
     old = asyncio.run(_with_keeper(settings, lambda keeper: _find_old(keeper, settings, older_than)))
     _show(old, as_json=as_json)
+    if late := tell_of_late(old, settings.server_environment, settings.oldest_month):
+        typer.echo(late, err=True)
     if not old or dry_run:
         return
     if not yes:

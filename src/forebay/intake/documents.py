@@ -1,9 +1,9 @@
 """From an event to its entry: the document, its `_id` and its index, worked out once (invariant 3). Pure but for ids.
 
 The index is of the month of a time that a client repeats unchanged when it sends again, so that an event sent twice
-over the turn of a month lands in one index and is one document: the time inside a UUIDv7 `log_id` (RFC 9562, section
-5.7), else the event's `timestamp`. Either counts only near our own clock, so that nobody can open indices at will; else
-it is the time of receipt.
+lands in one index and is one document: the time inside a UUIDv7 `log_id` (RFC 9562, section 5.7), else the event's
+`timestamp`. Either counts from a fixed month on, however late the event comes, and up to a day ahead of our own clock,
+so that nobody can open indices at will; else it is the time of receipt.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from forebay.intake.formats.native import Decoded
 from forebay.model import Address, Document, Entry, Event, EventInfo, Instant, Sender, encode_entry
 
 DAY_MS = 86_400_000
-NEAR_MS = 31 * DAY_MS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -27,10 +26,11 @@ _UUID7 = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}
 
 
 class DocumentMaker:
-    """Makes entries for one environment."""
+    """Makes entries for one environment; the time of an event counts from `oldest` on."""
 
-    def __init__(self, environment: str, *, require_log_id: bool) -> None:
+    def __init__(self, environment: str, oldest: datetime, *, require_log_id: bool) -> None:
         self._environment = environment
+        self._oldest_ms = (oldest - _EPOCH) // _MILLISECOND
         self._require_log_id = require_log_id
         self._index_of_day: dict[int, str] = {}
 
@@ -69,12 +69,13 @@ class DocumentMaker:
         return log_id, encode_entry(Address(index, log_id), document)
 
     def _index(self, log_id: str, happened_at: datetime | None, received_at_ms: int) -> str:
+        newest_ms = received_at_ms + DAY_MS
         time_ms = uuid7_time_ms(log_id)
-        if time_ms is None or abs(time_ms - received_at_ms) > NEAR_MS:
+        if time_ms is None or not self._oldest_ms <= time_ms <= newest_ms:
             time_ms = received_at_ms
             if happened_at is not None:
                 happened_at_ms = (happened_at - _EPOCH) // _MILLISECOND
-                if abs(happened_at_ms - received_at_ms) <= NEAR_MS:
+                if self._oldest_ms <= happened_at_ms <= newest_ms:
                     time_ms = happened_at_ms
         day = time_ms // DAY_MS
         index = self._index_of_day.get(day)

@@ -1,4 +1,4 @@
-"""The monthly indices of one environment, and which of them are old. Pure."""
+"""The monthly indices of one environment, which of them are old, and which late events open. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
+
+from forebay.findings import Finding, Level
 
 
 class StoredMonth(NamedTuple):
@@ -55,7 +57,7 @@ def index_of(environment: str, now: datetime, months: int) -> str:
 def choose_old(months: Iterable[StoredMonth], environment: str, before: datetime, now: datetime) -> list[StoredMonth]:
     """Return the months that ended before a time, whatever it is without the current one and the one before it.
 
-    Those two still take events: an event's month is that of a time up to 31 days away from its receipt.
+    Those two still take most of the events that come; one of any other month opens its index again (`tell_of_late`).
     """
     first_kept = _move(now.astimezone(UTC), -1)
     chosen = []
@@ -64,6 +66,30 @@ def choose_old(months: Iterable[StoredMonth], environment: str, before: datetime
         if month is not None and month < first_kept and _end(month) <= before:
             chosen.append(stored)
     return sorted(chosen)
+
+
+def tell_of_late(deleted: Iterable[StoredMonth], environment: str, oldest_month: str) -> str:
+    """Return what late events do to months that are deleted, empty where none of them takes any."""
+    reached = [month for stored in deleted if (month := month_of(stored.name, environment))]
+    if not reached or _show(max(reached)) < oldest_month:
+        return ""
+    return (
+        f"late events of these months, back to {oldest_month} (FOREBAY_OLDEST_MONTH), open their indices again; "
+        f"with {_end(max(reached)):%Y-%m} they go to the month in which they come"
+    )
+
+
+def judge_months(what: str, indices: Iterable[str], environment: str, oldest_month: str) -> Finding:
+    """Say which months there are, and which ones late events may still open."""
+    months = sorted(_show(month) for index in indices if (month := month_of(index, environment)))
+    if not months:
+        return Finding(Level.OK, what, f"none; events open any from {oldest_month} (FOREBAY_OLDEST_MONTH) on")
+    text = f"{len(months)}, from {months[0]} to {months[-1]}"
+    if months[0] > oldest_month:
+        text += f"; late events open earlier ones too, back to {oldest_month} (FOREBAY_OLDEST_MONTH)"
+    elif months[0] < oldest_month:
+        text += f"; those before {oldest_month} (FOREBAY_OLDEST_MONTH) take no events"
+    return Finding(Level.OK, what, text)
 
 
 def months_before(now: datetime, months: int) -> datetime:
@@ -86,6 +112,11 @@ def months_before(now: datetime, months: int) -> datetime:
 def _move(time: datetime, months: int) -> tuple[int, int]:
     year, month = divmod(time.year * 12 + time.month - 1 + months, 12)
     return year, month + 1
+
+
+def _show(month: tuple[int, int]) -> str:
+    year, number = month
+    return f"{year:04}-{number:02}"
 
 
 def _end(month: tuple[int, int]) -> datetime:

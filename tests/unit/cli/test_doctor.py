@@ -74,6 +74,9 @@ def test_everything_that_is_there_has_its_lines(run: Run, folder: Folder) -> Non
     assert lines["spool sqlite3.2.db"][0] == "warn an orphan, with 1 events and 0 dead letters"
     assert lines["file sqlite3.db"] == lines["file sqlite3.2.db"] == ["ok whole"]
     assert lines["store sqlite3-events.db"][0].startswith("ok 1 events in 1 months, ")
+    assert lines["months"] == [
+        "ok 1, from 2026-11 to 2026-11; late events open earlier ones too, back to 2024-01 (FOREBAY_OLDEST_MONTH)"
+    ]
     assert len(lines["spool room"]) == 2
     assert {"settings", "server", "clock"} < set(lines)
 

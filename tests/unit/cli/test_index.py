@@ -38,6 +38,15 @@ def filled(folder: Folder) -> Folder:
     return folder
 
 
+def late(old: list[str], oldest_month: str = "2024-01") -> str:
+    """Return what is said about late events of months that are deleted."""
+    after = index_of(13 if old[-1] == OLD[-1] else 29)[-7:]
+    return (
+        f"late events of these months, back to {oldest_month} (FOREBAY_OLDEST_MONTH), open their indices again; "
+        f"with {after} they go to the month in which they come\n"
+    )
+
+
 def left(folder: Folder) -> set[str]:
     return {name for (name,) in folder.ask_store("SELECT DISTINCT index_name FROM events")}
 
@@ -72,7 +81,7 @@ def test_prune_deletes_the_old_months_of_this_environment(run: Run, filled: Fold
 
     # The month that lies 14 months back ended less than 14 months ago.
     old = OLD if limit != "14m" else OLD[:1]
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, late(old))
     assert [line.split()[:2] for line in out.splitlines()[1:-1]] == [[name, "3"] for name in old]
     assert out.splitlines()[-1].startswith(f"deleted: {len(old)} months with {3 * len(old)} documents, ")
     assert left(filled) == set(OLD + KEPT) - set(old)
@@ -92,6 +101,19 @@ def test_dry_run_only_lists(run: Run, filled: Folder) -> None:
     assert left(filled) == set(OLD + KEPT)
 
 
+@pytest.mark.parametrize("option", ["--dry-run", "--yes"])
+def test_late_events_of_deleted_months_are_told_of_as_far_back_as_they_count(
+    run: Run, filled: Folder, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    del filled
+    monkeypatch.setenv("FOREBAY_OLDEST_MONTH", OLD[-1][-7:])
+    assert run("index", "prune", "--older-than", "6m", "--dry-run").err == late(OLD, OLD[-1][-7:])
+
+    monkeypatch.setenv("FOREBAY_OLDEST_MONTH", index_of(13)[-7:])
+    code, out, err = run("index", "prune", "--older-than", "6m", option)
+    assert (code, OLD[0] in out, err) == (0, True, "")
+
+
 @pytest.mark.parametrize(("answer", "code", "kept"), [("y\n", 0, []), ("n\n", 1, OLD), ("", 1, OLD)])
 def test_prune_lists_and_asks_first(
     run: Run, filled: Folder, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, kept: list[str]
@@ -103,6 +125,7 @@ def test_prune_lists_and_asks_first(
     assert result.code == code
     assert OLD[0] in result.out
     assert "Delete 2 months with 6 documents, " in result.out + result.err
+    assert result.err.startswith(late(OLD)), "before the question"
     assert left(filled) == set(KEPT + kept)
 
 

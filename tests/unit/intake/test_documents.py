@@ -16,6 +16,7 @@ from forebay.intake.formats.native import decode_event
 from forebay.model import Instant, Sender, entry_address, entry_document
 
 NOW = datetime(2026, 3, 15, 12, 30, 0, 123_456, UTC)
+OLDEST = datetime(2024, 1, 1, tzinfo=UTC)
 NOBODY = Sender("alice", None, None, None, None)
 
 
@@ -30,7 +31,7 @@ def uuid7(moment: datetime) -> str:
 def make(received_at: datetime = NOW, sender: Sender = NOBODY, **fields: Any) -> tuple[str, str, dict[str, Any]]:
     """Return the index, the `_id` and the document of an event."""
     decoded = decode_event(json.dumps({"page": "/home", "event": "click"} | fields).encode())
-    log_id, entry = DocumentMaker("test", require_log_id=False).make(decoded, sender, received_at, None)
+    log_id, entry = DocumentMaker("test", OLDEST, require_log_id=False).make(decoded, sender, received_at, None)
     address = entry_address(entry)
     document = json.loads(entry_document(entry))
     assert address.log_id == log_id == document["log_id"]
@@ -100,7 +101,7 @@ def test_an_event_without_log_id_is_given_a_uuid7_of_its_receipt() -> None:
 
 
 def test_an_event_without_log_id_is_refused_where_one_is_required() -> None:
-    maker = DocumentMaker("test", require_log_id=True)
+    maker = DocumentMaker("test", OLDEST, require_log_id=True)
     with pytest.raises(Rejection) as raised:
         maker.make(decode_event(b'{"page":"a","event":"b"}'), NOBODY, NOW, None)
     assert (raised.value.status, raised.value.errors) == (400, (FieldError("log_id", "is required"),))
@@ -126,7 +127,7 @@ def test_the_error_of_the_clients_clock_is_taken_out(wrong: timedelta) -> None:
 
 
 def test_the_sent_at_of_the_event_counts_where_the_batch_has_none() -> None:
-    maker = DocumentMaker("test", require_log_id=False)
+    maker = DocumentMaker("test", OLDEST, require_log_id=False)
     decoded = decode_event(json.dumps({"page": "a", "event": "b", "timestamp": 0, "sent_at": 60_000}).encode())
     for sent_at, minutes in ((None, 1), (120_000, 2)):
         _, entry = maker.make(decoded, NOBODY, NOW, sent_at)
@@ -158,7 +159,7 @@ def test_the_index_is_of_the_environment_and_the_month() -> None:
 
 def test_the_index_is_of_the_month_in_the_log_id() -> None:
     assert make(log_id=uuid7(NOW - timedelta(days=20)))[0] == "events_test_2026-02"
-    assert make(log_id=uuid7(NOW + timedelta(days=20)))[0] == "events_test_2026-04"
+    assert make(log_id=uuid7(NOW - timedelta(days=500)))[0] == "events_test_2024-10"
     assert make(log_id=uuid7(NOW - timedelta(days=20)), timestamp=milliseconds(NOW))[0] == "events_test_2026-02"
 
 
@@ -178,16 +179,54 @@ def test_a_corrected_timestamp_does_not_move_the_event_to_another_index() -> Non
     assert make(**fields)[0] == "events_test_2026-02"
 
 
-@pytest.mark.parametrize("days", [32, 400, 10_000])
-def test_no_client_opens_indices_far_from_now(days: int) -> None:
-    for moment in (NOW - timedelta(days=days), NOW + timedelta(days=days)):
-        assert make(log_id=uuid7(moment))[0] == "events_test_2026-03"
-        assert make(log_id="my-1", timestamp=milliseconds(moment))[0] == "events_test_2026-03"
+MILLISECOND = timedelta(milliseconds=1)
+END_OF_MONTH = datetime(2026, 3, 31, 12, tzinfo=UTC)
 
 
-def test_a_log_id_far_from_now_leaves_the_timestamp_to_say_the_month() -> None:
-    happened_at = milliseconds(NOW - timedelta(days=20))
-    assert make(log_id=uuid7(NOW - timedelta(days=400)), timestamp=happened_at)[0] == "events_test_2026-02"
+def indices_of(moment: datetime, received_at: datetime) -> set[str]:
+    """Return where an event goes that has this time in its `log_id`, and one that has it as its `timestamp`."""
+    return {
+        make(received_at=received_at, log_id=uuid7(moment))[0],
+        make(received_at=received_at, log_id="my-1", timestamp=milliseconds(moment))[0],
+    }
+
+
+def test_every_month_counts_from_the_oldest_one_on_and_no_earlier_one() -> None:
+    assert indices_of(OLDEST, NOW) == {"events_test_2024-01"}
+    assert indices_of(OLDEST - MILLISECOND, NOW) == {"events_test_2026-03"}
+    assert indices_of(datetime(1970, 1, 1, tzinfo=UTC), NOW) == {"events_test_2026-03"}
+
+
+def test_a_time_counts_up_to_a_day_ahead_of_our_clock() -> None:
+    tomorrow = END_OF_MONTH + timedelta(days=1)
+    assert indices_of(tomorrow, END_OF_MONTH) == {"events_test_2026-04"}
+    assert indices_of(tomorrow + MILLISECOND, END_OF_MONTH) == {"events_test_2026-03"}
+    assert indices_of(NOW + timedelta(days=10_000), NOW) == {"events_test_2026-03"}
+
+
+@pytest.mark.parametrize("out_of_reach", [OLDEST - MILLISECOND, NOW + timedelta(days=1, seconds=1)])
+def test_a_log_id_out_of_reach_leaves_the_timestamp_to_say_the_month(out_of_reach: datetime) -> None:
+    happened_at = milliseconds(NOW - timedelta(days=400))
+    assert make(log_id=uuid7(out_of_reach), timestamp=happened_at)[0] == "events_test_2025-02"
+
+
+@pytest.mark.parametrize("days", [31, 62, 365, 800])
+@pytest.mark.parametrize("seconds", [-2, 2])
+def test_an_event_that_comes_late_and_again_four_seconds_later_is_one_document(days: int, seconds: int) -> None:
+    happened_at = NOW - timedelta(days=days, seconds=seconds)
+    sent: list[dict[str, Any]] = [
+        {"log_id": uuid7(happened_at)},
+        {"log_id": "my-1", "timestamp": milliseconds(happened_at)},
+    ]
+    for fields in sent:
+        found = {make(received_at=NOW + timedelta(seconds=later), **fields)[:2] for later in (0, 4)}
+        assert found == {(f"events_test_{happened_at:%Y-%m}", fields["log_id"])}
+
+
+def test_a_server_whose_clock_jumps_leaves_an_event_in_its_month() -> None:
+    happened_at = NOW - timedelta(hours=1)
+    for jump in (timedelta(days=45), timedelta(days=-1), timedelta(days=4000)):
+        assert indices_of(happened_at, NOW + jump) == {"events_test_2026-03"}
 
 
 def test_sending_again_after_the_turn_of_the_month_leads_to_the_same_document() -> None:

@@ -14,6 +14,7 @@ from forebay.cli.output import format_bytes
 from forebay.errors import SettingsError
 from forebay.findings import Finding, Level
 from forebay.settings import Settings, load_settings, unknown_variables
+from forebay.sinks.months import judge_months
 from forebay.sinks.selection import make_month_keeper
 
 CHECK_S_MAX = 30.0
@@ -71,4 +72,8 @@ def _look_at_store(settings: Settings) -> list[Finding]:
     months = asyncio.run(make_month_keeper(settings).list_months())
     documents = sum(month.documents for month in months)
     size = format_bytes(settings.store_path.stat().st_size)
-    return [Finding(Level.OK, what, f"{documents} events in {len(months)} months, {size}")]
+    names = [month.name for month in months]
+    return [
+        Finding(Level.OK, what, f"{documents} events in {len(months)} months, {size}"),
+        judge_months("months", names, settings.server_environment, settings.oldest_month),
+    ]

@@ -16,7 +16,7 @@ import msgspec
 from forebay.errors import OperatorNeeded, SinkUnreachable
 from forebay.findings import Finding, Level
 from forebay.settings import Settings, SinkHost
-from forebay.sinks.months import index_of
+from forebay.sinks.months import index_of, judge_months
 from forebay.sinks.opensearch import cluster_diagnosis as cluster
 from forebay.sinks.opensearch import template_diagnosis as template
 from forebay.sinks.opensearch.access import make_access
@@ -35,6 +35,7 @@ ANSWERS = {
     "allocation": "/_cat/allocation?format=json&bytes=b&h=node,disk.percent,disk.avail",
     "nodes": "/_nodes/http?filter_path=nodes.*.http.max_content_length_in_bytes",
     "templates": "/_index_template",
+    "months": "/_cat/indices/events_{environment}_*?format=json&h=index",
     "blocks": "/events_{environment}_*/_settings/index.blocks*?flat_settings=true&expand_wildcards=open",
     "mapping": "/{index}/_mapping",
 }
@@ -176,11 +177,17 @@ def _list_judgements(settings: Settings) -> Iterator[_Judgement]:
     yield _Judgement("cluster", ("health",), cluster.judge_health)
     yield _Judgement("disks", ("allocation", "settings"), cluster.judge_disks)
     yield _Judgement("cluster blocks", ("settings",), partial(cluster.judge_cluster_settings, index=index))
+    yield _Judgement("months", ("months",), partial(_judge_months, settings))
     yield _Judgement("index blocks", ("blocks",), partial(cluster.judge_blocks, months=months))
     yield _Judgement("shards", ("health", "settings"), cluster.judge_shards)
     yield _Judgement("template", ("templates",), partial(template.judge_template, index=index, is_put=is_put))
     yield _Judgement("mapping", ("mapping",), partial(template.judge_mapping, index=index))
     yield _Judgement("bulk bytes", ("nodes",), judge_bytes)
+
+
+def _judge_months(settings: Settings, what: str, rows: Any) -> Iterator[Finding]:
+    names = [str(row["index"]) for row in rows]
+    yield judge_months(what, names, settings.server_environment, settings.oldest_month)
 
 
 def _judge(judgement: _Judgement, answers: Mapping[str, Any]) -> list[Finding]:

@@ -106,7 +106,7 @@ def judge_cluster_settings(what: str, settings: Any, index: str) -> Iterator[Fin
 
 
 def judge_blocks(what: str, settings: Any, months: tuple[str, ...]) -> Iterator[Finding]:
-    """Say which of the months that events still come for take none; an older one may be closed to them on purpose."""
+    """Say which of the months that most events come for take none; an older one may be closed on purpose."""
     found = False
     for index in months:
         known = flatten((settings.get(index) or {}).get("settings") or {})
