@@ -168,16 +168,8 @@ def owner_at_work(connection: sqlite3.Connection) -> bool:
 
 
 def set_owner_at_work(connection: sqlite3.Connection, *, at_work: bool) -> None:
-    """Remember whether an owner has the file open.
-
-    Without a sync, which costs a start nothing: what was written is there after the process ended, however it ended,
-    and is lost with the power alone, which no event is to blame for. The next commit syncs it too.
-    """
-    connection.execute("PRAGMA synchronous = NORMAL")
-    try:
-        connection.execute(SQL["set_owner_at_work"], (int(at_work),))
-    finally:
-        connection.execute("PRAGMA synchronous = FULL")
+    """Remember whether an owner has the file open."""
+    connection.execute(SQL["set_owner_at_work"], (int(at_work),))
 
 
 def write_log_back(connection: sqlite3.Connection) -> bool:
