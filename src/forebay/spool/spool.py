@@ -187,6 +187,10 @@ class Spool:
         """Delete dead letters that were listed, unless something became of them since; return how many went."""
         return await self._call(lambda connection, codec: writing.expire(connection, codec, letter_ids, died_before_ms))
 
+    async def note_clock(self, ran_ms: int, clock_ms: int) -> int | None:
+        """Add to the running time; return the lowest clock of a whole day of it, or None before there was one."""
+        return await self._call(lambda connection, codec: writing.note_clock(connection, codec, ran_ms, clock_ms))
+
     async def vacuum(self) -> bool:
         """Give a bounded number of free pages back to the file system; return whether there may be more."""
         return await self._call(lambda connection, _codec: writing.vacuum(connection))

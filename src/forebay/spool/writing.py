@@ -278,6 +278,27 @@ def expire(connection: sqlite3.Connection, codec: BodyCodec, letter_ids: Sequenc
         return connection.executemany(SQL["expire_dead"], parameters).rowcount
 
 
+CLOCK_BUCKET_MS = 600_000
+CLOCK_BUCKETS_A_DAY = 86_400_000 // CLOCK_BUCKET_MS
+
+
+def note_clock(connection: sqlite3.Connection, codec: BodyCodec, ran_ms: int, clock_ms: int) -> int | None:
+    """Add to the running time, and remember the clock.
+
+    Return the lowest that the clock has shown for a whole day of running time, or None before there was one.
+    """
+    del codec
+    with transaction(connection):
+        ran_ms += connection.execute(SQL["running_time"]).fetchone()[0]
+        bucket = ran_ms // CLOCK_BUCKET_MS
+        connection.execute(SQL["note_clock"], {"bucket": bucket, "ran_ms": ran_ms, "clock_ms": clock_ms})
+        # The newest one whose end lies a day back: so nothing in it is younger.
+        day_ago = bucket - CLOCK_BUCKETS_A_DAY - 1
+        connection.execute(SQL["forget_clock"], (day_ago,))
+        lowest_ms, first_bucket = connection.execute(SQL["lowest_clock"]).fetchone()
+    return int(lowest_ms) if first_bucket <= day_ago else None
+
+
 def vacuum(connection: sqlite3.Connection) -> bool:
     """Give some free pages back to the file system; return whether there may be more."""
     free = _count_free_pages(connection)
