@@ -1,8 +1,8 @@
 """The real Forebay on a disk that fails as a test tells it to: `python -m servers.shaky_forebay serve`.
 
 `FOREBAY_TEST_FAULTS` names a text file. While it is there, each of its lines is a step that fails: `write`, `truncate`,
-`sync` or `delete`, of the `log` or the `database` of the spool (`sync log`). Everything else works. The workers of a
-supervisor are processes of their own, to which this does not reach.
+`sync` or `delete`, of the `log` or the `database` of the spool (`sync log`), for ever or `once`. Everything else works.
+The workers of a supervisor are processes of their own, to which this does not reach.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ShakyForebay(ForebayServer):
         )
 
     def fail(self, *steps: str) -> None:
-        """Let steps fail from now on, like `sync log`, and no others."""
+        """Let steps fail from now on, like `sync log` or `sync log once`, and no others."""
         partial = self._faults.with_suffix(".new")
         partial.write_text("".join(f"{step}\n" for step in steps))
         partial.rename(self._faults)
@@ -57,7 +57,7 @@ class FaultsOfFile(Policy):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._read_at: tuple[int, int] | None = None
-        self._faults: frozenset[str] = frozenset()
+        self._faults: set[str] = set()
 
     def decide(self, operation: Operation, path: str, offset: int, length: int) -> Fault | None:
         del offset, length
@@ -65,17 +65,21 @@ class FaultsOfFile(Policy):
         if name.endswith(LOCAL_STORE_END) or Path(path).is_dir():
             return None
         side = "log" if path.endswith(LOG_END) else "database"
-        return Fault(CODES[operation]) if f"{operation} {side}" in self._read() else None
+        step, faults = f"{operation} {side}", self._read()
+        if not faults & {step, f"{step} once"}:
+            return None
+        faults.discard(f"{step} once")
+        return Fault(CODES[operation])
 
-    def _read(self) -> frozenset[str]:
+    def _read(self) -> set[str]:
         """Read the file where it has changed."""
         try:
             state = self._path.stat()
             if self._read_at != (state.st_ino, state.st_mtime_ns):
-                self._faults = frozenset(self._path.read_text().splitlines())
+                self._faults = set(self._path.read_text().splitlines())
                 self._read_at = (state.st_ino, state.st_mtime_ns)
         except FileNotFoundError:
-            self._read_at, self._faults = None, frozenset()
+            self._read_at, self._faults = None, set()
         return self._faults
 
 
