@@ -19,6 +19,7 @@ from unittest import mock
 
 from forebay.errors import SpoolInDoubt, SpoolLost, SpoolUnavailable, SpoolUnusable
 from forebay.model import DeadLetter, Entry, History, join_entries
+from forebay.spool import writing
 from forebay.spool.codec import BodyCodec
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
@@ -207,6 +208,16 @@ class SpoolHistory:
             if disk.picture is not None:
                 break
             self._commit(spool, disk, answers)
+            if self._chance.random() < 0.1:
+                self._vacuum(spool, disk, answers)
+
+    def _vacuum(self, spool: Spool, disk: FaultyDisk, answers: Answers) -> None:
+        """Let the file become shorter, which changes nothing that is in it."""
+        spool._work.put((lambda connection, _: writing.vacuum(connection), answers.take))
+        result, was_heard = answers.get()
+        self._in_doubt |= was_heard and isinstance(result, SpoolInDoubt)
+        if was_heard and not isinstance(result, bool) and not disk.faults:
+            raise Violation(f"the file could not be made shorter on a disk that works: {result}")
 
     def _commit(self, spool: Spool, disk: FaultyDisk, answers: Answers) -> None:
         """Ask for some commits at once and judge the answers."""
