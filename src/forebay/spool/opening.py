@@ -106,6 +106,9 @@ def _open(files: SpoolFiles, incident: str) -> Opened:
         cut_off = _look_behind(open_files)
         if files.doubt.exists():
             _settle_doubt(connection, files, open_files)
+        else:
+            # A process that was killed may not have come to its sync.
+            open_files.sync_log()
         if cut_off:
             # So that it is told once.
             writing.empty_log(connection)
@@ -122,7 +125,7 @@ def _open(files: SpoolFiles, incident: str) -> Opened:
         )
         _say_at_work(connection)
     except BaseException as error:
-        if writing.may_be_committed(error):
+        if isinstance(error, OSError) or writing.may_be_committed(error):
             files.mark_doubt()
         connection.close()
         if open_files is not None:

@@ -268,3 +268,22 @@ async def test_a_sync_that_fails_while_the_owner_ends_leaves_a_note_for_the_next
     with contextlib.closing(Spool(path)) as next_spool:
         assert next_spool.totals.groups == 1
     assert not SpoolFiles(path).doubt.exists()
+
+
+async def test_a_start_syncs_what_a_killed_process_left_in_the_log_before_it_writes(
+    path: Path, disk: Failing, tmp_path: Path
+) -> None:
+    async with open_spool(path) as spool:
+        await try_to_commit(spool, 1)
+        left = shutil.copytree(path.parent, tmp_path / "left") / path.name
+    disk.failing = {SYNC}
+    with pytest.raises(SpoolUnusable):
+        Spool(left)
+    assert SpoolFiles(left).doubt.exists()
+
+    SpoolFiles(left).doubt.unlink()
+    disk.failing = set()
+    disk.done.clear()
+    with contextlib.closing(Spool(left)) as spool:
+        assert disk.done[0] == "sync wal"
+        assert spool.totals.groups == 1
