@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 
-from chaos.load import Load, Sender, Taken, make_plain
+from chaos.load import Load, Sender, Taken, find_month, make_plain
 from chaos.metrics import Metrics, scrape
 from chaos.rows import spares_all
 from servers.faulty_proxy import FaultyProxy
@@ -38,8 +38,8 @@ class Mixture:
         self.server = server
         self.opensearch = opensearch
         self.proxy = proxy
-        self._disk = Sender(server.url, token, "disk", spares_all)
-        self._memory = Sender(server.url, token, "memory", spares_all)
+        self._disk = Sender(server.url, token, "disk", spares_all, find_month)
+        self._memory = Sender(server.url, token, "memory", spares_all, find_month)
         self._from_disk = Load(self._disk, make_mixed, rate * (1 - MEMORY_SHARE))
         self.from_memory = Load(self._memory, make_mixed, rate * MEMORY_SHARE, MEMORY_FIRST)
 

@@ -18,7 +18,6 @@ from chaos.rows import Loss, Place, Row
 from chaos.scale import Scale
 from chaos.stage import POLL_S, Stage
 from servers.faulty_proxy import FaultyProxy
-from servers.forebay import ForebayServer
 from servers.opensearch import OpenSearchServer
 
 TOKEN_S = 90 * 86_400
@@ -72,8 +71,8 @@ def _set_stage(stack: contextlib.ExitStack, row: Row, ack: str, scale: Scale, pl
         "FOREBAY_METRICS_OPEN": "true",
         "FOREBAY_LOG_FORMAT": "json",
     }
-    server = stack.enter_context(ForebayServer(folder, settings))
-    sender = Sender(server.url, server.token(exp=time.time() + TOKEN_S), ack, row.doomed)
+    server = stack.enter_context(row.serve(folder, settings))
+    sender = Sender(server.url, server.token(exp=time.time() + TOKEN_S), ack, row.doomed, row.find_month)
     return Stage(
         environment=environment,
         scale=scale,

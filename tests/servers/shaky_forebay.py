@@ -1,8 +1,9 @@
 """The real Forebay on a disk that fails as a test tells it to: `python -m servers.shaky_forebay serve`.
 
 `FOREBAY_TEST_FAULTS` names a text file. While it is there, each of its lines is a step that fails: `write`, `truncate`,
-`sync` or `delete`, of the `log` or the `database` of the spool (`sync log`). Everything else works. The workers of a
-supervisor are processes of their own, to which this does not reach.
+`sync` or `delete`, of the `log` or the `database` of the spool (`sync log`). With `once` behind it (`sync log once`) it
+fails one time, as the kernel reports an error of the disk. Everything else works. The workers of a supervisor are
+processes of their own, to which this does not reach.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ CODES = {
 
 LOCAL_STORE_END = "-events.db"
 LOG_END = "-wal"
+ONCE = " once"
 
 
 class ShakyForebay(ForebayServer):
@@ -41,7 +43,7 @@ class ShakyForebay(ForebayServer):
         )
 
     def fail(self, *steps: str) -> None:
-        """Let steps fail from now on, like `sync log`, and no others."""
+        """Let steps fail from now on, like `sync log` or `sync log once`, and no others."""
         partial = self._faults.with_suffix(".new")
         partial.write_text("".join(f"{step}\n" for step in steps))
         partial.rename(self._faults)
@@ -57,26 +59,31 @@ class FaultsOfFile(Policy):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._read_at: tuple[int, int] | None = None
-        self._faults: frozenset[str] = frozenset()
+        self._faults: set[str] = set()
 
     def decide(self, operation: Operation, path: str, offset: int, length: int) -> Fault | None:
         del offset, length
         name = path.removesuffix(LOG_END)
         if name.endswith(LOCAL_STORE_END) or Path(path).is_dir():
             return None
-        side = "log" if path.endswith(LOG_END) else "database"
-        return Fault(CODES[operation]) if f"{operation} {side}" in self._read() else None
+        step = f"{operation} {'log' if path.endswith(LOG_END) else 'database'}"
+        self._read()
+        if step in self._faults:
+            return Fault(CODES[operation])
+        if f"{step}{ONCE}" in self._faults:
+            self._faults.remove(f"{step}{ONCE}")
+            return Fault(CODES[operation])
+        return None
 
-    def _read(self) -> frozenset[str]:
+    def _read(self) -> None:
         """Read the file where it has changed."""
         try:
             state = self._path.stat()
             if self._read_at != (state.st_ino, state.st_mtime_ns):
-                self._faults = frozenset(self._path.read_text().splitlines())
+                self._faults = set(self._path.read_text().splitlines())
                 self._read_at = (state.st_ino, state.st_mtime_ns)
         except FileNotFoundError:
-            self._read_at, self._faults = None, frozenset()
-        return self._faults
+            self._read_at, self._faults = None, set()
 
 
 if __name__ == "__main__":
