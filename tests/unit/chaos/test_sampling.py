@@ -2,7 +2,7 @@
 
 import os
 
-from chaos.sampling import Trend, find_trend, judge, read_process
+from chaos.sampling import Trend, find_trend, judge, read_peak_mb, read_process
 
 
 def test_a_short_series_has_no_trend() -> None:
@@ -28,3 +28,11 @@ def test_a_process_that_runs_has_memory_and_files() -> None:
     assert read[0] > 1
     assert read[1] >= 3
     assert read_process(2**22 + 1) is None
+
+
+def test_the_peak_of_memory_stays_when_the_memory_is_given_back() -> None:
+    before_mb = read_peak_mb(os.getpid())
+    # Zeros that nobody writes take no memory.
+    block = bytearray(b"x") * int(before_mb * 1e6)
+    del block
+    assert read_peak_mb(os.getpid()) > before_mb * 1.5
