@@ -192,7 +192,9 @@ class Settings(BaseSettings):
     spool_bytes_max: int = Field(
         10 * 1024 * MIB, ge=MIB, description="bytes of events and dead letters in the spool (503 beyond)"
     )
-    dead_retention_days: int = Field(30, ge=1, le=36_500, description="how long dead letters are kept")
+    dead_retention_days: int = Field(
+        30, ge=1, le=36_500, description="how long dead letters are kept, and a day in which it runs"
+    )
     dead_export_dir: Path | None = Field(
         None, description="folder for dead letters past that, one NDJSON file a day; unset: they are deleted"
     )

@@ -2,8 +2,8 @@
 
 SQLite reaches its files through a VFS (https://sqlite.org/vfs.html). This one is a copy of the default VFS with `xOpen`
 and `xDelete` replaced; each file that it opens keeps its own methods but for `xWrite`, `xTruncate` and `xSync`. It is
-made the default, so code under test that calls `sqlite3.connect(path)` goes through it unchanged. `os.fsync` and
-`os.fdatasync` of Python are asked about too: to the disk they are the same step.
+made the default, so code under test that calls `sqlite3.connect(path)` goes through it unchanged. `os.fsync`,
+`os.fdatasync` and `os.pwrite` of Python are asked about too: to the disk they are the same steps.
 """
 
 from __future__ import annotations
@@ -96,7 +96,11 @@ def faulty_files(policy: Policy) -> Iterator[FaultyFiles]:
     layer.register()
     try:
         _check_use()
-        with mock.patch("os.fsync", layer.wrap(os.fsync)), mock.patch("os.fdatasync", layer.wrap(os.fdatasync)):
+        with (
+            mock.patch("os.fsync", layer.wrap(os.fsync)),
+            mock.patch("os.fdatasync", layer.wrap(os.fdatasync)),
+            mock.patch("os.pwrite", layer.pwrite),
+        ):
             yield layer
     finally:
         layer.unregister()
@@ -193,14 +197,26 @@ class FaultyFiles:
         """Return `os.fsync`, or the like, that asks the policy first."""
 
         def sync_if_allowed(file: Any) -> None:
-            descriptor = file if isinstance(file, int) else file.fileno()
-            path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+            path = _path_of(file if isinstance(file, int) else file.fileno())
             if self.policy.decide(Operation.SYNC, path, 0, 0):
                 raise OSError(errno.EIO, os.strerror(errno.EIO), path)
             sync(file)
             self.policy.synced(path)
 
         return sync_if_allowed
+
+    def pwrite(self, descriptor: int, data: bytes, offset: int) -> int:
+        """Write like `os.pwrite`, once the policy was asked."""
+        path = _path_of(descriptor)
+        fault = self.policy.decide(Operation.WRITE, path, offset, len(data))
+        if fault:
+            data = data[: fault.written_bytes]
+        if data:
+            data = data[: _pwrite(descriptor, data, offset)]
+            self.policy.written(path, offset, data)
+        if fault:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return len(data)
 
     def _noting_failures(self, method: Callable[..., int], code: int) -> Callable[..., int]:
         """Return a method that tells SQLite of an error where Python raised one."""
@@ -275,6 +291,13 @@ class FaultyFiles:
             if with_folder:
                 self.policy.synced(str(Path(path).parent))
         return code
+
+
+_pwrite = os.pwrite
+
+
+def _path_of(descriptor: int) -> str:
+    return str(Path(f"/proc/self/fd/{descriptor}").readlink())
 
 
 _never_freed: list[FaultyFiles] = []

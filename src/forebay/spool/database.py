@@ -126,6 +126,10 @@ def connect_beside(path: Path) -> sqlite3.Connection:
     """
     if not path.exists():
         raise SpoolUnusable(f"DATABASE_URL: there is no database at {path}; has the server run in this folder?")
+    if SpoolFiles(path).doubt.exists():
+        raise SpoolUnusable(
+            f"DATABASE_URL: the disk of {path} failed in a commit; start the server, which mends its log"
+        )
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         with closed_on_failure(connection):

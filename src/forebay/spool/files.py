@@ -13,6 +13,7 @@ SIDES = ("", "-wal", "-shm")
 
 _SAME_SECOND_MAX = 100
 _FRAMES_OFFSET = 16
+_PIECE_BYTES = 1024 * 1024
 
 
 class SpoolFiles:
@@ -26,6 +27,7 @@ class SpoolFiles:
         lock: whoever holds its lock owns the spool.
         reserve: room for deleting from a full disk.
         marker: is there while a repair is due or under way.
+        doubt: is there from when a sync has failed until the log is empty.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,10 +38,20 @@ class SpoolFiles:
         self.lock = self.beside(".lock")
         self.reserve = self.beside(".reserve")
         self.marker = self.beside(".damaged")
+        self.doubt = self.beside(".doubt")
 
     def beside(self, end: str) -> Path:
         """Return the database's name with another end."""
         return self.database.with_name(f"{self.database.name}{end}")
+
+    def mark_doubt(self) -> None:
+        """Note that the kernel may show bytes of the log that it will never write to the disk.
+
+        After a sync that failed it calls them written (https://wiki.postgresql.org/wiki/Fsync_Errors). The next process
+        must not build on them either. The note is not synced: a power cut takes those bytes with it.
+        """
+        with contextlib.suppress(OSError):
+            self.doubt.touch()
 
     def new_aside(self) -> Path:
         """Return a name that is free for a file that is moved aside now."""
@@ -91,13 +103,13 @@ class OpenFiles:
             OSError: one of them is not there.
         """
         self._descriptors = contextlib.ExitStack()
-        self._log = self._open(files.log)
-        self._index = self._open(files.index)
+        self._log = self._open(files.log, os.O_RDWR)
+        self._index = self._open(files.index, os.O_RDONLY)
         # As text: this is looked up for every commit.
         self._known = {str(path): _identify(str(path)) for path in (files.path, files.log, files.lock)}
 
-    def _open(self, path: Path) -> int:
-        descriptor = os.open(path, os.O_RDONLY)
+    def _open(self, path: Path, flags: int) -> int:
+        descriptor = os.open(path, flags)
         self._descriptors.callback(os.close, descriptor)
         return descriptor
 
@@ -111,6 +123,18 @@ class OpenFiles:
     def sync_log(self) -> None:
         """Have the log on disk as it is, its length too (`OSError` if that fails)."""
         os.fsync(self._log)
+
+    def write_log_again(self) -> None:
+        """Write the log over itself and sync it, so that all of it is on the disk for certain (`OSError` if not).
+
+        After a sync that failed the kernel calls bytes written that never were, and writes them only if they are
+        written to once more. SQLite could not do that: it would write them into the database first, and a power cut in
+        the middle would leave that with half of a commit that the log lacks.
+        """
+        offset = 0
+        while piece := os.pread(self._log, _PIECE_BYTES, offset):
+            offset += os.pwrite(self._log, piece, offset)
+        self.sync_log()
 
     def read_log(self, offset: int, length: int) -> bytes:
         """Return bytes of the log, fewer where it ends."""

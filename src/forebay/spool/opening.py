@@ -5,7 +5,6 @@ What SQLite recovers is what there is. Where that is less than was there, it is 
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from typing import IO, NamedTuple
 
@@ -104,7 +103,12 @@ def _open(files: SpoolFiles, incident: str) -> Opened:
     try:
         open_files = OpenFiles(files)
         # Before anything of ours is written over it.
-        cut_off = _look_behind(connection, open_files)
+        cut_off = _look_behind(open_files)
+        if files.doubt.exists():
+            _settle_doubt(connection, files, open_files)
+        if cut_off:
+            # So that it is told once.
+            writing.empty_log(connection)
         database.bring_up_to_date(connection, files.path)
         for kind, detail in (("log_unreadable", incident), ("log_cut_off", cut_off)):
             if detail:
@@ -117,29 +121,38 @@ def _open(files: SpoolFiles, incident: str) -> Opened:
             writing.owner_at_work(connection),
         )
         # A disk that is full must not keep a server from delivering what it has.
-        with contextlib.suppress(sqlite3.OperationalError):
+        with writing.unless_full():
             writing.set_owner_at_work(connection, at_work=True)
     except BaseException as error:
+        if writing.may_be_committed(error):
+            files.mark_doubt()
         connection.close()
         if open_files is not None:
             open_files.close()
         if isinstance(error, sqlite3.Error):
             raise database.unusable(files.path, "read", error) from error
         if isinstance(error, OSError):
-            raise SpoolUnusable(f"DATABASE_URL: {error.filename} cannot be opened: {error.strerror}") from error
+            raise SpoolUnusable(f"DATABASE_URL: {files.path} cannot be opened: {error.strerror}") from error
         raise
     return opened
 
 
-def _look_behind(connection: sqlite3.Connection, open_files: OpenFiles) -> str:
-    """Return what is to be told of a commit in the log that SQLite does not count; SQLite empties the log then."""
+def _settle_doubt(connection: sqlite3.Connection, files: SpoolFiles, open_files: OpenFiles) -> None:
+    """Have on the disk what SQLite counts of a log of which a sync has failed."""
+    connection.execute("BEGIN IMMEDIATE")  # nobody else writes meanwhile
+    try:
+        open_files.write_log_again()
+    finally:
+        connection.execute("ROLLBACK")
+    files.doubt.unlink()
+
+
+def _look_behind(open_files: OpenFiles) -> str:
+    """Return what is to be told of a commit in the log that SQLite does not count, empty if there is none."""
     frames = open_files.count_frames()
     behind = log_look.find_commit_behind(open_files.read_log, frames)
     if behind is None:
         return ""
-    # It is told once.
-    with contextlib.suppress(sqlite3.OperationalError):
-        writing.empty_log(connection)
     return (
         f"another commit ends at frame {behind} of its log, behind frame {frames}, the last that SQLite recovers: the "
         "process ended or the power went while it was being written, or the log was damaged on the disk and what lay "
@@ -149,5 +162,5 @@ def _look_behind(connection: sqlite3.Connection, open_files: OpenFiles) -> str:
 
 def _tell(connection: sqlite3.Connection, kind: str, detail: str) -> None:
     log.error(kind, detail=detail)
-    with contextlib.suppress(sqlite3.OperationalError):
+    with writing.unless_full():
         connection.execute(SQL["report"], (writing.now_ms(), kind, detail))

@@ -187,6 +187,10 @@ class Spool:
         """Delete dead letters that were listed, unless something became of them since; return how many went."""
         return await self._call(lambda connection, codec: writing.expire(connection, codec, letter_ids, died_before_ms))
 
+    async def note_clock(self, ran_ms: int, clock_ms: int) -> int | None:
+        """Add to the running time; return the lowest clock of a whole day of it, or None before there was one."""
+        return await self._call(lambda connection, codec: writing.note_clock(connection, codec, ran_ms, clock_ms))
+
     async def vacuum(self) -> bool:
         """Give a bounded number of free pages back to the file system; return whether there may be more."""
         return await self._call(lambda connection, _codec: writing.vacuum(connection))
@@ -208,8 +212,11 @@ class Spool:
             self._thread.join()
         # An owner that could not do its work, or not even say that it ended, was interrupted.
         if not self.lost:
-            with contextlib.suppress(sqlite3.Error):
+            try:
                 writing.set_owner_at_work(self._connection, at_work=False)
+            except sqlite3.Error as error:
+                if writing.may_be_committed(error):
+                    self._files.mark_doubt()
         # Doing any of it again does nothing.
         self._connection.close()
         self._open_files.close()
@@ -322,6 +329,7 @@ class Spool:
             writing.write_log_back(self._connection)
         if writing.may_be_committed(error):
             log.error("commit_failed", cause=str(error))
+            self._files.mark_doubt()
             if not self._empty_log():
                 self._lose(f"the disk failed in a commit: {error}")
                 log.error("commit_in_doubt", consequence="those who wait get no answer; the process ends")
@@ -336,6 +344,7 @@ class Spool:
                     return False
             # SQLite does not sync the cut, and a power cut would undo it.
             self._open_files.sync_log()
+            self._files.doubt.unlink(missing_ok=True)
         except (sqlite3.Error, OSError, MemoryError) as error:
             log.error("log_not_emptied", cause=str(error))  # noqa: TRY400 - the cause says it all
             return False

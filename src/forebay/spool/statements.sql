@@ -194,3 +194,21 @@ SELECT name, asked_at_ms FROM requests
 INSERT INTO incidents (at_ms, kind, detail)
 SELECT :at_ms, :kind, :detail
 WHERE NOT EXISTS (SELECT 1 FROM incidents WHERE kind = :kind AND detail = :detail)
+
+-- name: running_time
+-- Find how long owners have run, as far as it was noted.
+SELECT coalesce(max(ran_ms), 0) FROM clock_samples
+
+-- name: note_clock
+-- Remember the running time, and the lowest that the clock showed in these ten minutes of it.
+INSERT INTO clock_samples (bucket, ran_ms, lowest_ms) VALUES (:bucket, :ran_ms, :clock_ms)
+ON CONFLICT (bucket) DO UPDATE SET
+    ran_ms = excluded.ran_ms, lowest_ms = min(clock_samples.lowest_ms, excluded.lowest_ms)
+
+-- name: forget_clock
+-- Let go of the samples behind the newest one that is old enough.
+DELETE FROM clock_samples WHERE bucket < (SELECT max(bucket) FROM clock_samples WHERE bucket <= ?)
+
+-- name: lowest_clock
+-- Find the lowest that the clock showed, and where the samples begin.
+SELECT min(lowest_ms), min(bucket) FROM clock_samples

@@ -168,16 +168,8 @@ def owner_at_work(connection: sqlite3.Connection) -> bool:
 
 
 def set_owner_at_work(connection: sqlite3.Connection, *, at_work: bool) -> None:
-    """Remember whether an owner has the file open.
-
-    Without a sync, which costs a start nothing: what was written is there after the process ended, however it ended,
-    and is lost with the power alone, which no event is to blame for. The next commit syncs it too.
-    """
-    connection.execute("PRAGMA synchronous = NORMAL")
-    try:
-        connection.execute(SQL["set_owner_at_work"], (int(at_work),))
-    finally:
-        connection.execute("PRAGMA synchronous = FULL")
+    """Remember whether an owner has the file open."""
+    connection.execute(SQL["set_owner_at_work"], (int(at_work),))
 
 
 def write_log_back(connection: sqlite3.Connection) -> bool:
@@ -284,6 +276,27 @@ def expire(connection: sqlite3.Connection, codec: BodyCodec, letter_ids: Sequenc
     with transaction(connection):
         parameters = ((letter_id, died_before_ms) for letter_id in letter_ids)
         return connection.executemany(SQL["expire_dead"], parameters).rowcount
+
+
+CLOCK_BUCKET_MS = 600_000
+CLOCK_BUCKETS_A_DAY = 86_400_000 // CLOCK_BUCKET_MS
+
+
+def note_clock(connection: sqlite3.Connection, codec: BodyCodec, ran_ms: int, clock_ms: int) -> int | None:
+    """Add to the running time, and remember the clock.
+
+    Return the lowest that the clock has shown for a whole day of running time, or None before there was one.
+    """
+    del codec
+    with transaction(connection):
+        ran_ms += connection.execute(SQL["running_time"]).fetchone()[0]
+        bucket = ran_ms // CLOCK_BUCKET_MS
+        connection.execute(SQL["note_clock"], {"bucket": bucket, "ran_ms": ran_ms, "clock_ms": clock_ms})
+        # The newest one whose end lies a day back: so nothing in it is younger.
+        day_ago = bucket - CLOCK_BUCKETS_A_DAY - 1
+        connection.execute(SQL["forget_clock"], (day_ago,))
+        lowest_ms, first_bucket = connection.execute(SQL["lowest_clock"]).fetchone()
+    return int(lowest_ms) if first_bucket <= day_ago else None
 
 
 def vacuum(connection: sqlite3.Connection) -> bool:

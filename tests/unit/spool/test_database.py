@@ -21,7 +21,7 @@ from forebay.spool.spool import Spool
 from forebay.spool.statements import SCHEMA
 
 NOBODY = 65534
-TABLES = {"groups", "dead_letters", "requests", "totals", "owner", "incidents"}
+TABLES = {"groups", "dead_letters", "requests", "totals", "owner", "incidents", "clock_samples"}
 TABLES_OF_VERSION_1 = {"groups", "dead_letters", "requests"}
 
 

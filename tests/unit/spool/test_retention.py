@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -17,10 +18,14 @@ import pytest
 
 from forebay.errors import ExportFailed, SpoolUnavailable
 from forebay.model import DeadLetter, History
-from forebay.spool import export, retention, writing
+from forebay.spool import export, retention, salvage, writing
+from forebay.spool.codec import BodyCodec
 from forebay.spool.inspection import Choice, inspect
 from forebay.spool.records import ExpiredLetter, NewGroup, Transaction
+from forebay.spool.retention import Clocks, Retention
 from forebay.spool.spool import Spool
+from forebay.spool.statements import SQL
+from forebay.spool.trees import Row
 from unit.pipeline.fakes import capture_log, commit, make_entry, open_spool, read_rows, until
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -39,6 +44,43 @@ async def spool(path: Path) -> AsyncIterator[Spool]:
 
 def make_letter(log_id: str, died_at_ms: int) -> DeadLetter:
     return DeadLetter(make_entry(log_id), "type", "reason", History(1), died_at_ms)
+
+
+class Machine:
+    """What the clocks of a machine show, which stand still until they are moved."""
+
+    def __init__(self) -> None:
+        self.running_s = 1000.0
+        self.wall_ms = 1_795_000_000_000
+
+    @property
+    def clocks(self) -> Clocks:
+        return Clocks(lambda: self.running_s, lambda: self.wall_ms)
+
+    def jump(self, days: float) -> None:
+        """Put the wall clock, or let time pass in which the machine is off."""
+        self.wall_ms += int(days * retention.DAY_MS)
+
+    def pass_time(self, seconds: float) -> None:
+        self.running_s += seconds
+        self.wall_ms += int(seconds * 1000)
+
+    def make_letter(self, log_id: str, days_ago: float = 0) -> DeadLetter:
+        return make_letter(log_id, self.wall_ms - int(days_ago * retention.DAY_MS))
+
+    async def serve(self, path: Path, hours: float, days: int = 30) -> int:
+        """Own the spool for some hours from start to end, clean up as often as a server does, count what went."""
+        async with open_spool(path) as spool:
+            kept = Retention(spool, days, self.clocks)
+            gone = await retention.clean_up(spool, await kept.look())
+            for _ in range(int(hours * 3600 / retention.INTERVAL_S)):
+                self.pass_time(retention.INTERVAL_S + 0.5)
+                gone += await retention.clean_up(spool, await kept.look())
+        return gone
+
+    async def bury(self, path: Path, *letters: DeadLetter) -> None:
+        async with open_spool(path) as spool:
+            await commit(spool, Transaction(dead=list(letters)))
 
 
 def left(path: Path) -> list[str]:
@@ -120,6 +162,109 @@ async def test_commits_go_on_between_the_pieces_of_a_large_clean_up(spool: Spool
     assert read_rows(path, "SELECT groups, dead_letters, dead_bytes FROM totals") == [(row_id, 0, 0)]
 
 
+# -- a clock that is wrong for a while
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
+
+
+async def test_a_clock_that_was_ahead_for_a_while_deletes_nothing(path: Path, machine: Machine) -> None:
+    await machine.serve(path, 30)
+    await machine.bury(path, machine.make_letter("new"), machine.make_letter("a week old", 7))
+
+    machine.jump(45)
+    for hours in (5, 0, 12, 6):
+        assert await machine.serve(path, hours) == 0
+    machine.jump(-45)
+    assert await machine.serve(path, 30) == 0
+    assert left(path) == ["a week old", "new"]
+
+
+async def test_a_letter_goes_after_a_day_past_its_retention_that_is_summed_over_restarts(
+    path: Path, machine: Machine
+) -> None:
+    await machine.bury(path, machine.make_letter("old", 30), machine.make_letter("new", 28))
+
+    for _ in range(4):
+        # What passes between the last look and the end is not counted.
+        assert await machine.serve(path, 5.9) == 0
+        machine.pass_time(500)
+    assert await machine.serve(path, 2) == 1
+    assert left(path) == ["new"]
+
+
+async def test_time_in_which_nobody_ran_is_not_counted(path: Path, machine: Machine) -> None:
+    await machine.serve(path, 30)
+    await machine.bury(path, machine.make_letter("a"))
+
+    machine.jump(60)
+    assert await machine.serve(path, 23.5) == 0
+    assert await machine.serve(path, 1) == 1
+
+
+async def test_a_clock_that_jumps_back_makes_a_letter_wait_again(path: Path, machine: Machine) -> None:
+    await machine.bury(path, machine.make_letter("old", 31))
+    assert await machine.serve(path, 20) == 0
+
+    machine.jump(-5)
+    await machine.serve(path, 0)
+    machine.jump(5)
+    assert await machine.serve(path, 23.5) == 0
+    assert await machine.serve(path, 1) == 1
+
+
+@pytest.mark.parametrize("deaths_before", [0, 1])
+async def test_a_letter_that_dies_while_the_clock_is_behind_between_two_looks_is_not_old_when_it_is_put_right(
+    path: Path, machine: Machine, deaths_before: int
+) -> None:
+    await machine.bury(path, *[machine.make_letter("a")] * deaths_before)
+    await machine.serve(path, 30)
+
+    await machine.bury(path, machine.make_letter("a", 45))
+    assert await machine.serve(path, 23.5) == 0
+    assert await machine.serve(path, 1) == 1
+
+
+async def test_a_shorter_retention_counts_at_once_only_where_a_day_was_seen(path: Path, machine: Machine) -> None:
+    await machine.bury(path, machine.make_letter("a", 9))
+    assert await machine.serve(path, 5, days=30) == 0
+    assert await machine.serve(path, 18, days=7) == 0
+    assert await machine.serve(path, 2, days=10) == 0
+    assert await machine.serve(path, 0, days=7) == 1
+
+
+async def test_time_that_could_not_be_noted_counts_with_the_next_look(
+    spool: Spool, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Retention(spool, 1, machine.clocks)
+    await kept.look()
+    machine.pass_time(90_000)
+    with monkeypatch.context() as patch:
+        patch.setitem(SQL, "note_clock", "nothing that SQLite knows")
+        with pytest.raises(SpoolUnavailable):
+            await kept.look()
+
+    assert await kept.look() == machine.wall_ms - 90_000_000 - retention.DAY_MS
+
+
+async def test_samples_of_the_clock_stay_few_however_long_it_runs_and_however_often_it_starts(
+    path: Path, machine: Machine
+) -> None:
+    await machine.serve(path, 60)
+    for _ in range(20):
+        await machine.serve(path, 0)
+
+    ((samples, ran_ms),) = read_rows(path, "SELECT count(*), max(ran_ms) FROM clock_samples")
+    assert 144 <= samples <= 147
+    assert ran_ms == 60 * 6 * 600_500
+
+
+def test_a_sample_of_the_clock_is_not_taken_for_anything_else_in_a_damaged_file() -> None:
+    assert salvage.verify(Row(1, (None, 5, 7), sure=True), BodyCodec()) is None
+
+
 # -- exported before they go
 
 
@@ -153,6 +298,11 @@ async def test_letters_are_exported_with_all_that_is_known_before_they_go(
     }
     assert lines[0]["document"] == "no json\n\\xff\n"
     assert left(path) == []
+
+
+def hurried() -> Clocks:
+    """Return clocks by which half a day passes between two looks, and the wall clock hardly moves."""
+    return Clocks(itertools.count(0, retention.DAY_MS / 2000).__next__, writing.now_ms)
 
 
 def exported(folder: Path) -> list[str]:
@@ -220,7 +370,8 @@ async def test_the_clean_up_tells_of_an_export_that_fails_and_goes_on(
     monkeypatch.setattr(retention, "INTERVAL_S", 0.001)
     (tmp_path / "blocked").touch()
     await commit(spool, Transaction(dead=[make_letter("old", 1)]))
-    task = asyncio.create_task(retention.run(spool, 1, retention.Export(tmp_path / "blocked", "spool")))
+    export_to = retention.Export(tmp_path / "blocked", "spool")
+    task = asyncio.create_task(retention.run(spool, 1, export_to, hurried()))
 
     await until(lambda: len(lines) > 2)
     assert left(path) == ["old"]
@@ -311,7 +462,7 @@ async def test_the_clean_up_goes_on_for_ever_whatever_fails(
     now = writing.now_ms()
     letters = [make_letter("gone", now - 8 * retention.DAY_MS), make_letter("kept", now - 6 * retention.DAY_MS)]
     await commit(spool, Transaction(dead=letters))
-    task = asyncio.create_task(retention.run(spool, 7, None))
+    task = asyncio.create_task(retention.run(spool, 7, None, hurried()))
 
     await until(lambda: left(path) == ["kept"])
     await until(lambda: len(calls) > 3)

@@ -413,7 +413,9 @@ def test_an_owner_that_finds_the_disk_full_opens_its_spool_all_the_same(
     Spool(path).close()
 
     def fail(*_: object, **__: object) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
 
     monkeypatch.setattr(writing, "set_owner_at_work", fail)
     with contextlib.closing(Spool(path)) as spool:

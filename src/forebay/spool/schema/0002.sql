@@ -68,3 +68,21 @@ CREATE TABLE incidents (
     kind TEXT NOT NULL,
     detail TEXT NOT NULL
 ) STRICT;
+
+-- What the clock showed over the last day in which an owner ran: the age of a dead letter goes by the lowest of it.
+CREATE TABLE clock_samples (
+    bucket INTEGER PRIMARY KEY,      -- which ten minutes of running time, counted over all owners
+    ran_ms INTEGER NOT NULL,         -- running time at the last look
+    lowest_ms INTEGER NOT NULL       -- the lowest that the clock showed at a look, or when a letter died
+) STRICT;
+
+-- A letter that dies while the clock is behind, between two looks at it, is old as soon as it is put right.
+CREATE TRIGGER dead_letters_died AFTER INSERT ON dead_letters BEGIN
+    UPDATE clock_samples SET lowest_ms = min(lowest_ms, NEW.died_at_ms)
+    WHERE bucket = (SELECT max(bucket) FROM clock_samples);
+END;
+
+CREATE TRIGGER dead_letters_died_again AFTER UPDATE OF died_at_ms ON dead_letters BEGIN
+    UPDATE clock_samples SET lowest_ms = min(lowest_ms, NEW.died_at_ms)
+    WHERE bucket = (SELECT max(bucket) FROM clock_samples);
+END;
