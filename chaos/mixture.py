@@ -10,8 +10,8 @@ from chaos.load import Load, Sender, Taken, find_month, make_plain
 from chaos.metrics import Metrics, scrape
 from chaos.rows import spares_all
 from servers.faulty_proxy import FaultyProxy
-from servers.forebay import ForebayServer
 from servers.opensearch import OpenSearchServer
+from servers.shaky_forebay import ShakyForebay
 from traffic.events import Event, make_bad_event
 
 BAD_EVERY = 200
@@ -26,14 +26,14 @@ class Mixture:
     """Two loads, and what faults need to get at.
 
     Attributes:
-        server: takes the events.
+        server: takes the events; its disk and its clock can be made to fail.
         opensearch: where they end.
         proxy: stands between the two.
         from_memory: the load with `ack=memory`.
     """
 
     def __init__(
-        self, server: ForebayServer, opensearch: OpenSearchServer, proxy: FaultyProxy, rate: float, token: str
+        self, server: ShakyForebay, opensearch: OpenSearchServer, proxy: FaultyProxy, rate: float, token: str
     ) -> None:
         self.server = server
         self.opensearch = opensearch

@@ -58,17 +58,22 @@ def set_clock(folder: Path, ahead_s: float) -> None:
 
 @contextlib.contextmanager
 def own_clock(folder: Path, scale: Scale) -> Iterator[dict[str, str]]:
-    """Give the server a clock that a fault can set; it starts right.
+    """Give the server a clock that a fault can set (`NoFaketime` if that cannot be); it starts right."""
+    del scale
+    yield give_clock(folder)
+
+
+def give_clock(folder: Path) -> dict[str, str]:
+    """Return the settings by which a server in this folder has a clock of its own; it starts right.
 
     Raises:
         NoFaketime: the library is not there.
     """
-    del scale
     library = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
     if library is None:
         raise NoFaketime("the clock of a process cannot be set without Debian's package faketime")
     set_clock(folder, 0)
-    yield {
+    return {
         "LD_PRELOAD": str(library),
         "FAKETIME_TIMESTAMP_FILE": str(folder / "clock"),
         "FAKETIME_NO_CACHE": "1",

@@ -57,9 +57,10 @@ def overwrite_head(path: Path) -> None:
 
 
 def overwrite_log(path: Path) -> None:
-    """Write noise into the middle of what SQLite's log holds."""
+    """Write noise over some pages of the disk in the middle of what SQLite's log holds."""
     log = path.with_name(f"{path.name}-wal")
-    _write_noise(log, LOG_HEADER_BYTES + _count_frames(log) // 2 * FRAME_BYTES, OVERWRITTEN_BYTES)
+    middle = _count_frames(log) // 2 * FRAME_BYTES
+    _write_noise(log, middle // PAGE_BYTES * PAGE_BYTES, OVERWRITTEN_BYTES)
 
 
 def _count_frames(log: Path) -> int:
@@ -67,9 +68,8 @@ def _count_frames(log: Path) -> int:
     content = log.read_bytes()
     frames = range(LOG_HEADER_BYTES, len(content) - FRAME_BYTES + 1, FRAME_BYTES)
     salts = content[HEADER_SALTS]
-    return sum(
-        1 for _ in itertools.takewhile(lambda start: content[start + SALTS.start : start + SALTS.stop] == salts, frames)
-    )
+    found = (content[start + SALTS.start : start + SALTS.stop] for start in frames)
+    return sum(1 for _ in itertools.takewhile(lambda each: each == salts, found))
 
 
 def _write_noise(path: Path, offset: int, noise_bytes: int) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from chaos.faults.disk import add_noise
 from chaos.load import make_plain
+from chaos.metrics import scrape
 from chaos.rows import Row
 from chaos.sampling import read_peak_mb
 from chaos.stage import POLL_S, Stage
@@ -20,11 +21,23 @@ from traffic.events import Event
 
 UNAVAILABLE = 503
 EXIT_CODE = 1
-FAILED_SYNC_S = 0.2
+FAILED_POLLS = 100
 NOISE_BYTES = 4_500
 MB = 1_000_000
 PEAK_GROWTH_MB_MAX = 12
 """How much larger a start beside a large log may be than one beside an empty log: less than the smallest large log."""
+
+
+async def fail_sync(server: ShakyForebay) -> None:
+    """Let the sync of one commit fail, and wait until the server is done with that."""
+    failures = (await scrape(server.url)).commit_failures
+    while True:
+        server.fail("sync log once")
+        for _ in range(FAILED_POLLS):
+            await asyncio.sleep(POLL_S)
+            if (await scrape(server.url)).commit_failures > failures:
+                return
+        # It was the sync before the log is written back, which is only put off by that.
 
 
 async def fail_syncs(stage: Stage) -> None:
@@ -34,8 +47,8 @@ async def fail_syncs(stage: Stage) -> None:
         refused = client.answers[UNAVAILABLE]
         # A commit that only deletes what was delivered may meet it too, and no client hears of that.
         while client.answers[UNAVAILABLE] == refused:
-            stage.shaky.fail("sync log once")
-            await asyncio.sleep(FAILED_SYNC_S)
+            await fail_sync(stage.shaky)
+            await asyncio.sleep(POLL_S)
         await stage.load.wait_accepted(stage.scale.events_before // 4)
     stage.expect(client.connection_errors == 0, "a client got no answer where it could have had a 503")
     await stage.kill_server()

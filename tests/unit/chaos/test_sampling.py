@@ -30,9 +30,8 @@ def test_a_process_that_runs_has_memory_and_files() -> None:
     assert read_process(2**22 + 1) is None
 
 
-def test_the_peak_of_memory_stays_when_the_memory_is_given_back() -> None:
-    before_mb = read_peak_mb(os.getpid())
-    # Zeros that nobody writes take no memory.
-    block = bytearray(b"x") * int(before_mb * 1e6)
-    del block
-    assert read_peak_mb(os.getpid()) > before_mb * 1.5
+def test_the_peak_of_a_process_is_at_least_the_memory_that_it_has() -> None:
+    read = read_process(os.getpid())
+    assert read is not None
+    # The kernel counts memory by the processor, and both numbers are a little old.
+    assert read_peak_mb(os.getpid()) > 0.9 * read[0]
