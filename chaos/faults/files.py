@@ -130,8 +130,9 @@ def _row(
     fault: Callable[[Stage], Awaitable[None]],
     prose: str = "",
     acks: tuple[str, ...] = ("disk", "memory"),
+    short_acks: tuple[str, ...] = ("disk",),
 ) -> Row:
-    return Row(name, title, fault, place=Place.PROXY, acks=acks, prose=prose)
+    return Row(name, title, fault, place=Place.PROXY, acks=acks, short_acks=short_acks, prose=prose)
 
 
 ROWS: Sequence[Row] = (
@@ -157,6 +158,8 @@ file that somebody removed.""",
         "spool-replaced",
         "database and `-wal` replaced by copies while running, with events waiting; the same end",
         then_deliver(replace_by_copies),
+        # To the server, the same as files that were removed.
+        short_acks=(),
     ),
     _row(
         "lock-removed",

@@ -1,9 +1,8 @@
 """The real Forebay on a disk that fails as a test tells it to: `python -m servers.shaky_forebay serve`.
 
 `FOREBAY_TEST_FAULTS` names a text file. While it is there, each of its lines is a step that fails: `write`, `truncate`,
-`sync` or `delete`, of the `log` or the `database` of the spool (`sync log`). With `once` behind it (`sync log once`) it
-fails one time, as the kernel reports an error of the disk. Everything else works. The workers of a supervisor are
-processes of their own, to which this does not reach.
+`sync` or `delete`, of the `log` or the `database` of the spool (`sync log`), for ever or `once`. Everything else works.
+The workers of a supervisor are processes of their own, to which this does not reach.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ CODES = {
 
 LOCAL_STORE_END = "-events.db"
 LOG_END = "-wal"
-ONCE = " once"
 
 
 class ShakyForebay(ForebayServer):
@@ -66,16 +64,14 @@ class FaultsOfFile(Policy):
         name = path.removesuffix(LOG_END)
         if name.endswith(LOCAL_STORE_END) or Path(path).is_dir():
             return None
-        step = f"{operation} {'log' if path.endswith(LOG_END) else 'database'}"
-        self._read()
-        if step in self._faults:
-            return Fault(CODES[operation])
-        if f"{step}{ONCE}" in self._faults:
-            self._faults.remove(f"{step}{ONCE}")
-            return Fault(CODES[operation])
-        return None
+        side = "log" if path.endswith(LOG_END) else "database"
+        step, faults = f"{operation} {side}", self._read()
+        if not faults & {step, f"{step} once"}:
+            return None
+        faults.discard(f"{step} once")
+        return Fault(CODES[operation])
 
-    def _read(self) -> None:
+    def _read(self) -> set[str]:
         """Read the file where it has changed."""
         try:
             state = self._path.stat()
@@ -84,6 +80,7 @@ class FaultsOfFile(Policy):
                 self._read_at = (state.st_ino, state.st_mtime_ns)
         except FileNotFoundError:
             self._read_at, self._faults = None, set()
+        return self._faults
 
 
 if __name__ == "__main__":

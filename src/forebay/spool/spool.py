@@ -267,7 +267,7 @@ class Spool:
         """Take no new events while they could not be kept (`SpoolUnavailable`)."""
         if self._reserve.given_up:
             raise SpoolUnavailable("the disk is full")
-        if self._compare_files():
+        if self._change:
             raise SpoolUnavailable(self._change)
 
     def _compare_files(self) -> str:

@@ -498,6 +498,20 @@ async def test_a_closed_door_admits_nothing(parts: Parts, ack: Ack) -> None:
     assert parts.spool.transactions == []
 
 
+@pytest.mark.parametrize("ack", Ack)
+async def test_a_spool_that_takes_no_events_lets_none_into_memory_either(parts: Parts, ack: Ack) -> None:
+    admitter = Admitter(parts.channel, parts.journal, Holds(1, 30), 10_000)
+    parts.spool.refusal = "the file was removed"
+    inbox = Inbox(make_entries(1))
+
+    admitter.admit(inbox, ack)
+
+    await settle_down()
+    assert [str(heard) for heard in inbox.heard] == ["the file was removed"]
+    assert parts.journal.failure == "the file was removed", "and it is said while nobody sends"
+    assert (parts.channel.events, parts.spool.transactions) == (0, [])
+
+
 async def test_groups_that_are_put_back_are_pending_or_get_a_row(parts: Parts) -> None:
     await store(parts, Inbox(make_entries(3)))
     parts.channel.add(make_entries(2, "memory"), 100)

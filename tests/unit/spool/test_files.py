@@ -130,6 +130,7 @@ async def test_files_that_are_put_back_are_taken_again(spool: Spool, path: Path)
     assert isinstance(await try_to_commit(spool, Transaction(inserts=[NewGroup(2, make_entries(1))])), SpoolUnavailable)
 
     move(path.with_name("elsewhere"), path.name)
+    await spool.take_requests()
 
     assert isinstance(await try_to_commit(spool, Transaction(inserts=[NewGroup(3, make_entries(1))])), list)
     assert spool.refusal == ""

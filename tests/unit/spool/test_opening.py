@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +57,47 @@ def test_the_work_of_opening_does_not_grow_with_what_is_in_the_file(
 
     assert (few.events, few.dead_letters, many.events, many.dead_letters) == (100, 100, 10_000, 10_000)
     assert 0 < large <= small + 10
+
+
+def leave_log(path: Path, megabytes: int) -> Path:
+    """Leave a spool as a killed owner does beside which somebody read for long: with a log of that size."""
+    source = path.with_name(f"source-{path.name}")
+    entries = [make_entry("a", 1000)] * 10
+    with (
+        contextlib.closing(database.connect(source)) as connection,
+        contextlib.closing(sqlite3.connect(source)) as reader,
+    ):
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM groups").fetchone()
+        connection.execute("PRAGMA synchronous = OFF")
+        for first in range(0, 100 * megabytes, 1000):
+            # Not compressed, so that the log grows by what is put in.
+            rows = [(row_id, b"".join(entries)) for row_id in range(first + 1, first + 1001)]
+            connection.execute("BEGIN")
+            connection.executemany(
+                "INSERT INTO groups (id, events, body_bytes, stored_bytes, attempts, received_at_ms, codec, body) "
+                "VALUES (?1, 10, 10000, 10000, 0, 0, 0, ?2)",
+                rows,
+            )
+            connection.execute("COMMIT")
+        for side in ("", "-wal"):
+            shutil.copy(f"{source}{side}", f"{path}{side}")
+    return path
+
+
+def measure_opening(path: Path) -> tuple[int, int]:
+    """Open a spool; return how many groups it holds, and how many bytes Python had in hand at the most."""
+    tracemalloc.start()
+    try:
+        with contextlib.closing(Spool(path)) as spool:
+            return spool.totals.groups, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_opening_takes_the_same_memory_however_large_the_log_is(tmp_path: Path) -> None:
+    few, small_bytes = measure_opening(leave_log(tmp_path / "small.db", 10))
+    many, large_bytes = measure_opening(leave_log(tmp_path / "large.db", 80))
+
+    assert (few, many) == (1000, 8000)
+    assert large_bytes < small_bytes + 100_000
