@@ -36,6 +36,8 @@ async def fail_sync(server: ShakyForebay) -> None:
         for _ in range(FAILED_POLLS):
             await asyncio.sleep(POLL_S)
             if (await scrape(server.url)).commit_failures > failures:
+                # The next process would meet it once more.
+                server.heal()
                 return
         # It was the sync before the log is written back, which is only put off by that.
 
