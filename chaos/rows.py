@@ -76,7 +76,7 @@ class Row:
         prepare: makes ready what the server needs before it starts, and gives further settings for it.
         serve: the server that runs.
         set_up: makes ready what needs a running server, before the clients begin.
-        short_acks: with which acknowledgements the tests try it.
+        short_acks: with which acknowledgements the tests try it; with none where the short form shows nothing more.
         prose: what else there is to say, for the document.
     """
 

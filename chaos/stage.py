@@ -24,6 +24,8 @@ from traffic.index import Index
 
 POLL_S = 0.05
 DELIVERED_POLL_S = 0.5
+DRAINED_TIMES = 3
+"""A server that has just started has not counted yet what its spool holds."""
 
 
 class FaultMissed(Exception):
@@ -184,6 +186,13 @@ class Stage:
                     if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
                         return
                 await asyncio.sleep(POLL_S)
+
+    async def wait_drained(self) -> None:
+        """Wait until the server has settled everything; no client may be sending."""
+        times = 0
+        while times < DRAINED_TIMES:
+            times = times + 1 if (await self.metrics()).is_drained else 0
+            await asyncio.sleep(POLL_S)
 
     async def wait_delivered(self) -> None:
         """Wait until everything that was answered with 200 is in OpenSearch.

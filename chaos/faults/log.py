@@ -21,6 +21,7 @@ from traffic.events import Event
 
 UNAVAILABLE = 503
 EXIT_CODE = 1
+REFUSED = "refused"
 FAILED_POLLS = 100
 NOISE_BYTES = 4_500
 MB = 1_000_000
@@ -43,7 +44,7 @@ async def fail_sync(server: ShakyForebay) -> None:
 
 
 async def fail_syncs(stage: Stage) -> None:
-    """Let the sync of single commits fail, each time until clients have heard 503; then kill the server."""
+    """Let the sync of single commits fail, each time until clients have heard 503; kill the server after the last."""
     client = stage.load.client
     for _ in range(max(2, stage.scale.kills // 4)):
         refused = client.answers[UNAVAILABLE]
@@ -53,9 +54,27 @@ async def fail_syncs(stage: Stage) -> None:
             await asyncio.sleep(POLL_S)
         await stage.load.wait_accepted(stage.scale.events_before // 4)
     stage.expect(client.connection_errors == 0, "a client got no answer where it could have had a 503")
+    await stage.load.pause()
+    await stage.wait_drained()
+    await _refuse_one(stage)
     await stage.kill_server()
     await stage.start_server()
+    await stage.wait_drained()
+    await stage.index.count()  # makes what was written visible
+    found = {log_id async for log_id, _ in stage.index.documents()}
+    stage.expect(REFUSED not in found, "an event is there that was answered with 503 and not sent again")
+    stage.load.resume()
+    await stage.load.wait_accepted(stage.scale.events_before // 4)
     stage.expect_sound()
+
+
+async def _refuse_one(stage: Stage) -> None:
+    """Send one event, alone and only once, whose commit fails."""
+    stage.shaky.fail("sync log once")
+    event = {"page": "/refused", "event": "view", "log_id": REFUSED}
+    async with stage.load.client.session() as session, session.post(f"{stage.server.url}/events", json=event) as answer:
+        stage.require(answer.status == UNAVAILABLE, f"the event was answered with {answer.status}")
+    stage.shaky.heal()
 
 
 async def fail_syncs_and_emptying(stage: Stage) -> None:
@@ -136,8 +155,9 @@ ROWS: Sequence[Row] = (
         serve=ShakyForebay,
         prose="""\
 After a sync that failed nobody knows how much of the log is on the disk. So nobody is answered before SQLite has
-emptied the log; then those who wait hear 503, and nothing of theirs is in the spool. A sync that failed damages
-nothing, and nothing is called damaged.""",
+emptied the log; then those who wait hear 503, and nothing of theirs is in the spool: the last of them is not sent again
+here, the server is killed at once, and the event never appears. A sync that failed damages nothing, and nothing is
+called damaged.""",
     ),
     Row(
         "log-stuck",
