@@ -79,6 +79,8 @@ def give_clock(folder: Path) -> dict[str, str]:
         "FAKETIME_NO_CACHE": "1",
         # Time-outs and intervals are measured by another clock, which no jump changes.
         "DONT_FAKE_MONOTONIC": "1",
+        # Else a thread that waits for Python's lock wakes up at once, again and again.
+        "FAKETIME_FORCE_MONOTONIC_FIX": "0",
     }
 
 
