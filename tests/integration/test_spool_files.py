@@ -69,7 +69,7 @@ def test_a_server_without_its_database_takes_nothing_and_nobody_is_told_to_end_i
     assert post(server, "memory") == 503
     (cause, *_) = ask_ready(server)[1]
     assert "spool.db was removed or replaced" in cause
-    assert "do not end it before OpenSearch has taken everything" in cause
+    assert "do not end it before everything is delivered" in cause
     assert server.log.count("spool_files_changed") == 1
     said = doctor(server)
     assert cause in said

@@ -2,7 +2,8 @@
 
 A write makes pages dirty in the cache. A sync that succeeds has them on the disk, with the size of the file and, where
 the file is new, its name. A sync that fails takes each dirty page to the disk or not, and calls it clean all the same:
-the kernel never writes it again unless it is written to again (Linux does so, https://wiki.postgresql.org/wiki/Fsync_Errors).
+the kernel never writes it again unless it is written to again (Linux does so,
+https://wiki.postgresql.org/wiki/Fsync_Errors). It may go on to show such a page, or forget it and show the disk's.
 At a loss of power each page that is still dirty is on the disk, or not, or some of its sectors are; so is each change
 of a size or a name that nobody synced, where changes of names happen in their order.
 """
@@ -107,14 +108,28 @@ class DiskFile:
         self._dirty.clear()
         self._disk_size = self.size
 
-    def fail_to_sync(self, luck: Luck) -> None:
-        """Take each dirty page to the disk or not, and forget that it was dirty; sizes are still on their way."""
+    def fail_to_sync(self, luck: Luck, *, forgets: bool = False) -> list[tuple[int, bytes]]:
+        """Take each dirty page to the disk or not, and take it for clean; sizes are still on their way.
+
+        Returns what programs see from now on of pages that the kernel `forgets`, with where that begins.
+        """
+        lost = []
         for page in sorted(self._dirty):
-            if luck.lands():
-                self._disk[page] = self._cache.get(page, EMPTY_PAGE)
-                if self._cut_to is not None:
-                    self._landed_since.add(page)
+            if not luck.lands():
+                lost.append(page)
+                continue
+            self._disk[page] = self._cache.get(page, EMPTY_PAGE)
+            if self._cut_to is not None:
+                self._landed_since.add(page)
         self._dirty.clear()
+        return [self._forget(page) for page in lost] if forgets else []
+
+    def _forget(self, page: int) -> tuple[int, bytes]:
+        start = page * PAGE_BYTES
+        is_cut = self._cut_to is not None and start >= self._cut_to and page not in self._landed_since
+        seen = EMPTY_PAGE if is_cut else self._disk.get(page, EMPTY_PAGE)
+        self._cache[page] = seen[: self.size - start].ljust(PAGE_BYTES, b"\0")
+        return start, seen[: self.size - start]
 
     def lose_power(self, luck: Luck) -> None:
         """Become what the disk has."""

@@ -13,12 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from property.disk_model import Disk, Luck
+from property.disk_model import SECTOR_BYTES, Disk, Luck
 from servers.faulty_vfs import Fault, Operation, Policy
 
 LOG_END = "-wal"
 INDEX_END = "-shm"
 FOR_EVER = 10**9
+
+FORGETTING = 0.3
+"""How likely the kernel is to forget what it could not write, as some file systems make it."""
 
 CODES = {
     Operation.WRITE: sqlite3.SQLITE_IOERR_WRITE,
@@ -116,7 +119,6 @@ class FaultyDisk(Policy):
             assert file.content == (self._folder / name).read_bytes(), f"the model of {name} is wrong"
 
     def decide(self, operation: Operation, path: str, offset: int, length: int) -> Fault | None:
-        del offset
         self.step += 1
         if self.step == self.ends_at:
             self.end()
@@ -126,21 +128,34 @@ class FaultyDisk(Policy):
         for trouble in self._troubles:
             if trouble.meets(operation, side, self.step):
                 trouble.left -= 1
-                return self._fail(trouble, operation, Path(path), length)
+                self.faults += 1
+                if operation is Operation.SYNC:
+                    self._fail_to_sync(Path(path))
+                return Fault(trouble.code, self._cut_short(offset, length) if operation is Operation.WRITE else 0)
         return None
 
-    def _fail(self, trouble: Trouble, operation: Operation, path: Path, length: int) -> Fault:
-        self.faults += 1
-        if operation is Operation.SYNC and path.name in self._disk.files:
-            self._disk.files[path.name].fail_to_sync(Luck.draw(self._chance))
-        is_cut_short = operation is Operation.WRITE and self._chance.random() < 0.5
-        return Fault(trouble.code, self._chance.randrange(length) if is_cut_short else 0)
+    def _fail_to_sync(self, path: Path) -> None:
+        if path.name not in self._disk.files:
+            return
+        file = self._disk.files[path.name]
+        forgets = self._chance.random() < FORGETTING
+        with path.open("r+b") as real:
+            for start, content in file.fail_to_sync(Luck.draw(self._chance), forgets=forgets):
+                real.seek(start)
+                real.write(content)
+
+    def _cut_short(self, offset: int, length: int) -> int:
+        """Return how much of a write that fails is written: whole blocks of the disk, or nothing."""
+        end = self._chance.choice([offset, offset + self._chance.randrange(length)])
+        return max(0, end // SECTOR_BYTES * SECTOR_BYTES - offset)
 
     def opened(self, path: str) -> None:
         self._change(lambda: self._disk.open(Path(path).name))
 
     def written(self, path: str, offset: int, data: bytes) -> None:
-        self._change(lambda: self._disk.files[Path(path).name].write(offset, data))
+        # Python may also write to files that are none of SQLite's.
+        if Path(path).name in self._disk.files:
+            self._change(lambda: self._disk.files[Path(path).name].write(offset, data))
 
     def truncated(self, path: str, size: int) -> None:
         self._change(lambda: self._disk.files[Path(path).name].truncate(size))

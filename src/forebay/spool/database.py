@@ -80,7 +80,10 @@ def connect(path: Path) -> sqlite3.Connection:
     """
     connection = connect_as_it_is(path)
     with closed_on_failure(connection):
-        bring_up_to_date(connection, path)
+        try:
+            bring_up_to_date(connection)
+        except sqlite3.Error as error:
+            raise unusable(path, "opened", error) from error
     return connection
 
 
@@ -100,22 +103,19 @@ def connect_as_it_is(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
+def bring_up_to_date(connection: sqlite3.Connection) -> None:
     """Give a new or older database the tables of this version.
 
     Raises:
-        SpoolUnusable, SpoolDamaged: it cannot be written.
+        sqlite3.Error: it cannot be written.
     """
-    try:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        for number, script in enumerate(SCHEMA[version:], version + 1):
-            # In one transaction with its version, so that a crash in the middle leaves the version before it, whole.
-            connection.executescript(
-                f"BEGIN IMMEDIATE;\n{script}\n"
-                f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {number};\nCOMMIT;"
-            )
-    except sqlite3.Error as error:
-        raise unusable(path, "opened", error) from error
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    for number, script in enumerate(SCHEMA[version:], version + 1):
+        # In one transaction with its version, so that a crash in the middle leaves the version before it, whole.
+        connection.executescript(
+            f"BEGIN IMMEDIATE;\n{script}\n"
+            f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {number};\nCOMMIT;"
+        )
 
 
 def connect_beside(path: Path) -> sqlite3.Connection:

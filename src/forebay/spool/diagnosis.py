@@ -162,7 +162,7 @@ def judge_absence(what: str, path: Path, owner: str | None) -> Finding:
         advice = "start the server if none runs, or run this in the folder that it runs in"
         return Finding(Level.WARN, what, text, advice)
     text += f", though {owner} has it open: it was removed while the server runs"
-    advice = "do not end that server before OpenSearch has taken everything; /health/ready says more"
+    advice = "do not end that server before everything is delivered; /health/ready says more"
     return Finding(Level.FAIL, what, text, advice)
 
 

@@ -8,6 +8,8 @@ import struct
 from datetime import UTC, datetime
 from pathlib import Path
 
+from forebay.spool.log_look import FRAME_BYTES, FRAME_HEADER_BYTES, HEADER_BYTES
+
 SIDES = ("", "-wal", "-shm")
 """The ends of the names of SQLite's own files: the database, its log, and the index of the log."""
 
@@ -79,8 +81,8 @@ class SpoolFiles:
         if changed == self.log and is_written_back:
             return f"{what}: restart this server; what the log held is in {self.database.name} now"
         return (
-            f"{what}; what is not delivered yet is in this process alone: do not end it before OpenSearch has taken "
-            "everything (forebay_spool_events 0), or put the file back"
+            f"{what}; what is not delivered yet is in this process alone: do not end it before everything is "
+            "delivered (forebay_spool_events 0), or put the file back"
         )
 
     def sync_folder(self) -> None:
@@ -134,6 +136,20 @@ class OpenFiles:
         offset = 0
         while piece := os.pread(self._log, _PIECE_BYTES, offset):
             offset += os.pwrite(self._log, piece, offset)
+        self.sync_log()
+
+    def strike_out(self) -> None:
+        """Make sure that nothing behind the last frame that SQLite goes by can count, on the disk too.
+
+        Only for whoever holds SQLite's lock for writing: the next commit will be written there.
+
+        Raises:
+            OSError: that could not be done.
+        """
+        offset = HEADER_BYTES + self.count_frames() * FRAME_BYTES
+        # A frame of page 0 is none.
+        if os.fstat(self._log).st_size >= offset + FRAME_HEADER_BYTES:
+            os.pwrite(self._log, bytes(FRAME_HEADER_BYTES), offset)
         self.sync_log()
 
     def read_log(self, offset: int, length: int) -> bytes:

@@ -109,7 +109,7 @@ def _open(files: SpoolFiles, incident: str) -> Opened:
         if cut_off:
             # So that it is told once.
             writing.empty_log(connection)
-        database.bring_up_to_date(connection, files.path)
+        database.bring_up_to_date(connection)
         for kind, detail in (("log_unreadable", incident), ("log_cut_off", cut_off)):
             if detail:
                 _tell(connection, kind, detail)
@@ -120,9 +120,7 @@ def _open(files: SpoolFiles, incident: str) -> Opened:
             writing.read_totals(connection),
             writing.owner_at_work(connection),
         )
-        # A disk that is full must not keep a server from delivering what it has.
-        with writing.unless_full():
-            writing.set_owner_at_work(connection, at_work=True)
+        _say_at_work(connection)
     except BaseException as error:
         if writing.may_be_committed(error):
             files.mark_doubt()
@@ -130,11 +128,20 @@ def _open(files: SpoolFiles, incident: str) -> Opened:
         if open_files is not None:
             open_files.close()
         if isinstance(error, sqlite3.Error):
-            raise database.unusable(files.path, "read", error) from error
+            raise database.unusable(files.path, "opened", error) from error
         if isinstance(error, OSError):
             raise SpoolUnusable(f"DATABASE_URL: {files.path} cannot be opened: {error.strerror}") from error
         raise
     return opened
+
+
+def _say_at_work(connection: sqlite3.Connection) -> None:
+    try:
+        writing.set_owner_at_work(connection, at_work=True)
+    except sqlite3.OperationalError as error:
+        # Neither a full disk nor a command that writes just now must keep a server from delivering what it has.
+        if writing.may_be_committed(error):
+            raise
 
 
 def _settle_doubt(connection: sqlite3.Connection, files: SpoolFiles, open_files: OpenFiles) -> None:

@@ -4,7 +4,7 @@ Invariants (numbers as in docs/architecture.md):
  1. `commit` reports success only after SQLite has synced the transaction into the files that are at their paths. It
     reports `SpoolUnavailable` only when nothing of the transaction can come back.
  7. The file has one owner: the lock is taken before the database is opened and given up after it is closed.
- 13. Nothing is built on a commit whose sync failed: the log is emptied first, or nothing is written any more.
+ 14. Nothing is built on a commit whose sync failed: the log is emptied first, or nothing is written any more.
 Because all work goes through one queue, a read sees every commit that was asked for before it and none that was asked
 for after it, and the answers come back to the event loop in that same order. Redelivery relies on this.
 """
@@ -327,14 +327,32 @@ class Spool:
         if is_disk_full(error):
             self._reserve.give_up(str(error))
             writing.write_log_back(self._connection)
-        if writing.may_be_committed(error):
+        if writing.was_cut_off(error):
+            is_certain = self._strike_out() or self._empty_log()
+        elif writing.may_be_committed(error):
             log.error("commit_failed", cause=str(error))
             self._files.mark_doubt()
-            if not self._empty_log():
-                self._lose(f"the disk failed in a commit: {error}")
-                log.error("commit_in_doubt", consequence="those who wait get no answer; the process ends")
-                return SpoolInDoubt(self.lost)
-        return SpoolUnavailable(f"the spool failed: {error}")
+            is_certain = self._empty_log()
+        else:
+            is_certain = True
+        if is_certain:
+            return SpoolUnavailable(f"the spool failed: {error}")
+        self._lose(f"the disk failed in a commit: {error}")
+        log.error("commit_in_doubt", consequence="those who wait get no answer; the process ends")
+        return SpoolInDoubt(self.lost)
+
+    def _strike_out(self) -> bool:
+        """Spoil what a commit has left in the log that was not written to its end, so that it cannot come back."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._open_files.strike_out()
+            finally:
+                self._connection.execute("ROLLBACK")
+        except (sqlite3.Error, OSError) as error:
+            log.error("log_not_mended", cause=str(error))  # noqa: TRY400 - the cause says it all
+            return False
+        return True
 
     def _empty_log(self) -> bool:
         """Have SQLite write its log back and cut it off, so that a refused commit in it cannot come back."""

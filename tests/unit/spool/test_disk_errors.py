@@ -36,17 +36,23 @@ class Failing(Policy):
     def __init__(self) -> None:
         self.failing: set[Operation] = set()
         self.failing_once: set[Operation] = set()
+        self.cut_off_with: int | None = None
+        self._is_last_frame = False
         self.done: list[str] = []
 
     def decide(self, operation: Operation, path: str, offset: int, length: int) -> Fault | None:
-        del offset, length
+        del offset
+        if self._is_last_frame and self.cut_off_with is not None:
+            # All of it is in the file, as it would be if it held the same before.
+            return Fault(self.cut_off_with, length)
         if not path.endswith("-wal") or operation not in self.failing | self.failing_once:
             return None
         self.failing_once.discard(operation)
         return Fault(CODES[operation])
 
     def written(self, path: str, offset: int, data: bytes) -> None:
-        del offset, data
+        del offset
+        self._is_last_frame = path.endswith("-wal") and len(data) == 24 and data[4:8] != bytes(4)
         self.done.append(f"write {path.rpartition('-')[2]}")
 
     def synced(self, path: str) -> None:
@@ -188,6 +194,22 @@ async def test_a_commit_that_could_not_be_written_to_its_end_is_refused_without_
         assert isinstance(await try_to_commit(spool, 3), list)
 
 
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_FULL])
+async def test_a_commit_that_is_whole_in_the_log_though_it_was_cut_off_never_comes_back(
+    path: Path, disk: Failing, tmp_path: Path, code: int
+) -> None:
+    async with open_spool(path) as spool:
+        await try_to_commit(spool, 1)
+        disk.cut_off_with = code
+
+        refused = await try_to_commit(spool, 2)
+
+        assert isinstance(refused, SpoolUnavailable)
+        assert not isinstance(refused, SpoolLost)
+        disk.cut_off_with = None
+        assert as_killed(path, tmp_path / "killed") == [1]
+
+
 async def test_a_check_of_the_whole_file_does_not_keep_the_log_from_being_emptied(
     path: Path, disk: Failing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +243,7 @@ async def test_a_check_of_the_whole_file_does_not_keep_the_log_from_being_emptie
         (sqlite3.SQLITE_IOERR_SHMSIZE, True),
         (sqlite3.SQLITE_IOERR_SHMMAP, True),
         (sqlite3.SQLITE_IOERR_WRITE, False),
+        (sqlite3.SQLITE_IOERR_READ, False),
         (sqlite3.SQLITE_IOERR_SHORT_READ, False),
         (sqlite3.SQLITE_FULL, False),
         (sqlite3.SQLITE_BUSY, False),
