@@ -49,7 +49,7 @@ bench: setup-dev ## measure against a plain collector and write docs/benchmarks.
 chaos: setup-dev ## run every fault against real processes and write docs/reliability.md (needs faketime, root)
 	$(BIN)/python chaos/run.py
 
-soak: setup-dev ## half an hour of load and faults at random; compare everything, watch memory and files
+soak: setup-dev ## half an hour of load and faults at random; compare everything, watch memory and files (needs faketime)
 	$(BIN)/python chaos/soak.py
 
 lock: setup-dev ## renew the lock files: versions and hashes, no addresses

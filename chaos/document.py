@@ -105,18 +105,17 @@ def _settings() -> str:
 def _prose(kept: Kept) -> str:
     parts = []
     for row in ROWS:
-        notes = [
-            line for ack in row.acks for line in _notes(kept.get(f"{row.name} {ack}"), ack, alone=len(row.acks) == 1)
-        ]
+        results = [kept[key] for ack in row.acks if (key := f"{row.name} {ack}") in kept]
+        if not results:
+            continue
+        notes = [line for result in results for line in _notes(result, alone=len(row.acks) == 1)]
         if row.prose or notes:
             parts.append(f"**{row.title}** (`{row.name}`). {row.prose}".rstrip() + "\n")
             parts.append("".join(f"- {note}\n" for note in notes) if notes else "")
     return "\n".join(filter(None, parts))
 
 
-def _notes(result: Kept | None, ack: str, *, alone: bool) -> list[str]:
-    if result is None:
-        return []
+def _notes(result: Kept, *, alone: bool) -> list[str]:
     notes = list(result["notes"])
     if result["unanswered_twice"]:
         notes.append(f"{result['unanswered_twice']:,} events without `log_id` were stored without the client's knowing")
@@ -124,7 +123,7 @@ def _notes(result: Kept | None, ack: str, *, alone: bool) -> list[str]:
         notes.append(f"{result['dead']:,} of {result['events']:,} became dead letters")
     if result["problem"]:
         notes.append(f"**failed**: {result['problem']}")
-    return [note if alone else f"`ack={ack}`: {note}" for note in notes]
+    return [note if alone else f"`ack={result['ack']}`: {note}" for note in notes]
 
 
 def _where(kept: Kept) -> str:

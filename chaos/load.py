@@ -53,13 +53,22 @@ class Sender(Client):
     """A client that remembers of each event what its document must be.
 
     Attributes:
+        ack: which answer it asks for.
         taken: what was answered with 200, by `log_id`.
     """
 
-    def __init__(self, url: str, token: str, ack: str, doomed: Callable[[Event], bool]) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        ack: str,
+        doomed: Callable[[Event], bool],
+        find_month: Callable[[Event], str | None],
+    ) -> None:
         super().__init__(url, token, ack=ack)
-        self._ack = ack
+        self.ack = ack
         self._doomed = doomed
+        self._find_month = find_month
         self.taken: dict[str, Taken] = {}
 
     def accept(self, log_id: str, event: Event) -> None:
@@ -67,7 +76,7 @@ class Sender(Client):
         # The first answer counts: a client that sends again changes nothing about the event.
         if log_id not in self.taken:
             self.taken[log_id] = Taken(
-                digest(expected_info(event)), _month(event), time.monotonic(), self._ack, self._doomed(event)
+                digest(expected_info(event)), self._find_month(event), time.monotonic(), self.ack, self._doomed(event)
             )
 
 
@@ -145,7 +154,8 @@ def make_plain(number: int, with_id: bool) -> Event:  # noqa: FBT001 - the form 
     return make_event(number, with_id=with_id)
 
 
-def _month(event: Event) -> str | None:
+def find_month(event: Event) -> str | None:
+    """Return the month of the index that an event must be in; None if it has no time of its own."""
     if "log_id" not in event:
         return None
     time_ms = uuid7_time_ms(event["log_id"]) or event.get("timestamp")

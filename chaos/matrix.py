@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chaos.faults import clock, damage, disk, network, opensearch, server, workers
+from chaos.faults import clock, damage, disk, files, log, network, opensearch, server, workers
 from chaos.rows import Row
 
 ROWS: Sequence[Row] = (
@@ -14,6 +14,8 @@ ROWS: Sequence[Row] = (
     *network.ROWS,
     *disk.ROWS,
     *damage.ROWS,
+    *files.ROWS,
+    *log.ROWS,
     *clock.ROWS,
 )
 BY_NAME = {row.name: row for row in ROWS}

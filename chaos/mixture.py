@@ -6,12 +6,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 
-from chaos.load import Load, Sender, Taken, make_plain
+from chaos.load import Load, Sender, Taken, find_month, make_plain
 from chaos.metrics import Metrics, scrape
 from chaos.rows import spares_all
 from servers.faulty_proxy import FaultyProxy
-from servers.forebay import ForebayServer
 from servers.opensearch import OpenSearchServer
+from servers.shaky_forebay import ShakyForebay
 from traffic.events import Event, make_bad_event
 
 BAD_EVERY = 200
@@ -26,20 +26,20 @@ class Mixture:
     """Two loads, and what faults need to get at.
 
     Attributes:
-        server: takes the events.
+        server: takes the events; its disk and its clock can be made to fail.
         opensearch: where they end.
         proxy: stands between the two.
         from_memory: the load with `ack=memory`.
     """
 
     def __init__(
-        self, server: ForebayServer, opensearch: OpenSearchServer, proxy: FaultyProxy, rate: float, token: str
+        self, server: ShakyForebay, opensearch: OpenSearchServer, proxy: FaultyProxy, rate: float, token: str
     ) -> None:
         self.server = server
         self.opensearch = opensearch
         self.proxy = proxy
-        self._disk = Sender(server.url, token, "disk", spares_all)
-        self._memory = Sender(server.url, token, "memory", spares_all)
+        self._disk = Sender(server.url, token, "disk", spares_all, find_month)
+        self._memory = Sender(server.url, token, "memory", spares_all, find_month)
         self._from_disk = Load(self._disk, make_mixed, rate * (1 - MEMORY_SHARE))
         self.from_memory = Load(self._memory, make_mixed, rate * MEMORY_SHARE, MEMORY_FIRST)
 

@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chaos.load import EventMaker, make_plain
+from chaos.load import EventMaker, find_month, make_plain
 from chaos.scale import Scale
 from chaos.stage import Stage
+from servers.forebay import ForebayServer
 from traffic.events import Event
 
 BOTH = ("disk", "memory")
@@ -69,11 +70,13 @@ class Row:
         loss: what may be lost by it with `ack=memory`, or, for a damaged file, with any.
         doomed: which events must become dead letters.
         make: makes the events.
+        find_month: of the index that an event must be in.
         tolerated: which `log_id`s may stand in two indices; how many do is noted.
         settings: of the server, beside those of the scale.
         prepare: makes ready what the server needs before it starts, and gives further settings for it.
+        serve: the server that runs.
         set_up: makes ready what needs a running server, before the clients begin.
-        short_acks: with which acknowledgements the tests try it.
+        short_acks: with which acknowledgements the tests try it; with none where the short form shows nothing more.
         prose: what else there is to say, for the document.
     """
 
@@ -85,9 +88,11 @@ class Row:
     loss: Loss = Loss.NOTHING
     doomed: Callable[[Event], bool] = spares_all
     make: EventMaker = make_plain
+    find_month: Callable[[Event], str | None] = find_month
     tolerated: Callable[[str], bool] = tolerates_none
     settings: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[Path, Scale], AbstractContextManager[dict[str, str]]] = prepare_nothing
+    serve: type[ForebayServer] = ForebayServer
     set_up: Callable[[Stage], Awaitable[None]] = set_up_nothing
     short_acks: tuple[str, ...] = ("disk",)
     prose: str = ""

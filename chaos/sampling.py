@@ -106,6 +106,12 @@ def read_process(pid: int) -> tuple[float, int] | None:
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6, files
 
 
+def read_peak_mb(pid: int) -> float:
+    """Return the most resident memory in MB that a running process has had."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+
+
 def find_trend(points: Sequence[tuple[float, float]]) -> Trend | None:
     """Describe a series of (seconds, value); None where it is too short to say anything."""
     if len(points) < THIRDS_SAMPLES_MIN:

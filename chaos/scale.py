@@ -16,6 +16,7 @@ class Scale(NamedTuple):
         hits: bulks that it must have met.
         kills: how often a process is killed, or ended, in one trial.
         freeze_s: how long a frozen OpenSearch answers nothing.
+        log_bytes: how large the log of SQLite becomes that a start finds.
         latency_s: how long a slow OpenSearch takes.
         fault_s_max: a fault that takes longer has failed.
         recovery_s_max: a recovery that takes longer has failed.
@@ -28,6 +29,7 @@ class Scale(NamedTuple):
     hits: int
     kills: int
     freeze_s: float
+    log_bytes: int
     latency_s: float
     fault_s_max: float
     recovery_s_max: float
@@ -41,6 +43,7 @@ FULL = Scale(
     hits=3,
     kills=20,
     freeze_s=30,
+    log_bytes=250_000_000,
     latency_s=2,
     fault_s_max=240,
     recovery_s_max=120,
@@ -59,6 +62,7 @@ SHORT = Scale(
     hits=2,
     kills=2,
     freeze_s=3.5,
+    log_bytes=60_000_000,
     latency_s=0.6,
     fault_s_max=150,
     recovery_s_max=90,

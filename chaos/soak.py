@@ -23,12 +23,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # a script finds only its own d
 
 from chaos import document, results, setting  # noqa: E402 - behind the path
 from chaos.comparison import Comparison, compare  # noqa: E402
+from chaos.faults.clock import give_clock  # noqa: E402
 from chaos.mixture import Mixture  # noqa: E402
 from chaos.sampling import Life, Sampler, find_trend, judge  # noqa: E402
 from chaos.troubles import ENDINGS, TROUBLES, Trouble  # noqa: E402
 from servers.faulty_proxy import FaultyProxy  # noqa: E402
-from servers.forebay import ForebayServer  # noqa: E402
 from servers.opensearch import OpenSearchServer  # noqa: E402
+from servers.shaky_forebay import ShakyForebay  # noqa: E402
 from traffic.index import Index  # noqa: E402
 
 SETTINGS = {
@@ -50,6 +51,7 @@ TROUBLE_S_MAX = 120.0
 DRAIN_S_MAX = 300.0
 POLL_S = 0.2
 TOKEN_S = 30 * 86_400
+"""Tokens outlive the clocks that are put ahead."""
 
 
 def read_options() -> argparse.Namespace:
@@ -73,7 +75,8 @@ def main() -> int:
         opensearch = stack.enter_context(OpenSearchServer(OpenSearchServer.install()))
         opensearch.start()
         proxy = stack.enter_context(FaultyProxy(opensearch.url))
-        server = stack.enter_context(ForebayServer(folder, {**SETTINGS, "OPEN_SEARCH_DNS": proxy.url}))
+        settings = {**SETTINGS, **give_clock(folder), "OPEN_SEARCH_DNS": proxy.url}
+        server = stack.enter_context(ShakyForebay(folder, settings))
         soak = asyncio.run(Soak(server, opensearch, proxy, options.rate).run(options.minutes * 60))
     results.write(results.SOAK, {**soak, "header": header})
     document.write()
@@ -84,7 +87,7 @@ def main() -> int:
 class Soak:
     """One run."""
 
-    def __init__(self, server: ForebayServer, opensearch: OpenSearchServer, proxy: FaultyProxy, rate: float) -> None:
+    def __init__(self, server: ShakyForebay, opensearch: OpenSearchServer, proxy: FaultyProxy, rate: float) -> None:
         self._server = server
         self._rate = rate
         self._mixture = Mixture(server, opensearch, proxy, rate, server.token(exp=time.time() + TOKEN_S))

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,13 +19,21 @@ from chaos.scale import Scale
 from servers.faulty_proxy import Behaviour, FaultyProxy, pass_on
 from servers.forebay import ForebayServer
 from servers.opensearch import OpenSearchServer
+from servers.shaky_forebay import ShakyForebay
 from traffic.index import Index
 
 POLL_S = 0.05
+DELIVERED_POLL_S = 0.5
+DRAINED_TIMES = 3
+"""A server that has just started has not counted yet what its spool holds."""
 
 
 class FaultMissed(Exception):
     """The fault did not do to the server what it was meant to do: the trial says nothing."""
+
+
+class PromiseBroken(Exception):
+    """The server has done what it never must, or not done what it must."""
 
 
 class Kill(NamedTuple):
@@ -89,6 +98,13 @@ class Stage:
         if self._proxy is None:
             raise RuntimeError("the row does not say that it needs a proxy")
         return self._proxy
+
+    @property
+    def shaky(self) -> ShakyForebay:
+        """The server of a row whose disk fails."""
+        if not isinstance(self.server, ShakyForebay):
+            raise RuntimeError("the row does not say that its server's disk fails")  # noqa: TRY004 - not a wrong type
+        return self.server
 
     @property
     def spool_path(self) -> Path:
@@ -162,6 +178,38 @@ class Stage:
                         return
                 await asyncio.sleep(POLL_S)
 
+    async def wait_unready(self) -> None:
+        """Wait until the server says that it takes no events."""
+        async with aiohttp.ClientSession() as session:
+            while True:
+                async with session.get(f"{self.server.url}/health/ready") as response:
+                    if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
+                        return
+                await asyncio.sleep(POLL_S)
+
+    async def wait_drained(self) -> None:
+        """Wait until the server has settled everything; no client may be sending."""
+        times = 0
+        while times < DRAINED_TIMES:
+            times = times + 1 if (await self.metrics()).is_drained else 0
+            await asyncio.sleep(POLL_S)
+
+    async def wait_delivered(self) -> None:
+        """Wait until everything that was answered with 200 is in OpenSearch.
+
+        Raises:
+            PromiseBroken: some is not there in half the time that a recovery may take.
+        """
+        missing = set(self.load.client.taken)
+        ends_at = time.monotonic() + self.scale.recovery_s_max / 2
+        while missing and time.monotonic() < ends_at:
+            await self.index.count()  # makes what was written visible
+            missing -= {log_id async for log_id, _ in self.index.documents()}
+            await asyncio.sleep(DELIVERED_POLL_S)
+        self.expect(
+            not missing, f"{len(missing)} events were not delivered, {', '.join(sorted(missing)[:3])} among them"
+        )
+
     async def wait_unwell(self) -> None:
         """Wait until the server has noticed that its sink takes nothing."""
         while (await self.metrics()).sink_up:
@@ -175,3 +223,18 @@ class Stage:
         """
         if not condition:
             raise FaultMissed(missed)
+
+    def expect(self, condition: bool, broken: str) -> None:  # noqa: FBT001 - reads like `assert`
+        """See to it that the server keeps a promise that no event shows.
+
+        Raises:
+            PromiseBroken: it does not.
+        """
+        if not condition:
+            raise PromiseBroken(broken)
+
+    def expect_sound(self) -> None:
+        """See to it that the server has called nothing damaged (`PromiseBroken`)."""
+        aside = [path.name for path in self.spool_path.parent.iterdir() if ".aside-" in path.name]
+        self.expect(not aside, f"moved aside: {', '.join(aside)}")
+        self.expect("spool_damaged" not in self.server.log, "a sound spool was called damaged")

@@ -16,9 +16,8 @@ from chaos.load import Load, Sender
 from chaos.results import Result
 from chaos.rows import Loss, Place, Row
 from chaos.scale import Scale
-from chaos.stage import POLL_S, Stage
+from chaos.stage import DRAINED_TIMES, POLL_S, Stage
 from servers.faulty_proxy import FaultyProxy
-from servers.forebay import ForebayServer
 from servers.opensearch import OpenSearchServer
 
 TOKEN_S = 90 * 86_400
@@ -28,7 +27,6 @@ QUIET_S = 3.0
 """How long a server must have had nothing to deliver before what is missing counts as lost."""
 
 START_S_MAX = 200.0
-DRAINED_TIMES = 3
 SHOWN_MAX = 3
 
 
@@ -72,8 +70,8 @@ def _set_stage(stack: contextlib.ExitStack, row: Row, ack: str, scale: Scale, pl
         "FOREBAY_METRICS_OPEN": "true",
         "FOREBAY_LOG_FORMAT": "json",
     }
-    server = stack.enter_context(ForebayServer(folder, settings))
-    sender = Sender(server.url, server.token(exp=time.time() + TOKEN_S), ack, row.doomed)
+    server = stack.enter_context(row.serve(folder, settings))
+    sender = Sender(server.url, server.token(exp=time.time() + TOKEN_S), ack, row.doomed, row.find_month)
     return Stage(
         environment=environment,
         scale=scale,
@@ -116,7 +114,6 @@ async def _wait_recovered(stage: Stage, ended_at: float, *, ends_by_itself: bool
         else:
             drained_at = drained_at or time.monotonic()
             times += 1
-            # A server that has just started has not counted yet what its spool holds.
             if times >= DRAINED_TIMES:
                 found = await _read_back(stage)
                 if not found.lost or time.monotonic() - drained_at > QUIET_S:

@@ -7,6 +7,8 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
+from chaos.faults.clock import HOUR_S, set_clock
+from chaos.faults.log import fail_sync
 from chaos.mixture import Mixture
 from servers import misbehaviour
 from servers.faulty_proxy import Behaviour, pass_on
@@ -16,6 +18,10 @@ Trouble: TypeAlias = Callable[[Mixture], Awaitable[None]]
 LENGTH_S = (1.0, 8.0)
 MOMENT_S = (0.2, 3.0)
 LATENCY_S = 2.0
+SYNCS = 5
+AHEAD_H = (24.0, 240.0)
+BACK_H = (-20.0, -0.1)
+"""Less than a day: the time of a client that is further ahead of the server counts for nothing."""
 
 
 async def _last(range_s: tuple[float, float] = LENGTH_S) -> None:
@@ -58,6 +64,23 @@ async def refuse(mixture: Mixture) -> None:
     await asyncio.to_thread(mixture.proxy.accept)
 
 
+async def fail_syncs(mixture: Mixture) -> None:
+    """Let the sync of single commits fail."""
+    for _ in range(SYNCS):
+        await fail_sync(mixture.server)
+        await _last(MOMENT_S)
+
+
+def _put_clock(hours: tuple[float, float]) -> Trouble:
+    async def trouble(mixture: Mixture) -> None:
+        ahead_s = random.SystemRandom().uniform(*hours) * HOUR_S
+        await asyncio.to_thread(set_clock, mixture.server.folder, ahead_s)
+        await _last()
+        await asyncio.to_thread(set_clock, mixture.server.folder, 0)
+
+    return trouble
+
+
 def _misbehave(behaviour: Behaviour) -> Trouble:
     async def trouble(mixture: Mixture) -> None:
         await asyncio.to_thread(mixture.proxy.behave, behaviour)
@@ -83,5 +106,8 @@ TROUBLES: Mapping[str, Trouble] = {
     "cut off JSON": _misbehave(misbehaviour.cut_json),
     "fewer items": _misbehave(misbehaviour.drop_items),
     "slow": _misbehave(misbehaviour.be_slow(LATENCY_S)),
+    "sync of the log failed": fail_syncs,
+    "clock ahead": _put_clock(AHEAD_H),
+    "clock back": _put_clock(BACK_H),
 }
 """What leaves it running."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
 import sqlite3
@@ -23,7 +24,13 @@ PENDING_EVENTS = 3_000
 SETTINGS = {"FOREBAY_CHANNEL_EVENTS_MAX": "500"}
 """What waits only in the file has to be read from it, and is more than SQLite keeps in memory."""
 
-DAMAGED = "spool_damaged"
+TOLD = ("spool_damaged", "spool_emptied", "log_cut_off")
+"""What the server says of its files at the start: damaged, empty, or with a log that ends early."""
+
+LOG_HEADER_BYTES = 32
+FRAME_BYTES = 24 + PAGE_BYTES
+SALTS = slice(8, 16)
+HEADER_SALTS = slice(16, 24)
 
 Damage = Callable[[Path], None]
 
@@ -41,7 +48,7 @@ def empty(path: Path) -> None:
 def overwrite(path: Path) -> None:
     """Write noise over some pages in the middle of a file."""
     pages = path.stat().st_size // PAGE_BYTES
-    _write_noise(path, random.SystemRandom().randrange(pages // 4, pages // 2), OVERWRITTEN_BYTES)
+    _write_noise(path, random.SystemRandom().randrange(pages // 4, pages // 2) * PAGE_BYTES, OVERWRITTEN_BYTES)
 
 
 def overwrite_head(path: Path) -> None:
@@ -49,9 +56,25 @@ def overwrite_head(path: Path) -> None:
     _write_noise(path, 0, PAGE_BYTES)
 
 
-def _write_noise(path: Path, page: int, noise_bytes: int) -> None:
+def overwrite_log(path: Path) -> None:
+    """Write noise over some pages of the disk in the middle of what SQLite's log holds."""
+    log = path.with_name(f"{path.name}-wal")
+    middle = _count_frames(log) // 2 * FRAME_BYTES
+    _write_noise(log, middle // PAGE_BYTES * PAGE_BYTES, OVERWRITTEN_BYTES)
+
+
+def _count_frames(log: Path) -> int:
+    """Return how many frames the log holds since SQLite has begun it anew (https://sqlite.org/fileformat2.html, 4)."""
+    content = log.read_bytes()
+    frames = range(LOG_HEADER_BYTES, len(content) - FRAME_BYTES + 1, FRAME_BYTES)
+    salts = content[HEADER_SALTS]
+    found = (content[start + SALTS.start : start + SALTS.stop] for start in frames)
+    return sum(1 for _ in itertools.takewhile(lambda each: each == salts, found))
+
+
+def _write_noise(path: Path, offset: int, noise_bytes: int) -> None:
     with path.open("r+b") as file:
-        file.seek(page * PAGE_BYTES)
+        file.seek(offset)
         file.write(random.SystemRandom().randbytes(noise_bytes))
         file.flush()
         os.fsync(file.fileno())
@@ -65,11 +88,27 @@ def while_stopped(damage: Damage) -> Callable[[Stage], Awaitable[None]]:
         await asyncio.to_thread(stage.server.stop)
         await _damage(stage, damage)
         await stage.start_server()
-        stage.notes.append(f"found at the start: {'yes' if DAMAGED in stage.server.log else 'no'}")
+        stage.notes.append(f"said at the start: {_list_told(stage)}")
         await asyncio.to_thread(stage.proxy.accept)
         await _keep_running(stage)
 
     return fault
+
+
+async def after_kill(stage: Stage) -> None:
+    """Kill the server while OpenSearch is away, overwrite what is in SQLite's log alone, and start all again."""
+    await _let_events_wait(stage)
+    await stage.kill_server()
+    await _damage(stage, overwrite_log)
+    await stage.start_server()
+    stage.expect("log_cut_off" in stage.server.log, "the server does not say that its log ends early")
+    stage.notes.append(f"said at the start: {_list_told(stage)}")
+    await asyncio.to_thread(stage.proxy.accept)
+    await _keep_running(stage)
+
+
+def _list_told(stage: Stage) -> str:
+    return ", ".join(f"`{word}`" for word in TOLD if word in stage.server.log) or "nothing"
 
 
 async def while_running(stage: Stage) -> None:
@@ -148,6 +187,14 @@ ROWS: Sequence[Row] = (
         while_stopped(overwrite),
     ),
     _row("spool-empty", "spool of zero length at the start, with events waiting", while_stopped(empty)),
+    _row(
+        "log-overwritten",
+        "pages of the spool's `-wal` overwritten after `kill -9`, with events waiting",
+        after_kill,
+        """\
+SQLite reads its log up to the first page that is not as it wrote it, and what is behind is lost. The server says so,
+and `forebay doctor` shows it as an incident.""",
+    ),
     _row(
         "spool-overwritten-running", "pages of the spool overwritten while running, with events waiting", while_running
     ),

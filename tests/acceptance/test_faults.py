@@ -1,4 +1,4 @@
-"""Every fault of docs/reliability.md in a short form: nothing is lost, nothing is doubled, and it is over soon."""
+"""The faults of docs/reliability.md in a short form: nothing is lost, nothing is doubled, and it is over soon."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack

@@ -34,6 +34,12 @@ def test_a_row_that_failed_says_so_and_why() -> None:
     assert "`ack=disk`: **failed**: lost: 3 (a, b, c)" in page
 
 
+def test_a_row_that_was_not_measured_is_not_spoken_of() -> None:
+    page = render(kept(Result("refused", "disk")), {})
+    assert "(`refused`)" in page
+    assert "(`kill-9`)" not in page
+
+
 def test_what_all_rows_were_measured_on_is_said_once_and_exceptions_by_name() -> None:
     rows = kept(Result("refused", "disk"), Result("refused", "memory"), forebay="2")["rows"]
     assert "| forebay | 2 |" in render({"rows": rows}, {})
