@@ -77,12 +77,9 @@ async def fill_spool(stage: Stage) -> None:
 
 def make_bulky(number: int, with_id: bool) -> Event:  # noqa: FBT001 - the form of an `EventMaker`
     """Make an event that takes space also when it is compressed."""
-    return add_noise(make_plain(number, with_id), number, NOISE_BYTES)
-
-
-def add_noise(event: Event, number: int, noise_bytes: int) -> Event:
-    """Return the event with so many bytes that nothing compresses; `number` makes them its own."""
-    return event | {"param": {"noise": random.Random(number).randbytes(noise_bytes).hex()}}
+    event = make_plain(number, with_id)
+    event["param"] = {"noise": random.Random(number).randbytes(NOISE_BYTES).hex()}
+    return event
 
 
 async def _wait_refused(stage: Stage) -> None:

@@ -10,20 +10,17 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
-from chaos.faults.disk import add_noise
-from chaos.load import make_plain
+from chaos.faults.disk import make_bulky
 from chaos.metrics import scrape
 from chaos.rows import Row
 from chaos.sampling import read_peak_mb
 from chaos.stage import POLL_S, Stage
 from servers.shaky_forebay import ShakyForebay
-from traffic.events import Event
 
 UNAVAILABLE = 503
 EXIT_CODE = 1
 REFUSED = "refused"
 FAILED_POLLS = 100
-NOISE_BYTES = 4_500
 MB = 1_000_000
 PEAK_GROWTH_MB_MAX = 12
 """How much larger a start beside a large log may be than one beside an empty log: less than the smallest large log."""
@@ -141,11 +138,6 @@ async def _start(stage: Stage) -> Start:
     return Start(time.monotonic() - began_at, read_peak_mb(stage.server.pid))
 
 
-def make_heavy(number: int, with_id: bool) -> Event:  # noqa: FBT001 - the form of an `EventMaker`
-    """Make an event that a large log does not take many of."""
-    return add_noise(make_plain(number, with_id), number, NOISE_BYTES)
-
-
 ROWS: Sequence[Row] = (
     Row(
         "sync-fails",
@@ -176,6 +168,6 @@ of those who wait are closed without an answer, and the process ends with 1. Cli
         acks=("disk",),
         # A log that takes no time to write shows nothing.
         short_acks=(),
-        make=make_heavy,
+        make=make_bulky,
     ),
 )
