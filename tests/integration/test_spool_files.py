@@ -68,7 +68,7 @@ def test_a_server_without_its_database_takes_nothing_and_nobody_is_told_to_end_i
     until(lambda: ask_ready(server)[0] == 503)
     assert post(server, "memory") == 503
     (cause, *_) = ask_ready(server)[1]
-    assert "spool.db was removed or replaced" in cause
+    assert "removed or replaced while the server runs" in cause
     assert "do not end it before everything is delivered" in cause
     assert server.log.count("spool_files_changed") == 1
     said = doctor(server)
@@ -99,4 +99,4 @@ def test_the_first_of_two_servers_on_one_spool_stops_taking(server: ForebayServe
 
         assert post(server, "disk") == 503
         assert post(second, "disk") == 200
-        assert "let no other one use the same database" in ask_ready(server)[1][0]
+        assert "restart this server, and start no other" in ask_ready(server)[1][0]

@@ -48,13 +48,15 @@ class MoodySpool(Spool):
     refuses: Callable[[Transaction], bool] = staticmethod(lambda _: False)
     is_left = False
 
-    def commit(self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None]) -> None:
+    def commit(
+        self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None], *, is_awaited: bool = True
+    ) -> None:
         if self.is_left:
             return
         if self.refuses(transaction):
             asyncio.get_running_loop().call_soon(done, SpoolUnavailable("disk full"))
         else:
-            super().commit(transaction, done)
+            super().commit(transaction, done, is_awaited=is_awaited)
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,10 @@ class Committer(Protocol):
     def refusal(self) -> str:
         """Why no events are taken, empty while they are."""
 
-    def commit(self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None]) -> None:
-        """Commit, then call `done` in the event loop."""
+    def commit(
+        self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None], *, is_awaited: bool
+    ) -> None:
+        """Commit, then call `done` in the event loop; `is_awaited` if clients wait for some of it."""
 
 
 class _Commit(NamedTuple):
@@ -206,7 +208,7 @@ class Journal:
             return
         groups, spans = pack(submissions, self.limits, self.new_id)
         self._committing = _Commit(groups, spans, settlements, time.perf_counter())
-        self._spool.commit(self._committing.transaction, self._end)
+        self._spool.commit(self._committing.transaction, self._end, is_awaited=bool(spans))
 
     def _end(self, result: list[int] | SpoolUnavailable) -> None:
         commit, self._committing = self._committing, None
@@ -267,8 +269,15 @@ class Journal:
             self._retry_later()
 
     def _give_up(self, settlements: list[Settlement]) -> None:
-        """Write nothing any more: rows stay as they are and are delivered once more, from what is saved of them."""
+        """Write nothing any more: rows stay as they are and are delivered once more, from what is saved of them.
+
+        Events without a row are tried again from memory, for as long as the process goes on.
+        """
         log.error("settlements_not_written", bulks=len(settlements))
+        for settlement in settlements:
+            for group in settlement.transaction.inserts:
+                if not self._channel.add(group.entries, sum(map(len, group.entries))):
+                    log.error("events_lost", events=len(group.entries), cause="neither spool nor channel has room")
         self._schedule()
 
     def _retry_later(self) -> None:

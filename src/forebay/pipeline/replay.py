@@ -48,6 +48,7 @@ class Replay:
         """Watch for requests for ever."""
         # A process that ended, or a spool that failed, may have left off in the middle of a replay.
         left_off = True
+        told = ""
         while True:
             try:
                 if await self._store.take_requests():
@@ -57,7 +58,9 @@ class Replay:
                     await self._replay()
                     left_off = False
             except SpoolUnavailable as error:
-                log.warning("spool_unavailable", cause=str(error))
+                if str(error) != told:
+                    log.warning("spool_unavailable", cause=str(error))
+                told = str(error)
             await asyncio.sleep(POLL_S)
 
     async def _replay(self) -> None:

@@ -53,7 +53,8 @@ class Portion(NamedTuple):
 
 def find_orphans(path: Path, slot: int, workers: int) -> list[Path]:
     """Return the spools that the worker of a slot is to take over: each orphan falls to one worker."""
-    spools = find_spools(path)
+    # Of one whose database was removed its log may hold everything.
+    spools = find_spools(path) | find_spools(path, end="-wal")
     return [spools[orphan] for orphan in spools if orphan > workers and (orphan - 1) % workers == slot - 1]
 
 

@@ -81,6 +81,11 @@ def is_marked(path: Path) -> bool:
     return SpoolFiles(path).marker.exists()
 
 
+def is_in_doubt(path: Path) -> bool:
+    """Return whether a sync of the log has failed, and no start has mended it yet."""
+    return SpoolFiles(path).doubt.exists()
+
+
 def find_aside(path: Path) -> list[Path]:
     """Return the files that were moved aside."""
     return SpoolFiles(path).list_aside()
@@ -177,10 +182,8 @@ def _read(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.exists():
         raise SpoolUnusable(f"there is no database at {path}")
     try:
-        connection = sqlite3.connect(
-            f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=database.BUSY_TIMEOUT_S, isolation_level=None
-        )
-        with contextlib.closing(connection):
+        database.refuse_unsafe(SpoolFiles(path))
+        with contextlib.closing(database.connect_to_read(path)) as connection:
             _check(connection, path)
             yield connection
     except sqlite3.Error as error:

@@ -6,8 +6,6 @@ import contextlib
 import os
 import sqlite3
 import threading
-from pathlib import Path
-from urllib.parse import quote
 
 _CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PRIMARY = 0xFF
@@ -31,8 +29,3 @@ def check(connection: sqlite3.Connection) -> str:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
     (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     return "" if result == "ok" else " ".join(str(result).split())
-
-
-def connect_to_check(path: Path) -> sqlite3.Connection:
-    """Open the file for `check`, beside its owner's connection."""
-    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from forebay.errors import SpoolDamaged, SpoolUnusable
-from forebay.spool import damage
+from forebay.spool import damage, log_look
 from forebay.spool.files import SpoolFiles
 from forebay.spool.statements import SCHEMA
 
@@ -126,10 +126,10 @@ def connect_beside(path: Path) -> sqlite3.Connection:
     """
     if not path.exists():
         raise SpoolUnusable(f"DATABASE_URL: there is no database at {path}; has the server run in this folder?")
-    if SpoolFiles(path).doubt.exists():
-        raise SpoolUnusable(
-            f"DATABASE_URL: the disk of {path} failed in a commit; start the server, which mends its log"
-        )
+    files = SpoolFiles(path)
+    if files.doubt.exists():
+        raise SpoolUnusable(f"DATABASE_URL: a sync of {files.log.name} failed; restart the server, which mends it")
+    refuse_unsafe(files)
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         with closed_on_failure(connection):
@@ -140,6 +140,30 @@ def connect_beside(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise unusable(path, "read", error) from error
     return connection
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open the database so that nothing can be changed in it, not even by closing it.
+
+    The last connection to a database that was not opened for reading alone writes the log back, and deletes it. That is
+    for the owner, which first looks at what it finds.
+    """
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+
+
+def refuse_unsafe(files: SpoolFiles) -> None:
+    """Leave to the owner what SQLite would make worse by opening it, for reading too.
+
+    It deletes the log beside an empty database, and writes over a log that it cannot read.
+
+    Raises:
+        SpoolUnusable: restart the server, which saves what there is.
+    """
+    if not files.database.stat().st_size:
+        raise SpoolUnusable(f"DATABASE_URL: {files.path} is empty; restart the server, which saves what its log holds")
+    if log_look.is_header_broken(files.read_log_start()):
+        raise SpoolUnusable(f"DATABASE_URL: nobody can read {files.log.name}; restart the server, which keeps it")
 
 
 def unusable(path: Path, wish: str, error: sqlite3.Error) -> SpoolUnusable:

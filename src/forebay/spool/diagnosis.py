@@ -144,8 +144,11 @@ def judge_incidents(what: str, incidents: list[Incident]) -> Iterator[Finding]:
         yield Finding(Level.WARN, what, text, f"look into it; it is shown for {INCIDENT_DAYS} days")
 
 
-def judge_damage(what: str, aside: list[Path], *, is_marked: bool) -> Iterator[Finding]:
-    """Say whether the file waits for its repair, and which files were moved aside."""
+def judge_damage(what: str, aside: list[Path], *, is_marked: bool, is_in_doubt: bool) -> Iterator[Finding]:
+    """Say whether the file waits for its repair, or its log to be mended, and which files were moved aside."""
+    if is_in_doubt:
+        advice = "see the disk; a restart of the server writes the log once more, and takes events if that works"
+        yield Finding(Level.FAIL, what, "a sync of its log failed", advice)
     if is_marked:
         advice = "restart the server: it moves the file aside and saves what can be read"
         yield Finding(Level.FAIL, what, "it was found to be damaged", advice)

@@ -8,7 +8,7 @@ import struct
 from datetime import UTC, datetime
 from pathlib import Path
 
-from forebay.spool.log_look import FRAME_BYTES, FRAME_HEADER_BYTES, HEADER_BYTES
+from forebay.spool.log_look import FRAME_BYTES, FRAME_HEADER_BYTES, HEADER_BYTES, START_BYTES, find_commit_behind
 
 SIDES = ("", "-wal", "-shm")
 """The ends of the names of SQLite's own files: the database, its log, and the index of the log."""
@@ -23,6 +23,7 @@ class SpoolFiles:
 
     Attributes:
         path: the spool as the settings name it; may be a link.
+        absolute: the same, wherever the process is.
         database: where that leads to. All other files lie there.
         log: SQLite's write-ahead log.
         index: SQLite's index of the log.
@@ -34,6 +35,7 @@ class SpoolFiles:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.absolute = path.absolute()
         self.database = path.resolve()
         self.log = self.beside("-wal")
         self.index = self.beside("-shm")
@@ -45,6 +47,20 @@ class SpoolFiles:
     def beside(self, end: str) -> Path:
         """Return the database's name with another end."""
         return self.database.with_name(f"{self.database.name}{end}")
+
+    def read_log_start(self) -> bytes:
+        """Return the first bytes of the log, none if there is none."""
+        try:
+            with self.log.open("rb") as file:
+                return file.read(START_BYTES)
+        except FileNotFoundError:
+            return b""
+
+    def move_log_aside(self) -> Path:
+        """Keep the log that is at its path where SQLite does not find it; return its new place."""
+        aside = self.log.rename(f"{self.new_aside()}-wal")
+        self.sync_folder()
+        return aside
 
     def mark_doubt(self) -> None:
         """Note that the kernel may show bytes of the log that it will never write to the disk.
@@ -70,21 +86,6 @@ class SpoolFiles:
         }
         return sorted(map(Path, alone))
 
-    def explain_change(self, changed: Path, *, is_written_back: bool) -> str:
-        """Return what it means, and what to do, that a file is not the one any more that the server has open.
-
-        `is_written_back` says whether the log has been written into the database.
-        """
-        what = f"{changed} was removed or replaced while the server has it open, and no events are taken"
-        if changed == self.lock:
-            return f"{what}: restart this server, and let no other one use the same database"
-        if changed == self.log and is_written_back:
-            return f"{what}: restart this server; what the log held is in {self.database.name} now"
-        return (
-            f"{what}; what is not delivered yet is in this process alone: do not end it before everything is "
-            "delivered (forebay_spool_events 0), or put the file back"
-        )
-
     def sync_folder(self) -> None:
         """Have the folder's entries on disk: files that were made, renamed and deleted."""
         sync_folder(self.database.parent)
@@ -107,20 +108,18 @@ class OpenFiles:
         self._descriptors = contextlib.ExitStack()
         self._log = self._open(files.log, os.O_RDWR)
         self._index = self._open(files.index, os.O_RDONLY)
-        # As text: this is looked up for every commit.
-        self._known = {str(path): _identify(str(path)) for path in (files.path, files.log, files.lock)}
+        # As text: this is looked up for every commit. Absolute: the folder that we are in may be moved.
+        paths = map(str, (files.absolute, files.log, files.index, files.lock))
+        self._known = {path: _identify(path) for path in paths}
 
     def _open(self, path: Path, flags: int) -> int:
         descriptor = os.open(path, flags)
         self._descriptors.callback(os.close, descriptor)
         return descriptor
 
-    def find_changed(self) -> Path | None:
-        """Return the first of database, log and lock that is not at its path any more, or None if all are."""
-        for path, known in self._known.items():
-            if _identify(path) != known:
-                return Path(path)
-        return None
+    def find_changed(self) -> list[Path]:
+        """Return which of database, log, index and lock are not at their paths any more, in this order."""
+        return [Path(path) for path, known in self._known.items() if _identify(path) != known]
 
     def sync_log(self) -> None:
         """Have the log on disk as it is, its length too (`OSError` if that fails)."""
@@ -139,17 +138,16 @@ class OpenFiles:
         self.sync_log()
 
     def strike_out(self) -> None:
-        """Make sure that nothing behind the last frame that SQLite goes by can count, on the disk too.
+        """Spoil the frames that end a commit behind the last frame that SQLite goes by, on the disk too.
 
         Only for whoever holds SQLite's lock for writing: the next commit will be written there.
 
         Raises:
             OSError: that could not be done.
         """
-        offset = HEADER_BYTES + self.count_frames() * FRAME_BYTES
-        # A frame of page 0 is none.
-        if os.fstat(self._log).st_size >= offset + FRAME_HEADER_BYTES:
-            os.pwrite(self._log, bytes(FRAME_HEADER_BYTES), offset)
+        frames = self.count_frames()
+        while (behind := find_commit_behind(self.read_log, frames)) is not None:
+            os.pwrite(self._log, bytes(FRAME_HEADER_BYTES), HEADER_BYTES + (behind - 1) * FRAME_BYTES)
         self.sync_log()
 
     def read_log(self, offset: int, length: int) -> bytes:

@@ -176,15 +176,18 @@ def inspect(path: Path) -> Iterator[Inspection]:
         SpoolUnusable: there is no spool at that path, or it cannot be read.
         SpoolError: SQLite failed while the spool was looked at.
     """
-    connection = database.connect_beside(path)
-    try:
-        # SQLite's own functions know the case of ASCII letters alone.
-        connection.create_function("fold", 1, str.casefold, deterministic=True)
-        yield Inspection(connection)
-    except sqlite3.Error as error:
-        raise SpoolError(f"DATABASE_URL: {path}: {error}") from error
-    finally:
-        connection.close()
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(contextlib.closing(database.connect_beside(path)))
+        try:
+            # Closed behind the other, so that the log stays as it is for the owner.
+            last = stack.enter_context(contextlib.closing(database.connect_to_read(path)))
+            last.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            stack.callback(connection.close)
+            # SQLite's own functions know the case of ASCII letters alone.
+            connection.create_function("fold", 1, str.casefold, deterministic=True)
+            yield Inspection(connection)
+        except sqlite3.Error as error:
+            raise SpoolError(f"DATABASE_URL: {path}: {error}") from error
 
 
 def _read_letter(row: Sequence[Any]) -> StoredLetter:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 HEADER_BYTES = 32
 FRAME_HEADER_BYTES = 24
 FRAME_BYTES = FRAME_HEADER_BYTES + 4096
+START_BYTES = HEADER_BYTES + 1
 FRAMES_LOOKED_AT_MAX = 2000
 """More than one commit of ours takes; the look is to cost a start nothing."""
 
@@ -26,7 +27,7 @@ Read = Callable[[int, int], bytes]
 
 def is_header_broken(log: bytes) -> bool:
     """Return whether a log begins with bytes for which SQLite takes it for an empty one, though there is more of it."""
-    if len(log) <= HEADER_BYTES:
+    if len(log) < START_BYTES:
         return False
     order = _MAGICS.get(int.from_bytes(log[:4], "big"))
     return order is None or _sum(log[:24], order) != struct.unpack(">II", log[24:HEADER_BYTES])
@@ -40,10 +41,10 @@ def find_commit_behind(read: Read, frames: int) -> int | None:
     salts = read(16, 8)
     for number in range(frames + 1, frames + 1 + FRAMES_LOOKED_AT_MAX):
         header = read(HEADER_BYTES + (number - 1) * FRAME_BYTES, FRAME_HEADER_BYTES)
-        # Other salts are of what the log held before it last began anew.
-        if len(header) < FRAME_HEADER_BYTES or header[8:16] != salts:
+        if len(header) < FRAME_HEADER_BYTES:
             return None
-        if int.from_bytes(header[4:8], "big"):
+        # Other salts are of what the log held before it last began anew, or are damaged.
+        if header[8:16] == salts and int.from_bytes(header[4:8], "big"):
             return number
     return None
 

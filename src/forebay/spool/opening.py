@@ -20,6 +20,14 @@ from forebay.spool.statements import SQL
 log = structlog.get_logger("forebay.spool")
 
 
+class Incident(NamedTuple):
+    """Something that happened to the files; told if the last owner did not end in order, or in any case."""
+
+    kind: str
+    detail: str
+    if_interrupted: bool = False
+
+
 class Opened(NamedTuple):
     """A spool that was opened, and what was known of it then."""
 
@@ -41,7 +49,7 @@ def open_spool(files: SpoolFiles, lock: IO[str], reserve: Reserve) -> Opened:
     was_opened = database.was_opened(lock)
     try:
         cause = _find_cause(files, was_opened=was_opened)
-        incident = _move_broken_log_aside(files) if was_opened and not cause else ""
+        incident = _look_at_log(files) if was_opened and not cause else None
     except OSError as error:
         raise SpoolUnusable(f"DATABASE_URL: {files.path} cannot be opened: {error.strerror or error}") from error
     opened = None
@@ -74,19 +82,21 @@ def _log_bytes(files: SpoolFiles) -> int:
     return files.log.stat().st_size if files.log.exists() else 0
 
 
-def _move_broken_log_aside(files: SpoolFiles) -> str:
-    """Keep a log that SQLite would take for an empty one, and write over; return what is to be told of it."""
+def _look_at_log(files: SpoolFiles) -> Incident | None:
+    """Keep a log that SQLite would take for an empty one, and write over; return what is to be told."""
     if not files.log.exists():
-        return ""
-    with files.log.open("rb") as file:
-        if not log_look.is_header_broken(file.read(log_look.HEADER_BYTES + 1)):
-            return ""
-    aside = files.log.rename(f"{files.new_aside()}-wal")
-    files.sync_folder()
-    return f"the first bytes of its log are not as SQLite left them, so that nothing in it counts; kept as {aside.name}"
+        # An owner that ended in order leaves none.
+        return Incident(
+            "log_missing", "its log is not there, and the last owner did not end in order", if_interrupted=True
+        )
+    if not log_look.is_header_broken(files.read_log_start()):
+        return None
+    aside = files.move_log_aside()
+    detail = f"its log does not begin as SQLite left it, so that nothing in it counts; kept as {aside.name}"
+    return Incident("log_unreadable", detail)
 
 
-def _open_with_room(files: SpoolFiles, reserve: Reserve, incident: str) -> Opened:
+def _open_with_room(files: SpoolFiles, reserve: Reserve, incident: Incident | None) -> Opened:
     try:
         return _open(files, incident)
     except SpoolUnusable as error:
@@ -97,14 +107,15 @@ def _open_with_room(files: SpoolFiles, reserve: Reserve, incident: str) -> Opene
         return _open(files, incident)
 
 
-def _open(files: SpoolFiles, incident: str) -> Opened:
+def _open(files: SpoolFiles, incident: Incident | None) -> Opened:
     connection = database.connect_as_it_is(files.path)
     open_files = None
     try:
         open_files = OpenFiles(files)
         # Before anything of ours is written over it.
         cut_off = _look_behind(open_files)
-        if files.doubt.exists():
+        is_in_doubt = files.doubt.exists()
+        if is_in_doubt:
             _settle_doubt(connection, files, open_files)
         else:
             # A process that was killed may not have come to its sync.
@@ -113,15 +124,18 @@ def _open(files: SpoolFiles, incident: str) -> Opened:
             # So that it is told once.
             writing.empty_log(connection)
         database.bring_up_to_date(connection)
-        for kind, detail in (("log_unreadable", incident), ("log_cut_off", cut_off)):
-            if detail:
-                _tell(connection, kind, detail)
+        was_interrupted = writing.owner_at_work(connection)
+        if incident and (was_interrupted or not incident.if_interrupted):
+            _tell(connection, incident)
+        # After a sync that failed it is known why.
+        if cut_off and not is_in_doubt:
+            _tell(connection, cut_off)
         opened = Opened(
             connection,
             open_files,
             writing.last_group_id(connection),
             writing.read_totals(connection),
-            writing.owner_at_work(connection),
+            was_interrupted,
         )
         _say_at_work(connection)
     except BaseException as error:
@@ -157,20 +171,21 @@ def _settle_doubt(connection: sqlite3.Connection, files: SpoolFiles, open_files:
     files.doubt.unlink()
 
 
-def _look_behind(open_files: OpenFiles) -> str:
-    """Return what is to be told of a commit in the log that SQLite does not count, empty if there is none."""
+def _look_behind(open_files: OpenFiles) -> Incident | None:
+    """Return what is to be told of a commit in the log that SQLite does not count."""
     frames = open_files.count_frames()
     behind = log_look.find_commit_behind(open_files.read_log, frames)
     if behind is None:
-        return ""
-    return (
+        return None
+    detail = (
         f"another commit ends at frame {behind} of its log, behind frame {frames}, the last that SQLite recovers: the "
         "process ended or the power went while it was being written, or the log was damaged on the disk and what lay "
         f"behind frame {frames} is lost"
     )
+    return Incident("log_cut_off", detail)
 
 
-def _tell(connection: sqlite3.Connection, kind: str, detail: str) -> None:
-    log.error(kind, detail=detail)
+def _tell(connection: sqlite3.Connection, incident: Incident) -> None:
+    log.error(incident.kind, detail=incident.detail)
     with writing.unless_full():
-        connection.execute(SQL["report"], (writing.now_ms(), kind, detail))
+        connection.execute(SQL["report"], (writing.now_ms(), incident.kind, incident.detail))

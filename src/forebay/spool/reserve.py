@@ -7,6 +7,7 @@ in until it can be had again. What is in the spool is delivered meanwhile, and d
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -34,13 +35,14 @@ class Reserve:
     """The file that keeps the room. Belongs to the spool's thread.
 
     Attributes:
-        given_up: whether the disk was full lately, so that the room that is left is for deletions.
+        given_up: whether the disk was full lately, so that the room that is left is for deletions. A file that is not
+            whole says so to the next start.
     """
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._tried_at = 0.0
-        self.given_up = False
+        self.given_up = file.exists() and file.stat().st_size != RESERVE_BYTES
 
     def take(self) -> None:
         """Take the room, where the disk has it and some more."""
@@ -55,7 +57,7 @@ class Reserve:
             log.error("disk_full", cause=cause, consequence="no events are taken; deliveries go on")
         self.given_up = True
         self._tried_at = time.monotonic()
-        self._file.unlink(missing_ok=True)
+        self._empty()
 
     def is_wanted(self) -> bool:
         """Return whether the room was given up and it is time to try to have it again."""
@@ -75,6 +77,11 @@ class Reserve:
                 os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
         except OSError as error:
             log.warning("no_reserve", cause=str(error))
-            self._file.unlink(missing_ok=True)
+            self._empty()
             return False
         return True
+
+    def _empty(self) -> None:
+        # There is none on a disk that never had the room for it.
+        with contextlib.suppress(FileNotFoundError):
+            os.truncate(self._file, 0)

@@ -37,6 +37,7 @@ log = structlog.get_logger("forebay.spool")
 T = TypeVar("T")
 Committed = Callable[[list[int] | SpoolUnavailable], None]
 
+DISK_FULL = "the disk is full"
 CHECK_AGAIN_S = 1.0
 INTERRUPT_EVERY_S = 0.01
 
@@ -70,7 +71,6 @@ class Spool:
         self.was_interrupted = opened.was_interrupted
         self.dead_bytes = opened.totals.dead_bytes
         self.lost = ""
-        self._changed: Path | None = None
         self._change = ""
         self._on_lost: Callable[[], None] = lambda: None
         self._closed = threading.Event()
@@ -83,7 +83,7 @@ class Spool:
     @property
     def refusal(self) -> str:
         """Why no events are taken, whatever the request; empty while they are."""
-        return self.lost or self._change
+        return self.lost or self._change or (DISK_FULL if self._reserve.given_up else "")
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the thread; answers come to that loop."""
@@ -100,27 +100,21 @@ class Spool:
         self._work.put((lambda _connection, _codec: self._reserve.take(), lambda _: None))
         threading.Thread(target=self._check, name="spool-check", daemon=True).start()
 
-    def commit(self, transaction: Transaction, done: Committed) -> None:
-        """Commit a transaction, then call `done` in the loop.
+    def commit(self, transaction: Transaction, done: Committed, *, is_awaited: bool = True) -> None:
+        """Commit a transaction, then call `done` in the loop; `is_awaited` if clients wait for some of its inserts.
 
         It gets the stored bytes of the transaction's inserts and shrinks, or `SpoolUnavailable`, and then nothing of
         it was stored; or `SpoolInDoubt`, and then nobody knows.
         """
 
         def write(connection: sqlite3.Connection, codec: BodyCodec) -> list[int]:
-            if self._reserve.is_wanted():
-                # What the file does not need goes back to the disk first.
-                with writing.unless_full():
-                    writing.vacuum(connection)
-                writing.write_log_back(connection)
-                self._reserve.take()
-            if not transaction.inserts:
-                return writing.write(connection, codec, transaction)
-            self._refuse_new()
+            if transaction.inserts and (is_awaited or self._reserve.given_up):
+                self._refuse_new()
             stored_bytes = writing.write(connection, codec, transaction)
-            if self._compare_files():
+            if transaction.inserts and is_awaited and self._open_files.find_changed():
+                # Before anything else is made of it: a 503 means that nothing was taken.
                 writing.take_back(connection, [group.id for group in transaction.inserts])
-                raise SpoolUnavailable(self._change)
+                raise SpoolUnavailable(self._compare_files())
             return stored_bytes
 
         self._work.put((write, done))
@@ -148,11 +142,13 @@ class Spool:
     async def take_requests(self) -> frozenset[str]:
         """Take what commands asked of the owner (`SpoolUnavailable` if that cannot be read).
 
-        Whoever asks every second also finds out within a second that the files are not at their paths any more.
+        Whoever asks every second also finds out within a second that the files are not at their paths any more, and
+        that a full disk has room again.
         """
 
         def take(connection: sqlite3.Connection, codec: BodyCodec) -> tuple[frozenset[str], int]:
             self._compare_files()
+            self._make_room(connection)
             return writing.take_requests(connection, codec)
 
         requests, self.dead_bytes = await self._call(take)
@@ -226,7 +222,7 @@ class Spool:
     def _check(self) -> None:
         while not self._closed.is_set():
             try:
-                with self._reading, contextlib.closing(damage.connect_to_check(self._files.path)) as self._checking:
+                with self._reading, contextlib.closing(database.connect_to_read(self._files.path)) as self._checking:
                     cause = damage.check(self._checking)
             except sqlite3.Error as error:
                 if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
@@ -265,26 +261,53 @@ class Spool:
 
     def _refuse_new(self) -> None:
         """Take no new events while they could not be kept (`SpoolUnavailable`)."""
-        if self._reserve.given_up:
-            raise SpoolUnavailable("the disk is full")
-        if self._change:
-            raise SpoolUnavailable(self._change)
+        if self.refusal:
+            raise SpoolUnavailable(self.refusal)
+
+    def _make_room(self, connection: sqlite3.Connection) -> None:
+        """Try to have the reserve again on a disk that was full."""
+        if self._reserve.is_wanted():
+            # What the file does not need goes back to the disk first.
+            with writing.unless_full():
+                writing.vacuum(connection)
+            writing.write_log_back(connection)
+            self._reserve.take()
 
     def _compare_files(self) -> str:
         """Return what happened to the files at the spool's paths, empty while they are the open ones."""
         changed = self._open_files.find_changed()
-        if changed == self._changed:
-            return self._change
-        self._changed = changed
-        if changed is None:
-            self._change = ""
-            log.info("spool_files_back")
-        else:
-            # Whatever is still at its path then holds all that was answered.
-            is_written_back = writing.write_log_back(self._connection)
-            self._change = self._files.explain_change(changed, is_written_back=is_written_back)
+        was, self._change = self._change, self._explain(changed) if changed else ""
+        if self._change and not was:
             log.error("spool_files_changed", cause=self._change)
+        elif was and not self._change:
+            log.info("spool_files_back")
+        if changed and self._files.absolute not in changed:
+            self._leave_to_next_start()
         return self._change
+
+    def _explain(self, changed: list[Path]) -> str:
+        """Return what it means, and what to do, that files are not the ones any more that are open here."""
+        names = ", ".join(path.name for path in changed)
+        what = f"{names} in {changed[0].parent}: removed or replaced while the server runs, and no events are taken"
+        if self._files.absolute in changed:
+            return (
+                f"{what}; what is not delivered yet is in this process alone: do not end it before everything is "
+                "delivered (forebay_spool_events 0), or put the files back"
+            )
+        return f"{what}; what was synced is in {self._files.database.name}: restart this server, and start no other"
+
+    def _leave_to_next_start(self) -> None:
+        """Write the log into the database, which is at its path, and nothing more.
+
+        Whoever opens the database now sees another log, index or lock: to write on beside them would damage it.
+        """
+        if not writing.write_log_back(self._connection):
+            return  # somebody reads; the next look tries again
+        self.lost = self._change
+        if self._files.log in self._open_files.find_changed():
+            # The next start would take it for the log of this database.
+            with contextlib.suppress(OSError):
+                self._files.move_log_aside()
 
     async def _call(
         self, work: Callable[[sqlite3.Connection, BodyCodec], T], hear: Callable[[T], T] = lambda result: result
@@ -337,6 +360,7 @@ class Spool:
             is_certain = True
         if is_certain:
             return SpoolUnavailable(f"the spool failed: {error}")
+        self._files.mark_doubt()
         self._lose(f"the disk failed in a commit: {error}")
         log.error("commit_in_doubt", consequence="those who wait get no answer; the process ends")
         return SpoolInDoubt(self.lost)

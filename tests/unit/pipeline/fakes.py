@@ -164,7 +164,10 @@ class FakeCommitter:
         self.open: list[tuple[Transaction, Callable[[list[int] | SpoolUnavailable], None]]] = []
         self.transactions: list[Transaction] = []
 
-    def commit(self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None]) -> None:
+    def commit(
+        self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None], *, is_awaited: bool = True
+    ) -> None:
+        del is_awaited
         assert not self.open, "one commit at a time"
         self.open.append((transaction, done))
         self.transactions.append(transaction)

@@ -184,7 +184,9 @@ class _NoCommits:
     def __init__(self, totals: Totals) -> None:
         self.totals = totals
 
-    def commit(self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None]) -> None:
+    def commit(
+        self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None], *, is_awaited: bool = True
+    ) -> None:
         """Leave every commit under way."""
 
 

@@ -201,6 +201,22 @@ def test_a_newer_spool_is_left_untouched(orphan_path: Path) -> None:
     assert orphan_path.read_bytes() == before
 
 
+async def test_an_orphan_whose_database_was_removed_is_found_by_its_log_and_saved(tmp_path: Path) -> None:
+    orphan_path = tmp_path / "spool.3.db"
+    groups = [make_entries(3)]
+    async with open_spool(orphan_path) as orphan:
+        await commit(orphan, Transaction(inserts=[NewGroup(1, groups[0])]))
+        log = orphan_path.with_name("spool.3.db-wal")
+        content = log.read_bytes()
+    orphan_path.unlink()
+    log.write_bytes(content)
+
+    assert find_orphans(tmp_path / "spool.db", 1, 1) == [orphan_path]
+    async with open_spool(tmp_path / "spool.db") as spool:
+        await empty(orphan_path, spool)
+        assert [group.entries for group in await spool.load(0, (), (10**9, 10**9))] == groups
+
+
 async def test_a_damaged_orphan_is_saved_before_it_is_emptied(orphan_path: Path, tmp_path: Path) -> None:
     # So many that the page at which the table begins only names others.
     groups = [[make_entry(f"event{number}", 900)] for number in range(100)]

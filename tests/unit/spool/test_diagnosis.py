@@ -123,11 +123,16 @@ def test_integrity(integrity: Integrity, levels: list[Level], said: str) -> None
 
 
 def test_what_happened_to_the_file_is_told() -> None:
-    assert judged(diagnosis.judge_incidents("x", [])) == judged(diagnosis.judge_damage("x", [], is_marked=False)) == []
+    assert (
+        judged(diagnosis.judge_incidents("x", []))
+        == judged(diagnosis.judge_damage("x", [], is_marked=False, is_in_doubt=False))
+        == []
+    )
     assert judged(diagnosis.judge_incidents("x", [Incident(0, "repaired", "3 lost")])) == [
         (Level.WARN, "1970-01-01T00:00:00+00:00 repaired: 3 lost")
     ]
-    assert judged(diagnosis.judge_damage("x", [Path("/a/b.aside-1")], is_marked=True)) == [
+    assert judged(diagnosis.judge_damage("x", [Path("/a/b.aside-1")], is_marked=True, is_in_doubt=True)) == [
+        (Level.FAIL, "a sync of its log failed"),
         (Level.FAIL, "it was found to be damaged"),
         (Level.WARN, "1 files were moved aside: b.aside-1"),
     ]

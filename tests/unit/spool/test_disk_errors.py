@@ -167,7 +167,7 @@ async def test_a_start_after_that_has_the_log_on_the_disk_before_it_counts(path:
     with pytest.raises(SpoolUnusable, match="Input/output error"):
         Spool(left.path)
     assert left.doubt.exists()
-    with pytest.raises(SpoolUnusable, match="failed in a commit; start the server"), inspect(left.path):
+    with pytest.raises(SpoolUnusable, match="failed; restart the server, which mends it"), inspect(left.path):
         pass
 
     disk.failing = set()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from forebay.errors import SpoolUnavailable
+from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.spool import writing
 from forebay.spool.adoption import Portion
 from forebay.spool.files import SpoolFiles
@@ -34,9 +34,11 @@ async def spool(path: Path) -> AsyncIterator[Spool]:
         yield spool
 
 
-async def try_to_commit(spool: Spool, transaction: Transaction) -> list[int] | SpoolUnavailable:
+async def try_to_commit(
+    spool: Spool, transaction: Transaction, *, is_awaited: bool = True
+) -> list[int] | SpoolUnavailable:
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    spool.commit(transaction, future.set_result)
+    spool.commit(transaction, future.set_result, is_awaited=is_awaited)
     result: list[int] | SpoolUnavailable = await asyncio.wait_for(future, 20)
     return result
 
@@ -56,6 +58,13 @@ def replace_by_copies(path: Path) -> None:
         Path(f"{file}.copy").rename(file)
 
 
+def read_without_log(path: Path) -> list[tuple[Any, ...]]:
+    """Return the numbers of the groups in the file itself, as a start finds it whose log is gone."""
+    copy = path.with_name("copy.db")
+    shutil.copy(path, copy)
+    return read_rows(copy, "SELECT id FROM groups ORDER BY id")
+
+
 def move(path: Path, name: str) -> None:
     path.rename(path.with_name(name))
 
@@ -66,8 +75,8 @@ def move_folder(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "strike",
-    [remove(""), remove("-wal"), remove(".lock"), remove(*ALL), replace_by_copies, move_folder],
-    ids=["database", "log", "lock", "all", "copies", "folder"],
+    [remove(""), remove("-wal"), remove("-shm"), remove(".lock"), remove(*ALL), replace_by_copies, move_folder],
+    ids=["database", "log", "index", "lock", "all", "copies", "folder"],
 )
 async def test_files_that_are_gone_or_replaced_end_the_taking_of_events(
     spool: Spool, path: Path, strike: Callable[[Path], None]
@@ -77,13 +86,52 @@ async def test_files_that_are_gone_or_replaced_end_the_taking_of_events(
     refused = await try_to_commit(spool, Transaction(inserts=[NewGroup(2, make_entries(1))]))
 
     assert isinstance(refused, SpoolUnavailable)
-    assert "was removed or replaced" in str(refused)
+    assert "removed or replaced" in str(refused)
     assert spool.refusal == str(refused)
-    # What is there can be delivered and deleted, and nothing of what was refused is among it.
-    assert [group.id for group in await spool.load(0, (), PLENTY)] == [1]
-    assert isinstance(await try_to_commit(spool, Transaction(deletes=[1])), list)
     with pytest.raises(SpoolUnavailable):
         await spool.adopt(Portion([], [], []), 5)
+
+
+@pytest.mark.parametrize("ends", [("",), ALL])
+async def test_without_its_database_the_process_goes_on_with_what_it_has(
+    spool: Spool, path: Path, ends: tuple[str, ...]
+) -> None:
+    remove(*ends)(path)
+    await try_to_commit(spool, Transaction(inserts=[NewGroup(2, make_entries(1))]))
+
+    # Nothing of what was refused is there; what delivery has to write is written.
+    assert [group.id for group in await spool.load(0, (), PLENTY)] == [1]
+    assert isinstance(await try_to_commit(spool, Transaction(deletes=[1])), list)
+    settled = await try_to_commit(spool, Transaction(inserts=[NewGroup(3, make_entries(1))]), is_awaited=False)
+    assert isinstance(settled, list)
+    assert [group.id for group in await spool.load(0, (), PLENTY)] == [3]
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm", ".lock"])
+async def test_beside_another_log_index_or_lock_nothing_is_written_any_more(spool: Spool, path: Path, end: str) -> None:
+    remove(end)(path)
+    await try_to_commit(spool, Transaction(inserts=[NewGroup(2, make_entries(1))]))
+    assert read_without_log(path) == [(1,)]
+
+    assert isinstance(await try_to_commit(spool, Transaction(deletes=[1])), SpoolLost)
+    with pytest.raises(SpoolLost):
+        await spool.load(0, (), PLENTY)
+    assert "restart this server" in spool.refusal
+
+
+async def test_a_log_that_was_put_in_the_place_of_the_open_one_is_moved_aside(spool: Spool, path: Path) -> None:
+    log = path.with_name("spool.db-wal")
+    older = path.with_name("older")
+    shutil.copy(log, older)
+    await commit(spool, Transaction(inserts=[NewGroup(2, make_entries(1))]))
+    older.rename(log)
+
+    await spool.take_requests()
+
+    assert not log.exists()
+    (aside,) = SpoolFiles(path).list_aside()
+    assert aside.name.endswith("-wal")
+    assert read_without_log(path) == [(1,), (2,)]
 
 
 async def test_whoever_looks_for_requests_every_second_finds_out_without_a_commit(spool: Spool, path: Path) -> None:
@@ -92,7 +140,7 @@ async def test_whoever_looks_for_requests_every_second_finds_out_without_a_commi
 
     await spool.take_requests()
 
-    assert str(path) in spool.refusal
+    assert f"{path.name} in {path.parent}" in spool.refusal
     assert "do not end it" in spool.refusal
 
 
@@ -114,15 +162,12 @@ async def test_a_file_that_goes_while_a_commit_is_written_takes_the_commit_with_
     assert read_rows(path, "SELECT id FROM groups") == [(1,)], "a 503 means that nothing was taken"
 
 
-async def test_a_log_that_is_removed_costs_nothing_that_was_answered(spool: Spool, path: Path, tmp_path: Path) -> None:
+async def test_a_log_that_is_removed_costs_nothing_that_was_answered(spool: Spool, path: Path) -> None:
     remove("-wal")(path)
     await spool.take_requests()
 
-    left = tmp_path / "killed" / "spool.db"
-    left.parent.mkdir()
-    shutil.copy(path, left)
-    assert read_rows(left, "SELECT id FROM groups") == [(1,)]
-    assert "restart this server; what the log held is in spool.db now" in spool.refusal
+    assert read_without_log(path) == [(1,)]
+    assert "what was synced is in spool.db: restart this server" in spool.refusal
 
 
 async def test_files_that_are_put_back_are_taken_again(spool: Spool, path: Path) -> None:
@@ -146,7 +191,7 @@ async def test_a_link_that_leads_elsewhere_is_found(path: Path, tmp_path: Path) 
 
         await spool.take_requests()
 
-        assert str(link) in spool.refusal
+        assert "link.db" in spool.refusal
 
 
 def test_files_that_were_moved_aside_are_listed_with_logs_that_are_alone(path: Path) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from forebay.errors import SpoolDamaged, SpoolUnavailable, SpoolUnusable
-from forebay.spool import database, repair, salvage, writing
+from forebay.spool import checkup, database, repair, salvage, writing
 from forebay.spool.codec import BodyCodec
 from forebay.spool.files import SpoolFiles
+from forebay.spool.inspection import inspect
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.spool.trees import Row
@@ -278,6 +279,51 @@ def test_a_last_commit_that_was_torn_is_told_of_and_is_no_damage(killed: tuple[P
 
     assert open_once(path).groups == {row_id: body for row_id, body in contents.groups.items() if row_id != 100}
     assert [incident.partition(":")[0] for incident in incidents(path)] == ["log_cut_off"]
+
+
+@pytest.mark.parametrize("look", [inspect, checkup._read])
+def test_no_command_opens_what_sqlite_would_make_worse(killed: tuple[Path, Contents], look: Any) -> None:
+    path, contents = killed
+    content = path.read_bytes()
+    path.write_bytes(b"")
+    before = wal_of(path).read_bytes()
+    with pytest.raises(SpoolUnusable, match="is empty; restart the server"), look(path):
+        pass
+    assert wal_of(path).read_bytes() == before
+    assert open_once(path) == contents
+
+    path.write_bytes(content)
+    wal_of(path).write_bytes(b"\x55" * 32 + before[32:])
+    with pytest.raises(SpoolUnusable, match=r"nobody can read .*; restart the server"), look(path):
+        pass
+    assert wal_of(path).exists()
+
+
+@pytest.mark.parametrize("look", [inspect, checkup._read])
+def test_a_command_leaves_the_log_of_a_killed_owner_as_it_is(killed: tuple[Path, Contents], look: Any) -> None:
+    path, _ = killed
+    overwrite(wal_of(path), frame_offset(100) + 100, b"\x55" * 50)
+    before = wal_of(path).read_bytes()
+
+    with look(path):
+        pass
+
+    assert wal_of(path).read_bytes() == before
+    Spool(path).close()
+    assert [incident.partition(":")[0] for incident in incidents(path)] == ["log_cut_off"], "so the owner tells of it"
+
+
+def test_a_log_that_was_removed_is_told_of(killed: tuple[Path, Contents]) -> None:
+    path, _ = killed
+    Spool(path).close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE owner SET at_work = 1")
+    assert not wal_of(path).exists()
+
+    Spool(path).close()
+    Spool(path).close()
+
+    assert [incident.partition(":")[0] for incident in incidents(path)] == ["log_missing"]
 
 
 def test_what_only_the_log_holds_is_saved_beside_a_damaged_file(tmp_path: Path) -> None:

@@ -210,6 +210,26 @@ async def test_a_commit_waits_for_a_command_that_writes_and_fails_when_that_take
     await commit(spool, Transaction(inserts=[NewGroup(1, make_entries(1))]))
 
 
+async def test_a_disk_that_was_full_takes_nothing_after_a_start_before_it_has_room(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_spool(path) as spool:
+        spool._reserve.take()
+        spool._reserve.give_up("full")
+    monkeypatch.setattr(reserve, "LEFT_BYTES_MIN", 2**62)
+    monkeypatch.setattr(reserve, "TRY_EVERY_S", 0)
+
+    async with open_spool(path) as spool:
+        spool.guard(lambda: None)
+        await spool.take_requests()
+        result = await try_to_commit(spool, Transaction(inserts=[NewGroup(1, make_entries(1))]))
+        assert str(result) == spool.refusal == "the disk is full"
+
+        monkeypatch.setattr(reserve, "LEFT_BYTES_MIN", 0)
+        await spool.take_requests()
+        await commit(spool, Transaction(inserts=[NewGroup(1, make_entries(1))]))
+
+
 async def test_a_full_disk_refuses_and_deletions_make_room_again(
     spool: Spool, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +246,9 @@ async def test_a_full_disk_refuses_and_deletions_make_room_again(
     assert not spool._connection.in_transaction
 
     await commit(spool, Transaction(deletes=[3, 4]))
+    assert spool.refusal == "the disk is full"
+    await spool.take_requests()
+    assert spool.refusal == ""
     await commit(spool, Transaction(inserts=[NewGroup(11, bodies[0])]))
     assert set(await load_all(spool)) == {1, 2, 5, 6, 7, 8, 9, 10, 11}
 

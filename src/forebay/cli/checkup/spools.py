@@ -24,7 +24,8 @@ def look_at_spool(settings: Settings, path: Path) -> list[Finding]:
     """Look into a spool, and watch it for some seconds where a server is at work on it."""
     what = f"spool {path.name}"
     owner = checkup.find_owner(path)
-    damage = list(diagnosis.judge_damage(what, checkup.find_aside(path), is_marked=checkup.is_marked(path)))
+    is_marked, is_in_doubt = checkup.is_marked(path), checkup.is_in_doubt(path)
+    damage = list(diagnosis.judge_damage(what, checkup.find_aside(path), is_marked=is_marked, is_in_doubt=is_in_doubt))
     if not path.exists():
         return [diagnosis.judge_absence(what, path, owner), *damage]
     try:
