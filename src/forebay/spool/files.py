@@ -138,7 +138,7 @@ class OpenFiles:
         self.sync_log()
 
     def strike_out(self) -> None:
-        """Spoil the frames that end a commit behind the last frame that SQLite goes by, on the disk too.
+        """Spoil what lies behind the last frame that SQLite goes by, on the disk too, so that it never counts.
 
         Only for whoever holds SQLite's lock for writing: the next commit will be written there.
 
@@ -146,9 +146,17 @@ class OpenFiles:
             OSError: that could not be done.
         """
         frames = self.count_frames()
-        while (behind := find_commit_behind(self.read_log, frames)) is not None:
-            os.pwrite(self._log, bytes(FRAME_HEADER_BYTES), HEADER_BYTES + (behind - 1) * FRAME_BYTES)
+        # Without the first none of them counts; those that end a commit would be told of.
+        behind: int | None = frames + 1
+        while behind is not None:
+            self._strike_out(behind)
+            behind = find_commit_behind(self.read_log, frames)
         self.sync_log()
+
+    def _strike_out(self, number: int) -> None:
+        offset = HEADER_BYTES + (number - 1) * FRAME_BYTES
+        if os.fstat(self._log).st_size >= offset + FRAME_HEADER_BYTES:
+            os.pwrite(self._log, bytes(FRAME_HEADER_BYTES), offset)
 
     def read_log(self, offset: int, length: int) -> bytes:
         """Return bytes of the log, fewer where it ends."""
