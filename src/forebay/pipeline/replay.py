@@ -61,6 +61,8 @@ class Replay:
                 if str(error) != told:
                     log.warning("spool_unavailable", cause=str(error))
                 told = str(error)
+            else:
+                told = ""
             await asyncio.sleep(POLL_S)
 
     async def _replay(self) -> None:

@@ -110,7 +110,7 @@ class OpenFiles:
         self._index = self._open(files.index, os.O_RDONLY)
         # As text: this is looked up for every commit. Absolute: the folder that we are in may be moved.
         paths = map(str, (files.absolute, files.log, files.index, files.lock))
-        self._known = {path: _identify(path) for path in paths}
+        self._known = [(path, _identify(path)) for path in paths]
 
     def _open(self, path: Path, flags: int) -> int:
         descriptor = os.open(path, flags)
@@ -119,7 +119,7 @@ class OpenFiles:
 
     def find_changed(self) -> list[Path]:
         """Return which of database, log, index and lock are not at their paths any more, in this order."""
-        return [Path(path) for path, known in self._known.items() if _identify(path) != known]
+        return [Path(path) for path, known in self._known if _identify(path) != known]
 
     def sync_log(self) -> None:
         """Have the log on disk as it is, its length too (`OSError` if that fails)."""
