@@ -6,11 +6,14 @@ import contextlib
 import os
 import sqlite3
 import threading
+from collections.abc import Callable, Iterator
 
 _CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PRIMARY = 0xFF
 
 NICENESS = 19
+CHECK_AGAIN_S = 1.0
+INTERRUPT_EVERY_S = 0.01
 
 
 def is_damage(error: BaseException | None) -> bool:
@@ -29,3 +32,51 @@ def check(connection: sqlite3.Connection) -> str:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
     (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     return "" if result == "ok" else " ".join(str(result).split())
+
+
+class Checker:
+    """A thread that looks through the whole file once, beside the work on it."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection], tell: Callable[[str], None]) -> None:
+        """`connect` opens the file for reading alone; `tell` is called, in the thread, if it is damaged."""
+        self._connect = connect
+        self._tell = tell
+        self._reading = threading.Lock()
+        self._connection: sqlite3.Connection
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Begin."""
+        threading.Thread(target=self._run, name="spool-check", daemon=True).start()
+
+    def end(self) -> None:
+        """End, whether it has come to the end of the file or not."""
+        self._ended.set()
+        with self.paused():
+            pass
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Keep it from reading: the log cannot begin anew beside a reader."""
+        while not self._reading.acquire(timeout=INTERRUPT_EVERY_S):
+            # A look that has not begun yet is not interrupted, so it is told until it ends.
+            with contextlib.suppress(AttributeError, sqlite3.ProgrammingError):
+                self._connection.interrupt()
+        try:
+            yield
+        finally:
+            self._reading.release()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                with self._reading, contextlib.closing(self._connect()) as self._connection:
+                    cause = check(self._connection)
+            except sqlite3.Error as error:
+                if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                    self._ended.wait(CHECK_AGAIN_S)
+                    continue
+                cause = str(error) if is_damage(error) else ""
+            if cause:
+                self._tell(cause)
+            return

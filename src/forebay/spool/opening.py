@@ -11,7 +11,7 @@ from typing import IO, NamedTuple
 import structlog
 
 from forebay.errors import SpoolDamaged, SpoolUnusable
-from forebay.spool import database, log_look, repair, writing
+from forebay.spool import database, doubt, log_look, repair, writing
 from forebay.spool.files import OpenFiles, SpoolFiles
 from forebay.spool.records import Totals
 from forebay.spool.reserve import Reserve, is_disk_full
@@ -139,7 +139,7 @@ def _open(files: SpoolFiles, incident: Incident | None) -> Opened:
         )
         _say_at_work(connection)
     except BaseException as error:
-        if isinstance(error, OSError) or writing.may_be_committed(error):
+        if isinstance(error, OSError) or doubt.may_be_committed(error):
             files.mark_doubt()
         connection.close()
         if open_files is not None:
@@ -157,7 +157,7 @@ def _say_at_work(connection: sqlite3.Connection) -> None:
         writing.set_owner_at_work(connection, at_work=True)
     except sqlite3.OperationalError as error:
         # Neither a full disk nor a command that writes just now must keep a server from delivering what it has.
-        if writing.may_be_committed(error):
+        if doubt.may_be_committed(error):
             raise
 
 

@@ -16,17 +16,17 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Container, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import structlog
 
 from forebay.errors import SpoolInDoubt, SpoolLost, SpoolUnavailable
-from forebay.spool import adoption, damage, database, repair, writing
+from forebay.spool import adoption, damage, database, doubt, repair, writing
 from forebay.spool.adoption import Portion
 from forebay.spool.codec import BodyCodec
+from forebay.spool.damage import Checker
 from forebay.spool.files import SpoolFiles
 from forebay.spool.opening import open_spool
 from forebay.spool.records import ExpiredLetter, StoredGroup, Transaction
@@ -38,8 +38,6 @@ T = TypeVar("T")
 Committed = Callable[[list[int] | SpoolUnavailable], None]
 
 DISK_FULL = "the disk is full"
-CHECK_AGAIN_S = 1.0
-INTERRUPT_EVERY_S = 0.01
 
 
 class Spool:
@@ -73,9 +71,10 @@ class Spool:
         self.lost = ""
         self._change = ""
         self._on_lost: Callable[[], None] = lambda: None
-        self._closed = threading.Event()
-        self._reading = threading.Lock()
-        self._checking: sqlite3.Connection
+        self._checker = Checker(
+            lambda: database.connect_to_read(path),
+            lambda cause: self._work.put((lambda *_: self._find_damage(cause), lambda _: None)),
+        )
         self._work: queue.SimpleQueue[tuple[writing.Work, Callable[[Any], None]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._loop: asyncio.AbstractEventLoop
@@ -98,7 +97,7 @@ class Spool:
         """
         self._on_lost = on_lost
         self._work.put((lambda _connection, _codec: self._reserve.take(), lambda _: None))
-        threading.Thread(target=self._check, name="spool-check", daemon=True).start()
+        self._checker.start()
 
     def commit(self, transaction: Transaction, done: Committed, *, is_awaited: bool = True) -> None:
         """Commit a transaction, then call `done` in the loop; `is_awaited` if clients wait for some of its inserts.
@@ -200,9 +199,7 @@ class Spool:
 
     def close(self) -> None:
         """Finish the work that is queued, close the file and give it up."""
-        self._closed.set()
-        with self._without_check():
-            pass
+        self._checker.end()
         if self._thread.is_alive():
             self._work.put(None)
             self._thread.join()
@@ -211,7 +208,7 @@ class Spool:
             try:
                 writing.set_owner_at_work(self._connection, at_work=False)
             except sqlite3.Error as error:
-                if writing.may_be_committed(error):
+                if doubt.may_be_committed(error):
                     self._files.mark_doubt()
         # Doing any of it again does nothing.
         self._connection.close()
@@ -219,33 +216,7 @@ class Spool:
         # Last: until here a second owner must not come in.
         self._lock.close()
 
-    def _check(self) -> None:
-        while not self._closed.is_set():
-            try:
-                with self._reading, contextlib.closing(database.connect_to_read(self._files.path)) as self._checking:
-                    cause = damage.check(self._checking)
-            except sqlite3.Error as error:
-                if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
-                    self._closed.wait(CHECK_AGAIN_S)
-                    continue
-                cause = str(error) if damage.is_damage(error) else ""
-            if cause:
-                self._work.put((partial(self._find_damage, cause), lambda _: None))
-            return
-
-    @contextlib.contextmanager
-    def _without_check(self) -> Iterator[None]:
-        """Keep the check of the whole file from reading: the log cannot begin anew beside a reader."""
-        while not self._reading.acquire(timeout=INTERRUPT_EVERY_S):
-            # One that has not begun yet is not interrupted, so it is told until it ends.
-            with contextlib.suppress(AttributeError, sqlite3.ProgrammingError):
-                self._checking.interrupt()
-        try:
-            yield
-        finally:
-            self._reading.release()
-
-    def _find_damage(self, cause: str, *_: object) -> None:
+    def _find_damage(self, cause: str) -> None:
         """Write nothing more: what is added to a damaged file may be lost, or make it worse."""
         if self.lost:
             return
@@ -350,44 +321,11 @@ class Spool:
         if is_disk_full(error):
             self._reserve.give_up(str(error))
             writing.write_log_back(self._connection)
-        if writing.was_cut_off(error):
-            is_certain = self._strike_out() or self._empty_log()
-        elif writing.may_be_committed(error):
-            log.error("commit_failed", cause=str(error))
-            self._files.mark_doubt()
-            is_certain = self._empty_log()
-        else:
-            is_certain = True
+        if not (doubt.was_cut_off(error) or doubt.may_be_committed(error)):
+            return SpoolUnavailable(f"the spool failed: {error}")
+        with self._checker.paused():
+            is_certain = doubt.make_certain(error, self._connection, self._files, self._open_files)
         if is_certain:
             return SpoolUnavailable(f"the spool failed: {error}")
-        self._files.mark_doubt()
         self._lose(f"the disk failed in a commit: {error}")
-        log.error("commit_in_doubt", consequence="those who wait get no answer; the process ends")
         return SpoolInDoubt(self.lost)
-
-    def _strike_out(self) -> bool:
-        """Spoil what a commit has left in the log that was not written to its end, so that it cannot come back."""
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                self._open_files.strike_out()
-            finally:
-                self._connection.execute("ROLLBACK")
-        except (sqlite3.Error, OSError) as error:
-            log.error("log_not_mended", cause=str(error))  # noqa: TRY400 - the cause says it all
-            return False
-        return True
-
-    def _empty_log(self) -> bool:
-        """Have SQLite write its log back and cut it off, so that a refused commit in it cannot come back."""
-        try:
-            with self._without_check():
-                if not writing.empty_log(self._connection):
-                    return False
-            # SQLite does not sync the cut, and a power cut would undo it.
-            self._open_files.sync_log()
-            self._files.doubt.unlink(missing_ok=True)
-        except (sqlite3.Error, OSError, MemoryError) as error:
-            log.error("log_not_emptied", cause=str(error))  # noqa: TRY400 - the cause says it all
-            return False
-        return True

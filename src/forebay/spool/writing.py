@@ -22,36 +22,10 @@ _decode_times = msgspec.json.Decoder(tuple[int, ...]).decode
 
 Work = Callable[[sqlite3.Connection, BodyCodec], object]
 
-_PRIMARY = 0xFF
-_CUT_OFF = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE}
-_BEFORE_ANY_FRAME = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ}
-
 
 def now_ms() -> int:
     """Return the time in milliseconds since 1970."""
     return time.time_ns() // 1_000_000
-
-
-def was_cut_off(error: BaseException) -> bool:
-    """Return whether a transaction failed while it was being written to the log.
-
-    Its last frame was not written to its end. What the log held there before can make it whole all the same.
-    """
-    return getattr(error, "sqlite_errorcode", None) in _CUT_OFF
-
-
-def may_be_committed(error: BaseException) -> bool:
-    """Return whether a transaction that failed so may have been written whole to the log all the same.
-
-    SQLite writes all frames of a commit, then syncs them, then notes them in the index (`sqlite3WalFrames` in
-    https://sqlite.org/src/file/src/wal.c). After any failure of the disk, or of memory, but those to read or write, all
-    of them may be there, and the next start would count them.
-    """
-    if isinstance(error, MemoryError):
-        return True
-    code = getattr(error, "sqlite_errorcode", None)
-    is_of_disk = isinstance(code, int) and code & _PRIMARY == sqlite3.SQLITE_IOERR
-    return is_of_disk and code not in _CUT_OFF | _BEFORE_ANY_FRAME
 
 
 @contextlib.contextmanager

@@ -117,7 +117,7 @@ def test_a_spool_whose_tables_are_missing_is_refused_and_given_up(path: Path) ->
     )
 
     for _ in range(2):
-        with pytest.raises(SpoolUnusable, match=r"cannot be opened: no such table: groups"):
+        with pytest.raises(SpoolUnusable, match=r"cannot be opened: no such table: owner"):
             Spool(path)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from forebay.errors import SpoolInDoubt, SpoolLost, SpoolUnavailable, SpoolUnusable
-from forebay.spool import writing
+from forebay.spool import doubt
 from forebay.spool.files import SpoolFiles
 from forebay.spool.inspection import inspect
 from forebay.spool.records import NewGroup, Transaction
@@ -255,7 +255,7 @@ def test_which_failures_leave_it_open_whether_a_commit_is_in_the_log(error: Exce
     if isinstance(error, int):
         code, error = error, sqlite3.OperationalError("an error")
         error.sqlite_errorcode = code
-    assert writing.may_be_committed(error) is may_be
+    assert doubt.may_be_committed(error) is may_be
 
 
 async def test_a_sync_that_fails_while_the_owner_ends_leaves_a_note_for_the_next_one(path: Path, disk: Failing) -> None:
