@@ -161,11 +161,15 @@ class FaultyProxy:
         server = self._runner.server
         await self._stop_listening()
         await self._runner.cleanup()
-        # A connection that was being accepted meanwhile is known to nobody before that has ended.
-        if others := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(others, timeout=1)
-        for connection in server.connections if server else ():
-            cut(connection.transport)
+        # A connection that was being accepted meanwhile is known to nobody before that has ended, and on a busy machine
+        # that takes its time.
+        async with asyncio.timeout(CALL_TIMEOUT_S / 2):
+            while others := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.wait(others)
+            while connections := server.connections if server else []:
+                for connection in connections:
+                    cut(connection.transport)
+                await asyncio.sleep(0)
         await self._session.close()
         # The transports close in the next round of the loop (aiohttp's documentation, "Graceful Shutdown").
         await asyncio.sleep(0)
