@@ -77,11 +77,15 @@ class Reserve:
                 os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
         except OSError as error:
             log.warning("no_reserve", cause=str(error))
-            self._empty()
+            # What is left of one that could not be made says nothing of the disk.
+            if self.given_up:
+                self._empty()
+            else:
+                self._file.unlink(missing_ok=True)
             return False
         return True
 
     def _empty(self) -> None:
-        # There is none on a disk that never had the room for it.
-        with contextlib.suppress(FileNotFoundError):
+        # There is none on a disk that never had the room for it, or it is somebody else's.
+        with contextlib.suppress(OSError):
             os.truncate(self._file, 0)
