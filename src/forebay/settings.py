@@ -88,6 +88,13 @@ def _check_header_secret(value: SecretStr) -> SecretStr:
 HeaderSecret = Annotated[SecretStr, AfterValidator(_check_header_secret)]
 
 
+def _check_token_secret(value: SecretStr) -> SecretStr:
+    # Cut off in silence, it would leave out those who sign with it, and kept those who do not.
+    if value.get_secret_value() != value.get_secret_value().strip():
+        raise ValueError("a key without blanks or line breaks at its ends, the same wherever tokens are signed with it")
+    return value
+
+
 def _parse_database_url(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -128,7 +135,7 @@ class Settings(BaseSettings):
     server_port: int = Field(
         3000, ge=0, le=65535, validation_alias="SERVER_PORT", description="port to listen on; 0 takes a free one"
     )
-    jwt_secret: SecretStr | None = Field(
+    jwt_secret: Annotated[SecretStr, AfterValidator(_check_token_secret)] | None = Field(
         None, validation_alias="JWT_SECRET", description="key of the tokens (HS256); made for you when local"
     )
     server_environment: str = Field(
@@ -206,6 +213,16 @@ class Settings(BaseSettings):
     )
     log_format: LogFormat = Field(LogFormat.AUTO, description="json, text, or auto: text on a terminal")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _trim(cls, values: dict[str, Any]) -> dict[str, Any]:
+        # A file ends with a line break, and no setting does; the one that could is a key, which has a check of its own.
+        # Nothing but blanks stays, so that it is refused and not taken for a setting that was left out.
+        return {
+            name: value.strip() or value if isinstance(value, str) and name != "JWT_SECRET" else value
+            for name, value in values.items()
+        }
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:

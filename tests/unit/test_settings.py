@@ -120,7 +120,7 @@ def test_all_requests_together_may_not_have_less_than_one(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     "value",
-    ["2024", "2024-1", "2024-13", "2024-00", "2024-01-01", "1969-12", "0000-01", "２０２４-01", "2024-01\n", "May"],
+    ["2024", "2024-1", "2024-13", "2024-00", "2024-01-01", "1969-12", "0000-01", "２０２４-01", "2024\n-01", "May"],
 )
 def test_the_oldest_month_is_one_that_events_can_have(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     said = complain(monkeypatch, FOREBAY_OLDEST_MONTH=value)
@@ -165,7 +165,46 @@ def test_an_env_file_that_cannot_be_read_is_a_wrong_setting(folder: Path, monkey
         load_settings()
 
 
-@pytest.mark.parametrize("environment", ["Prod", "a b", "_a", "a/b", "a,b", "*", "a" * 65, "prod\n", "日本"])
+@pytest.mark.parametrize("blank", ["\n", "\r\n", " ", "\t "])
+def test_blanks_around_a_setting_do_not_count(blank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {
+        "OPEN_SEARCH_DNS": "https://one:9200",
+        "SERVER_ENVIRONMENT": "production",
+        "JWT_SECRET": SECRET,
+        "DATABASE_URL": "sqlite://spool.db",
+        "FOREBAY_OPEN_SEARCH_API_KEY": "hunter2",
+        "FOREBAY_OPEN_SEARCH_CA_FILE": "ca.pem",
+        "FOREBAY_HOST": "127.0.0.1",
+        "FOREBAY_ACK": "memory",
+        "FOREBAY_OLDEST_MONTH": "2024-02",
+        "FOREBAY_BULK_WORKERS": "3",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    wanted = load_settings()
+    for name, value in values.items():
+        if name != "JWT_SECRET":
+            monkeypatch.setenv(name, f"{blank}{value}{blank}")
+    found = load_settings()
+
+    assert {**found.model_dump(), "open_search_dns": ""} == {**wanted.model_dump(), "open_search_dns": ""}
+    assert [host.url for host in found.open_search_dns] == ["https://one:9200"]
+
+
+def test_a_bearer_token_from_a_file_loses_its_line_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPEN_SEARCH_DNS", "https://one:9200")
+    monkeypatch.setenv("FOREBAY_OPEN_SEARCH_BEARER", "hunter2\n")
+    bearer = load_settings().open_search_bearer
+    assert bearer is not None
+    assert bearer.get_secret_value() == "hunter2"
+
+
+def test_blanks_in_the_env_file_do_not_count_either(folder: Path) -> None:
+    (folder / ".env").write_text('DATABASE_URL="sqlite://spool.db\n"\n')
+    assert load_settings().database_url == Path("spool.db")
+
+
+@pytest.mark.parametrize("environment", ["Prod", "a b", "_a", "a/b", "a,b", "*", "a" * 65, "pr\nod", "日本"])
 def test_an_environment_must_fit_into_the_name_of_an_index(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     said = complain(monkeypatch, SERVER_ENVIRONMENT=environment, JWT_SECRET=SECRET)
     assert said.startswith("SERVER_ENVIRONMENT: ")
@@ -352,6 +391,22 @@ def test_no_secret_shows_in_a_complaint(name: str, value: str, monkeypatch: pyte
     said = complain(monkeypatch, JWT_SECRET="hunter2" * 6, FOREBAY_ACK="tape", **{name: value})
     assert "hunter2" not in said
     assert {line.partition(":")[0] for line in said.splitlines()} == {name, "FOREBAY_ACK"}
+
+
+@pytest.mark.parametrize("value", [f"{SECRET}\n", f"{SECRET} ", f"\t{SECRET}", f"{SECRET}\r\n", " "])
+def test_a_secret_with_blanks_at_its_ends_is_refused_on_one_line_that_does_not_show_it(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = complain(monkeypatch, JWT_SECRET=value)
+    assert said == (
+        "JWT_SECRET: the value is not allowed; expected: a key without blanks or line breaks at its ends, "
+        "the same wherever tokens are signed with it"
+    )
+
+
+def test_blanks_inside_a_secret_are_a_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_SECRET", "blanks  and\nlines may stand inside")
+    assert resolve_secret(load_settings()) == "blanks  and\nlines may stand inside"
 
 
 def test_a_secret_may_be_left_out_only_in_a_local_environment(monkeypatch: pytest.MonkeyPatch) -> None:
