@@ -7,7 +7,7 @@ import os
 import secrets
 
 from forebay.errors import SettingsError
-from forebay.settings import Settings
+from forebay.settings import Settings, check_token_key
 
 MADE_BYTES = 32
 
@@ -31,10 +31,9 @@ def resolve_secret(settings: Settings) -> str:
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(secrets.token_urlsafe(MADE_BYTES))
         secret = path.read_text(encoding="ascii").strip()
+        check_token_key(secret)
     except OSError as error:
         raise SettingsError(f"JWT_SECRET: not set, and none can be kept at {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"JWT_SECRET: not set, and {path} holds no key; remove that file, or set one") from error
-    if not secret:
-        raise SettingsError(f"JWT_SECRET: not set, and {path} is empty; remove that file, or set one")
+    except ValueError:
+        raise SettingsError(f"JWT_SECRET: not set, and {path} holds no key; remove that file, or set one") from None
     return secret

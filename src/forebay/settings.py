@@ -6,11 +6,13 @@ import difflib
 import enum
 import os
 import re
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
+import jwt
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 
@@ -25,6 +27,7 @@ SECRET_CHARS_MIN = 32
 """HS256 wants a key of at least the hash's 256 bits (RFC 7518, section 3.2)."""
 
 DAY_S = 86_400
+KEY_FORM = "a secret text for HS256, and no PEM, SSH or DER key or certificate"
 SINK_HOST_FORM = "an address such as http://localhost:9200 or https://user:password@host:9200, several with commas"
 
 
@@ -88,9 +91,27 @@ def _check_header_secret(value: SecretStr) -> SecretStr:
 HeaderSecret = Annotated[SecretStr, AfterValidator(_check_header_secret)]
 
 
+def check_token_key(key: str) -> None:
+    """See to it that tokens can be signed and verified with a key.
+
+    Raises:
+        ValueError: they cannot; it says which key could, and shows nothing of this one.
+    """
+    with warnings.catch_warnings():
+        # A short key is said in the log, and no reason not to start.
+        warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
+        try:
+            jwt.decode(jwt.encode({}, key, algorithm="HS256"), key, algorithms=["HS256"])
+        except (jwt.PyJWTError, ValueError):
+            # Not the library's words, which may show a part of the key.
+            raise ValueError(KEY_FORM) from None
+
+
 def _check_token_secret(value: SecretStr) -> SecretStr:
-    # Cut off in silence, it would leave out those who sign with it, and kept those who do not.
-    if value.get_secret_value() != value.get_secret_value().strip():
+    key = value.get_secret_value()
+    check_token_key(key)
+    # Cut off in silence, they would leave out those who sign with them, and kept those who do not.
+    if key != key.strip():
         raise ValueError("a key without blanks or line breaks at its ends, the same wherever tokens are signed with it")
     return value
 

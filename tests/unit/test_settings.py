@@ -24,6 +24,14 @@ from forebay.settings import (
 )
 
 SECRET = "a secret that guards nothing at all"
+PUBLIC_KEYS = {
+    "PEM": (
+        "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n"
+        "-----END PUBLIC KEY-----\n"
+    ),
+    "PEM within other text": "key: -----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
+    "SSH": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBm/RAlphM3+hUG6wWfcO5bIUIaqMLa2ywxcOK1wMWbh me@here",
+}
 NUMBERS = [name for name, field in Settings.model_fields.items() if field.annotation in (int, float)]
 TIMES = [name for name, field in Settings.model_fields.items() if field.annotation is float]
 
@@ -404,6 +412,23 @@ def test_a_secret_with_blanks_at_its_ends_is_refused_on_one_line_that_does_not_s
     )
 
 
+@pytest.mark.parametrize("kind", PUBLIC_KEYS)
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_key_that_no_token_can_be_verified_with_is_refused_on_one_line_that_does_not_show_it(
+    kind: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = complain(monkeypatch, JWT_SECRET=PUBLIC_KEYS[kind].strip() + end)
+    assert said == (
+        "JWT_SECRET: the value is not allowed; expected: a secret text for HS256, "
+        "and no PEM, SSH or DER key or certificate"
+    )
+
+
+def test_a_short_secret_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_SECRET", "short")
+    assert resolve_secret(load_settings()) == "short"
+
+
 def test_blanks_inside_a_secret_are_a_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JWT_SECRET", "blanks  and\nlines may stand inside")
     assert resolve_secret(load_settings()) == "blanks  and\nlines may stand inside"
@@ -435,7 +460,7 @@ def test_two_made_secrets_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(secrets) == 3
 
 
-@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe", PUBLIC_KEYS["PEM"].encode()])
 def test_a_kept_secret_that_is_none_is_not_replaced_in_silence(folder: Path, content: bytes) -> None:
     kept = folder / "sqlite3.db.secret"
     kept.write_bytes(content)

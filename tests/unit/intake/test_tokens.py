@@ -198,6 +198,24 @@ def test_a_public_key_as_secret_does_not_let_rs256_in() -> None:
         TokenVerifier(public.decode()).verify(f"Bearer {jwt.encode(claims, key, 'RS256')}".encode())
 
 
+def test_a_public_key_as_secret_does_not_break_on_a_token_either() -> None:
+    key = rsa.generate_private_key(65537, 2048).public_key()
+    public = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    with pytest.raises(Rejection, match="not valid"):
+        TokenVerifier(public.decode()).verify(token())
+
+
+@pytest.mark.parametrize("error", [jwt.InvalidKeyError, jwt.PyJWKError, TypeError, KeyError, RecursionError])
+def test_whatever_a_token_breaks_in_the_library_it_is_refused(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(jwt, "decode", decode)
+    assert refusal(token()).status == 401
+
+
 def test_a_token_that_was_verified_is_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     verifier, authorization = TokenVerifier(SECRET), token()
     first = verifier.verify(authorization)

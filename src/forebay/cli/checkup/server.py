@@ -13,7 +13,7 @@ import msgspec
 
 from forebay.errors import ForebayError
 from forebay.findings import Finding, Level
-from forebay.settings import Settings
+from forebay.settings import Settings, check_token_key
 
 WHAT = "server"
 TIMEOUT_S = 5.0
@@ -36,13 +36,15 @@ class Reply(NamedTuple):
 
 
 def read_secret(settings: Settings) -> str | None:
-    """Return the secret that the server has, or None where it has made none yet; none is made here."""
+    """Return the secret that the server has, or None where it has made none that can be used; none is made here."""
     if settings.jwt_secret is not None:
         return settings.jwt_secret.get_secret_value()
     try:
-        return settings.secret_path.read_text(encoding="ascii").strip() or None
-    except (OSError, UnicodeDecodeError):
+        secret = settings.secret_path.read_text(encoding="ascii").strip()
+        check_token_key(secret)
+    except (OSError, ValueError):
         return None
+    return secret
 
 
 def look_at_server(settings: Settings) -> list[Finding]:

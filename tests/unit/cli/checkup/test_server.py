@@ -68,6 +68,8 @@ def test_no_secret_is_made_by_looking(folder: Folder) -> None:
 
     settings.secret_path.write_text("the one that was made\n")
     assert read_secret(settings) == "the one that was made"
+    settings.secret_path.write_text("-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n")
+    assert read_secret(settings) is None
 
 
 class Answering(BaseHTTPRequestHandler):
