@@ -1,7 +1,7 @@
 """Tokens: who sends, and what the token allows.
 
 HS256 only, with `exp` and `sub`. A verified token is kept, so that a client which sends the same one with each event
-costs one verification; the cache is bounded, in tokens and in bytes, and ends with the token's own expiry.
+costs one verification; the cache is bounded, in tokens and in bytes, and a token in it ends when it would have without.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from forebay.errors import Rejection
 CACHE_TOKENS_MAX = 10_000
 CACHE_BYTES_MAX = 4 * 1024 * 1024
 """One valid token can be sent in thousands of ways, each with more spaces before it."""
+
+CLOCK_LEEWAY_S = 30
+"""How far the clock of whoever signs may differ from ours; `nbf` and `exp` are compared with so much to spare."""
 
 SCHEME = b"bearer "
 
@@ -59,7 +62,7 @@ class TokenVerifier:
         claims = self._verified.get(authorization) if authorization is not None else None
         if claims is None:
             claims = self._read(authorization)
-        elif claims.expires_at <= time.time():
+        elif claims.expires_at <= time.time() - CLOCK_LEEWAY_S:
             self._forget()
             raise _unauthorized("the token has expired")
         if scopes and claims.scopes.isdisjoint(scopes):
@@ -87,9 +90,13 @@ class TokenVerifier:
 
     def _decode(self, token: bytes) -> Claims:
         try:
-            # `iat` proves nothing, and a clock that is a second ahead of ours must not cost events.
             found: dict[str, Any] = jwt.decode(
-                token, self._secret, algorithms=["HS256"], options={"require": ["exp", "sub"], "verify_iat": False}
+                token,
+                self._secret,
+                algorithms=["HS256"],
+                leeway=CLOCK_LEEWAY_S,
+                # `iat` proves nothing, and a clock that is far ahead of ours must not cost events.
+                options={"require": ["exp", "sub"], "verify_iat": False},
             )
             claims = Claims(_read_user_id(found), _read_scopes(found), float(found["exp"]))
         except jwt.ExpiredSignatureError:

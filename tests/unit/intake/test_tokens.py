@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from forebay.errors import Rejection
 from forebay.intake import tokens
-from forebay.intake.tokens import Scope, TokenVerifier
+from forebay.intake.tokens import CLOCK_LEEWAY_S, Scope, TokenVerifier
 
 SECRET = "a secret that is long enough for HS256"
 LATER = 3600
@@ -149,8 +149,24 @@ def test_an_empty_sub_names_nobody() -> None:
 
 
 def test_an_expired_token_is_said_to_have_expired() -> None:
-    error = refusal(token(exp=int(time.time()) - 1))
+    error = refusal(token(exp=int(time.time()) - CLOCK_LEEWAY_S - 1))
     assert (error.status, error.detail) == (401, "the token has expired")
+
+
+@pytest.mark.parametrize("claims", [{"nbf": 3}, {"nbf": CLOCK_LEEWAY_S}, {"exp": -3}, {"nbf": 3, "exp": -3, "iat": 3}])
+def test_a_token_of_a_clock_that_differs_a_little_from_ours_is_taken(
+    claims: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = int(time.time())
+    authorization = token(**{name: now + seconds for name, seconds in claims.items()})
+    verifier = TokenVerifier(SECRET)
+    first = verifier.verify(authorization)
+    monkeypatch.delattr(jwt, "decode")
+    assert verifier.verify(authorization) is first
+
+
+def test_a_token_of_a_clock_that_differs_by_more_is_refused() -> None:
+    assert refusal(token(nbf=int(time.time()) + CLOCK_LEEWAY_S + 5)).detail == "the token is not valid"
 
 
 def test_a_token_issued_by_a_clock_ahead_of_ours_is_taken() -> None:
@@ -225,7 +241,9 @@ def test_a_token_that_was_verified_is_not_decoded_again(monkeypatch: pytest.Monk
 
 def test_a_kept_token_still_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     verifier, authorization = TokenVerifier(SECRET), token()
-    end = verifier.verify(authorization).expires_at
+    end = verifier.verify(authorization).expires_at + CLOCK_LEEWAY_S
+    monkeypatch.setattr(time, "time", lambda: end - 1)
+    verifier.verify(authorization)
     monkeypatch.setattr(time, "time", lambda: end)
     with pytest.raises(Rejection, match="expired"):
         verifier.verify(authorization)
