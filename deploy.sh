@@ -31,9 +31,9 @@ if [ -f .env ]; then
         /^[ \t]*(#|$)/ { next }
         !/^[A-Za-z_][A-Za-z0-9_]*(=|$)/ { print NR; exit }
         { sub(/^[^=]*=?/, "") }
-        /^["\047 \t]|[ \t]#|[ \t]$|\$\{/ { print NR; exit }
+        /^["\047 \t]|[ \t]#|[ \t]$/ { print NR; exit }
     ' .env)
-    [ -z "$line" ] || fail ".env, line $line: docker takes NAME=value only, without quotes, spaces, comments or \${…}"
+    [ -z "$line" ] || fail ".env, line $line: docker takes NAME=value only, without quotes, spaces or comments"
 fi
 
 name=${DEPLOY_NAME:-forebay}

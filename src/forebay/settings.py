@@ -7,14 +7,23 @@ import enum
 import os
 import re
 import warnings
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 import jwt
+from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings.sources.utils import parse_env_vars
 
 from forebay.errors import SettingsError
 from forebay.model import Ack, LogFormat
@@ -135,6 +144,14 @@ def _check_month(value: str) -> str:
     return value
 
 
+class _EnvFile(DotEnvSettingsSource):
+    """`.env` as it is written: a `${…}` in a password is a part of it, and stands for no other variable."""
+
+    def _read_env_file(self, file_path: Path) -> Mapping[str, str | None]:
+        values = dotenv_values(file_path, encoding="utf-8", interpolate=False)
+        return parse_env_vars(values, self.case_sensitive, self.env_ignore_empty, self.env_parse_none_str)
+
+
 class Settings(BaseSettings):
     """What can be set, with its default. Sizes are bytes, times are seconds.
 
@@ -234,6 +251,19 @@ class Settings(BaseSettings):
     )
     log_format: LogFormat = Field(LogFormat.AUTO, description="json, text, or auto: text on a terminal")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - a folder of files, which none is set for
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read `.env` in a way of our own."""
+        env_file = dotenv_settings.env_file if isinstance(dotenv_settings, DotEnvSettingsSource) else None
+        return init_settings, env_settings, _EnvFile(settings_cls, env_file)
 
     @model_validator(mode="before")
     @classmethod
@@ -341,7 +371,7 @@ def unknown_variables() -> list[tuple[str, str | None]]:
     known = {variable_name(field) for field in Settings.model_fields}
     foreign = ("FOREBAY_PORT", "FOREBAY_SERVICE_", "FOREBAY_TEST_")
     # In the file, small letters set the same.
-    names = {*os.environ, *(name.upper() for name in DotEnvSettingsSource(Settings).env_vars)}
+    names = {*os.environ, *(name.upper() for name in _EnvFile(Settings).env_vars)}
     strange = {name for name in names if name.startswith("FOREBAY_") and name not in known}
     return [
         (name, next(iter(difflib.get_close_matches(name, known, n=1)), None))

@@ -403,7 +403,6 @@ def test_deploy_asks_for_a_secret_outside_a_local_environment(deployment: Deploy
         f"JWT_SECRET={SECRET} # mine",
         f"JWT_SECRET={SECRET} ",
         f"JWT_SECRET= {SECRET}",
-        f"JWT_SECRET=${{{SECRET}}}",
         f"JWT_SECRET: {SECRET}",
         f"export JWT_SECRET={SECRET}",
         f"={SECRET}",
@@ -414,6 +413,10 @@ def test_deploy_names_the_line_that_docker_would_read_otherwise(deployment: Depl
     assert ".env, line 3:" in done.refusal
     assert SECRET not in done.output
     assert done.verbs == ["info"]
+
+
+def test_deploy_takes_what_docker_and_forebay_read_alike(deployment: Deployment) -> None:
+    assert deployment.run(f"JWT_SECRET={SECRET}${{x}}#$\n").code == 0
 
 
 def test_deploy_says_that_there_is_no_docker(deployment: Deployment) -> None:

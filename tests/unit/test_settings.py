@@ -101,6 +101,26 @@ def test_a_variable_counts_more_than_the_env_file(folder: Path, monkeypatch: pyt
     assert (settings.server_port, settings.ack) == (5000, Ack.MEMORY)
 
 
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+@pytest.mark.parametrize("password", ["p${x}q", "p${HOME}q", "p$HOME", "p${x:-y}", "${", "p${SERVER_PORT}"])
+def test_the_env_file_is_read_as_it_is_written(
+    folder: Path, quote: str, password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "hunter2")
+    (folder / ".env").write_text(
+        f"SERVER_PORT=4000\nOPEN_SEARCH_DNS={quote}http://u:{password}@one:9200{quote}\nJWT_SECRET={quote}{password}{quote}\n"
+    )
+    settings = load_settings()
+    assert settings.server_port == 4000
+    assert settings.open_search_dns[0].password == password
+    assert resolve_secret(settings) == password
+
+
+def test_an_empty_variable_in_the_env_file_is_as_good_as_none(folder: Path) -> None:
+    (folder / ".env").write_text("".join(f"{variable_name(field)}=\n" for field in Settings.model_fields))
+    assert load_settings() == Settings(_env_file=None)
+
+
 def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for field in Settings.model_fields:
         monkeypatch.setenv(variable_name(field), "")
