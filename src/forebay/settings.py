@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
@@ -36,7 +37,9 @@ SECRET_CHARS_MIN = 32
 """HS256 wants a key of at least the hash's 256 bits (RFC 7518, section 3.2)."""
 
 DAY_S = 86_400
+HOST_NAME_CHARS_MAX = 253
 KEY_FORM = "a secret text for HS256, and no PEM, SSH or DER key or certificate"
+HOST_NAME_FORM = "a host whose name has 1 to 63 letters, digits, - and _ between dots, and 253 characters at the most"
 SINK_HOST_FORM = "an address such as http://localhost:9200 or https://user:password@host:9200, several with commas"
 
 
@@ -69,18 +72,22 @@ def _parse_sink_hosts(value: Any) -> Any:
 
 
 def _parse_sink_host(text: str) -> SinkHost:
+    # Some of these would be left out of the address in silence, also out of a password.
+    if re.search(r"[\x00-\x1f\x7f]", text):
+        raise ValueError(SINK_HOST_FORM)
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
         raise ValueError(SINK_HOST_FORM) from error
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or port == 0:
         raise ValueError(SINK_HOST_FORM)
     # A "/" in a password that is not written as %2F; what follows it would be shown as a part of the address.
     if "@" in parts.path:
         raise ValueError(SINK_HOST_FORM)
     if ":" in unquote(parts.username or ""):
         raise ValueError("a user name without a colon (RFC 7617, section 2)")
+    _check_host_name(parts.hostname)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     url = f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
     return SinkHost(
@@ -88,6 +95,19 @@ def _parse_sink_host(text: str) -> SinkHost:
         None if parts.username is None else unquote(parts.username),
         None if parts.password is None else unquote(parts.password),
     )
+
+
+def _check_host_name(name: str) -> None:
+    """Refuse what no resolver could find, now or ever (RFC 1035, section 2.3.4); `_` is common among containers."""
+    try:
+        if ":" in name or not name.strip("0123456789."):
+            ip_address(name)
+            return
+        encoded = name.encode("idna").decode("ascii").removesuffix(".")
+    except ValueError:
+        raise ValueError(HOST_NAME_FORM) from None
+    if len(encoded) > HOST_NAME_CHARS_MAX or not re.fullmatch(r"[a-zA-Z0-9_-]{1,63}(\.[a-zA-Z0-9_-]{1,63})*", encoded):
+        raise ValueError(HOST_NAME_FORM)
 
 
 def _check_header_secret(value: SecretStr) -> SecretStr:

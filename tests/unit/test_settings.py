@@ -311,6 +311,9 @@ def test_opensearch_is_one_address_or_several(monkeypatch: pytest.MonkeyPatch) -
         "http://:9200",
         "http://localhost:port",
         "http://localhost:99999",
+        "http://localhost:0",
+        "http://user:hunter\t2@localhost:9200",
+        "http://user:hunter\n2@localhost:9200",
         "http://localhost?x=1",
         "http://localhost#x",
         "http://[::1",
@@ -323,6 +326,60 @@ def test_opensearch_is_one_address_or_several(monkeypatch: pytest.MonkeyPatch) -
 def test_what_is_no_address_is_not_taken_for_opensearch(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     said = complain(monkeypatch, OPEN_SEARCH_DNS=value)
     assert said.startswith("OPEN_SEARCH_DNS: the value is not allowed; expected: an address such as ")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "a..b",
+        ".a",
+        "a..",
+        ".",
+        "a" * 64,
+        "ü" * 63,
+        f"good.{'a' * 64}.example",
+        ".".join(["a"] * 128),
+        "é..b",
+        "a b",
+        "a\tb",
+        "a%20b",
+        "a<b",
+        "1.2.3",
+        "1.2.3.999",
+        "9200",
+        "[::g]",
+        "[1::2::3]",
+    ],
+)
+def test_a_host_name_that_can_never_be_found_is_refused_on_one_line(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = complain(monkeypatch, OPEN_SEARCH_DNS=f"http://good:9200,http://admin:hunter2@{host}:9200")
+    assert said.startswith("OPEN_SEARCH_DNS: the value is not allowed; expected: a")
+    assert len(said.splitlines()) == 1
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "a.b.",
+        "a" * 63,
+        ".".join(["a"] * 127),
+        "under_score",
+        "Large.Example",
+        "-a-",
+        "münchen.example",
+        "日本",
+        "xn--wgv71a",
+        "127.0.0.1",
+        "3com.example",
+        "[::1]",
+        "[fe80::1%25eth0]",
+    ],
+)
+def test_a_host_name_that_may_be_found_is_taken(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPEN_SEARCH_DNS", f"http://{host}:9200")
+    assert load_settings().open_search_dns[0].url == f"http://{host.lower()}:9200"
 
 
 URL = "https://one:9200"

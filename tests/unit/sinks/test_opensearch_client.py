@@ -96,6 +96,34 @@ async def test_a_host_that_refuses_is_asked_once_and_then_left_out(
     assert sent[-10:] == [1] * 10
 
 
+UNUSABLE = ["http://a..b:9200", f"http://{'a' * 64}:9200", "http://1.2.3:9200", "http://é..b:9200"]
+
+
+@pytest.mark.parametrize("url", UNUSABLE)
+async def test_a_host_whose_name_cannot_be_used_is_left_out_like_one_that_is_dead(
+    hosts: tuple[Host, Host], make_client: MakeClient, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make_client(url, hosts[0].url)
+    sent: list[int] = []
+    send = client._send
+
+    async def count(number: int, *rest: object) -> object:
+        sent.append(number)
+        return await send(number, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(client, "_send", count)
+    assert [(await client.request("GET", "/")).status for _ in range(10)] == [200] * 10
+    assert sent.count(0) == 1
+
+
+@pytest.mark.parametrize("url", UNUSABLE)
+async def test_a_host_whose_name_cannot_be_used_is_said_to_give_no_answer(make_client: MakeClient, url: str) -> None:
+    with pytest.raises(SinkUnreachable) as raised:
+        await make_client(url).request("GET", "/")
+    assert str(raised.value).startswith(f"{url}: ")
+    assert "hunter2" not in str(raised.value)
+
+
 @pytest.mark.parametrize("status", [502, 503, 504])
 async def test_a_host_that_says_it_cannot_hands_over_to_the_next(
     hosts: tuple[Host, Host], make_client: MakeClient, status: int

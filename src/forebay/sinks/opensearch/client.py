@@ -69,7 +69,8 @@ class OpenSearchClient:
                 # Only a connection that cannot be made hands over: a slow answer would cost the time again elsewhere.
                 if not isinstance(error, aiohttp.ConnectionTimeoutError):
                     break
-            except (aiohttp.ClientError, OSError) as error:
+            # A name or an address that a library cannot use is a `ValueError`, and as much its host's as no connection.
+            except (aiohttp.ClientError, OSError, ValueError) as error:
                 self._hosts.failed(number, self._loop.time())
                 failures[number] = _explain(error)
             except BaseException:
