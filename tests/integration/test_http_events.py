@@ -86,6 +86,19 @@ def test_json_may_be_called_so_in_many_ways(client: Client, media: str | None) -
     assert_created(client.post(content_type=media))
 
 
+def test_a_byte_order_mark_before_the_body_is_ignored(client: Client) -> None:
+    mark = b"\xef\xbb\xbf"
+    assert_created(client.post(body=mark + event(log_id="marked")), "marked")
+    for body in (
+        b"[%b]" % event(log_id="marked in an array"),
+        b'{"events":[%b]}' % event(log_id="marked in an object"),
+    ):
+        assert client.post("/events/batch", mark + body).json["accepted"] == 1
+    client.documents(["marked", "marked in an array", "marked in an object"])
+    assert_problem(client.post(body=mark + mark + EVENT), 400)
+    assert_problem(client.post(body=mark), 400)
+
+
 @pytest.mark.parametrize("coding", ["", "identity"])
 def test_a_body_that_is_not_compressed_may_say_so(client: Client, coding: str) -> None:
     assert_created(client.post(content_encoding=coding))

@@ -20,6 +20,7 @@ from forebay.problems import field_errors
 from forebay.telemetry.counters import Counters
 
 JSON_TYPE = b"application/json"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class IntakeLimits(NamedTuple):
@@ -78,7 +79,8 @@ class Intake:
         claims = self._verifier.verify(headers.get(b"authorization"), Scope.WRITE)
         ack = _ack(exchange.query) if exchange.query else None
         _check_media(headers)
-        body = bytes(exchange.body)
+        # A reader may ignore the mark (RFC 8259, section 8.1), and Windows writes it.
+        body = bytes(exchange.body).removeprefix(BYTE_ORDER_MARK)
         sender = _sender(claims.user_id, headers)
         if exchange.target is Target.BATCH:
             self._make_batch(exchange, body, sender)
