@@ -70,6 +70,28 @@ def test_a_time_is_rfc_3339_or_milliseconds() -> None:
     assert decode(timestamp=1_767_323_045_678).event.timestamp == 1_767_323_045_678
 
 
+LEAP_SECONDS = [
+    ("1990-12-31T23:59:60Z", datetime(1990, 12, 31, 23, 59, 59, 999_999, UTC)),
+    ("1990-12-31t23:59:60.25z", datetime(1990, 12, 31, 23, 59, 59, 999_999, UTC)),
+    ("2017-01-01 00:59:60+01:00", datetime(2016, 12, 31, 23, 59, 59, 999_999, UTC)),
+]
+
+
+@pytest.mark.parametrize(("written", "moment"), LEAP_SECONDS)
+def test_a_leap_second_is_the_end_of_its_minute(written: str, moment: datetime) -> None:
+    event = decode(timestamp=written, sent_at=written).event
+    assert (event.timestamp, event.sent_at) == (moment, moment)
+    assert decode_batch(b'{"events":[],"sent_at":"%b"}' % written.encode()).sent_at == moment
+
+
+@pytest.mark.parametrize("field", ["timestamp", "sent_at"])
+@pytest.mark.parametrize(
+    "written", ["1990-12-31T23:59:61Z", "1990-12-31T23:60:60Z", "1990-13-31T23:59:60Z", "1990-12-31T23:59:60x", ":60"]
+)
+def test_what_only_looks_like_a_leap_second_is_no_time(field: str, written: str) -> None:
+    assert list(blame(**{field: written})) == [field]
+
+
 def test_fields_that_are_not_known_are_kept() -> None:
     decoded = decode(label="l", experiment={"arm": 2}, **{"": None, "Page": "x"})
     assert decoded.event.label == "l"

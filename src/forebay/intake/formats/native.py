@@ -8,6 +8,7 @@ decoded as a whole is cut into its events first, so that one of them never costs
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -48,9 +49,13 @@ _decode = msgspec.json.Decoder(Event).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_array = msgspec.json.Decoder(list[Raw]).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
-_decode_key = msgspec.json.Decoder(str).decode
+_decode_text = msgspec.json.Decoder(str).decode
+_decode_instant_or_null = msgspec.json.Decoder(Instant | None).decode
+# RFC 3339, section 5.7.
+_LEAP_SECOND = re.compile(r"(.{10}[Tt ]\d\d:\d\d:)60(?:\.\d+)?(.*)", re.ASCII)
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Event)}
 _FIELD_DECODERS = {name: msgspec.json.Decoder(field.type).decode for name, field in _FIELDS.items()}
+_TIMES = frozenset({"timestamp", "sent_at"})
 # Possessive, so that no way back is kept for each character of a long string.
 _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]')
 
@@ -122,7 +127,7 @@ def _cut_batch(body: bytes, error: Rejection) -> Batch:
             return Batch([Raw(part) for part in cut_array(body)], None, is_checked=False)
         fields = _envelope_fields(cut_object(body))
         events = [Raw(part) for part in cut_array(fields["events"])]
-        sent_at = _FIELD_DECODERS["sent_at"](fields.get("sent_at", b"null"))
+        sent_at = _decode_instant(fields.get("sent_at", b"null"))
     except (NotCut, KeyError):
         raise error from None
     except UNPROCESSABLE as reason:
@@ -134,7 +139,7 @@ def _envelope_fields(fields: list[tuple[bytes, bytes]]) -> dict[str, bytes]:
     named = {}
     for key, value in fields:
         try:
-            named[_decode_key(key)] = value
+            named[_decode_text(key)] = value
         except UNPROCESSABLE:
             # It is no name that is known here, whatever it is.
             continue
@@ -160,7 +165,8 @@ def _examine(body: bytes | Raw) -> Decoded:
     ]
     for name in _FIELDS.keys() & fields.keys():
         try:
-            values[name] = _FIELD_DECODERS[name](fields[name])
+            decode = _decode_instant if name in _TIMES else _FIELD_DECODERS[name]
+            values[name] = decode(fields[name])
         except UNPROCESSABLE as error:
             errors.append(FieldError(name, _humble(error)))
     extra = {name: raw for name, raw in fields.items() if name not in _FIELDS}
@@ -172,6 +178,20 @@ def _examine(body: bytes | Raw) -> Decoded:
     if errors:
         raise _invalid(tuple(sorted(errors)))
     return Decoded(Event(**values), extra or None)
+
+
+def _decode_instant(value: bytes | Raw) -> Instant | None:
+    """Decode a time, a leap second too: as the last microsecond of its minute, so that it stays in its month."""
+    try:
+        instant: Instant | None = _decode_instant_or_null(value)
+    except msgspec.ValidationError:
+        if not bytes(value).lstrip().startswith(b'"'):
+            raise
+        leap = _LEAP_SECOND.fullmatch(_decode_text(value))
+        if leap is None:
+            raise
+        instant = msgspec.convert(f"{leap[1]}59.999999{leap[2]}", datetime)
+    return instant
 
 
 def _log_id_fits(log_id: str) -> bool:
