@@ -18,6 +18,7 @@ from forebay.intake.documents import DocumentMaker, new_log_id, uuid7_time_ms
 from forebay.intake.formats.native import Batch, check_text, decode_batch, decode_event, decode_unchecked
 from forebay.intake.tokens import TokenVerifier
 from forebay.model import Entry, Event, Sender, entry_address, entry_document, split_entries
+from forebay.telemetry.counters import Counters
 
 # A loaded machine is no reason to fail.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -60,7 +61,7 @@ events = st.fixed_dictionaries(
 
 
 def make(body: bytes, received_at: datetime = datetime(2026, 3, 15, tzinfo=UTC)) -> Entry:
-    maker = DocumentMaker("test", OLDEST, require_log_id=False)
+    maker = DocumentMaker("test", OLDEST, Counters(), require_log_id=False)
     return maker.make(decode_event(body), ALICE, received_at, None)[1]
 
 
