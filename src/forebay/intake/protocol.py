@@ -13,7 +13,7 @@ import structlog
 from forebay.errors import Rejection
 from forebay.intake import replies
 from forebay.intake.crowd import Crowd
-from forebay.intake.exchange import Exchange
+from forebay.intake.exchange import KEEP_ALIVE_LINE, Exchange
 from forebay.intake.intake import Intake
 from forebay.intake.refusing import HEADER_LINES_MAX, ConnectionLimits, RefusingProtocol
 from forebay.intake.replies import Reply
@@ -156,6 +156,8 @@ class IntakeProtocol(RefusingProtocol):
         headers = {name.lower(): value for name, value in self.headers}
         exchange = self._exchange = Exchange(self, self.intake.counters, target, query, headers)
         exchange.keep_alive = self.parser.should_keep_alive()
+        if b"connection" in headers and self.parser.get_http_version() == "1.0":
+            exchange.kept_line = KEEP_ALIVE_LINE
         exchange.head_only = method == b"HEAD"
         self._queue(exchange)
         try:
