@@ -70,9 +70,9 @@ class RefusingProtocol(OrderedProtocol):
     held_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to count the time for a first request, if there is room for one more connection."""
+        """Begin as an idle connection, if there is room for one more."""
         super().connection_made(transport)
-        self._deadline = self.loop.time() + self.limits.request_timeout_s
+        self._deadline = self.loop.time() + self.limits.keep_alive_s
         if self.crowd.enter(len(self.connections)):
             self.crowd.idle[self] = None
         else:
