@@ -165,7 +165,7 @@ def _configure_http(
 ) -> uvicorn.Config:
     verifier = TokenVerifier(secret)
     maker = DocumentMaker(
-        settings.server_environment, settings.oldest_month_start, require_log_id=settings.require_log_id
+        settings.server_environment, settings.oldest_month_start, counters, require_log_id=settings.require_log_id
     )
     limits = IntakeLimits(settings.body_bytes_max, settings.batch_events_max)
     intake = Intake(verifier, maker, pipeline.admitter, settings.ack, limits, counters)

@@ -41,7 +41,19 @@ def test_a_connection_is_closed_where_the_client_wants_it(client: Client, versio
 def test_a_client_of_http_1_0_may_keep_its_connection(client: Client) -> None:
     with client.wire() as wire:
         for _ in range(3):
-            assert_created(wire.ask(client.request(headers={"Connection": "keep-alive"}, version="1.0")))
+            for request, status in (
+                (client.request(headers={"Connection": "keep-alive"}, version="1.0"), 200),
+                (client.request(body=b"{}", headers={"Connection": "Keep-Alive"}, version="1.0"), 400),
+                (client.request("/ping", None, {"Connection": "keep-alive"}, "GET", "1.0"), 200),
+            ):
+                answer = wire.ask(request)
+                assert (answer.status, answer.headers["connection"]) == (status, "keep-alive")
+        answer = wire.ask(client.request("/ping", None, {"Connection": "keep-alive"}, "GET"))
+        assert "connection" not in answer.headers
+        # uvicorn keeps none for the ASGI application.
+        answer = wire.ask(client.request("/health/live", None, {"Connection": "keep-alive"}, "GET", "1.0"))
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        wire.assert_closed()
 
 
 @pytest.mark.parametrize("size", [1, 7, 1_000])

@@ -140,6 +140,34 @@ def test_a_head_over_the_limit_is_refused(client: Client, head: bytes) -> None:
         wire.assert_closed()
 
 
+def head_of(size: int, start: bytes = PING) -> bytes:
+    """Return a head of so many bytes, in 50 lines and one that fills it up."""
+    lines = start.removesuffix(b"\r\n") + b"x: y\r\n" * 50
+    return lines + b"z: %b\r\n\r\n" % (b"z" * (size - len(lines) - len(b"z: \r\n\r\n")))
+
+
+@pytest.mark.parametrize("before", [b"", PING, PING * 200], ids=["alone", "behind one", "behind many"])
+@pytest.mark.parametrize("pieces", [1, 2, 5])
+def test_a_head_at_the_limit_is_taken_and_one_byte_more_is_not(client: Client, before: bytes, pieces: int) -> None:
+    for size, status in ((HEADER_BYTES_MAX, 200), (HEADER_BYTES_MAX + 1, 431)):
+        data = before + head_of(size)
+        with client.wire() as wire:
+            step = -(-len(data) // pieces)
+            for start in range(0, len(data), step):
+                wire.send(data[start : start + step])
+            assert [wire.answer().status for _ in range(before.count(PING))] == [200] * before.count(PING)
+            assert wire.answer().status == status
+
+
+@pytest.mark.parametrize("size", [HEADER_BYTES_MAX + 1_000, 17_000, 20_000, 33_000])
+@pytest.mark.parametrize("upgrade", [b"", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"], ids=["plain", "upgrade"])
+def test_a_head_over_the_limit_is_refused_however_it_is_cut(client: Client, size: int, upgrade: bytes) -> None:
+    with client.wire() as wire:
+        wire.send_while_open(head_of(size, PING.removesuffix(b"\r\n") + upgrade + b"\r\n"), 1)
+        assert_problem(wire.answer(), 431)
+        wire.assert_closed()
+
+
 def test_a_head_has_no_more_lines_than_the_limit(client: Client) -> None:
     def head(lines: int) -> bytes:
         return PING.removesuffix(b"\r\n") + b"x:y\r\n" * (lines - 1) + b"\r\n"

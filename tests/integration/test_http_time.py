@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from servers.doors import BODY_BYTES_MAX
+from servers.forebay import ForebayServer
 from traffic.requests import LIVE, PING, Client, assert_created, assert_problem, event
 from traffic.wire import TIMEOUT_S, Wire
 
@@ -63,6 +64,17 @@ def test_a_connection_that_never_says_anything_is_closed_without_a_word(hasty: C
         newlines.send(b"\r\n")
         wire.assert_closed()
         newlines.assert_closed()
+
+
+def test_a_connection_that_has_not_spoken_yet_is_kept_like_any_idle_one(tmp_path: Path) -> None:
+    with ForebayServer(tmp_path, {"FOREBAY_REQUEST_TIMEOUT_S": "0.5"}) as server:
+        server.start()
+        client = Client(server)
+        with client.wire() as silent, client.wire() as newlines, client.wire() as begun:
+            newlines.send(b"\r\n")
+            # The others were there before, so that their time would be up too.
+            assert_problem(begun.ask(b"G"), 408)
+            assert silent.ask(PING).body == newlines.ask(PING).body == b"pong"
 
 
 def test_a_body_that_comes_after_its_answer_leaves_an_idle_connection(hasty: Client) -> None:

@@ -23,6 +23,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 EVENT_COUNTERS = (
     ("accepted", "Events told to the client as safe"),
     ("rejected", "Events and requests told to the client as its mistake"),
+    ("uncorrected", "Events whose `sent_at` is too far from our clock to correct their `timestamp`"),
     ("unavailable", "Events told to the client to send again"),
     ("overflowed", "Events stored while the channel had no room"),
     ("redelivered", "Events taken from the spool back into the channel"),

@@ -17,8 +17,13 @@ from msgspec import UNSET, Raw, UnsetType
 from forebay.errors import FieldError, Rejection
 from forebay.intake.formats.native import Decoded
 from forebay.model import Address, Document, Entry, Event, EventInfo, Instant, Sender, encode_entry
+from forebay.telemetry.counters import Counters
 
 DAY_MS = 86_400_000
+
+CLOCK_ERROR_MAX = timedelta(days=7)
+"""By how much a client's clock may be wrong for its times to be corrected. A `sent_at` that is further away is one in
+seconds, or of the day on which the event was kept to be sent later; it would only move a good timestamp."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -28,9 +33,10 @@ _UUID7 = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}
 class DocumentMaker:
     """Makes entries for one environment; the time of an event counts from `oldest` on."""
 
-    def __init__(self, environment: str, oldest: datetime, *, require_log_id: bool) -> None:
+    def __init__(self, environment: str, oldest: datetime, counters: Counters, *, require_log_id: bool) -> None:
         self._environment = environment
         self._oldest_ms = (oldest - _EPOCH) // _MILLISECOND
+        self._counters = counters
         self._require_log_id = require_log_id
         self._index_of_day: dict[int, str] = {}
 
@@ -53,7 +59,7 @@ class DocumentMaker:
         happened_at = None
         if event.timestamp is not None:
             happened_at = as_datetime(event.timestamp, "timestamp")
-            timestamp = _correct(happened_at, event.sent_at if sent_at is None else sent_at, received_at)
+            timestamp = self._correct(happened_at, event.sent_at if sent_at is None else sent_at, received_at)
         document = Document(
             timestamp=timestamp,
             received_at=received_at,
@@ -67,6 +73,19 @@ class DocumentMaker:
         )
         index = self._index(log_id, happened_at, received_at_ms)
         return log_id, encode_entry(Address(index, log_id), document)
+
+    def _correct(self, happened_at: datetime, sent_at: Instant | None, received_at: datetime) -> datetime:
+        """Take out the error of the client's clock, by which both of its times are wrong alike."""
+        if sent_at is None:
+            return happened_at
+        error = received_at - as_datetime(sent_at, "sent_at")
+        try:
+            if abs(error) <= CLOCK_ERROR_MAX:
+                return happened_at + error
+        except OverflowError:
+            pass
+        self._counters.uncorrected += 1
+        return happened_at
 
     def _index(self, log_id: str, happened_at: datetime | None, received_at_ms: int) -> str:
         newest_ms = received_at_ms + DAY_MS
@@ -113,16 +132,6 @@ def as_datetime(value: Instant, field: str) -> datetime:
     except (OverflowError, ValueError):
         reason = "is not a time: RFC 3339, or milliseconds since 1970"
         raise Rejection(400, "the event is not valid", (FieldError(field, reason),)) from None
-
-
-def _correct(happened_at: datetime, sent_at: Instant | None, received_at: datetime) -> datetime:
-    """Take out the error of the client's clock, by which both of its times are wrong alike."""
-    if sent_at is None:
-        return happened_at
-    try:
-        return received_at - (as_datetime(sent_at, "sent_at") - happened_at)
-    except OverflowError:
-        return happened_at
 
 
 def _event_info(event: Event, extra: dict[str, Raw] | None) -> EventInfo:

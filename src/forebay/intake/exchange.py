@@ -13,6 +13,9 @@ from forebay.telemetry.counters import Counters
 
 NO_BODY = b""
 
+KEEP_ALIVE_LINE = b"connection: keep-alive\r\n"
+"""Without it a client of HTTP/1.0 takes the connection for one that will be closed (RFC 9112, section 9.3)."""
+
 
 class Connection(Protocol):
     """Where the answer goes."""
@@ -32,6 +35,7 @@ class Exchange:
         log_id: a single event's.
         held_bytes: what it takes in memory until it is answered; the crowd keeps it.
         head_only: whether the answer goes without its body (`HEAD`).
+        kept_line: the line of the answer that says that the connection is kept, where that is not understood.
         early_reply: the answer to a request that is refused before its body has arrived.
         response_complete, keep_alive, disconnected, message_event: what uvicorn asks of a request in hand.
     """
@@ -48,6 +52,7 @@ class Exchange:
         "headers",
         "held_bytes",
         "keep_alive",
+        "kept_line",
         "log_id",
         "query",
         "response_complete",
@@ -75,6 +80,7 @@ class Exchange:
         self.early_reply: replies.Reply | None = None
         self.response_complete = False
         self.keep_alive = True
+        self.kept_line = b""
         self.disconnected = False
 
     def receive(self, data: bytes) -> None:

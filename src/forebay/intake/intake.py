@@ -11,7 +11,7 @@ from forebay.errors import FieldError, Rejection
 from forebay.intake import replies
 from forebay.intake.documents import DocumentMaker
 from forebay.intake.exchange import Exchange
-from forebay.intake.formats.native import check_text, decode_batch, decode_event
+from forebay.intake.formats.native import check_text, decode_batch, decode_event, decode_unchecked
 from forebay.intake.targets import Target
 from forebay.intake.tokens import Scope, TokenVerifier
 from forebay.model import Ack, Admission, Sender
@@ -20,6 +20,7 @@ from forebay.problems import field_errors
 from forebay.telemetry.counters import Counters
 
 JSON_TYPE = b"application/json"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class IntakeLimits(NamedTuple):
@@ -78,12 +79,13 @@ class Intake:
         claims = self._verifier.verify(headers.get(b"authorization"), Scope.WRITE)
         ack = _ack(exchange.query) if exchange.query else None
         _check_media(headers)
-        body = bytes(exchange.body)
-        check_text(body)
+        # A reader may ignore the mark (RFC 8259, section 8.1), and Windows writes it.
+        body = bytes(exchange.body).removeprefix(BYTE_ORDER_MARK)
         sender = _sender(claims.user_id, headers)
         if exchange.target is Target.BATCH:
             self._make_batch(exchange, body, sender)
         else:
+            check_text(body)
             exchange.log_id, entry = self._maker.make(decode_event(body), sender, datetime.now(UTC), None)
             exchange.entries = [entry]
             exchange.entry_bytes = len(entry)
@@ -98,11 +100,12 @@ class Intake:
         batch = decode_batch(body)
         if len(batch.events) > self.limits.batch_events_max:
             raise Rejection(413, f"a batch has at most {self.limits.batch_events_max} events, not {len(batch.events)}")
+        decode = decode_event if batch.is_checked else decode_unchecked
         received_at = datetime.now(UTC)
         results: list[dict[str, Any]] = []
         for index, raw in enumerate(batch.events):
             try:
-                log_id, entry = self._maker.make(decode_event(raw), sender, received_at, batch.sent_at)
+                log_id, entry = self._maker.make(decode(raw), sender, received_at, batch.sent_at)
             except Rejection as error:
                 results.append({"index": index, "status": "rejected", "error": _explain(error)})
                 continue

@@ -62,12 +62,10 @@ class OrderedProtocol(HttpToolsProtocol, abc.ABC):
             return
         if exchange.head_only:
             body = b""
-        if exchange.keep_alive:
-            self.transport.write(b"%b%b\r\n%b" % (head, self._date_line(), body))
-        else:
-            self.transport.write(b"%b%bconnection: close\r\n\r\n%b" % (head, self._date_line(), body))
-            if exchange.early_reply is None:
-                self.transport.close()
+        connection_line = exchange.kept_line if exchange.keep_alive else b"connection: close\r\n"
+        self.transport.write(b"%b%b%b\r\n%b" % (head, self._date_line(), connection_line, body))
+        if not exchange.keep_alive and exchange.early_reply is None:
+            self.transport.close()
         self.on_response_complete()
 
     def on_response_complete(self) -> None:

@@ -13,7 +13,7 @@ import structlog
 from forebay.errors import Rejection
 from forebay.intake import replies
 from forebay.intake.crowd import Crowd
-from forebay.intake.exchange import Exchange
+from forebay.intake.exchange import KEEP_ALIVE_LINE, Exchange
 from forebay.intake.intake import Intake
 from forebay.intake.refusing import HEADER_LINES_MAX, ConnectionLimits, RefusingProtocol
 from forebay.intake.replies import Reply
@@ -100,6 +100,7 @@ class IntakeProtocol(RefusingProtocol):
                     self._refuse_connection(Rejection(501, "this is no proxy"))
                     return
                 head = self._head_without_upgrade()
+                self._piece_bytes += len(head)
                 # A parser that has given up is of no use where the connection is to be closed behind the request.
                 self.parser = httptools.HttpRequestParser(self)
                 self.parser.feed_data(head)
@@ -121,6 +122,7 @@ class IntakeProtocol(RefusingProtocol):
         self._in_head = True
         self.crowd.idle.pop(self, None)
         self._stalled_bytes = 0
+        self._first_piece_bytes = self._piece_bytes
         self._receiving = True
         self._deadline = self.loop.time() + self.limits.request_timeout_s
 
@@ -137,7 +139,7 @@ class IntakeProtocol(RefusingProtocol):
         if self._is_deaf or self.parser.should_upgrade():
             return
         # Measured only where what arrived leaves room for doubt.
-        if self._stalled_bytes + self._piece_bytes > self.limits.header_bytes_max and self._head_is_too_large():
+        if self._first_piece_bytes + self._stalled_bytes > self.limits.header_bytes_max and self._head_is_too_large():
             self._refuse_head()
             return
         try:
@@ -154,6 +156,8 @@ class IntakeProtocol(RefusingProtocol):
         headers = {name.lower(): value for name, value in self.headers}
         exchange = self._exchange = Exchange(self, self.intake.counters, target, query, headers)
         exchange.keep_alive = self.parser.should_keep_alive()
+        if b"connection" in headers and self.parser.get_http_version() == "1.0":
+            exchange.kept_line = KEEP_ALIVE_LINE
         exchange.head_only = method == b"HEAD"
         self._queue(exchange)
         try:
@@ -239,8 +243,9 @@ class IntakeProtocol(RefusingProtocol):
         super().answer(exchange, reply)
 
     def _head_is_too_large(self) -> bool:
-        head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        return head_bytes > self.limits.header_bytes_max
+        first_line = b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self.url)
+        lines_bytes = sum(len(name) + len(b": ") + len(value) + len(b"\r\n") for name, value in self.headers)
+        return len(first_line) + lines_bytes + len(b"\r\n") > self.limits.header_bytes_max
 
     def _refuse_head(self) -> None:
         self._refuse_connection(Rejection(431, f"the head is larger than {self.limits.header_bytes_max} bytes"))

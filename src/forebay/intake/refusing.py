@@ -47,6 +47,7 @@ class RefusingProtocol(OrderedProtocol):
         _in_head: whether its head is not there yet.
         _deadline: when the connection's time is up (the loop's clock), or None while an answer is being made.
         _stalled_bytes: what arrived since a head began, or since the last piece of a body.
+        _first_piece_bytes: of the piece in which the head began, and which `_stalled_bytes` leaves out.
         _piece_bytes: of what was parsed last; some of it belongs to the head that is not there yet.
         _unparsed: what has arrived and waits until requests are taken again.
         held_bytes: what waits for the client, beside its requests; the crowd keeps it.
@@ -63,14 +64,15 @@ class RefusingProtocol(OrderedProtocol):
     _refused = False
     _abort_at: float | None = None
     _stalled_bytes = 0
+    _first_piece_bytes = 0
     _piece_bytes = 0
     _unparsed = b""
     held_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to count the time for a first request, if there is room for one more connection."""
+        """Begin as an idle connection, if there is room for one more."""
         super().connection_made(transport)
-        self._deadline = self.loop.time() + self.limits.request_timeout_s
+        self._deadline = self.loop.time() + self.limits.keep_alive_s
         if self.crowd.enter(len(self.connections)):
             self.crowd.idle[self] = None
         else:

@@ -27,6 +27,7 @@ class Counters:
 
     accepted: int = 0
     rejected: int = 0  # told to the client as a mistake of its own
+    uncorrected: int = 0  # accepted with a `sent_at` too far from our clock to correct their `timestamp`
     unavailable: int = 0  # told to the client to send again
     overflowed: int = 0  # stored while the channel had no room
     redelivered: int = 0  # taken from the spool back into the channel

@@ -54,6 +54,7 @@ def test_every_counter_is_shown_by_its_name() -> None:
     assert shown == list(range(100, 100 + len(plain)))
     assert samples["forebay_events_accepted_total"] == counters.accepted
     assert samples["forebay_events_rejected_total"] == counters.rejected
+    assert samples["forebay_events_uncorrected_total"] == counters.uncorrected
     assert samples["forebay_events_unavailable_total"] == counters.unavailable
     assert samples["forebay_commit_failures_total"] == counters.commit_failures
     assert samples["forebay_bulks_in_flight"] == counters.bulks_in_flight

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from forebay.errors import FieldError, Rejection
-from forebay.intake.documents import DocumentMaker, as_datetime, new_log_id, uuid7_time_ms
+from forebay.intake.documents import CLOCK_ERROR_MAX, DocumentMaker, as_datetime, new_log_id, uuid7_time_ms
 from forebay.intake.formats.native import decode_event
 from forebay.model import Instant, Sender, entry_address, entry_document
+from forebay.telemetry.counters import Counters
 
 NOW = datetime(2026, 3, 15, 12, 30, 0, 123_456, UTC)
 OLDEST = datetime(2024, 1, 1, tzinfo=UTC)
@@ -31,7 +32,9 @@ def uuid7(moment: datetime) -> str:
 def make(received_at: datetime = NOW, sender: Sender = NOBODY, **fields: Any) -> tuple[str, str, dict[str, Any]]:
     """Return the index, the `_id` and the document of an event."""
     decoded = decode_event(json.dumps({"page": "/home", "event": "click"} | fields).encode())
-    log_id, entry = DocumentMaker("test", OLDEST, require_log_id=False).make(decoded, sender, received_at, None)
+    log_id, entry = DocumentMaker("test", OLDEST, Counters(), require_log_id=False).make(
+        decoded, sender, received_at, None
+    )
     address = entry_address(entry)
     document = json.loads(entry_document(entry))
     assert address.log_id == log_id == document["log_id"]
@@ -101,7 +104,7 @@ def test_an_event_without_log_id_is_given_a_uuid7_of_its_receipt() -> None:
 
 
 def test_an_event_without_log_id_is_refused_where_one_is_required() -> None:
-    maker = DocumentMaker("test", OLDEST, require_log_id=True)
+    maker = DocumentMaker("test", OLDEST, Counters(), require_log_id=True)
     with pytest.raises(Rejection) as raised:
         maker.make(decode_event(b'{"page":"a","event":"b"}'), NOBODY, NOW, None)
     assert (raised.value.status, raised.value.errors) == (400, (FieldError("log_id", "is required"),))
@@ -118,7 +121,7 @@ def test_a_timestamp_without_a_zone_is_utc() -> None:
     assert stamp(timestamp="2020-02-03T04:05:06") == datetime(2020, 2, 3, 4, 5, 6, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("wrong", [timedelta(days=400), -timedelta(hours=3)])
+@pytest.mark.parametrize("wrong", [timedelta(days=6), CLOCK_ERROR_MAX, -timedelta(days=6.9), -timedelta(hours=3)])
 def test_the_error_of_the_clients_clock_is_taken_out(wrong: timedelta) -> None:
     happened_at = NOW - timedelta(minutes=5)
     own = milliseconds(happened_at + wrong)
@@ -127,12 +130,33 @@ def test_the_error_of_the_clients_clock_is_taken_out(wrong: timedelta) -> None:
 
 
 def test_the_sent_at_of_the_event_counts_where_the_batch_has_none() -> None:
-    maker = DocumentMaker("test", OLDEST, require_log_id=False)
-    decoded = decode_event(json.dumps({"page": "a", "event": "b", "timestamp": 0, "sent_at": 60_000}).encode())
-    for sent_at, minutes in ((None, 1), (120_000, 2)):
+    maker = DocumentMaker("test", OLDEST, Counters(), require_log_id=False)
+    timestamp = milliseconds(NOW)
+    times = {"timestamp": timestamp, "sent_at": timestamp + 60_000}
+    decoded = decode_event(json.dumps({"page": "a", "event": "b"} | times).encode())
+    for sent_at, minutes in ((None, 1), (timestamp + 120_000, 2)):
         _, entry = maker.make(decoded, NOBODY, NOW, sent_at)
         happened_at = datetime.fromisoformat(json.loads(entry_document(entry))["@timestamp"])
-        assert NOW - happened_at == timedelta(minutes=minutes)
+        assert timedelta(0) <= NOW - happened_at - timedelta(minutes=minutes) < MILLISECOND
+
+
+@pytest.mark.parametrize(
+    "sent_at",
+    [
+        pytest.param(milliseconds(NOW) // 1000, id="in seconds"),
+        pytest.param(milliseconds(NOW - CLOCK_ERROR_MAX) - 1, id="long ago"),
+        pytest.param(milliseconds(NOW + CLOCK_ERROR_MAX) + 1, id="in the future"),
+        pytest.param("9999-12-31T23:59:59Z", id="never"),
+    ],
+)
+def test_a_sent_at_that_no_clock_would_be_wrong_by_corrects_nothing_and_is_counted(sent_at: object) -> None:
+    counters = Counters()
+    maker = DocumentMaker("test", OLDEST, counters, require_log_id=False)
+    for sent, uncorrected in ((sent_at, 1), (None, 1), (milliseconds(NOW), 1), (sent_at, 2)):
+        fields = {"page": "a", "event": "b", "timestamp": "2026-03-15T10:00:00Z", "sent_at": sent}
+        _, entry = maker.make(decode_event(json.dumps(fields).encode()), NOBODY, NOW, None)
+        assert json.loads(entry_document(entry))["@timestamp"].startswith("2026-03-15T10:00:00")
+        assert counters.uncorrected == uncorrected
 
 
 def test_a_sent_at_that_is_out_of_reach_corrects_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import tracemalloc
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from forebay.errors import FieldError, Rejection
-from forebay.intake.formats.native import Decoded, check_text, decode_batch, decode_event
+from forebay.intake.formats.native import Decoded, check_text, decode_batch, decode_event, decode_unchecked
 from forebay.model import LOG_ID_BYTES_MAX, PARAM_DEPTH_MAX
 
 SMALLEST: dict[str, Any] = {"page": "/home", "event": "click"}
@@ -67,6 +68,28 @@ def test_null_is_as_good_as_leaving_an_optional_field_out(field: str) -> None:
 def test_a_time_is_rfc_3339_or_milliseconds() -> None:
     assert decode(timestamp="2026-01-02T03:04:05.678Z").event.timestamp == datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
     assert decode(timestamp=1_767_323_045_678).event.timestamp == 1_767_323_045_678
+
+
+LEAP_SECONDS = [
+    ("1990-12-31T23:59:60Z", datetime(1990, 12, 31, 23, 59, 59, 999_999, UTC)),
+    ("1990-12-31t23:59:60.25z", datetime(1990, 12, 31, 23, 59, 59, 999_999, UTC)),
+    ("2017-01-01 00:59:60+01:00", datetime(2016, 12, 31, 23, 59, 59, 999_999, UTC)),
+]
+
+
+@pytest.mark.parametrize(("written", "moment"), LEAP_SECONDS)
+def test_a_leap_second_is_the_end_of_its_minute(written: str, moment: datetime) -> None:
+    event = decode(timestamp=written, sent_at=written).event
+    assert (event.timestamp, event.sent_at) == (moment, moment)
+    assert decode_batch(b'{"events":[],"sent_at":"%b"}' % written.encode()).sent_at == moment
+
+
+@pytest.mark.parametrize("field", ["timestamp", "sent_at"])
+@pytest.mark.parametrize(
+    "written", ["1990-12-31T23:59:61Z", "1990-12-31T23:60:60Z", "1990-13-31T23:59:60Z", "1990-12-31T23:59:60x", ":60"]
+)
+def test_what_only_looks_like_a_leap_second_is_no_time(field: str, written: str) -> None:
+    assert list(blame(**{field: written})) == [field]
 
 
 def test_fields_that_are_not_known_are_kept() -> None:
@@ -250,3 +273,90 @@ def test_a_batch_that_is_not_json_is_refused(body: bytes) -> None:
     with pytest.raises(Rejection) as raised:
         decode_batch(body)
     assert raised.value.status == 400
+
+
+GOOD = b'{"page":"/home","event":"click"}'
+HARMFUL = [
+    rb'{"page":"/home","event":"click","param":{"t":"cut \ud83d"}}',
+    rb'{"page":"/home","event":"click","\ud83d":1}',
+    rb'{"page":"/home","event":"click","label":"],[\" \q"}',
+    b'{"page":"/home","event":"click","label":"a\nb"}',
+    b'{"page":"/home","event":"click","label":"\\\xff"}',
+    b'{"page":"/home","event":"click","param":{"t":"\xed\xa0\xbd"}}',
+    b'{"page":"/home","event":"click","param":%b1%b}' % (b"[" * 5_000, b"]" * 5_000),
+    b'{"page":"/home","event":"click","param":NaN}',
+    b'{"page":"/home","event":"click","param":[1}}',
+    b"{'page':'/home'}",
+    b"undefined",
+]
+"""Events that the decoder cannot read, each in a way of its own."""
+
+
+def taken(body: bytes) -> list[bool]:
+    """Return of each event of a batch whether it is taken."""
+    batch = decode_batch(body)
+    decode = decode_event if batch.is_checked else decode_unchecked
+    refusals: dict[int, Rejection] = {}
+    for index, raw in enumerate(batch.events):
+        try:
+            decode(raw)
+        except Rejection as error:
+            refusals[index] = error
+    assert all(error.status == 400 and error.detail.startswith("the event ") for error in refusals.values())
+    return [index not in refusals for index in range(len(batch.events))]
+
+
+@pytest.mark.parametrize("harmful", HARMFUL)
+@pytest.mark.parametrize("frame", [b"[%b]", b' {"events" : [%b]}\n', b'{"sent_at":5,"events":[%b],"more":[{}]}'])
+def test_an_event_that_cannot_be_read_costs_a_batch_nothing_else(frame: bytes, harmful: bytes) -> None:
+    assert taken(frame % harmful) == [False]
+    assert taken(frame % b",".join([GOOD, harmful, GOOD, harmful, b"\t" + GOOD])) == [True, False, True, False, True]
+
+
+@pytest.mark.parametrize("harmful", HARMFUL)
+def test_a_field_that_is_not_known_costs_a_batch_nothing(harmful: bytes) -> None:
+    for body in (b'{"events":[%b],"context":%b}', b'{"context":%b,"events":[%b]}'):
+        parts = (GOOD, harmful) if body.startswith(b'{"events') else (harmful, GOOD)
+        assert taken(body % parts) == [True]
+    assert taken(rb'{"\ud83d":1,"events":[%b],"\u0065vents":[%b,%b]}' % (b"1", GOOD, GOOD)) == [True, True]
+
+
+def test_a_batch_that_has_to_be_cut_keeps_its_time() -> None:
+    assert decode_batch(rb'{"events":[],"sent_at":5,"context":"\ud83d"}').sent_at == 5
+    assert decode_batch(rb'{"events":[],"sent_at":null,"context":"\ud83d"}').sent_at is None
+    with pytest.raises(Rejection, match="a batch is an array"):
+        decode_batch(rb'{"events":[],"sent_at":"x","context":"\ud83d"}')
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'["\ud83d"',
+        rb'["\ud83d",]',
+        rb'[,"\ud83d"]',
+        rb'["\ud83d"],',
+        rb'["\ud83d"]]',
+        rb'["\ud83d]',
+        rb'["\ud83d"}',
+        rb'{"events":["\ud83d"]',
+        rb'{"events":["\ud83d"],}',
+        rb'{"events":["\ud83d"],"context"}',
+        rb'{"events":"\ud83d"}',
+        rb'{"context":"\ud83d"}',
+        b"\xff",
+        b"[\xff",
+    ],
+)
+def test_a_batch_whose_events_cannot_be_told_apart_is_refused_as_a_whole(body: bytes) -> None:
+    with pytest.raises(Rejection) as raised:
+        decode_batch(body)
+    assert raised.value.status == 400
+
+
+@pytest.mark.parametrize("filling", [b"[],", b"[[]],", b",", b'"",', b"[", b'{"":', b'"', b"{}"])
+def test_a_large_batch_that_cannot_be_read_is_cut_in_good_time(filling: bytes) -> None:
+    body = rb'["\ud83d",%b1]' % (filling * (2_000_000 // len(filling)))
+    began_at = time.perf_counter()
+    with contextlib.suppress(Rejection):
+        decode_batch(body)
+    assert time.perf_counter() - began_at < 2

@@ -1,18 +1,21 @@
 """Forebay's own wire format: an event as JSON, or a batch of them.
 
 An event that is as it should be is decoded in one go. Only where that fails is it looked at field by field, by the same
-types, to name every field that is wrong or to keep those that Forebay does not know.
+types, to name every field that is wrong or to keep those that Forebay does not know. Likewise a batch that cannot be
+decoded as a whole is cut into its events first, so that one of them never costs the others.
 """
 
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
 
 from forebay.errors import FieldError, Rejection
+from forebay.intake.formats.cutting import WHITE_SPACE, NotCut, cut_array, cut_object
 from forebay.model import LOG_ID_BYTES_MAX, PARAM_DEPTH_MAX, Event, Instant
 
 UNPROCESSABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -26,10 +29,15 @@ class Decoded(Struct, gc=False, frozen=True):
 
 
 class Batch(NamedTuple):
-    """The events of a batch, not decoded yet, and when the client sent it by its own clock."""
+    """The events of a batch, not decoded yet, and when the client sent it by its own clock.
+
+    Attributes:
+        is_checked: whether all of it is known to be JSON and UTF-8; else `decode_unchecked` is for its events.
+    """
 
     events: list[Raw]
     sent_at: Instant | None
+    is_checked: bool = True
 
 
 class _Envelope(Struct):
@@ -41,24 +49,29 @@ _decode = msgspec.json.Decoder(Event).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_array = msgspec.json.Decoder(list[Raw]).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_text = msgspec.json.Decoder(str).decode
+_decode_instant_or_null = msgspec.json.Decoder(Instant | None).decode
+# RFC 3339, section 5.7.
+_LEAP_SECOND = re.compile(r"(.{10}[Tt ]\d\d:\d\d:)60(?:\.\d+)?(.*)", re.ASCII)
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Event)}
 _FIELD_DECODERS = {name: msgspec.json.Decoder(field.type).decode for name, field in _FIELDS.items()}
+_TIMES = frozenset({"timestamp", "sent_at"})
 # Possessive, so that no way back is kept for each character of a long string.
 _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]')
 
 
-def check_text(body: bytes) -> None:
-    """See to it that a body is UTF-8, all of it: fields that are passed on unread are not looked at later.
+def check_text(text: bytes, name: str = "body") -> None:
+    """See to it that a text is UTF-8, all of it: fields that are passed on unread are not looked at later.
 
     Raises:
         Rejection: 400 with the place of the first byte that is not.
     """
-    if body.isascii():
+    if text.isascii():
         return
     try:
-        body.decode()
+        text.decode()
     except UnicodeDecodeError as error:
-        raise Rejection(400, f"the body is not UTF-8 (byte {error.start})") from None
+        raise Rejection(400, f"the {name} is not UTF-8 (byte {error.start})") from None
 
 
 def decode_event(body: bytes | Raw) -> Decoded:
@@ -79,6 +92,16 @@ def decode_event(body: bytes | Raw) -> Decoded:
     return decoded
 
 
+def decode_unchecked(part: Raw) -> Decoded:
+    """Decode an event of a batch that is not known to be UTF-8.
+
+    Raises:
+        Rejection: 400 as of `check_text` and `decode_event`.
+    """
+    check_text(bytes(part), "event")
+    return decode_event(part)
+
+
 def decode_batch(body: bytes) -> Batch:
     """Take a batch apart: a JSON array of events, or `{"events": […]}`.
 
@@ -86,14 +109,47 @@ def decode_batch(body: bytes) -> Batch:
         Rejection: 400 where it is neither.
     """
     try:
+        check_text(body)
         if body.lstrip()[:1] == b"[":
             return Batch(_decode_array(body), None)
         envelope = _decode_envelope(body)
-    except msgspec.ValidationError as error:
-        raise Rejection(400, f'a batch is an array of events or {{"events": […]}}: {_humble(error)}') from None
+    except Rejection as error:
+        return _cut_batch(body, error)
     except UNPROCESSABLE as error:
-        raise _not_json(error) from None
+        return _cut_batch(body, _no_batch(error))
     return Batch(envelope.events, envelope.sent_at)
+
+
+def _cut_batch(body: bytes, error: Rejection) -> Batch:
+    """Take a batch apart that cannot be decoded as a whole; if it cannot be cut either, raise `error`."""
+    try:
+        if body.lstrip(WHITE_SPACE)[:1] == b"[":
+            return Batch([Raw(part) for part in cut_array(body)], None, is_checked=False)
+        fields = _envelope_fields(cut_object(body))
+        events = [Raw(part) for part in cut_array(fields["events"])]
+        sent_at = _decode_instant(fields.get("sent_at", b"null"))
+    except (NotCut, KeyError):
+        raise error from None
+    except UNPROCESSABLE as reason:
+        raise _no_batch(reason) from None
+    return Batch(events, sent_at, is_checked=False)
+
+
+def _envelope_fields(fields: list[tuple[bytes, bytes]]) -> dict[str, bytes]:
+    named = {}
+    for key, value in fields:
+        try:
+            named[_decode_text(key)] = value
+        except UNPROCESSABLE:
+            # It is no name that is known here, whatever it is.
+            continue
+    return named
+
+
+def _no_batch(error: Exception) -> Rejection:
+    if isinstance(error, msgspec.ValidationError):
+        return Rejection(400, f'a batch is an array of events or {{"events": […]}}: {_humble(error)}')
+    return _not_json(error, "body")
 
 
 def _examine(body: bytes | Raw) -> Decoded:
@@ -102,14 +158,15 @@ def _examine(body: bytes | Raw) -> Decoded:
     except msgspec.ValidationError as error:
         raise Rejection(400, f"an event is a JSON object: {_humble(error)}") from None
     except UNPROCESSABLE as error:
-        raise _not_json(error) from None
+        raise _not_json(error, "event" if isinstance(body, Raw) else "body") from None
     values: dict[str, Any] = {}
     errors = [
         FieldError(name, "is required") for name, field in _FIELDS.items() if field.required and name not in fields
     ]
     for name in _FIELDS.keys() & fields.keys():
         try:
-            values[name] = _FIELD_DECODERS[name](fields[name])
+            decode = _decode_instant if name in _TIMES else _FIELD_DECODERS[name]
+            values[name] = decode(fields[name])
         except UNPROCESSABLE as error:
             errors.append(FieldError(name, _humble(error)))
     extra = {name: raw for name, raw in fields.items() if name not in _FIELDS}
@@ -121,6 +178,20 @@ def _examine(body: bytes | Raw) -> Decoded:
     if errors:
         raise _invalid(tuple(sorted(errors)))
     return Decoded(Event(**values), extra or None)
+
+
+def _decode_instant(value: bytes | Raw) -> Instant | None:
+    """Decode a time, a leap second too: as the last microsecond of its minute, so that it stays in its month."""
+    try:
+        instant: Instant | None = _decode_instant_or_null(value)
+    except msgspec.ValidationError:
+        if not bytes(value).lstrip().startswith(b'"'):
+            raise
+        leap = _LEAP_SECOND.fullmatch(_decode_text(value))
+        if leap is None:
+            raise
+        instant = msgspec.convert(f"{leap[1]}59.999999{leap[2]}", datetime)
+    return instant
 
 
 def _log_id_fits(log_id: str) -> bool:
@@ -148,10 +219,10 @@ def _invalid(errors: tuple[FieldError, ...]) -> Rejection:
     return Rejection(400, "the event is not valid", errors)
 
 
-def _not_json(error: Exception) -> Rejection:
+def _not_json(error: Exception, name: str) -> Rejection:
     if isinstance(error, RecursionError):
-        return Rejection(400, "the body nests too deeply")
-    return Rejection(400, f"the body is not JSON: {_humble(error)}")
+        return Rejection(400, f"the {name} nests too deeply")
+    return Rejection(400, f"the {name} is not JSON: {_humble(error)}")
 
 
 def _humble(error: Exception) -> str:
