@@ -14,8 +14,8 @@ import typer
 
 from forebay import __version__
 from forebay.cli import dead, doctor, events, index, pending, serve, token
-from forebay.cli.output import escape_controls
 from forebay.errors import ForebayError, NotADocument, SettingsError
+from forebay.jsontext import escape_unsafe
 
 EXIT_FAILED = 1
 EXIT_WRONG_USE = 2
@@ -82,5 +82,5 @@ def _explain(error: typer.TyperException) -> str:
 
 def _fail(text: str, code: int) -> int:
     for line in text.splitlines():
-        typer.echo(f"forebay: {escape_controls(line)}", err=True)
+        typer.echo(f"forebay: {escape_unsafe(line)}", err=True)
     return code

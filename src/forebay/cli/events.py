@@ -8,11 +8,13 @@ import difflib
 import sys
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
+from msgspec import Raw
 
+from forebay.cli.entries import read_columns
 from forebay.cli.output import AsJson, Limit, print_json, print_table
 from forebay.model import Document, EventInfo
 from forebay.settings import load_settings
@@ -21,7 +23,7 @@ from forebay.sinks.selection import make_reader
 
 app = typer.Typer(help="Read events back from where they were delivered to.")
 
-Documents = Sequence[dict[str, Any]]
+Documents = Sequence[Raw]
 Conditions = Annotated[
     list[str] | None,
     typer.Argument(metavar="FIELD=VALUE", show_default=False, help="As in page=/home param.key1=value1."),
@@ -108,13 +110,17 @@ async def _tail(limit: int, screen: Screen, *, follow: bool) -> None:
 
 def _look_after(seen: Documents) -> str | None:
     """Return from when on to look for new events: they do not arrive in the order in which they were received."""
-    newest = seen[0].get("received_at") if seen else None
+    newest = read_columns(seen[0]).get("received_at") if seen else None
     return None if newest is None else (datetime.fromisoformat(newest) - LOOK_BACK).isoformat()
 
 
 def _select_new(found: Documents, seen: Documents) -> Documents:
-    seen_ids = {document.get("log_id") for document in seen}
-    return [document for document in found if document.get("log_id") not in seen_ids]
+    seen_ids = set(map(_log_id, seen))
+    return [document for document in found if _log_id(document) not in seen_ids]
+
+
+def _log_id(document: Raw) -> str | None:
+    return read_columns(document).get("log_id")
 
 
 async def _search(query: Query) -> Documents:
@@ -152,6 +158,6 @@ def _parse(conditions: list[str]) -> dict[str, str]:
     return where
 
 
-def _row(document: dict[str, Any]) -> list[object]:
-    shown = document | document.get("event_info", {})
+def _row(document: Raw) -> list[object]:
+    shown = read_columns(document)
     return [shown.get(column) for column in COLUMNS]

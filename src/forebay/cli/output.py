@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
+
+from forebay.jsontext import escape_unsafe, write_indented, write_line
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Limit = Annotated[int, typer.Option("-n", "--limit", min=0, max=10_000, help="How many at the most.")]
@@ -20,18 +20,16 @@ PIPE_COLUMNS = 10_000
 UUID_CHARS = 36
 KIB = 1024
 
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
 
 def print_json(value: Any) -> None:
     """Print a value on one line."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    typer.echo(write_line(value))
 
 
 def print_indented(value: Any) -> None:
     """Print a value for a person to read."""
-    for line in json.dumps(value, ensure_ascii=False, indent=2).split("\n"):
-        typer.echo(escape_controls(line))
+    for line in write_indented(value):
+        typer.echo(line)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, head: bool = True) -> None:
@@ -42,7 +40,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, hea
     from rich.text import Text  # noqa: PLC0415
 
     # As text, so that no part of an event is taken for rich's markup.
-    cells = [[Text("" if cell is None else escape_controls(str(cell))) for cell in row] for row in rows]
+    cells = [[Text("" if cell is None else escape_unsafe(str(cell))) for cell in row] for row in rows]
     table = Table(box=None, pad_edge=False, show_header=head, header_style="bold")
     for number, column in enumerate(columns):
         # What is copied into the next command stays in one piece, unless somebody's own log_id is long.
@@ -51,11 +49,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, hea
     for row in cells:
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(table)
-
-
-def escape_controls(text: str) -> str:
-    """Return text, which anybody may have sent, without anything that a terminal would obey."""
-    return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def format_time(time_ms: int) -> str:

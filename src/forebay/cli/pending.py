@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from forebay.cli.entries import read_address, read_document
+from forebay.cli.entries import read_address, read_columns, read_document
 from forebay.cli.output import AsJson, Limit, format_time, print_json, print_table
 from forebay.settings import load_settings
 from forebay.spool.inspection import PendingEvent, Request, Summary
@@ -58,8 +58,7 @@ def _describe(found: Iterator[PendingEvent | GroupDamaged]) -> Iterator[dict[str
 
 
 def _row(event: dict[str, Any]) -> list[object]:
-    document = event["document"]
-    shown = event | (document["event_info"] if isinstance(document, dict) else {})
+    shown = read_columns(event["document"]) | event
     return [shown.get(column) for column in COLUMNS]
 
 

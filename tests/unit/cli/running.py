@@ -23,6 +23,11 @@ INDEX = "events_local_2026-11"
 HOSTILE = "[bold]\x1b[31mred\x9b"
 HOSTILE_SHOWN = "[bold]\\u001b[31mred\\u009b"
 
+NUMBERS = b'{"huge": 1e400, "long": %b, "exact": 1.50, "wide": 12345678901234567890.123456789, "n": 1, "n": 2}' % (
+    b"7" * 5_000
+)
+"""What no number of Python's holds as it is written, on one line as it is shown."""
+
 
 class Result(NamedTuple):
     """What a command printed, and its exit code."""

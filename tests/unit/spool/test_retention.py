@@ -274,18 +274,24 @@ async def test_letters_are_exported_with_all_that_is_known_before_they_go(
     times = (1_700_000_000_000, 1_700_000_060_000)
     document = b'{"page":"/home","text":"\xc3\xbc"}'
     entry = b'{"create":{"_index":"i","_id":"a"}}\n' + document + b"\n"
+    numbers = b'{"huge": 1e400, "long": %b, "n": 1, "n": 2}' % (b"7" * 5_000)
     damaged = b"no json\n\xff\n"
     letters = [
         DeadLetter(entry, "mapper_parsing_exception", "failed\nto parse", History(2, times), 1_700_000_060_000),
         DeadLetter(damaged, "type", "reason", History(1), 2),
+        DeadLetter(
+            b'{"create":{"_index":"i","_id":"n"}}\n%b\n' % numbers, "type", "Duplicate field 'n'", History(1), 1
+        ),
     ]
     await commit(spool, Transaction(dead=letters))
 
-    assert await retention.clean_up(spool, 2**45, retention.Export(tmp_path / "dead", "spool")) == 2
+    assert await retention.clean_up(spool, 2**45, retention.Export(tmp_path / "dead", "spool")) == 3
 
     (file,) = (tmp_path / "dead").iterdir()
     assert re.fullmatch(r"spool\.dead-\d{4}-\d\d-\d\d\.ndjson", file.name)
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    first, *others = file.read_text().splitlines()
+    assert first.endswith(f'"document": {numbers.decode()}}}')
+    lines = [json.loads(line) for line in others]
     assert lines[1] == {
         "log_id": "a",
         "index": "i",

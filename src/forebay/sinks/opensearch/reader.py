@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Raw, Struct, field
 
 from forebay.errors import SinkUnreachable
 from forebay.sinks.opensearch.access import Access
@@ -30,7 +30,7 @@ class _Result(Struct, kw_only=True):
 
 
 class _Hit(Struct):
-    document: dict[str, Any] = field(name="_source")
+    document: Raw = field(name="_source")
 
 
 class _Hits(Struct):
@@ -65,7 +65,7 @@ class OpenSearchReader:
         # Without the exclusion `prod` would read what belongs to `prod_eu`; a month has no underscore.
         self._indices = f"events_{environment}_*,-events_{environment}_*_*"
 
-    async def search(self, query: Query) -> list[dict[str, Any]]:
+    async def search(self, query: Query) -> list[Raw]:
         """Return documents, newest `received_at` first, as far as a millisecond tells them apart.
 
         Raises:
