@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-import sys
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -15,7 +14,7 @@ import typer
 from msgspec import Raw
 
 from forebay.cli.entries import read_columns
-from forebay.cli.output import AsJson, Limit, print_json, print_table
+from forebay.cli.output import AsJson, Limit, print_json, print_table, say
 from forebay.model import Document, EventInfo
 from forebay.settings import load_settings
 from forebay.sinks.port import EventReader, Query
@@ -53,12 +52,11 @@ class Screen:
         elif documents:
             print_table(COLUMNS, map(_row, documents), head=self._needs_head)
             self._needs_head = False
-        sys.stdout.flush()
 
     def end(self) -> None:
         """Tell a person where there was nothing to show."""
         if self._needs_head and not self._as_json:
-            typer.echo("no events", err=True)
+            say("no events", err=True)
 
 
 @app.command()
@@ -90,7 +88,7 @@ def count(conditions: Conditions = None, *, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"count": events})
     else:
-        typer.echo(events)
+        say(events)
 
 
 async def _tail(limit: int, screen: Screen, *, follow: bool) -> None:
@@ -104,7 +102,7 @@ async def _tail(limit: int, screen: Screen, *, follow: bool) -> None:
             new = _select_new(found, seen)
             screen.show(new[::-1])
             if len(new) == LOOK_EVENTS_MAX:
-                typer.echo(f"forebay: {LOOK_EVENTS_MAX} events or more came at once; not all are shown", err=True)
+                say(f"forebay: {LOOK_EVENTS_MAX} events or more came at once; not all are shown", err=True)
             seen = found
 
 

@@ -188,6 +188,19 @@ def test_what_cannot_be_done_is_one_line_and_changes_nothing(
     assert (entries(buried), left_behind(buried)) == (before, [])
 
 
+@pytest.mark.parametrize("variable", ["EDITOR", "VISUAL"])
+def test_editor_that_is_no_command_is_a_wrong_use(
+    run: Run, buried: Folder, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "'vi")
+
+    code, out, err = run("dead", "edit", "a")
+
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert 'no command: "\'vi": No closing quotation' in err
+    assert left_behind(buried) == []
+
+
 def test_one_of_several_letters_is_named_by_its_index(run: Run, buried: Folder) -> None:
     again = make_entry("a").replace(INDEX.encode(), b"events_local_2026-10")
     buried.spool(Transaction(dead=[DeadLetter(again, "type", "reason", History(1), writing.now_ms())]))
