@@ -107,6 +107,14 @@ async def test_many_dead_letters_go_piece_by_piece(spool: Spool, path: Path, mon
     assert left(path) == []
 
 
+async def test_long_reasons_count_in_a_piece(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "EXPIRED_BYTES_MAX", 5000)
+    letters = [DeadLetter(make_entry(name, 100), "type", "ö" * 1000, History(1), 9) for name in "abcd"]
+    await commit(spool, Transaction(dead=letters))
+
+    assert [letter.log_id for letter in await spool.list_expired(10, 100)] == ["a", "b"]
+
+
 async def test_large_dead_letters_go_in_smaller_pieces(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "EXPIRED_BYTES_MAX", 1000)
     sizes = [5000, 400, 500, 200]
