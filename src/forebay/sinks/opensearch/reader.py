@@ -14,6 +14,9 @@ from forebay.sinks.opensearch.excerpt import excerpt
 from forebay.sinks.port import Query, document_path
 
 TIMEOUT_S = 30
+ANSWER_BYTES_MAX = 512 * 1024 * 1024
+"""How much is read of an answer: the documents are as many and as large as those that were sent."""
+
 OPTIONS = "ignore_unavailable=true&allow_no_indices=true"
 HTTP_OK = 200
 HTTP_NOT_FOUND = 404
@@ -61,7 +64,7 @@ class OpenSearchReader:
     """An `EventReader` of one environment's indices; to be made in the loop that it will be used in."""
 
     def __init__(self, access: Access, environment: str) -> None:
-        self._client = OpenSearchClient(access, TIMEOUT_S, connections_max=1)
+        self._client = OpenSearchClient(access, TIMEOUT_S, 1, ANSWER_BYTES_MAX)
         # Without the exclusion `prod` would read what belongs to `prod_eu`; a month has no underscore.
         self._indices = f"events_{environment}_*,-events_{environment}_*_*"
 
