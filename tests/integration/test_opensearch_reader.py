@@ -112,6 +112,17 @@ async def test_values_are_found_exactly(
     assert await count(param__er="down") == 0
 
 
+async def test_numbers_come_back_as_they_were_sent(
+    opensearch: OpenSearchAddress, reader: OpenSearchReader, environment: str
+) -> None:
+    numbers = b'{"huge":1e400,"exact":1.50,"wide":12345678901234567890.123456789}'
+    await deliver(opensearch.url, make_entry(environment, "a").replace(PARAM, numbers))
+
+    (found,) = await reader.search(Query({"log_id": "a"}))
+
+    assert numbers in bytes(found)
+
+
 async def test_document_comes_back_whole(
     opensearch: OpenSearchAddress, reader: OpenSearchReader, environment: str
 ) -> None:
