@@ -12,7 +12,8 @@ ForebayError
 │           └── SpoolInDoubt  close the connection unanswered, and end: it may have been stored
 ├── ExportFailed        keep what was to be deleted, and tell the operator
 └── SinkUnreachable     try again, or tell the reader: what was asked of the sink could not be had
-    └── OperatorNeeded  try again slowly: an operator has to change something first
+    ├── OperatorNeeded  try again slowly: an operator has to change something first
+    └── AnswerTooLarge  ask for less at once
 """
 
 from __future__ import annotations
@@ -125,3 +126,10 @@ class OperatorNeeded(SinkUnreachable):
     def __init__(self, detail: str, error_type: str, advice: str) -> None:
         super().__init__(detail, error_type)
         self.advice = advice
+
+
+class AnswerTooLarge(SinkUnreachable):
+    """The sink's answer is larger than what is read of one; what was asked of it may have been done."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, "answer_too_large")

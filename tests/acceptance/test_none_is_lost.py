@@ -1,6 +1,7 @@
 """The promise: every event that got a 200 is in OpenSearch exactly once, whatever was killed meanwhile."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,6 @@ async def test_the_embedded_store_keeps_the_promise_too_when_the_server_is_kille
         assert server.stop() == 0
     found = await LocalReader(tmp_path / "spool-events.db").search(Query({}, limit=50_000))
     assert len(found) == len(client.accepted) == 20_000
-    assert {document["log_id"]: document["event_info"] for document in found} == {
+    assert {document["log_id"]: document["event_info"] for document in map(json.loads, map(bytes, found))} == {
         log_id: expected_info(event) for log_id, event in client.accepted.items()
     }

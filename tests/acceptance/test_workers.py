@@ -1,6 +1,7 @@
 """Several workers are one server: they share the port, stand in for each other, and lose nothing when one falls."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -38,7 +39,7 @@ QUICK = {"FOREBAY_BULK_INTERVAL_S": "0.5", "FOREBAY_RETRY_DELAY_S_MAX": "2", "FO
 async def assert_in_embedded_store(client: Client, folder: Path) -> None:
     found = await LocalReader(folder / "spool-events.db").search(Query({}, limit=len(client.accepted) + 1))
     assert len(found) == len(client.accepted)
-    assert {document["log_id"]: document["event_info"] for document in found} == {
+    assert {document["log_id"]: document["event_info"] for document in map(json.loads, map(bytes, found))} == {
         log_id: expected_info(event) for log_id, event in client.accepted.items()
     }
 

@@ -74,6 +74,17 @@ def told(outcomes: list[Outcome]) -> list[tuple[Verdict, str, bool]]:
     return [(outcome.verdict, outcome.error_type, outcome.whole) for outcome in outcomes]
 
 
+async def test_the_cause_behind_a_refusal_is_told(server: OpenSearchServer, make_entry: MakeEntry) -> None:
+    twice = make_entry("twice").replace(b'"param":{}', b'"param":{"a":1,"a":2}')
+
+    async with sink_at(server.url) as sink:
+        taken, refused = await sink.deliver([make_entry("once"), twice])
+
+    assert taken == DELIVERED
+    assert refused.verdict is Verdict.DEAD
+    assert "Duplicate field 'a'" in refused.reason
+
+
 @pytest.mark.parametrize("breaker", ["network.breaker.inflight_requests.limit", "indices.breaker.total.limit"])
 async def test_a_circuit_breaker_refuses_the_bulk_as_a_whole_for_now(
     server: OpenSearchServer, make_entry: MakeEntry, breaker: str

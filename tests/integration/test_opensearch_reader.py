@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from msgspec import Raw
@@ -52,8 +52,8 @@ async def reader(opensearch: OpenSearchAddress, environment: str) -> AsyncIterat
     await reader.close()
 
 
-def ids(documents: list[dict[str, Any]]) -> list[str]:
-    return [document["log_id"] for document in documents]
+def ids(documents: list[Raw]) -> list[str]:
+    return [json.loads(bytes(document))["log_id"] for document in documents]
 
 
 async def test_no_index_is_empty(reader: OpenSearchReader) -> None:
@@ -112,12 +112,24 @@ async def test_values_are_found_exactly(
     assert await count(param__er="down") == 0
 
 
+async def test_numbers_come_back_as_they_were_sent(
+    opensearch: OpenSearchAddress, reader: OpenSearchReader, environment: str
+) -> None:
+    numbers = b'{"huge":1e400,"exact":1.50,"wide":12345678901234567890.123456789}'
+    await deliver(opensearch.url, make_entry(environment, "a").replace(PARAM, numbers))
+
+    (found,) = await reader.search(Query({"log_id": "a"}))
+
+    assert numbers in bytes(found)
+
+
 async def test_document_comes_back_whole(
     opensearch: OpenSearchAddress, reader: OpenSearchReader, environment: str
 ) -> None:
     await deliver(opensearch.url, make_entry(environment, "a"))
 
-    (document,) = await reader.search(Query({"log_id": "a"}))
+    (found,) = await reader.search(Query({"log_id": "a"}))
+    document = json.loads(bytes(found))
 
     assert document["received_at"] == "2026-11-24T12:00:00Z"
     assert document["event_info"]["param"]["list"] == ["one", 2]

@@ -39,7 +39,8 @@ LIFE_STEPS = 400
 TOTALS = "SELECT groups, events, stored_bytes, dead_letters, dead_bytes FROM totals"
 COUNTED = """
     SELECT count(*), coalesce(sum(events), 0), coalesce(sum(length(body)), 0),
-           (SELECT count(*) FROM dead_letters), (SELECT coalesce(sum(length(entry)), 0) FROM dead_letters)
+           (SELECT count(*) FROM dead_letters),
+           (SELECT coalesce(sum(length(entry) + length(CAST(reason AS BLOB))), 0) FROM dead_letters)
     FROM groups
 """
 

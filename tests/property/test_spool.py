@@ -227,7 +227,10 @@ class SpoolMachine(RuleBasedStateMachine):
         assert self.spool.last_group_id == max(self.rows, default=0)
         assert not self.spool.was_interrupted
         assert self.spool.totals[:2] == (len(self.rows), _size(self.rows.values())[0])
-        assert self.spool.totals[3:] == (len(self.dead), sum(len(letter.entry) for letter in self.dead.values()))
+        assert self.spool.totals[3:] == (
+            len(self.dead),
+            sum(len(letter.entry) + len(f"reason of {log_id}") for log_id, letter in self.dead.items()),
+        )
         ((stored_bytes,),) = read_rows(self.path, "SELECT coalesce(sum(length(body)), 0) FROM groups")
         assert self.spool.totals.stored_bytes == stored_bytes
 

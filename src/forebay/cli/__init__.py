@@ -5,7 +5,7 @@ The server is started by a command too, so nothing that it does not need itself 
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -14,7 +14,7 @@ import typer
 
 from forebay import __version__
 from forebay.cli import dead, doctor, events, index, pending, serve, token
-from forebay.cli.output import escape_controls
+from forebay.cli.output import OutputFailed, discard, say
 from forebay.errors import ForebayError, NotADocument, SettingsError
 
 EXIT_FAILED = 1
@@ -39,7 +39,7 @@ app.command("doctor")(doctor.doctor)
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
     if wanted:
-        typer.echo(f"forebay {__version__}")
+        say(f"forebay {__version__}")
         raise typer.Exit
 
 
@@ -67,8 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ForebayError as error:
         return _fail(" ".join(str(error).split()), EXIT_FAILED)
     except BrokenPipeError:
-        # Python would flush once more when it ends, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
         return EXIT_FAILED
     return code or 0
 
@@ -81,6 +80,8 @@ def _explain(error: typer.TyperException) -> str:
 
 
 def _fail(text: str, code: int) -> int:
-    for line in text.splitlines():
-        typer.echo(f"forebay: {escape_controls(line)}", err=True)
+    # Where there is nobody to tell, the exit code tells it.
+    with contextlib.suppress(OutputFailed, BrokenPipeError):
+        for line in text.splitlines():
+            say(f"forebay: {line}", err=True)
     return code

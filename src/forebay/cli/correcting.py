@@ -49,8 +49,8 @@ def set_field(document: bytes, field: str, value: bytes) -> bytes:
     """
     try:
         # On one line, and looked at: it is passed on unread.
+        value.decode()
         value = msgspec.json.format(value, indent=-1)
-        msgspec.json.decode(value)
     except UNREADABLE as error:
         reason = f"the value is not JSON: {_humble(error)}; text needs quotes, as in '{field}=\"text\"'"
         raise _wrong(field, reason) from None

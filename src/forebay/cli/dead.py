@@ -10,7 +10,17 @@ from forebay.cli.choosing import with_choice, with_explicit_choice
 from forebay.cli.correcting import make_entry, set_field
 from forebay.cli.editing import edit_entry
 from forebay.cli.entries import read_address, read_document
-from forebay.cli.output import AsJson, Limit, format_time, print_indented, print_json, print_table
+from forebay.cli.output import (
+    AsJson,
+    Limit,
+    confirm,
+    format_time,
+    print_indented,
+    print_json,
+    print_table,
+    say,
+    write_raw,
+)
 from forebay.errors import SpoolError
 from forebay.model import Entry, entry_document
 from forebay.settings import load_settings
@@ -38,7 +48,7 @@ def list_dead(choice: Choice, *, limit: Limit = 20, as_json: AsJson = False) -> 
         return
     if letters:
         print_table(COLUMNS, [[letter[column] for column in COLUMNS] for letter in letters])
-    typer.echo(f"{len(letters)} of {spools.count_dead(choice).letters} dead letters")
+    say(f"{len(letters)} of {spools.count_dead(choice).letters} dead letters")
 
 
 @app.command()
@@ -56,13 +66,13 @@ def show(
     letters = spools.list_dead(choice, SHOWN_MAX)
     for found in letters:
         if raw:
-            typer.echo(found.letter.entry, nl=False)
+            write_raw(found.letter.entry)
         elif as_json:
             print_json(_describe(found.letter) | {"spool": str(found.path)})
         else:
             _show(found)
     if len(letters) == SHOWN_MAX:
-        typer.echo(f"forebay: of {spools.count_dead(choice).letters} the newest {SHOWN_MAX} are shown", err=True)
+        say(f"forebay: of {spools.count_dead(choice).letters} the newest {SHOWN_MAX} are shown", err=True)
 
 
 @app.command()
@@ -96,11 +106,11 @@ def edit(
     else:
         entry = edit_entry(address, found.letter.entry)
     if entry == found.letter.entry and not replay:
-        typer.echo("nothing was changed")
+        say("nothing was changed")
         return
     if not spools.correct(found, entry, replay=replay):
         raise SpoolError(f"the dead letter {log_id} is on its way back, or has changed; nothing was changed")
-    typer.echo(f"{log_id} corrected" + ("; the server takes it within a second, or when it starts" if replay else ""))
+    say(f"{log_id} corrected" + ("; the server takes it within a second, or when it starts" if replay else ""))
 
 
 @app.command()
@@ -108,7 +118,7 @@ def edit(
 def replay(choice: Choice) -> None:
     """Have the server deliver dead letters once more."""
     marked = _open(choice).replay(choice)
-    typer.echo(f"{marked} dead letters marked; the server takes them within a second, or when it starts")
+    say(f"{marked} dead letters marked; the server takes them within a second, or when it starts")
 
 
 @app.command()
@@ -119,8 +129,8 @@ def purge(choice: Choice, *, yes: Yes = False) -> None:
     count = spools.count_dead(choice)
     letters = count.letters - count.marked
     if letters and not yes:
-        typer.confirm(f"Delete {letters} dead letters for good?", abort=True, err=True)
-    typer.echo(f"{spools.purge(choice)} dead letters deleted")
+        confirm(f"Delete {letters} dead letters for good?")
+    say(f"{spools.purge(choice)} dead letters deleted")
 
 
 def _open(choice: Choice) -> AllSpools:

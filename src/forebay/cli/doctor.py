@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from forebay.cli.output import AsJson, escape_controls, print_json
+from forebay.cli.output import AsJson, print_json, say
 from forebay.findings import Finding, is_well
 
 
@@ -33,4 +33,4 @@ def _show(finding: Finding, *, as_json: bool) -> None:
         print_json({"level": level, "what": what, "finding": text, "advice": advice})
         return
     advice = f" → {finding.advice}" if finding.advice else ""
-    typer.echo(escape_controls(f"{finding.level:<4}  {finding.what}  {finding.text}{advice}"))
+    say(f"{finding.level:<4}  {finding.what}  {finding.text}{advice}")

@@ -24,13 +24,11 @@ def edit_entry(address: Address, entry: Entry) -> Entry:
     """Let a person edit an entry's document, and return the entry then.
 
     Raises:
-        typer.BadParameter: no editor is set.
+        typer.BadParameter: no editor is set, or what is set is no command.
         EditorFailed: it cannot be started, or says that it failed.
         NotADocument: what it left is none; it is kept in a file, which the text names.
     """
-    command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "")
-    if not command:
-        raise typer.BadParameter("neither $VISUAL nor $EDITOR is set; there are --set and --file, too")
+    command = _read_editor()
     shown = _indent(entry_document(entry))
     # Nobody else on the machine can read it.
     descriptor, name = tempfile.mkstemp(prefix="forebay-", suffix=".json")
@@ -47,6 +45,17 @@ def edit_entry(address: Address, entry: Entry) -> Entry:
         raise
     path.unlink()
     return result
+
+
+def _read_editor() -> list[str]:
+    given = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
+    try:
+        command = shlex.split(given)
+    except ValueError as error:
+        raise typer.BadParameter(f"$VISUAL or $EDITOR is no command: {given!r}: {error}") from None
+    if not command:
+        raise typer.BadParameter("neither $VISUAL nor $EDITOR is set; there are --set and --file, too")
+    return command
 
 
 def _run_editor(command: list[str], path: Path) -> bytes:

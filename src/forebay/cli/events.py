@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-import sys
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
+from msgspec import Raw
 
-from forebay.cli.output import AsJson, Limit, print_json, print_table
+from forebay.cli.entries import read_columns
+from forebay.cli.output import AsJson, Limit, print_json, print_table, say
 from forebay.model import Document, EventInfo
 from forebay.settings import load_settings
 from forebay.sinks.port import EventReader, Query
@@ -21,7 +22,7 @@ from forebay.sinks.selection import make_reader
 
 app = typer.Typer(help="Read events back from where they were delivered to.")
 
-Documents = Sequence[dict[str, Any]]
+Documents = Sequence[Raw]
 Conditions = Annotated[
     list[str] | None,
     typer.Argument(metavar="FIELD=VALUE", show_default=False, help="As in page=/home param.key1=value1."),
@@ -51,12 +52,11 @@ class Screen:
         elif documents:
             print_table(COLUMNS, map(_row, documents), head=self._needs_head)
             self._needs_head = False
-        sys.stdout.flush()
 
     def end(self) -> None:
         """Tell a person where there was nothing to show."""
         if self._needs_head and not self._as_json:
-            typer.echo("no events", err=True)
+            say("no events", err=True)
 
 
 @app.command()
@@ -88,7 +88,7 @@ def count(conditions: Conditions = None, *, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"count": events})
     else:
-        typer.echo(events)
+        say(events)
 
 
 async def _tail(limit: int, screen: Screen, *, follow: bool) -> None:
@@ -102,19 +102,23 @@ async def _tail(limit: int, screen: Screen, *, follow: bool) -> None:
             new = _select_new(found, seen)
             screen.show(new[::-1])
             if len(new) == LOOK_EVENTS_MAX:
-                typer.echo(f"forebay: {LOOK_EVENTS_MAX} events or more came at once; not all are shown", err=True)
+                say(f"forebay: {LOOK_EVENTS_MAX} events or more came at once; not all are shown", err=True)
             seen = found
 
 
 def _look_after(seen: Documents) -> str | None:
     """Return from when on to look for new events: they do not arrive in the order in which they were received."""
-    newest = seen[0].get("received_at") if seen else None
+    newest = read_columns(seen[0]).get("received_at") if seen else None
     return None if newest is None else (datetime.fromisoformat(newest) - LOOK_BACK).isoformat()
 
 
 def _select_new(found: Documents, seen: Documents) -> Documents:
-    seen_ids = {document.get("log_id") for document in seen}
-    return [document for document in found if document.get("log_id") not in seen_ids]
+    seen_ids = set(map(_log_id, seen))
+    return [document for document in found if _log_id(document) not in seen_ids]
+
+
+def _log_id(document: Raw) -> str | None:
+    return read_columns(document).get("log_id")
 
 
 async def _search(query: Query) -> Documents:
@@ -152,6 +156,6 @@ def _parse(conditions: list[str]) -> dict[str, str]:
     return where
 
 
-def _row(document: dict[str, Any]) -> list[object]:
-    shown = document | document.get("event_info", {})
+def _row(document: Raw) -> list[object]:
+    shown = read_columns(document)
     return [shown.get(column) for column in COLUMNS]

@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from forebay.cli.durations import parse_before
-from forebay.cli.output import AsJson, format_bytes, print_json, print_table
+from forebay.cli.output import AsJson, confirm, format_bytes, print_json, print_table, say
 from forebay.settings import Settings, load_settings
 from forebay.sinks.months import MonthKeeper, StoredMonth, choose_old, tell_of_late
 from forebay.sinks.selection import make_month_keeper
@@ -38,7 +38,7 @@ def init() -> None:
     settings = load_settings()
     from forebay.sinks.opensearch import put_template  # noqa: PLC0415 - aiohttp takes 25 MiB
 
-    typer.echo(asyncio.run(put_template(settings)))
+    say(asyncio.run(put_template(settings)))
 
 
 @app.command()
@@ -57,13 +57,13 @@ def prune(
     old = asyncio.run(_with_keeper(settings, lambda keeper: _find_old(keeper, settings, older_than)))
     _show(old, as_json=as_json)
     if late := tell_of_late(old, settings.server_environment, settings.oldest_month):
-        typer.echo(late, err=True)
+        say(late, err=True)
     if not old or dry_run:
         return
     if not yes:
-        typer.confirm(f"Delete {_sum_up(old)} for good?", abort=True, err=True)
+        confirm(f"Delete {_sum_up(old)} for good?")
     asyncio.run(_with_keeper(settings, lambda keeper: _delete(keeper, old)))
-    typer.echo(f"deleted: {_sum_up(old)}", err=as_json)
+    say(f"deleted: {_sum_up(old)}", err=as_json)
 
 
 async def _with_keeper(settings: Settings, work: Callable[[MonthKeeper], Awaitable[T]]) -> T:
@@ -91,7 +91,7 @@ def _show(months: list[StoredMonth], *, as_json: bool) -> None:
     if months:
         print_table(COLUMNS, [(month.name, month.documents, format_bytes(month.stored_bytes)) for month in months])
     else:
-        typer.echo("no month is that old; the current one and the one before it always stay")
+        say("no month is that old; the current one and the one before it always stay")
 
 
 def _sum_up(months: list[StoredMonth]) -> str:

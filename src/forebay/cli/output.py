@@ -1,15 +1,24 @@
-"""How results look: JSON lines for programs, tables for people."""
+"""How results look: JSON lines for programs, tables for people.
+
+Whatever a command prints goes through here, so that no terminal obeys it, every encoding of the output can take it, and
+an output that cannot be written is said on one line.
+"""
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import json
-import re
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
+
+from forebay.errors import ForebayError
+from forebay.jsontext import escape_unsafe, write_indented, write_line
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Limit = Annotated[int, typer.Option("-n", "--limit", min=0, max=10_000, help="How many at the most.")]
@@ -20,18 +29,42 @@ PIPE_COLUMNS = 10_000
 UUID_CHARS = 36
 KIB = 1024
 
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_ESCAPE = "forebay_escape"
+
+
+class OutputFailed(ForebayError):
+    """The output cannot be written; whoever is behind a closed pipe knows it (`BrokenPipeError`)."""
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """Print a line, by default on standard output."""
+    stream = sys.stderr if err else sys.stdout
+    with _writing(stream):
+        stream.write(f"{_fit(str(text), stream)}\n")
+        stream.flush()
+
+
+def write_raw(data: bytes) -> None:
+    """Print the very bytes, and no more."""
+    with _writing(sys.stdout):
+        typer.echo(data, nl=False)
+
+
+def confirm(question: str) -> None:
+    """Ask a person, and go on only with a yes (`typer.Abort`)."""
+    with _writing(sys.stderr):
+        typer.confirm(_fit(question, sys.stderr), abort=True, err=True)
 
 
 def print_json(value: Any) -> None:
     """Print a value on one line."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    say(write_line(value))
 
 
 def print_indented(value: Any) -> None:
     """Print a value for a person to read."""
-    for line in json.dumps(value, ensure_ascii=False, indent=2).split("\n"):
-        typer.echo(escape_controls(line))
+    for line in write_indented(value):
+        say(line)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, head: bool = True) -> None:
@@ -42,7 +75,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, hea
     from rich.text import Text  # noqa: PLC0415
 
     # As text, so that no part of an event is taken for rich's markup.
-    cells = [[Text("" if cell is None else escape_controls(str(cell))) for cell in row] for row in rows]
+    cells = [[Text("" if cell is None else _fit(str(cell), sys.stdout)) for cell in row] for row in rows]
     table = Table(box=None, pad_edge=False, show_header=head, header_style="bold")
     for number, column in enumerate(columns):
         # What is copied into the next command stays in one piece, unless somebody's own log_id is long.
@@ -50,12 +83,40 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, hea
         table.add_column(column, overflow="fold", no_wrap=whole)
     for row in cells:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(table)
+    with _writing(sys.stdout):
+        Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(table)
 
 
-def escape_controls(text: str) -> str:
-    """Return text, which anybody may have sent, without anything that a terminal would obey."""
-    return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+def discard(stream: TextIO) -> None:
+    """Let what cannot be written go nowhere: Python would write it once more when it ends, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextlib.contextmanager
+def _writing(stream: TextIO) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard(stream)
+        raise OutputFailed(f"the output cannot be written: {error.strerror or error}") from error
+
+
+def _fit(text: str, stream: TextIO) -> str:
+    """Return text as a stream can take it, also where its encoding has not all of the letters."""
+    encoding = stream.encoding or "utf-8"
+    return escape_unsafe(text).encode(encoding, _ESCAPE).decode(encoding)
+
+
+def _escape_missing(error: UnicodeError) -> tuple[str, int]:
+    """Put letters that an encoding has not as JSON does; within JSON, they are the same."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error(_ESCAPE, _escape_missing)
 
 
 def format_time(time_ms: int) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 import typer
 
-from forebay.cli.entries import read_address, read_document
-from forebay.cli.output import AsJson, Limit, format_time, print_json, print_table
+from forebay.cli.entries import read_address, read_columns, read_document
+from forebay.cli.output import AsJson, Limit, format_time, print_json, print_table, say
 from forebay.settings import load_settings
 from forebay.spool.inspection import PendingEvent, Request, Summary
 from forebay.spool.records import GroupDamaged
@@ -32,20 +32,20 @@ def list_pending(*, limit: Limit = 20, as_json: AsJson = False) -> None:
     summary = spools.summarize()
     if rows:
         print_table(COLUMNS, rows)
-    typer.echo(_sum_up(summary))
+    say(_sum_up(summary))
 
 
 @app.command()
 def retry() -> None:
     """Ask the server to deliver them now."""
     AllSpools(load_settings().database_url).ask(Request.RETRY)
-    typer.echo("asked; the server begins within a second, or when it starts")
+    say("asked; the server begins within a second, or when it starts")
 
 
 def _describe(found: Iterator[PendingEvent | GroupDamaged]) -> Iterator[dict[str, Any]]:
     for event in found:
         if isinstance(event, GroupDamaged):
-            typer.echo(f"forebay: {event}", err=True)
+            say(f"forebay: {event}", err=True)
             continue
         address = read_address(event.entry)
         yield {
@@ -58,8 +58,7 @@ def _describe(found: Iterator[PendingEvent | GroupDamaged]) -> Iterator[dict[str
 
 
 def _row(event: dict[str, Any]) -> list[object]:
-    document = event["document"]
-    shown = event | (document["event_info"] if isinstance(document, dict) else {})
+    shown = read_columns(event["document"]) | event
     return [shown.get(column) for column in COLUMNS]
 
 

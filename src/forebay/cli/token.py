@@ -8,6 +8,7 @@ from typing import Annotated
 import jwt
 import typer
 
+from forebay.cli.output import say
 from forebay.intake.tokens import Scope
 from forebay.secret import resolve_secret
 from forebay.settings import load_settings
@@ -29,4 +30,4 @@ def token(
         raise typer.BadParameter(f"{scope!r} is not of {', '.join(Scope)}", param_hint="--scope")
     now = int(time.time())
     claims = {"sub": sub, "iat": now, "exp": now + days * DAY_S, "scope": " ".join(scope.split())}
-    typer.echo(jwt.encode(claims, resolve_secret(load_settings()), algorithm="HS256"))
+    say(jwt.encode(claims, resolve_secret(load_settings()), algorithm="HS256"))

@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 import structlog
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from forebay.errors import SinkUnreachable
 from forebay.model import DELIVERED, DUPLICATE, Entry, Outcome, Verdict, entry_address, entry_document
@@ -129,10 +129,10 @@ class LocalReader:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def search(self, query: Query) -> list[dict[str, Any]]:
+    async def search(self, query: Query) -> list[Raw]:
         """Return documents, newest `received_at` first (`SinkUnreachable` where the file cannot be read)."""
         rows = await asyncio.to_thread(self._read, SEARCH, query)
-        return [json.loads(document) for (document,) in rows]
+        return [Raw(document) for (document,) in rows]
 
     async def count(self, query: Query) -> int:
         """Count documents (`SinkUnreachable` where the file cannot be read)."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
+
+from msgspec import Raw
 
 from forebay.model import Entry, Outcome
 
@@ -45,8 +47,8 @@ class Query(NamedTuple):
 class EventReader(Protocol):
     """Reads documents back from a sink."""
 
-    async def search(self, query: Query) -> list[dict[str, Any]]:
-        """Return documents, newest `received_at` first.
+    async def search(self, query: Query) -> list[Raw]:
+        """Return documents as they are stored, newest `received_at` first.
 
         Raises:
             SinkUnreachable: the sink did not answer, or refused.

@@ -91,7 +91,7 @@ class Orphan:
             self._connection.execute("BEGIN IMMEDIATE")
             requests = self._connection.execute(SQL["list_requests"]).fetchall()
             groups = self._read("oldest_groups", "stored_bytes")
-            letters = [] if groups else self._read("oldest_letters", "entry_bytes")
+            letters = [] if groups else self._read("oldest_letters", "letter_bytes")
             if groups or letters or requests:
                 return Portion(groups, letters, requests)
             self._connection.execute("ROLLBACK")

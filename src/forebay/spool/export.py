@@ -6,7 +6,6 @@ Whoever ends between writing and deleting writes some of them once more.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,8 +13,11 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from msgspec import Raw
+
 from forebay.errors import ExportFailed
-from forebay.model import entry_document
+from forebay.jsontext import read_json, write_line
+from forebay.model import Entry, entry_document
 from forebay.spool.files import sync_folder
 from forebay.spool.records import ExpiredLetter
 
@@ -29,13 +31,13 @@ def append(folder: Path, name: str, letters: Sequence[ExpiredLetter], now: datet
         ExportFailed: they are not all on disk; what was written of them is taken back as far as possible.
     """
     path = folder / f"{name}.dead-{now.astimezone(UTC):%Y-%m-%d}.ndjson"
-    lines = "".join(f"{json.dumps(describe(letter), ensure_ascii=False)}\n" for letter in letters)
+    lines = "".join(f"{write_line(describe(letter))}\n" for letter in letters)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Without a buffer, which would be written once more when the file is closed after a failure.
         with path.open("a+b", buffering=0) as file:
             _drop_open_line(file)
-            _append(file, lines.encode("utf-8", "backslashreplace"))
+            _append(file, lines.encode())
         sync_folder(folder)
     except OSError as error:
         raise ExportFailed(f"FOREBAY_DEAD_EXPORT_DIR: {path} cannot be written: {error.strerror or error}") from error
@@ -55,10 +57,10 @@ def describe(letter: ExpiredLetter) -> dict[str, Any]:
     }
 
 
-def _document(entry: bytes) -> Any:
+def _document(entry: Entry) -> Raw | str:
     try:
-        return json.loads(entry_document(entry))
-    except ValueError:
+        return read_json(entry_document(entry))
+    except (ValueError, RecursionError):
         return entry.decode("utf-8", "backslashreplace")
 
 

@@ -84,7 +84,7 @@ class Totals(NamedTuple):
 
     Attributes:
         stored_bytes: what the bodies of the groups take.
-        dead_bytes: what the entries of the dead letters take.
+        dead_bytes: what the entries and reasons of the dead letters take.
     """
 
     groups: int

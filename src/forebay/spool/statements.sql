@@ -172,7 +172,7 @@ FROM groups ORDER BY id LIMIT ?
 -- name: oldest_letters
 -- Get some dead letters as they stand.
 SELECT id, index_name, log_id, error_type, reason, attempts, attempted_at_ms, died_at_ms, replay, entry,
-    length(entry) AS entry_bytes
+    length(entry) + length(CAST(reason AS BLOB)) AS letter_bytes
 FROM dead_letters ORDER BY id LIMIT ?
 
 -- name: adopt_letter

@@ -245,7 +245,7 @@ def list_expired(
     letters: list[ExpiredLetter] = []
     with contextlib.closing(connection.execute(SQL["list_expired"], (died_before_ms, letters_max))) as rows:
         for letter_id, index_name, log_id, error_type, reason, died_at_ms, entry, *times in rows:
-            bytes_left -= len(entry)
+            bytes_left -= len(entry) + len(reason.encode())
             if letters and bytes_left < 0:
                 break
             names = (letter_id, index_name, log_id, error_type, reason)

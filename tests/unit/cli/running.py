@@ -20,8 +20,13 @@ from forebay.spool.records import Transaction
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 INDEX = "events_local_2026-11"
-HOSTILE = "[bold]\x1b[31mred\x9b"
-HOSTILE_SHOWN = "[bold]\\u001b[31mred\\u009b"
+HOSTILE = "[bold]\x1b[31mred\x9b2J\x7f\u202e\u2028"
+HOSTILE_SHOWN = "[bold]\\u001b[31mred\\u009b2J\\u007f\\u202e\\u2028"
+
+NUMBERS = b'{"huge": 1e400, "long": %b, "exact": 1.50, "wide": 12345678901234567890.123456789, "n": 1, "n": 2}' % (
+    b"7" * 5_000
+)
+"""What no number of Python's holds as it is written, on one line as it is shown."""
 
 
 class Result(NamedTuple):

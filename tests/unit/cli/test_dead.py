@@ -8,10 +8,10 @@ from io import StringIO
 import pytest
 
 from forebay.cli import dead
-from forebay.model import History
+from forebay.model import DeadLetter, History
 from forebay.spool import writing
 from forebay.spool.records import Transaction
-from unit.cli.running import HOSTILE, HOSTILE_SHOWN, INDEX, Folder, Run, make_document, make_entry, make_letter
+from unit.cli.running import HOSTILE, HOSTILE_SHOWN, INDEX, NUMBERS, Folder, Run, make_document, make_entry, make_letter
 
 DAY_MS = 86_400_000
 
@@ -127,6 +127,24 @@ def test_show_prints_json(run: Run) -> None:
     (letter,) = run("dead", "show", "old", "--json").json_lines()
 
     assert letter["document"] == make_document(make_entry("old"))
+
+
+def test_numbers_are_shown_as_they_came(run: Run, folder: Folder) -> None:
+    entry = make_entry("numbers", param=NUMBERS)
+    folder.spool(Transaction(dead=[DeadLetter(entry, "type", "Duplicate field 'n'", History(), 1)]))
+
+    for command in (["list", "--type", "type"], ["show", "numbers"]):
+        assert run("dead", *command).code == 0
+        assert f'"param": {NUMBERS.decode()}' in run("dead", *command, "--json").out
+    lines = run("dead", "show", "numbers").out.splitlines()
+    assert {'      "huge": 1e400,', f'      "long": {"7" * 5_000},', '      "n": 1,', '      "n": 2'} <= set(lines)
+
+
+def test_letter_that_is_nested_too_deeply_is_shown_as_text(run: Run, folder: Folder) -> None:
+    deep = b'{"create":{"_index":"i","_id":"deep"}}\n' + b"[" * 100_000 + b"]" * 100_000 + b"\n"
+    folder.spool(Transaction(dead=[DeadLetter(deep, "type", "reason", History(), 1)]))
+
+    assert run("dead", "show", "deep", "--json").json_lines()[0]["document"] == deep.decode()
 
 
 def test_damaged_letter_is_shown_as_it_is(run: Run, folder: Folder) -> None:

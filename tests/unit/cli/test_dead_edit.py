@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from forebay.model import Address, DeadLetter, History, entry_address
 from forebay.spool import writing
 from forebay.spool.records import Transaction
-from unit.cli.running import INDEX, Folder, Run, make_document, make_entry, make_letter
+from unit.cli.running import INDEX, NUMBERS, Folder, Run, make_document, make_entry, make_letter
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +60,18 @@ def test_fields_are_set_and_index_id_and_the_others_stay(run: Run, buried: Folde
     assert entries(buried)["b"] == before["b"]
     assert buried.ask_spool("SELECT replay, reason FROM dead_letters WHERE log_id = 'a'")[0][0] == 0
     assert buried.ask_spool("SELECT * FROM requests") == []
+
+
+def test_numbers_of_any_size_are_set_and_stay_as_they_came(
+    run: Run, buried: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("dead", "edit", "a", "--set", f"param.numbers={NUMBERS.decode()}").code == 0
+    use_editor(monkeypatch, "t = t.replace('/home', '/new')")
+    assert run("dead", "edit", "a").code == 0
+
+    written = msgspec.json.format(entries(buried)["a"].splitlines()[1], indent=0)
+    assert NUMBERS in written
+    assert b"/new" in written
 
 
 def test_replay_marks_it_at_once_and_asks_the_server(run: Run, buried: Folder) -> None:
@@ -173,6 +186,19 @@ def test_what_cannot_be_done_is_one_line_and_changes_nothing(
     assert (result.code, result.out, result.err.count("\n")) == (code, "", 1)
     assert said in result.err
     assert (entries(buried), left_behind(buried)) == (before, [])
+
+
+@pytest.mark.parametrize("variable", ["EDITOR", "VISUAL"])
+def test_editor_that_is_no_command_is_a_wrong_use(
+    run: Run, buried: Folder, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "'vi")
+
+    code, out, err = run("dead", "edit", "a")
+
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert 'no command: "\'vi": No closing quotation' in err
+    assert left_behind(buried) == []
 
 
 def test_one_of_several_letters_is_named_by_its_index(run: Run, buried: Folder) -> None:

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 from datetime import timedelta
-from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from forebay.cli import events
+from forebay.model import entry_document
 from forebay.sinks.port import Query
-from unit.cli.running import HOSTILE, HOSTILE_SHOWN, NOON, Folder, Result, Run, make_document, make_entry
+from unit.cli.running import HOSTILE, HOSTILE_SHOWN, NOON, NUMBERS, Folder, Result, Run, make_document, make_entry
 
 FOLLOW = (sys.executable, "-c", "import sys; from forebay.cli import main; sys.exit(main())", "events", "tail", "-f")
 
@@ -40,6 +41,39 @@ def test_tail_prints_json_lines(run: Run, folder: Folder) -> None:
     assert (result.code, result.err) == (0, "")
     assert result.json_lines() == [make_document(entry) for entry in entries]
     assert "wörth" in result.out
+
+
+@pytest.mark.parametrize("command", ["tail", "search"])
+def test_numbers_are_shown_as_they_came(run: Run, folder: Folder, command: str) -> None:
+    folder.deliver(make_entry("a", param=NUMBERS))
+
+    shown, as_json = run("events", command), run("events", command, "--json")
+
+    assert (shown.code, shown.err, as_json.code, as_json.err) == (0, "", 0, "")
+    assert shown.out.split()[-1] == "a"
+    assert f'"param": {NUMBERS.decode()}' in as_json.out
+    assert len(as_json.out.splitlines()) == 1
+
+
+def test_white_space_of_a_client_ends_no_line(run: Run, folder: Folder) -> None:
+    folder.deliver(make_entry("a", param=b'{"a":\r\t1}'))
+
+    assert run("events", "tail", "--json").out.endswith('"param": {"a": 1}}}\n')
+
+
+def test_follow_tells_events_apart_whatever_their_numbers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = (Raw(entry_document(make_entry(log_id, param=NUMBERS))) for log_id in ("old", "new"))
+
+    code, out, _ = follow(run, monkeypatch, Pages([old], [new, old]))
+
+    assert (code, [line.split()[-1] for line in out.splitlines()]) == (130, ["log_id", "old", "new"])
+
+
+def test_document_of_another_form_is_shown_as_far_as_it_goes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    strange = Raw(b'{"received_at":7e999,"user_id":null,"log_id":{"a":1},"event_info":"none"}')
+    monkeypatch.setattr(events, "make_reader", lambda _: Pages([strange]))
+
+    assert run("events", "search").out.splitlines()[1].split() == ["7e999", '{"a":1}']
 
 
 def test_text_of_an_event_reaches_no_terminal_as_a_command(run: Run, folder: Folder) -> None:
@@ -160,11 +194,11 @@ def test_follow_shows_each_event_once_however_late_it_comes_until_ctrl_c(
 class Pages:
     """A reader that finds one page after the other; then somebody presses Ctrl-C."""
 
-    def __init__(self, *pages: list[dict[str, Any]]) -> None:
+    def __init__(self, *pages: list[Raw]) -> None:
         self._pages = iter(pages)
         self.queries: list[Query] = []
 
-    async def search(self, query: Query) -> list[dict[str, Any]]:
+    async def search(self, query: Query) -> list[Raw]:
         self.queries.append(query)
         for page in self._pages:
             return page
@@ -184,8 +218,8 @@ def follow(run: Run, monkeypatch: pytest.MonkeyPatch, reader: Pages) -> Result:
     return run("events", "tail", "--follow", "-n", "2")
 
 
-def newest_first(*numbers: int) -> list[dict[str, Any]]:
-    return [make_document(make_entry(f"id-{number}", NOON + later(number))) for number in numbers]
+def newest_first(*numbers: int) -> list[Raw]:
+    return [Raw(entry_document(make_entry(f"id-{number}", NOON + later(number)))) for number in numbers]
 
 
 def test_follow_goes_on_with_one_table(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,17 @@ import pytest
 
 from forebay.model import History
 from forebay.spool.records import NewGroup, Transaction
-from unit.cli.running import HOSTILE, HOSTILE_SHOWN, INDEX, Folder, Run, make_document, make_entry, make_letter
+from unit.cli.running import (
+    HOSTILE,
+    HOSTILE_SHOWN,
+    INDEX,
+    NUMBERS,
+    Folder,
+    Run,
+    make_document,
+    make_entry,
+    make_letter,
+)
 
 
 @pytest.fixture
@@ -96,3 +106,10 @@ def test_no_spool_is_one_line_and_exit_code_1(run: Run, folder: Folder, command:
     assert (code, out) == (1, "")
     assert err == "forebay: DATABASE_URL: there is no database at sqlite3.db; has the server run in this folder?\n"
     assert not folder.spool_path.exists()
+
+
+def test_numbers_are_shown_as_they_came(run: Run, folder: Folder) -> None:
+    folder.spool(Transaction(inserts=[NewGroup(9, [make_entry("numbers", param=NUMBERS)])]))
+
+    assert run("pending", "list").code == 0
+    assert f'"param": {NUMBERS.decode()}' in run("pending", "list", "--json").out

@@ -155,6 +155,75 @@ def test_fields_that_nobody_asked_for_do_not_matter() -> None:
     assert read_answer(200, body, 1) == [DELIVERED]
 
 
+def caused(reason: str | None, *causes: dict[str, Any]) -> bytes:
+    """Return the answer that refuses an event for a reason, with others behind it."""
+    error: dict[str, Any] = {"type": "mapper_parsing_exception", "reason": reason}
+    inner = error
+    for cause in causes:
+        inner["caused_by"] = inner = dict(cause)
+    return bulk_answer({"create": {"status": 400, "error": error}})
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (
+            caused("failed to parse", {"type": "i", "reason": "Duplicate field 'a'"}),
+            "failed to parse: Duplicate field 'a'",
+        ),
+        (caused("a", {"type": "t", "reason": "b"}, {"type": "u", "reason": "c"}), "a: b: c"),
+        (
+            caused("a", {"type": "array_index_out_of_bounds_exception", "reason": None}),
+            "a: array_index_out_of_bounds_exception",
+        ),
+        (
+            caused("immense; original message: got 40000", {"type": "t", "reason": "got 40000"}),
+            "immense; original message: got 40000",
+        ),
+        (caused(None, {"type": "t", "reason": "b"}), "b"),
+        (caused("a", *({"reason": str(number)} for number in range(9))), "a: 0: 1: 2: 3: 4"),
+        (caused("a", {"type": 7}), "a"),
+        (caused("a").replace(b'"reason": "a"', b'"reason": "a", "caused_by": "text"'), "a"),
+    ],
+)
+def test_reasons_behind_the_reason_are_told(body: bytes, reason: str) -> None:
+    assert read_answer(200, body, 1) == [Outcome(Verdict.DEAD, "mapper_parsing_exception", reason)]
+
+
+def test_what_is_behind_a_reason_makes_no_pause() -> None:
+    # It may quote the event, so that a client could write it.
+    body = caused("failed", {"type": "t", "reason": NO_WRITE_INDEX}).replace(b"mapper_parsing", b"illegal_argument")
+
+    outcome = read_answer(200, body, 1)[-1]
+
+    assert isinstance(outcome, Outcome)
+    assert outcome.verdict is Verdict.DEAD
+
+
+def test_reason_of_a_refused_request_is_told_with_what_is_behind_it() -> None:
+    body = json.dumps({"error": {"type": "e", "reason": "all failed", "caused_by": {"reason": "disk"}}}).encode()
+
+    for status in (400, 500):
+        result = read_answer(status, body, 1)
+        outcome = result[-1]
+        assert isinstance(outcome, Outcome)
+        assert outcome.reason == "all failed: disk"
+
+
+@pytest.mark.parametrize("letter", ["x", "ö", "日", "\U0001f600"])
+def test_long_reasons_are_cut_with_a_mark(letter: str) -> None:
+    long = letter * 1_000_000
+    refused = json.dumps({"error": {"type": long, "reason": long}}).encode()
+
+    for status, body in [(200, bulk_answer(item(400, long, long))), (400, refused), (500, refused), (401, refused)]:
+        outcome = read_answer(status, body, 1)[-1]
+        assert isinstance(outcome, Outcome)
+        assert 8 * 1024 - 10 < len(outcome.reason.encode()) <= 8 * 1024
+        assert outcome.reason.rstrip(" …(cut)").strip(letter) == ""
+        assert outcome.reason.endswith(" … (cut)")
+        assert len(outcome.error_type.encode()) <= 256
+
+
 # -- the request as a whole
 
 

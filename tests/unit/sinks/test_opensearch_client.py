@@ -14,11 +14,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from forebay.errors import OperatorNeeded, SinkUnreachable
+from forebay.errors import AnswerTooLarge, OperatorNeeded, SinkUnreachable
 from forebay.settings import SinkHost
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.client import OpenSearchClient
 from servers.certificates import Authority
+
+MIB = 1024 * 1024
 
 MakeClient = Callable[..., OpenSearchClient]
 
@@ -30,10 +32,11 @@ class Host:
         self.status = 200
         self.requests = 0
         self.url = ""
+        self.headers: dict[str, str] = {}
 
     async def handle(self, _: web.Request) -> web.Response:
         self.requests += 1
-        return web.Response(status=self.status, text=self.url)
+        return web.Response(status=self.status, text=self.url, headers=self.headers)
 
 
 @pytest.fixture(autouse=True)
@@ -166,6 +169,42 @@ async def test_a_host_that_does_not_answer_costs_its_time_once(
     assert isinstance(late, SinkUnreachable)
     assert str(late) == f"{silent}: no answer in time"
     assert [(await client.request("GET", "/")).status for _ in range(5)] == [200] * 5
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [{"Warning": "w" * 60_000}, {f"X-Line-{number}": "value" for number in range(900)}],
+    ids=["long", "many"],
+)
+async def test_an_answer_with_a_large_head_is_an_answer(
+    hosts: tuple[Host, Host], make_client: MakeClient, lines: dict[str, str]
+) -> None:
+    hosts[0].headers = lines
+    answer = await make_client(hosts[0].url).request("GET", "/")
+    assert answer == (200, hosts[0].url.encode())
+
+
+async def test_an_answer_that_does_not_end_is_read_up_to_a_limit(make_client: MakeClient) -> None:
+    sent_bytes = 0
+
+    async def answer_on(request: web.Request) -> web.StreamResponse:
+        nonlocal sent_bytes
+        response = web.StreamResponse()
+        await response.prepare(request)
+        # The client hangs up.
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await response.write(b" " * MIB)
+                sent_bytes += MIB
+        return response
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer_on)
+    async with TestServer(app) as server:
+        url = str(server.make_url("")).rstrip("/")
+        with pytest.raises(AnswerTooLarge, match=f"^{url}: its answer is larger than 16777216 bytes$"):
+            await make_client(url).request("GET", "/")
+    assert 16 * MIB < sent_bytes < 32 * MIB
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ async def test_search_asks_for_one_environment_by_exact_values_newest_first(
 
     found = await reader.search(Query({"page": "/a", "param.k": "v", "user_id": "u"}, "2026-11-24T12:00:00Z", 7))
 
-    assert found == documents
+    assert [json.loads(bytes(document)) for document in found] == documents
     ((path, body),) = fake.requests
     assert path == "/events_prod_*,-events_prod_*_*/_search?ignore_unavailable=true&allow_no_indices=true"
     assert body == {
@@ -97,6 +97,13 @@ async def test_search_asks_for_one_environment_by_exact_values_newest_first(
         "sort": [{"received_at": {"order": "desc", "unmapped_type": "date"}}],
         "size": 7,
     }
+
+
+async def test_numbers_come_back_as_they_were_sent(fake: FakeOpenSearch, reader: OpenSearchReader) -> None:
+    document = '{"log_id":"a","event_info":{"param":{"huge":1e400,"long":%s,"exact":1.50,"n":1,"n":2}}}' % ("7" * 5_000)
+    fake.answer = f'{{"hits":{{"hits":[{{"_source":{document}}}]}},"_shards":{{"failed":0}}}}'
+
+    assert [bytes(found).decode() for found in await reader.search(Query({}))] == [document]
 
 
 async def test_count_asks_for_the_number_only(fake: FakeOpenSearch, reader: OpenSearchReader) -> None:

@@ -30,10 +30,11 @@ from forebay.settings import Settings
 from forebay.sinks.opensearch import OpenSearchSink
 
 HANG_UP = -1
+TALKATIVE = -2
 
 
 class FakeOpenSearch:
-    """Answers bulks as `answer` says, by the `_id`s in them: a status, or HANG_UP."""
+    """Answers bulks as `answer` says, by the `_id`s in them: a status, HANG_UP, or TALKATIVE for long reasons."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -41,6 +42,7 @@ class FakeOpenSearch:
         self.bulks: list[list[str]] = []
         self.queries: list[str] = []
         self.bodies: list[bytes] = []
+        self.reason_bytes = 5 * 1024 * 1024
         self.template_requests = 0
         self.template_body: Any = {"acknowledged": True}
         self.template_status = 200
@@ -64,6 +66,9 @@ class FakeOpenSearch:
         if status == 400:
             error = {"error": {"type": "parse_exception", "reason": "not to be read"}, "status": 400}
             return web.json_response(error, status=400)
+        if status == TALKATIVE:
+            error = {"type": "mapper_parsing_exception", "reason": "x" * self.reason_bytes}
+            return web.json_response({"items": [{"create": {"status": 400, "error": error}} for _ in ids]})
         items = [{"create": {"status": 201}} for _ in ids]
         return web.json_response({"errors": False, "items": items}, status=status)
 
@@ -107,6 +112,25 @@ async def test_the_one_at_fault_is_found_and_all_others_are_delivered(fake: Fake
     # No event was sent again after it had been delivered.
     delivered = [log_id for ids in fake.bulks if "5" not in ids for log_id in ids]
     assert sorted(delivered) == sorted(set(delivered))
+
+
+async def test_events_with_long_reasons_are_settled_a_few_at_a_time(fake: FakeOpenSearch) -> None:
+    fake.answer = lambda _: TALKATIVE
+    async with sink_at(fake.url) as sink:
+        outcomes = await sink.deliver(ENTRIES)
+    assert {(outcome.verdict, len(outcome.reason)) for outcome in outcomes} == {(Verdict.DEAD, 8 * 1024 - 2)}
+    assert [len(ids) for ids in fake.bulks] == [8, 4, 2, 2, 4, 2, 2]
+
+
+async def test_an_answer_that_is_too_large_for_one_event_is_tried_again_later(fake: FakeOpenSearch) -> None:
+    fake.reason_bytes = 17 * 1024 * 1024
+    fake.answer = lambda _: TALKATIVE
+    async with sink_at(fake.url) as sink:
+        outcomes = await sink.deliver(ENTRIES[:4])
+    assert {(outcome.verdict, outcome.error_type, outcome.whole) for outcome in outcomes} == {
+        (Verdict.RETRY, "answer_too_large", True)
+    }
+    assert [len(ids) for ids in fake.bulks] == [4, 2, 1]
 
 
 async def test_what_one_half_delivered_is_kept_when_the_connection_of_the_other_breaks(fake: FakeOpenSearch) -> None:

@@ -79,7 +79,8 @@ async def test_summary_counts_groups_events_bytes_and_dead_letters(spool: Spool,
     with inspect(path) as view:
         totals, oldest_at_ms = view.summarize()
 
-    assert totals == (2, 102, sum(stored), 2, len(make_entry("x")) + len(make_entry("y")))
+    dead_bytes = len(make_entry("x")) + len(make_entry("y")) + 2 * len("failed to parse")
+    assert totals == (2, 102, sum(stored), 2, dead_bytes)
     assert oldest_at_ms is not None
     assert before_ms <= oldest_at_ms <= writing.now_ms()
 
@@ -208,7 +209,7 @@ async def test_corrected_letter_holds_the_new_bytes_and_its_bytes_are_counted(sp
 
     assert corrected == letter._replace(entry=entry)
     assert other.entry == make_entry("b")
-    assert totals.dead_bytes == len(entry) + len(other.entry)
+    assert totals.dead_bytes == len(entry) + len(other.entry) + 2 * len("failed to parse")
 
 
 async def test_letter_that_changed_since_it_was_read_or_is_on_its_way_back_is_not_corrected(

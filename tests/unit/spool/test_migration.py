@@ -70,7 +70,7 @@ async def test_everything_of_version_1_is_there_in_version_2(path: Path) -> None
         assert {group.id: group.entries for group in groups} == GROUPS
         assert [group.history for group in groups] == [History(0), History(1), History(0)]
         stored_bytes = sum(group.stored_bytes for group in groups)
-        assert spool.totals == Totals(3, 502, stored_bytes, 3, 101 + 102 + 103)
+        assert spool.totals == Totals(3, 502, stored_bytes, 3, 101 + 102 + 103 + 3 * len("reason"))
         assert not spool.was_interrupted
         with inspect(path) as view:
             assert [letter.history for letter in view.list_dead(Choice(), 10)] == [History(2)] * 3

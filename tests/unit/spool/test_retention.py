@@ -107,6 +107,14 @@ async def test_many_dead_letters_go_piece_by_piece(spool: Spool, path: Path, mon
     assert left(path) == []
 
 
+async def test_long_reasons_count_in_a_piece(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "EXPIRED_BYTES_MAX", 5000)
+    letters = [DeadLetter(make_entry(name, 100), "type", "ö" * 1000, History(1), 9) for name in "abcd"]
+    await commit(spool, Transaction(dead=letters))
+
+    assert [letter.log_id for letter in await spool.list_expired(10, 100)] == ["a", "b"]
+
+
 async def test_large_dead_letters_go_in_smaller_pieces(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "EXPIRED_BYTES_MAX", 1000)
     sizes = [5000, 400, 500, 200]
@@ -274,18 +282,24 @@ async def test_letters_are_exported_with_all_that_is_known_before_they_go(
     times = (1_700_000_000_000, 1_700_000_060_000)
     document = b'{"page":"/home","text":"\xc3\xbc"}'
     entry = b'{"create":{"_index":"i","_id":"a"}}\n' + document + b"\n"
+    numbers = b'{"huge": 1e400, "long": %b, "n": 1, "n": 2}' % (b"7" * 5_000)
     damaged = b"no json\n\xff\n"
     letters = [
         DeadLetter(entry, "mapper_parsing_exception", "failed\nto parse", History(2, times), 1_700_000_060_000),
         DeadLetter(damaged, "type", "reason", History(1), 2),
+        DeadLetter(
+            b'{"create":{"_index":"i","_id":"n"}}\n%b\n' % numbers, "type", "Duplicate field 'n'", History(1), 1
+        ),
     ]
     await commit(spool, Transaction(dead=letters))
 
-    assert await retention.clean_up(spool, 2**45, retention.Export(tmp_path / "dead", "spool")) == 2
+    assert await retention.clean_up(spool, 2**45, retention.Export(tmp_path / "dead", "spool")) == 3
 
     (file,) = (tmp_path / "dead").iterdir()
     assert re.fullmatch(r"spool\.dead-\d{4}-\d\d-\d\d\.ndjson", file.name)
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    first, *others = file.read_text().splitlines()
+    assert first.endswith(f'"document": {numbers.decode()}}}')
+    lines = [json.loads(line) for line in others]
     assert lines[1] == {
         "log_id": "a",
         "index": "i",

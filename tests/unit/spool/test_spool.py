@@ -373,7 +373,7 @@ async def test_what_the_file_held_when_it_was_opened_is_known(path: Path) -> Non
     async with open_spool(path) as spool:
         await commit(spool, Transaction(inserts=[NewGroup(7, make_entries(9))]))
 
-        assert spool.totals == Totals(2, 5, sum(stored), 2, 170)
+        assert spool.totals == Totals(2, 5, sum(stored), 2, 170 + 2 * len("reason"))
 
 
 async def test_totals_stay_true_whatever_is_written(spool: Spool, path: Path) -> None:
@@ -382,7 +382,7 @@ async def test_totals_stay_true_whatever_is_written(spool: Spool, path: Path) ->
     with pytest.raises(AssertionError, match="UNIQUE"):
         await commit(spool, Transaction(deletes=[1], dead=[make_letter(make_entry("g"))], inserts=[groups[3]]))
     await commit(spool, Transaction(deletes=[1, 2, 77], shrinks=[(3, groups[2].entries[:1], History(1))]))
-    await commit(spool, Transaction(dead=[make_letter(make_entry("a", 200))]))
+    await commit(spool, Transaction(dead=[make_letter(make_entry("a", 200), reason="wörth")]))
     with inspect(path) as inspection:
         inspection.mark_for_replay(Choice(("b",)))
         inspection.purge(Choice(("c",)))
@@ -392,7 +392,7 @@ async def test_totals_stay_true_whatever_is_written(spool: Spool, path: Path) ->
     counted = read_rows(
         path,
         """SELECT count(*), sum(events), sum(length(body)), (SELECT count(*) FROM dead_letters),
-        (SELECT sum(length(entry)) FROM dead_letters) FROM groups""",
+        (SELECT sum(length(entry) + length(CAST(reason AS BLOB))) FROM dead_letters) FROM groups""",
     )
     assert read_rows(path, "SELECT groups, events, stored_bytes, dead_letters, dead_bytes FROM totals") == counted
     assert counted[0][0] == 5

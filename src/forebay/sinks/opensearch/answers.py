@@ -9,14 +9,20 @@ from __future__ import annotations
 import enum
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from forebay.model import DELIVERED, DUPLICATE, UNEXPECTED_ANSWER, Outcome, Verdict
 from forebay.sinks.opensearch.advice import CREDENTIALS, PATH, RIGHTS, advise_400, advise_404, advise_block
-from forebay.sinks.opensearch.excerpt import excerpt
+from forebay.sinks.opensearch.excerpt import cut, excerpt
 
-FILTER_PATH = "errors,items.*.status,items.*.error.type,items.*.error.reason"
+FILTER_PATH = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
 """What an answer needs to hold. `status` stays, as an item without any field left would vanish and shift the others."""
+
+REASON_BYTES_MAX = 8 * 1024
+"""How long the reason of an outcome is at the most: it is kept with each dead letter."""
+
+TYPE_BYTES_MAX = 256
+CAUSES_MAX = 5
 
 HTTP_OK = 200
 HTTP_CREATED = 201
@@ -43,6 +49,7 @@ class Fault(enum.Enum):
 class _Error(Struct):
     type: str = ""
     reason: str | None = None
+    caused_by: Raw = Raw()  # nobody but us reads it, and it may be anything
 
 
 class _Result(Struct):
@@ -64,6 +71,7 @@ class _Refusal(Struct):
 
 _decode_bulk = msgspec.json.Decoder(_BulkAnswer).decode
 _decode_refusal = msgspec.json.Decoder(_Refusal).decode
+_decode_error = msgspec.json.Decoder(_Error).decode
 
 
 def read_answer(status: int, body: bytes, events: int) -> list[Outcome] | tuple[Fault, Outcome]:
@@ -78,15 +86,15 @@ def read_answer(status: int, body: bytes, events: int) -> list[Outcome] | tuple[
     if status == HTTP_BAD_REQUEST:
         error = _read_refusal(body)
         if error.type and not _advise(status, error.type, error.reason or ""):
-            return Fault.MALFORMED, Outcome(Verdict.DEAD, error.type, error.reason or "")
+            return Fault.MALFORMED, Outcome(Verdict.DEAD, _name(error), _tell(error))
     return [classify_request(status, body)] * events
 
 
 def classify_request(status: int, body: bytes) -> Outcome:
     """Say what an answer other than 200 to a whole request means for each of its events."""
     error = _read_refusal(body)
-    error_type, reason = error.type or f"http_{status}", error.reason or excerpt(body) or "no reason given"
-    advice = _advise(status, error.type, reason)
+    error_type, reason = _name(error) or f"http_{status}", _tell(error) or excerpt(body) or "no reason given"
+    advice = _advise(status, error.type, error.reason or reason)
     if advice:
         return Outcome(Verdict.PAUSE, error_type, reason, advice, whole=True)
     if status in OVERLOADED or (error.type and status == HTTP_ERROR):
@@ -96,12 +104,14 @@ def classify_request(status: int, body: bytes) -> Outcome:
     return _unexpected(f"status {status}: {excerpt(body) or 'an empty answer'}")
 
 
-def classify_item(status: int, error_type: str, reason: str) -> Outcome:
+def _classify_item(status: int, error: _Error) -> Outcome:
     """Say what the refusal of one event of a bulk means."""
-    if status == HTTP_CONFLICT and error_type == "version_conflict_engine_exception":
+    if status == HTTP_CONFLICT and error.type == "version_conflict_engine_exception":
         return DUPLICATE
+    error_type, reason = _name(error), _tell(error)
     if error_type:
-        advice = _advise(status, error_type, reason)
+        # What is behind it is told, and does not count: it may quote the event.
+        advice = _advise(status, error_type, error.reason or "")
         if advice:
             return Outcome(Verdict.PAUSE, error_type, reason, advice)
         if status == HTTP_BAD_REQUEST:
@@ -142,8 +152,8 @@ def _read_items(body: bytes, events: int) -> list[Outcome]:
 
 def _read_result(status: int, error: _Error | None) -> Outcome:
     if error is None:
-        return DELIVERED if status in (HTTP_OK, HTTP_CREATED) else classify_item(status, "", "")
-    return classify_item(status, error.type, error.reason or "")
+        return DELIVERED if status in (HTTP_OK, HTTP_CREATED) else _classify_item(status, _Error())
+    return _classify_item(status, error)
 
 
 def _read_refusal(body: bytes) -> _Error:
@@ -156,6 +166,25 @@ def _read_refusal(body: bytes) -> _Error:
         return _Error(reason=error)
     # Other services have an object there too, such as `{"error":{"code":400,"message":"text"}}`.
     return error if error.type else _Error()
+
+
+def _name(error: _Error) -> str:
+    return cut(error.type, TYPE_BYTES_MAX)
+
+
+def _tell(error: _Error) -> str:
+    """Return the reason and those behind it, which often say alone which field is at fault: `outer: inner`."""
+    told = error.reason or ""
+    for _ in range(CAUSES_MAX):
+        try:
+            error = _decode_error(error.caused_by)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            break
+        reason = error.reason or error.type
+        # Some quote the one behind them.
+        if reason not in told:
+            told = f"{told}: {reason}" if told else reason
+    return cut(told, REASON_BYTES_MAX)
 
 
 def _unexpected(reason: str) -> Outcome:

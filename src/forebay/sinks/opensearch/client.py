@@ -10,12 +10,19 @@ from typing import NamedTuple
 
 import aiohttp
 
-from forebay.errors import OperatorNeeded, SinkUnreachable
+from forebay.errors import AnswerTooLarge, OperatorNeeded, SinkUnreachable
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.advice import CERTIFICATE, CLIENT_CERTIFICATE
 from forebay.sinks.opensearch.hosts import Hosts
 
 CONNECT_TIMEOUT_S = 5.0
+ANSWER_BYTES_MAX = 16 * 1024 * 1024
+"""How much is read of an answer: 16 KB for each event of a usual bulk, many times what OpenSearch says of one."""
+
+HEAD_LINE_BYTES_MAX = 64 * 1024
+HEAD_LINES_MAX = 1_000
+"""Limits of an answer's head, eight times those of aiohttp: one with many warnings still is an answer."""
+
 UNABLE = frozenset({502, 503, 504})
 """What a host, or the proxy before it, answers when another host may do better."""
 
@@ -37,8 +44,11 @@ class _Failure(NamedTuple):
 class OpenSearchClient:
     """Sends requests to the hosts in turn; one that is dead hands over to the next, and is left out for a time."""
 
-    def __init__(self, access: Access, timeout_s: float, connections_max: int) -> None:
+    def __init__(
+        self, access: Access, timeout_s: float, connections_max: int, answer_bytes_max: int = ANSWER_BYTES_MAX
+    ) -> None:
         self._signer = access.signer
+        self._answer_bytes_max = answer_bytes_max
         self._addresses = [(host.url, access.headers(host)) for host in access.hosts]
         self._hosts = Hosts(len(access.hosts))
         self._loop = asyncio.get_running_loop()
@@ -47,12 +57,16 @@ class OpenSearchClient:
             connector=aiohttp.TCPConnector(limit=connections_max, ssl=access.tls or True),
             timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, CONNECT_TIMEOUT_S)),
             headers={"Accept-Encoding": "identity"},
+            max_line_size=HEAD_LINE_BYTES_MAX,
+            max_field_size=HEAD_LINE_BYTES_MAX,
+            max_headers=HEAD_LINES_MAX,
         )
 
     async def request(self, method: str, path: str, body: bytes | None = None, content_type: str = "") -> Answer:
         """Send a request and return the answer, whatever its status.
 
         Raises:
+            AnswerTooLarge: a host's answer does not end within the limit.
             OperatorNeeded: no host can be trusted, or none trusts us.
             SinkUnreachable: no host gave a whole answer in time. The request may have been carried out.
         """
@@ -94,7 +108,15 @@ class OpenSearchClient:
         if self._signer is not None:
             headers = await self._signer.sign(method, url, headers, body or b"")
         async with self._session.request(method, url, data=body, headers=headers, allow_redirects=False) as response:
-            return Answer(response.status, await response.read())
+            return Answer(response.status, await self._read(address, response.content))
+
+    async def _read(self, address: str, content: aiohttp.StreamReader) -> bytes:
+        body = bytearray()
+        async for part in content.iter_any():
+            body += part
+            if len(body) > self._answer_bytes_max:
+                raise AnswerTooLarge(f"{address}: its answer is larger than {self._answer_bytes_max} bytes")
+        return bytes(body)
 
     def _unreachable(self, failures: dict[int, _Failure]) -> SinkUnreachable:
         text = "; ".join(f"{self._addresses[number][0]}: {failure.text}" for number, failure in failures.items())

@@ -1,10 +1,11 @@
-"""What a foreign answer says, on one short line that a person can read. Pure."""
+"""What a foreign answer says, short enough to be kept, or shown on one line. Pure."""
 
 from __future__ import annotations
 
 import re
 
 CHARS_MAX = 300
+CUT = " … (cut)"
 
 # A proxy, or what answers in the place of OpenSearch, may repeat the request's head.
 _CREDENTIALS = re.compile(r"(?i)((?:authorization|security-token)[\"']?\s*[:=]\s*[\"']?)[^\"'<>]+|(//)[^/\s\"'<>]*@")
@@ -14,3 +15,11 @@ def excerpt(body: bytes) -> str:
     """Return the first characters of a body on one line, without credentials."""
     text = " ".join(body[: 4 * CHARS_MAX].decode("utf-8", "replace").split())
     return _CREDENTIALS.sub(r"\1\2***", text)[:CHARS_MAX]
+
+
+def cut(text: str, bytes_max: int) -> str:
+    """Return text that takes so many bytes at the most, with a mark where something was cut off."""
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= bytes_max:
+        return text
+    return encoded[: bytes_max - len(CUT.encode())].decode("utf-8", "ignore") + CUT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Raw, Struct, field
 
 from forebay.errors import SinkUnreachable
 from forebay.sinks.opensearch.access import Access
@@ -14,6 +14,9 @@ from forebay.sinks.opensearch.excerpt import excerpt
 from forebay.sinks.port import Query, document_path
 
 TIMEOUT_S = 30
+ANSWER_BYTES_MAX = 512 * 1024 * 1024
+"""How much is read of an answer: the documents are as many and as large as those that were sent."""
+
 OPTIONS = "ignore_unavailable=true&allow_no_indices=true"
 HTTP_OK = 200
 HTTP_NOT_FOUND = 404
@@ -30,7 +33,7 @@ class _Result(Struct, kw_only=True):
 
 
 class _Hit(Struct):
-    document: dict[str, Any] = field(name="_source")
+    document: Raw = field(name="_source")
 
 
 class _Hits(Struct):
@@ -61,11 +64,11 @@ class OpenSearchReader:
     """An `EventReader` of one environment's indices; to be made in the loop that it will be used in."""
 
     def __init__(self, access: Access, environment: str) -> None:
-        self._client = OpenSearchClient(access, TIMEOUT_S, connections_max=1)
+        self._client = OpenSearchClient(access, TIMEOUT_S, 1, ANSWER_BYTES_MAX)
         # Without the exclusion `prod` would read what belongs to `prod_eu`; a month has no underscore.
         self._indices = f"events_{environment}_*,-events_{environment}_*_*"
 
-    async def search(self, query: Query) -> list[dict[str, Any]]:
+    async def search(self, query: Query) -> list[Raw]:
         """Return documents, newest `received_at` first, as far as a millisecond tells them apart.
 
         Raises:

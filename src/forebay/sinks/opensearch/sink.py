@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from forebay.errors import OperatorNeeded, SinkUnreachable
+from forebay.errors import AnswerTooLarge, OperatorNeeded, SinkUnreachable
 from forebay.model import UNEXPECTED_ANSWER, Entry, Outcome, Verdict, entry_without_id, join_entries
 from forebay.settings import Settings
 from forebay.sinks.opensearch.access import make_access
@@ -64,15 +64,21 @@ class OpenSearchSink:
     async def _deliver(self, entries: list[Entry]) -> list[Outcome]:
         try:
             answer = await self._client.request("POST", self._path, join_entries(entries), "application/x-ndjson")
+        except AnswerTooLarge as error:
+            # Of fewer events it says less.
+            return await self._split(entries, error.error_type, _outcome(error))
         except SinkUnreachable as error:
             return [_outcome(error)] * len(entries)
         result = read_answer(answer.status, answer.body, len(entries))
         if isinstance(result, list):
             return result
         fault, outcome_alone = result
+        return await self._split(entries, fault.value, outcome_alone)
+
+    async def _split(self, entries: list[Entry], fault: str, outcome_alone: Outcome) -> list[Outcome]:
         if len(entries) == 1:
             return [outcome_alone]
-        log.info("bulk_split", events=len(entries), fault=fault.value)
+        log.info("bulk_split", events=len(entries), fault=fault)
         middle = len(entries) // 2
         first = await self._deliver(entries[:middle])
         last = first[-1]

@@ -14,7 +14,7 @@ CREATE TABLE totals (
     events INTEGER NOT NULL,         -- in these groups
     stored_bytes INTEGER NOT NULL,   -- bytes of their bodies as they are kept
     dead_letters INTEGER NOT NULL,
-    dead_bytes INTEGER NOT NULL      -- bytes of their entries
+    dead_bytes INTEGER NOT NULL      -- bytes of their entries and reasons
 ) STRICT;
 
 INSERT INTO totals
@@ -23,7 +23,8 @@ FROM (
     SELECT count(*) AS groups, coalesce(sum(events), 0) AS events, coalesce(sum(stored_bytes), 0) AS stored_bytes
     FROM groups
 ) AS g, (
-    SELECT count(*) AS dead_letters, coalesce(sum(length(entry)), 0) AS dead_bytes FROM dead_letters
+    SELECT count(*) AS dead_letters, coalesce(sum(length(entry) + length(CAST(reason AS BLOB))), 0) AS dead_bytes
+    FROM dead_letters
 ) AS d;
 
 CREATE TRIGGER groups_inserted AFTER INSERT ON groups BEGIN
@@ -42,15 +43,21 @@ CREATE TRIGGER groups_shrunk AFTER UPDATE OF events, stored_bytes ON groups BEGI
 END;
 
 CREATE TRIGGER dead_letters_inserted AFTER INSERT ON dead_letters BEGIN
-    UPDATE totals SET dead_letters = dead_letters + 1, dead_bytes = dead_bytes + length(NEW.entry);
+    UPDATE totals
+    SET dead_letters = dead_letters + 1,
+        dead_bytes = dead_bytes + length(NEW.entry) + length(CAST(NEW.reason AS BLOB));
 END;
 
 CREATE TRIGGER dead_letters_deleted AFTER DELETE ON dead_letters BEGIN
-    UPDATE totals SET dead_letters = dead_letters - 1, dead_bytes = dead_bytes - length(OLD.entry);
+    UPDATE totals
+    SET dead_letters = dead_letters - 1,
+        dead_bytes = dead_bytes - length(OLD.entry) - length(CAST(OLD.reason AS BLOB));
 END;
 
-CREATE TRIGGER dead_letters_replaced AFTER UPDATE OF entry ON dead_letters BEGIN
-    UPDATE totals SET dead_bytes = dead_bytes - length(OLD.entry) + length(NEW.entry);
+CREATE TRIGGER dead_letters_replaced AFTER UPDATE OF entry, reason ON dead_letters BEGIN
+    UPDATE totals
+    SET dead_bytes = dead_bytes - length(OLD.entry) - length(CAST(OLD.reason AS BLOB))
+        + length(NEW.entry) + length(CAST(NEW.reason AS BLOB));
 END;
 
 -- One row: 1 while an owner has the file open. Found like that, it says that the last one did not close it in order.
