@@ -80,7 +80,7 @@ def _explain(error: typer.TyperException) -> str:
 
 
 def _fail(text: str, code: int) -> int:
-    # Where there is nobody to tell, the exit code tells it.
+    # If nobody can be told, the exit code tells it.
     with contextlib.suppress(OutputFailed, BrokenPipeError):
         for line in text.splitlines():
             say(f"forebay: {line}", err=True)

@@ -36,7 +36,7 @@ class Reply(NamedTuple):
 
 
 def read_secret(settings: Settings) -> str | None:
-    """Return the secret that the server has, or None where it has made none that can be used; none is made here."""
+    """Return the secret that the server has, or None if there is none that can be used; none is made here."""
     if settings.jwt_secret is not None:
         return settings.jwt_secret.get_secret_value()
     try:
