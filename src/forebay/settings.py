@@ -264,7 +264,7 @@ class Settings(BaseSettings):
         None, description="folder for dead letters past that, one NDJSON file a day; unset: they are deleted"
     )
 
-    index_template: bool = Field(default=True, description="put the index template in place at start-up")
+    index_template: bool = Field(default=True, description="put the index template in place, again if it is gone")
     metrics_open: bool = Field(default=False, description="serve /metrics without a token")
     shutdown_timeout_s: float = Field(
         20, gt=0, le=DAY_S, description="time to deliver what is in the channel at shutdown"

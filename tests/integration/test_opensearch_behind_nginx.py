@@ -264,10 +264,10 @@ async def test_a_page_of_the_proxy_delivers_nothing_and_puts_no_template(
     for template in (True, False):
         async with sink_at(proxy.url, index_template=template) as sink:
             outcomes = await sink.deliver([make_entry("a"), make_entry("b")])
-            assert sink._needs_template is template
         assert {outcome.verdict for outcome in outcomes} == {Verdict.RETRY}
         assert {outcome.error_type for outcome in outcomes} == {UNEXPECTED_ANSWER}
         assert all(outcome.whole and "status " in outcome.reason for outcome in outcomes)
+        assert all(("not take the index template" in outcome.reason) is template for outcome in outcomes)
 
 
 # -- the real server

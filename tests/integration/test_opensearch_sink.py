@@ -76,6 +76,26 @@ async def test_the_template_is_in_place_before_the_first_document_makes_an_index
     assert mapping["properties"]["event_info"]["properties"]["param"] == {"type": "flat_object"}
 
 
+@pytest.mark.parametrize("is_tried", [False, True], ids=["quiet meanwhile", "tried meanwhile"])
+async def test_an_opensearch_that_comes_back_without_its_data_has_the_template_before_the_first_document(
+    own_opensearch: StartOpenSearch, make_entry: MakeEntry, index: str, *, is_tried: bool
+) -> None:
+    server = own_opensearch()
+    async with sink_at(server.url) as sink:
+        assert await sink.deliver([make_entry("before")]) == [DELIVERED]
+        server.stop()
+        if is_tried:
+            assert (await sink.deliver([make_entry("away")]))[0].verdict is Verdict.RETRY
+        server.lose_data()
+        server.start()
+        # By a mapping guessed from the first, the second would be refused.
+        entries = [make_entry("number", b'{"a":1}'), make_entry("object", b'{"a":{"b":1}}')]
+        assert await sink.deliver(entries) == [DELIVERED] * 2
+    mapping = (await ask("GET", f"{server.url}/{index}/_mapping"))[index]["mappings"]
+    assert mapping["dynamic"] == "false"
+    assert mapping["properties"]["event_info"]["properties"]["param"] == {"type": "flat_object"}
+
+
 async def test_a_template_that_is_there_stays_as_it_is(own_opensearch: StartOpenSearch) -> None:
     server = own_opensearch()
     settings = Settings(OPEN_SEARCH_DNS=(SinkHost(server.url),))

@@ -143,6 +143,14 @@ class OpenSearchServer:
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
+    def lose_data(self) -> None:
+        """Take all data from a server that is not running, as a new volume does."""
+        if self.is_running:
+            raise RuntimeError(f"{self.url} is running")
+        shutil.rmtree(self._folder / "data")
+        (self._folder / "data").mkdir()
+        self._hand_over(self._folder / "data")
+
     def close(self) -> None:
         """End the server and remove its data."""
         try:
@@ -173,9 +181,12 @@ class OpenSearchServer:
         options = config / "jvm.options"
         kept = [line for line in options.read_text().splitlines() if not _is_unwanted(line)]
         options.write_text("\n".join(kept) + "\n")
+        for path in (self._folder, *self._folder.rglob("*")):
+            self._hand_over(path)
+
+    def _hand_over(self, path: Path) -> None:
         if self._account is not None:
-            for path in (self._folder, *self._folder.rglob("*")):
-                os.chown(path, self._account.pw_uid, self._account.pw_gid, follow_symlinks=False)
+            os.chown(path, self._account.pw_uid, self._account.pw_gid, follow_symlinks=False)
 
     def _spawn(self, extra_settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
         settings = self._settings() | dict(extra_settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from operator import attrgetter
 
 import structlog
 
@@ -12,7 +12,7 @@ from forebay.settings import Settings
 from forebay.sinks.opensearch.access import make_access
 from forebay.sinks.opensearch.answers import FILTER_PATH, read_answer
 from forebay.sinks.opensearch.client import OpenSearchClient
-from forebay.sinks.opensearch.template import ensure_template
+from forebay.sinks.opensearch.template_keeper import TemplateKeeper
 
 log = structlog.get_logger("forebay.opensearch")
 
@@ -21,13 +21,11 @@ SHARDS_WAIT = 0.4
 for the shard. Left to itself it waits a minute each time, when we would have stopped listening to what it says of the
 other events of the bulk."""
 
+_is_whole = attrgetter("whole")
+
 
 class OpenSearchSink:
-    """A `Sink`.
-
-    No bulk goes before the index template is in place: a month's first document would otherwise make an index with a
-    mapping guessed from it, which cannot be changed afterwards.
-    """
+    """A `Sink`. No bulk goes before the index template is in place (`TemplateKeeper`)."""
 
     def __init__(self, settings: Settings) -> None:
         self.place = "OpenSearch at " + ", ".join(host.url for host in settings.open_search_dns)
@@ -35,13 +33,12 @@ class OpenSearchSink:
         wait_ms = max(1, round(settings.bulk_timeout_s * SHARDS_WAIT * 1000))
         self._path = f"/_bulk?filter_path={FILTER_PATH}&timeout={wait_ms}ms"
         self._sends_ids = not settings.open_search_auto_id
-        self._needs_template = settings.index_template
-        self._preparing: asyncio.Task[None] | None = None
+        self._template = TemplateKeeper(self._client, is_wanted=settings.index_template)
 
     async def open(self) -> None:
         """Put the index template in place, if OpenSearch is there already."""
         try:
-            await self._prepare()
+            await self._template.ensure(())
         except SinkUnreachable as error:
             log.warning("sink_unreachable", cause=str(error), consequence="events wait in the spool")
 
@@ -49,16 +46,19 @@ class OpenSearchSink:
         """Return what became of each entry: split where the bulk as a whole was refused, down to one event."""
         sent = entries if self._sends_ids else [entry_without_id(entry) for entry in entries]
         try:
-            await self._prepare()
+            await self._template.ensure(entries)
         except SinkUnreachable as error:
             return [_outcome(error)] * len(entries)
-        return await self._deliver(sent)
+        outcomes = await self._deliver(sent)
+        if any(map(_is_whole, outcomes)):
+            self._template.failed()
+        else:
+            self._template.answered()
+        return outcomes
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._preparing is not None:
-            self._preparing.cancel()
-            await asyncio.wait([self._preparing])
+        await self._template.close()
         await self._client.close()
 
     async def _deliver(self, entries: list[Entry]) -> list[Outcome]:
@@ -86,27 +86,6 @@ class OpenSearchSink:
         if last.whole and last.error_type != UNEXPECTED_ANSWER:
             return first + [last] * (len(entries) - middle)
         return first + await self._deliver(entries[middle:])
-
-    async def _prepare(self) -> None:
-        """Put the template in place, once for all bulks that wait for it: they share what comes of one attempt."""
-        if not self._needs_template:
-            return
-        if self._preparing is None:
-            self._preparing = asyncio.create_task(self._put_template())
-            self._preparing.add_done_callback(self._end_preparing)
-        # One bulk that is cancelled does not end the attempt of the others.
-        await asyncio.shield(self._preparing)
-
-    async def _put_template(self) -> None:
-        if await ensure_template(self._client):
-            log.info("index_template_put")
-        self._needs_template = False
-
-    def _end_preparing(self, task: asyncio.Task[None]) -> None:
-        self._preparing = None
-        if not task.cancelled():
-            # Asked for here, as nobody may be waiting for it any more.
-            task.exception()
 
 
 def _outcome(error: SinkUnreachable) -> Outcome:
