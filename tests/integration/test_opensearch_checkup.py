@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 import pytest
 
 from forebay.findings import Finding, Level
+from forebay.model import DELIVERED, Address, Document, EventInfo, Outcome, encode_entry
 from forebay.settings import Settings, SinkHost
 from forebay.sinks.months import index_of
-from forebay.sinks.opensearch import checkup, put_template
+from forebay.sinks.opensearch import OpenSearchSink, checkup, put_template
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.client import OpenSearchClient
 from forebay.sinks.opensearch.template import NAME
@@ -29,6 +30,7 @@ ALL = {
     "shards",
     "template",
     "mapping",
+    "ids",
     "bulk bytes",
     "rights",
 }
@@ -66,6 +68,17 @@ async def put(client: OpenSearchClient, path: str, body: object) -> None:
     assert answer.status == 200, answer.body
 
 
+async def deliver(settings: Settings, index: str) -> list[Outcome]:
+    """Deliver one event, always the same."""
+    time = datetime.now(UTC)
+    document = Document(time, time, "a", "user", EventInfo(page="/home", event="click"))
+    sink = OpenSearchSink(settings)
+    try:
+        return await sink.deliver([encode_entry(Address(index, "a"), document)])
+    finally:
+        await sink.close()
+
+
 async def test_all_is_well_with_the_template_in_place(
     client: OpenSearchClient, settings: Settings, environment: str
 ) -> None:
@@ -98,6 +111,45 @@ async def test_template_of_somebody_else_that_comes_first_is_found(
     assert f"{NAME} does not count for {index_of(environment, datetime.now(UTC), 0)}: {environment} has" in (
         found["template"].text
     )
+
+
+async def test_data_stream_in_the_place_of_a_month_and_its_template_are_found(
+    client: OpenSearchClient, settings: Settings, environment: str
+) -> None:
+    await put_template(settings)
+    index = index_of(environment, datetime.now(UTC), 0)
+    of_streams = {"index_patterns": [f"events_{environment}_*"], "priority": 778, "data_stream": {}}
+    await put(client, f"/_index_template/{environment}", of_streams)
+    try:
+        # The promise that is broken: the same id, before and after a rollover.
+        for _ in range(2):
+            assert await deliver(settings, index) == [DELIVERED]
+            rolled_over = await client.request("POST", f"/{index}/_rollover")
+            assert rolled_over.status == 200, rolled_over.body
+        found = await checkup.check_up(settings)
+    finally:
+        await client.request("DELETE", f"/_data_stream/{index}")
+        await client.request("DELETE", f"/_index_template/{environment}")
+
+    place, template = (finding for finding in found if finding.what == "ids")
+    assert (place.level, template.level) == (Level.WARN, Level.WARN)
+    assert f"{index} is a data stream: " in place.text
+    assert f"the template {environment} makes a data stream" in template.text
+
+
+async def test_alias_of_several_indices_in_the_place_of_a_month_is_found(
+    client: OpenSearchClient, settings: Settings, environment: str
+) -> None:
+    await put_template(settings)
+    index = index_of(environment, datetime.now(UTC), -1)
+    await put(client, f"/{index}-1", {"aliases": {index: {}}})
+    assert by_name(await checkup.check_up(settings))["ids"].level is Level.OK
+    await put(client, f"/{index}-2", {"aliases": {index: {"is_write_index": True}}})
+
+    found = by_name(await checkup.check_up(settings))
+
+    assert found["ids"].level is Level.WARN
+    assert f"{index} is an alias of 2 indices: " in found["ids"].text
 
 
 async def test_mapping_and_blocks_of_this_month_are_found(

@@ -25,6 +25,7 @@ from forebay.sinks.opensearch.answers import HTTP_FORBIDDEN, HTTP_NOT_FOUND, HTT
 from forebay.sinks.opensearch.client import Answer, OpenSearchClient
 from forebay.sinks.opensearch.excerpt import excerpt
 from forebay.sinks.opensearch.rights import look_at_rights
+from forebay.sinks.opensearch.uniqueness_diagnosis import judge_uniqueness
 
 TIMEOUT_S = 5
 CONNECTIONS_MAX = 4
@@ -38,6 +39,7 @@ ANSWERS = {
     "months": "/_cat/indices/events_{environment}_*?format=json&h=index",
     "blocks": "/events_{environment}_*/_settings/index.blocks*?flat_settings=true&expand_wildcards=open",
     "mapping": "/{index}/_mapping",
+    "places": "/_resolve/index/events_{environment}_*",
 }
 """What is asked, by the name that a judgement knows it under."""
 
@@ -168,7 +170,7 @@ class _Judgement(NamedTuple):
 
 
 def _list_judgements(settings: Settings) -> Iterator[_Judgement]:
-    index = _this_month(settings)
+    index, environment = _this_month(settings), settings.server_environment
     months = (_last_month(settings), index)
     judge_bytes = partial(
         cluster.judge_bulk_bytes, bulk_bytes=settings.bulk_bytes_max, body_bytes=settings.body_bytes_max
@@ -182,6 +184,7 @@ def _list_judgements(settings: Settings) -> Iterator[_Judgement]:
     yield _Judgement("shards", ("health", "settings"), cluster.judge_shards)
     yield _Judgement("template", ("templates",), partial(template.judge_template, index=index, is_put=is_put))
     yield _Judgement("mapping", ("mapping",), partial(template.judge_mapping, index=index))
+    yield _Judgement("ids", ("places", "templates"), partial(judge_uniqueness, environment=environment, index=index))
     yield _Judgement("bulk bytes", ("nodes",), judge_bytes)
 
 
