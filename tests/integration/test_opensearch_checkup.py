@@ -135,6 +135,9 @@ async def test_data_stream_in_the_place_of_a_month_and_its_template_are_found(
     assert (place.level, template.level) == (Level.WARN, Level.WARN)
     assert f"{index} is a data stream: " in place.text
     assert f"the template {environment} makes a data stream" in template.text
+    # The template of streams has no mapping, so that OpenSearch guessed one.
+    assert all(f"{index}-00000" in finding.text for finding in found if finding.what == "mapping")
+    assert Level.FAIL in {finding.level for finding in found if finding.what == "mapping"}
 
 
 async def test_alias_of_several_indices_in_the_place_of_a_month_is_found(

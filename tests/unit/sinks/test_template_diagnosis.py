@@ -71,6 +71,17 @@ def test_month_without_an_index_is_well() -> None:
     assert (finding.level, finding.text) == (Level.OK, f"{INDEX} is not there yet")
 
 
+def test_each_index_in_the_place_of_the_month_is_looked_at() -> None:
+    backing = [f".ds-{INDEX}-{number:06}" for number in (1, 2, 3)]
+    mappings: dict[str, Any] = {name: {"mappings": mapping()} for name in backing}
+    (finding,) = judge_mapping("x", mappings, INDEX)
+    assert (finding.level, finding.text) == (Level.OK, f"{INDEX} has the template's mapping")
+
+    mappings[backing[1]] = {"mappings": {"properties": {"log_id": {"type": "text"}}}}
+    (finding,) = judge_mapping("x", mappings, INDEX)
+    assert (finding.level, finding.text.split()[0]) == (Level.FAIL, backing[1])
+
+
 def test_field_of_another_type_is_named() -> None:
     found = mapping()
     found["properties"]["@timestamp"] = {"type": "text"}

@@ -50,12 +50,19 @@ def judge_template(what: str, templates: Any, index: str, *, is_put: bool) -> It
 
 
 def judge_mapping(what: str, mappings: Any, index: str) -> Iterator[Finding]:
-    """Say whether this month's index has the template's mapping; it cannot be changed in an index that is there."""
-    if index not in mappings:
+    """Say whether this month's index has the template's mapping; it cannot be changed in an index that is there.
+
+    Behind an alias or a data stream of that name, each index is looked at.
+    """
+    if not mappings:
         yield Finding(Level.OK, what, f"{index} is not there yet")
         return
-    wanted = TEMPLATE["template"]["mappings"]
-    clashes, missing = _compare(wanted, mappings[index]["mappings"], "")
+    found = [finding for name in sorted(mappings) for finding in _judge_index(what, mappings[name]["mappings"], name)]
+    yield from found or [Finding(Level.OK, what, f"{index} has the template's mapping")]
+
+
+def _judge_index(what: str, mapping: Any, index: str) -> Iterator[Finding]:
+    clashes, missing = _compare(TEMPLATE["template"]["mappings"], mapping, "")
     advice = "see that the template counts, then reindex this month into a new index, or wait for the next month"
     if clashes:
         text = f"{index} has other types than the template: {_list(clashes)}; events may become dead letters"
@@ -63,8 +70,6 @@ def judge_mapping(what: str, mappings: Any, index: str) -> Iterator[Finding]:
     elif missing:
         text = f"{index} lacks fields of the template: {_list(missing)}; they are kept and not found"
         yield Finding(Level.WARN, what, text, advice)
-    else:
-        yield Finding(Level.OK, what, f"{index} has the template's mapping")
 
 
 def _compare(wanted: Any, found: Any, prefix: str) -> tuple[list[str], list[str]]:
