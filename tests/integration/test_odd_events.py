@@ -3,7 +3,7 @@
 import io
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from forebay.errors import Rejection
-from forebay.intake.documents import DocumentMaker, new_log_id
+from forebay.intake.documents import DocumentMaker
 from forebay.intake.formats.native import check_text, decode_event
 from forebay.model import Entry, Sender, entry_address, entry_document, join_entries
 from forebay.settings import Settings, SinkHost
@@ -22,8 +22,9 @@ from forebay.telemetry.counters import Counters
 from servers.fixtures import OpenSearchAddress
 from traffic.odd_events import OddEvents
 
-EVENTS = 1_500
-BULK_BYTES_MAX = 2_000_000
+EVENTS = 1_000
+BULK_BYTES_MAX = 1_000_000
+ALICE = Sender("alice", None, None, None, None)
 RECEIVED_AT = datetime(2026, 11, 24, tzinfo=UTC)
 LONG_KEY_BYTES = 8_000
 
@@ -34,6 +35,7 @@ class OpenSearch:
     """The real one, asked in bulks."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self.environment = f"odd-{uuid.uuid4().hex[:8]}"
         self._url = url
         self._session = session
 
@@ -56,6 +58,18 @@ class OpenSearch:
             answer = await self._ask("/_mget", json.dumps(wanted).encode(), "application/json")
             documents += [found["_source"] for found in read(answer)["docs"]]
         return documents
+
+    async def search(self, query: Any) -> list[Any]:
+        """Return the documents that a query finds."""
+        await self._ask(f"/events_{self.environment}_*/_refresh", b"", "application/json")
+        wanted = json.dumps({"query": query}).encode()
+        answer = await self._ask(f"/events_{self.environment}_*/_search", wanted, "application/json")
+        return [hit["_source"] for hit in read(answer)["hits"]["hits"]]
+
+    async def forget(self) -> None:
+        """Delete what was stored: it is large, and the server is small and shared."""
+        async with self._session.delete(f"{self._url}/events_{self.environment}_2026-11?ignore_unavailable=true"):
+            pass
 
     async def _ask(self, path: str, body: bytes, media_type: str) -> bytes:
         headers = {"Content-Type": media_type}
@@ -111,31 +125,36 @@ def make_odd_entries(seed: int, maker: DocumentMaker) -> list[Entry]:
 
 
 @pytest.fixture
-def maker() -> DocumentMaker:
-    environment = f"odd-{uuid.uuid4().hex[:8]}"
-    return DocumentMaker(environment, datetime(2024, 1, 1, tzinfo=UTC), Counters(), require_log_id=False)
+async def server(opensearch: OpenSearchAddress) -> AsyncIterator[OpenSearch]:
+    await put_template(Settings(OPEN_SEARCH_DNS=(SinkHost(opensearch.url),)))
+    async with aiohttp.ClientSession() as session:
+        server = OpenSearch(opensearch.url, session)
+        yield server
+        await server.forget()
+
+
+@pytest.fixture
+def maker(server: OpenSearch) -> DocumentMaker:
+    return DocumentMaker(server.environment, datetime(2024, 1, 1, tzinfo=UTC), Counters(), require_log_id=False)
 
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_odd_events_are_taken_as_they_are_or_repaired(
-    opensearch: OpenSearchAddress, maker: DocumentMaker, seed: int
+    server: OpenSearch, maker: DocumentMaker, seed: int
 ) -> None:
-    await put_template(Settings(OPEN_SEARCH_DNS=(SinkHost(opensearch.url),)))
     entries = make_odd_entries(seed, maker)
     assert len(entries) > EVENTS * 0.9
-    async with aiohttp.ClientSession() as session:
-        server = OpenSearch(opensearch.url, session)
-        refusals = await server.create(entries)
-        refused = [entry for entry, refusal in zip(entries, refusals, strict=True) if refusal]
-        taken = [entry for entry, refusal in zip(entries, refusals, strict=True) if not refusal]
-        assert len(refused) > EVENTS * 0.05
+    refusals = await server.create(entries)
+    refused = [entry for entry, refusal in zip(entries, refusals, strict=True) if refusal]
+    taken = [entry for entry, refusal in zip(entries, refusals, strict=True) if not refusal]
+    assert len(refused) > EVENTS * 0.05
 
-        repaired = [repair(entry) for entry in refused]
-        assert [refusal for refusal in await server.create(repaired) if refusal] == []
-        # Of a long key with nothing but `null` under it other versions make a term, so that it is moved nevertheless.
-        needless = [entry for entry in taken if repair(entry) is not entry]
-        assert [entry for entry in needless if longest_key_bytes(entry) < LONG_KEY_BYTES] == []
-        assert await server.sources(taken + repaired) == [read(entry_document(entry)) for entry in taken + repaired]
+    repaired = [repair(entry) for entry in refused]
+    assert [refusal for refusal in await server.create(repaired) if refusal] == []
+    # Of a long key with nothing but `null` under it other versions make a term, so that it is moved nevertheless.
+    needless = [entry for entry in taken if repair(entry) is not entry]
+    assert [entry for entry in needless if longest_key_bytes(entry) < LONG_KEY_BYTES] == []
+    assert await server.sources(taken + repaired) == [read(entry_document(entry)) for entry in taken + repaired]
 
 
 ROOM_BYTES = 32_766 - len("event_info.param.event_info.param")
@@ -153,32 +172,22 @@ JUST_TOO_MUCH = {
 
 @pytest.mark.parametrize("case", JUST_TOO_MUCH)
 async def test_what_is_just_too_much_for_opensearch_is_what_is_repaired(
-    opensearch: OpenSearchAddress, maker: DocumentMaker, case: str
+    server: OpenSearch, maker: DocumentMaker, case: str
 ) -> None:
-    await put_template(Settings(OPEN_SEARCH_DNS=(SinkHost(opensearch.url),)))
     form, *parts = JUST_TOO_MUCH[case]
-    sender = Sender("alice", None, None, None, None)
     bodies = [f'{{"page":"/home","event":"click","param":{form.replace("%b", part)}}}'.encode() for part in parts]
-    fitting, too_much = (make(maker, body, sender) for body in bodies)
+    fitting, too_much = (make(maker, body, ALICE) for body in bodies)
     assert repair(fitting) is fitting
-    async with aiohttp.ClientSession() as session:
-        server = OpenSearch(opensearch.url, session)
-        assert [bool(refusal) for refusal in await server.create([fitting, too_much])] == [False, True]
-        assert await server.create([repair(too_much)]) == [None]
+    assert [bool(refusal) for refusal in await server.create([fitting, too_much])] == [False, True]
+    assert await server.create([repair(too_much)]) == [None]
 
 
-async def test_what_is_kept_beside_is_found_by_everything_but_itself(
-    opensearch: OpenSearchAddress, maker: DocumentMaker
+async def test_an_event_is_found_by_what_was_not_too_long_and_has_the_rest_beside(
+    server: OpenSearch, maker: DocumentMaker
 ) -> None:
-    await put_template(Settings(OPEN_SEARCH_DNS=(SinkHost(opensearch.url),)))
     long = "x" * 40_000
-    body = json.dumps({"page": "/home", "event": "crash", "log_id": new_log_id(0), "param": {"code": 7, "trace": long}})
-    entry = repair(make(maker, body.encode(), Sender("alice", None, None, None, None)))
-    async with aiohttp.ClientSession() as session:
-        assert await OpenSearch(opensearch.url, session).create([entry]) == [None]
-        search = f"{opensearch.url}/{entry_address(entry).index}/_search"
-        await session.post(search.replace("_search", "_refresh"))
-        wanted = {"query": {"term": {"event_info.param.code": "7"}}}
-        async with session.post(search, json=wanted) as response:
-            (hit,) = (await response.json())["hits"]["hits"]
-    assert hit["_source"]["unindexed"] == [{"path": "/event_info/param/trace", "value": long}]
+    body = json.dumps({"page": "/home", "event": "crash", "param": {"code": "seven", "trace": long}})
+    assert await server.create([repair(make(maker, body.encode(), ALICE))]) == [None]
+    (document,) = await server.search({"term": {"event_info.param.code": "seven"}})
+    assert document["event_info"]["param"] == {"code": "seven"}
+    assert document["unindexed"] == [{"path": "/event_info/param/trace", "value": long}]
