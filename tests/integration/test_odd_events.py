@@ -16,7 +16,7 @@ from forebay.errors import Rejection
 from forebay.intake.documents import DocumentMaker
 from forebay.intake.formats.native import check_text, decode_event
 from forebay.model import Entry, Sender, entry_address, entry_document, join_entries
-from forebay.sinks.opensearch.repair import repair
+from forebay.sinks.opensearch.repair import may_overwhelm, repair
 from forebay.sinks.opensearch.template import PATH, TEMPLATE
 from forebay.telemetry.counters import Counters
 from servers.fixtures import OpenSearchAddress
@@ -202,3 +202,15 @@ async def test_an_event_is_found_by_what_was_not_too_long_and_has_the_rest_besid
     (document,) = await server.search({"term": {"event_info.param.code": "seven"}})
     assert document["event_info"]["param"] == {"code": "seven"}
     assert document["unindexed"] == [{"path": "/event_info/param/trace", "value": long}]
+
+
+@pytest.mark.parametrize(
+    "param", [{"k" * 8_000: list(range(8_000))}, {"a": [1] * 900_000}, {"k" * 32_000: {"a": ["b"] * 400_000}}]
+)
+async def test_an_event_over_which_opensearch_would_end_is_taken_in_another_form(
+    server: OpenSearch, maker: DocumentMaker, param: Any
+) -> None:
+    entry = make(maker, json.dumps({"page": "/home", "event": "x", "param": param}).encode(), ALICE)
+    assert may_overwhelm(entry)
+    assert await server.create([repair(entry)]) == [None]
+    assert await server.sources([repair(entry)]) == [read(entry_document(repair(entry)))]

@@ -10,7 +10,7 @@ import pytest
 from forebay.intake.documents import DocumentMaker
 from forebay.intake.formats.native import decode_event
 from forebay.model import Entry, Sender, entry_address, entry_document
-from forebay.sinks.opensearch.repair import repair
+from forebay.sinks.opensearch.repair import may_overwhelm, repair
 from forebay.telemetry.counters import Counters
 
 RECEIVED_AT = datetime(2026, 11, 24, tzinfo=UTC)
@@ -158,6 +158,37 @@ def test_values_that_fit_stay_beside_those_that_do_not_under_a_long_path() -> No
     param, _, unindexed = repaired(json.dumps({key: {"long": "v" * 15_000}, "b": {key: {"short": "v"}}}))
     assert param == {"b": {key: {"short": "v"}}}
     assert [element["path"] for element in unindexed] == [f"/event_info/param/{key}"]
+
+
+@pytest.mark.parametrize(
+    "param",
+    [
+        {"k" * 8_000: list(range(2_100))},
+        {"a": [1] * 205_000},
+        {"a": {"k" * 2_000: {"b" * 2_000: [[{"c": number}] for number in range(4_500)]}}},
+    ],
+)
+def test_a_field_whose_terms_are_too_much_together_is_kept_beside_as_a_whole(param: Any) -> None:
+    assert may_overwhelm(make(json.dumps(param)))
+    stored, extra, unindexed = repaired(json.dumps(param), ',"more":7')
+    assert (stored, extra) == (None, {"more": ("7",)})
+    assert [element["path"] for element in unindexed] == ["/event_info/param"]
+    assert json.loads(unindexed[0]["json"]) == param
+
+
+@pytest.mark.parametrize(
+    ("param", "may"),
+    [
+        ({"a": "b"}, False),
+        ({"text": "a, b" * 400, "list": list(range(1_000))}, False),
+        ({"text": "a" * 1_000_000}, False),
+        ({"k" * 8_000: list(range(2_000))}, True),  # not quite: it is looked at, and stays
+    ],
+)
+def test_few_entries_are_looked_at_before_they_are_sent(param: Any, may: bool) -> None:  # noqa: FBT001
+    entry = make(json.dumps(param))
+    assert may_overwhelm(entry) is may
+    assert (repair(entry) is entry) is (len(entry) < 1_000_000)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 Intake takes any JSON; OpenSearch does not: a key may stand once in an object, a number may have 1,000 digits, and each
 value of a `flat_object` becomes a term together with its path, which has a limit. Few events are beyond that. So nobody
 looks for it at intake, and an event is repaired once OpenSearch has refused it.
+
+One thing OpenSearch does not refuse: it repeats the path for each value under it, and runs out of memory over some
+thousand values under a long key. Such an event is to be repaired before it is sent (`may_overwhelm`).
 """
 
 from __future__ import annotations
@@ -29,6 +32,12 @@ PATH_BYTES_MAX = TERM_BYTES_MAX // 2
 """Beyond this, what stands at a path is taken out in one piece. Piece by piece, each with its path, many values under a
 long key would make a document a thousand times as large."""
 
+TERMS_BYTES_MAX = 16 * 1024 * 1024
+"""Most bytes of all terms of a field. An OpenSearch with 512 MB of heap takes 32 MB and ends over 64."""
+
+VALUE_BYTES = 64
+"""What OpenSearch needs for a value beside its path and its characters."""
+
 _INFO = TEMPLATE["template"]["mappings"]["properties"]["event_info"]["properties"]
 _FLAT_FIELDS = [name for name, field in _INFO.items() if field["type"] == "flat_object"]
 
@@ -41,6 +50,7 @@ def repair(entry: Entry) -> Entry:
     - What is too long to be a term, or has too long a path, is moved to `unindexed`. Each element there has a `path`, a
       JSON pointer (RFC 6901) to the place in the document, and the `value`; of an object or array, its `json` as text,
       since a key in it may be longer than any that OpenSearch reads. In an array `null` stays in its place.
+    - So is a whole field whose terms are too much together.
 
     An entry that needs none of it, or cannot be read, is returned itself.
     """
@@ -55,6 +65,14 @@ def repair(entry: Entry) -> Entry:
         return entry[: entry.index(b"\n") + 1] + msgspec.json.encode(document) + b"\n"
     except (ValueError, RecursionError):
         return entry
+
+
+def may_overwhelm(entry: Entry) -> bool:
+    """Whether OpenSearch may end over an entry; cheap, and now and then wrong: whoever is in doubt asks `repair`.
+
+    There are no more values than commas and one, and no path is longer than the entry.
+    """
+    return (len(entry) + VALUE_BYTES) * (entry.count(b",") + 1) > TERMS_BYTES_MAX
 
 
 class _Reader:
@@ -103,8 +121,12 @@ class _Mover:
 
     def move_from(self, info: dict[str, Json], name: str) -> None:
         field = info.get(name)
-        if isinstance(field, dict):
-            self._path = ["event_info", name]
+        if not isinstance(field, dict):
+            return
+        self._path = ["event_info", name]
+        if _terms_bytes(field, len(f"event_info.{name}")) > TERMS_BYTES_MAX:
+            self._move(info, name, field)
+        else:
             # The longest of its terms is `event_info.param.event_info.param.key=value`: the name stands there twice.
             self._search(field, TERM_BYTES_MAX - 2 * len(f"event_info.{name}.") + 1)
 
@@ -135,6 +157,15 @@ class _Mover:
 def _key_bytes(key: str | int) -> int:
     """Return what a key adds to a path: an index adds nothing."""
     return len(f".{key}".encode()) if isinstance(key, str) else 0
+
+
+def _terms_bytes(value: Json, path_bytes: int) -> int:
+    """Return what OpenSearch needs for all values under a path of this length."""
+    if isinstance(value, dict):
+        return sum(_terms_bytes(part, path_bytes + _key_bytes(key)) for key, part in value.items())
+    if isinstance(value, list):
+        return sum(_terms_bytes(part, path_bytes) for part in value)
+    return path_bytes + _term_bytes(value) + VALUE_BYTES
 
 
 def _fits(value: Json, room_bytes: int) -> bool:
