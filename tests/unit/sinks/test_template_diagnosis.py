@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from forebay.findings import Level
-from forebay.sinks.opensearch.template import NAME, TEMPLATE, VERSION
+from forebay.sinks.opensearch.template import NAME, TEMPLATE, UNINDEXED, VERSION
 from forebay.sinks.opensearch.template_diagnosis import judge_mapping, judge_template
 
 INDEX = "events_prod_2026-11"
@@ -97,3 +97,15 @@ def test_missing_fields_are_named_up_to_a_limit() -> None:
 
     assert finding.level is Level.WARN
     assert "@timestamp, received_at, log_id, user_id, device_uuid and 4 more" in finding.text
+
+
+def test_field_that_must_not_be_indexed_is_a_clash_if_it_is_and_not_missed_if_it_is_not_there() -> None:
+    found = mapping()
+    found["properties"][UNINDEXED] = {"properties": {"value": {"type": "long"}}}
+    (finding,) = judge_mapping("x", {INDEX: {"mappings": found}}, INDEX)
+    assert finding.level is Level.FAIL
+    assert "unindexed is object, not object that is not indexed" in finding.text
+
+    del found["properties"][UNINDEXED]
+    (finding,) = judge_mapping("x", {INDEX: {"mappings": found}}, INDEX)
+    assert finding.level is Level.OK

@@ -22,11 +22,14 @@ from forebay.sinks.opensearch.excerpt import excerpt
 
 NAME = "forebay-events"
 PATH = f"/_index_template/{NAME}"
-VERSION = 1
+VERSION = 2
 """Grows with every change of the template; one in OpenSearch that is as new stays as it is, edited or not."""
 
 _KEYWORD = {"type": "keyword", "ignore_above": 8191}  # 32,766 bytes is the longest term, 4 bytes the longest character
 _FLAT = {"type": "flat_object"}
+
+UNINDEXED = "unindexed"
+"""The field for values of an event that OpenSearch cannot index (`repair`): kept, and not searched."""
 
 TEMPLATE: dict[str, Any] = {
     "index_patterns": ["events_*"],
@@ -58,6 +61,7 @@ TEMPLATE: dict[str, Any] = {
                         "extra": _FLAT,
                     }
                 },
+                UNINDEXED: {"type": "object", "enabled": False},
             },
         },
     },

@@ -10,6 +10,7 @@ from forebay.findings import Finding, Level
 from forebay.sinks.opensearch.template import NAME, TEMPLATE, VERSION
 
 FIELDS_SHOWN_MAX = 5
+UNINDEXED_KIND = "object that is not indexed"
 
 
 def judge_template(what: str, templates: Any, index: str, *, is_put: bool) -> Iterator[Finding]:
@@ -79,14 +80,20 @@ def _compare(wanted: Any, found: Any, prefix: str) -> tuple[list[str], list[str]
     for name, field in (wanted.get("properties") or {}).items():
         there = (found.get("properties") or {}).get(name)
         if there is None:
-            missing.append(prefix + name)
-        elif field.get("type", "object") != there.get("type", "object"):
-            clashes.append(f"{prefix}{name} is {there.get('type', 'object')}, not {field.get('type', 'object')}")
+            # A field that is not indexed is as good as none where others are not added by themselves.
+            if _kind(field) != UNINDEXED_KIND:
+                missing.append(prefix + name)
+        elif _kind(field) != _kind(there):
+            clashes.append(f"{prefix}{name} is {_kind(there)}, not {_kind(field)}")
         else:
             below = _compare(field, there, f"{prefix}{name}.")
             clashes += below[0]
             missing += below[1]
     return clashes, missing
+
+
+def _kind(field: Any) -> str:
+    return str(field.get("type", "object")) if field.get("enabled", True) else UNINDEXED_KIND
 
 
 def _priority(template: Any) -> int:
