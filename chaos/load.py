@@ -54,6 +54,7 @@ class Sender(Client):
 
     Attributes:
         ack: which answer it asks for.
+        is_doomed: says of an event whether the sink must refuse it for good.
         taken: what was answered with 200, by `log_id`.
     """
 
@@ -67,7 +68,7 @@ class Sender(Client):
     ) -> None:
         super().__init__(url, token, ack=ack)
         self.ack = ack
-        self._doomed = doomed
+        self.is_doomed = doomed
         self._find_month = find_month
         self.taken: dict[str, Taken] = {}
 
@@ -76,7 +77,7 @@ class Sender(Client):
         # The first answer counts: a client that sends again changes nothing about the event.
         if log_id not in self.taken:
             self.taken[log_id] = Taken(
-                digest(expected_info(event)), self._find_month(event), time.monotonic(), self.ack, self._doomed(event)
+                digest(expected_info(event)), self._find_month(event), time.monotonic(), self.ack, self.is_doomed(event)
             )
 
 
@@ -95,6 +96,7 @@ class Load:
         self._running.set()
         self._in_hand = 0
         self._stopped = False
+        self._spares = False
 
     async def run(self) -> None:
         """Send until `stop`."""
@@ -118,6 +120,12 @@ class Load:
         """Go on after `pause`."""
         self._next_at = time.monotonic()
         self._running.set()
+
+    async def spare_sink(self) -> None:
+        """Send no further event that the sink must refuse for good."""
+        await self.pause()
+        self._spares = True
+        self.resume()
 
     async def wait_accepted(self, events: int) -> None:
         """Wait until so many more events than now have been accepted."""
@@ -146,7 +154,9 @@ class Load:
 
     def _make_portions(self) -> Iterator[Sequence[Event]]:
         for size, with_ids in itertools.cycle(PORTIONS):
-            yield [self._make(number, with_ids) for number in itertools.islice(self._numbers, size)]
+            made = [self._make(number, with_ids) for number in itertools.islice(self._numbers, size)]
+            if portion := [event for event in made if not (self._spares and self.client.is_doomed(event))]:
+                yield portion
 
 
 def make_plain(number: int, with_id: bool) -> Event:  # noqa: FBT001 - the form of an `EventMaker`

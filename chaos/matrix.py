@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chaos.faults import clock, damage, disk, files, log, network, opensearch, server, workers
+from chaos.faults import clock, damage, disk, files, log, network, opensearch, refusals, server, workers
 from chaos.rows import Row
 
 ROWS: Sequence[Row] = (
@@ -12,6 +12,7 @@ ROWS: Sequence[Row] = (
     *workers.ROWS,
     *opensearch.ROWS,
     *network.ROWS,
+    *refusals.ROWS,
     *disk.ROWS,
     *damage.ROWS,
     *files.ROWS,

@@ -12,6 +12,7 @@ TIMEOUT_S = 5.0
 TRIES = 100
 RETRY_S = 0.05
 SAMPLE = re.compile(r"^(forebay_\w+)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+DELIVERED = re.compile(r'^forebay_outcomes_total\{[^}]*outcome="delivered"[^}]*\} (\S+)$', re.MULTILINE)
 
 
 class Metrics(NamedTuple):
@@ -23,6 +24,7 @@ class Metrics(NamedTuple):
     bulks_in_flight: int
     sink_up: bool
     commit_failures: int
+    delivered: int
     workers: int
     workers_up: int
 
@@ -64,6 +66,7 @@ def _read(text: str) -> Metrics:
         int(sum(samples["forebay_bulks_in_flight"])),
         min(samples["forebay_sink_up"]) > 0,
         int(sum(samples["forebay_commit_failures_total"])),
+        int(sum(map(float, DELIVERED.findall(text)))),
         int(samples.get("forebay_workers", [1])[0]),
         int(samples.get("forebay_workers_up", [1])[0]),
     )

@@ -24,6 +24,7 @@ class Loss(enum.Enum):
     NOTHING = "nothing"
     UNWRITTEN = "unwritten"  # what was acknowledged from memory and not settled when the process was killed
     DAMAGED = "damaged"  # what only the damaged file held
+    DELIVERED = "delivered"  # what OpenSearch held when its data was lost
 
 
 class Place(enum.Enum):
@@ -67,7 +68,7 @@ class Row:
         fault: brings it about, and returns when it is over.
         place: where it strikes.
         acks: with which acknowledgements it is tried.
-        loss: what may be lost by it with `ack=memory`, or, for a damaged file, with any.
+        loss: what may be lost by it with `ack=memory`, or, for a damaged file or lost data, with any.
         doomed: which events must become dead letters.
         make: makes the events.
         find_month: of the index that an event must be in.

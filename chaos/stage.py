@@ -57,8 +57,8 @@ class Stage:
     Attributes:
         kills: the moments at which the server was killed.
         notes: what a fault has measured itself, for the document.
-        damaged_at: when the spool was damaged, by the clock of `time.monotonic`.
-        at_risk: how many events only the spool held then.
+        damaged_at: when the spool was damaged, or OpenSearch's data lost, by the clock of `time.monotonic`.
+        at_risk: how many events only the spool held then, or only OpenSearch.
     """
 
     def __init__(  # noqa: PLR0913 - the parts, by name
@@ -187,6 +187,11 @@ class Stage:
                         return
                 await asyncio.sleep(POLL_S)
 
+    async def wait_indexed(self) -> None:
+        """Wait until OpenSearch has an event."""
+        while not await self.index.count():
+            await asyncio.sleep(POLL_S)
+
     async def wait_drained(self) -> None:
         """Wait until the server has settled everything; no client may be sending."""
         times = 0
@@ -195,12 +200,12 @@ class Stage:
             await asyncio.sleep(POLL_S)
 
     async def wait_delivered(self) -> None:
-        """Wait until everything that was answered with 200 is in OpenSearch.
+        """Wait until everything that was answered with 200 is in OpenSearch, but for events that it must refuse.
 
         Raises:
             PromiseBroken: some is not there in half the time that a recovery may take.
         """
-        missing = set(self.load.client.taken)
+        missing = {log_id for log_id, event in self.load.client.taken.items() if not event.doomed}
         ends_at = time.monotonic() + self.scale.recovery_s_max / 2
         while missing and time.monotonic() < ends_at:
             await self.index.count()  # makes what was written visible

@@ -28,6 +28,8 @@ QUIET_S = 3.0
 
 START_S_MAX = 200.0
 SHOWN_MAX = 3
+HOLDERS = {Loss.DAMAGED: "the damaged file", Loss.DELIVERED: "OpenSearch"}
+"""What held the events that may be lost with it."""
 
 
 class Places(NamedTuple):
@@ -161,9 +163,9 @@ def _judge_loss(stage: Stage, loss: Loss, found: Comparison) -> str:
             unexplained = f": {error}"
         else:
             return ""
-    elif loss is Loss.DAMAGED and all(taken[log_id].answered_at < stage.damaged_at for log_id in found.lost):
-        stage.notes.append(f"{len(found.lost):,} of {stage.at_risk:,} events that only the damaged file held were lost")
-        return "" if len(found.lost) <= stage.at_risk else "lost more than the damaged file held"
+    elif loss in HOLDERS and all(taken[log_id].answered_at < stage.damaged_at for log_id in found.lost):
+        stage.notes.append(f"{len(found.lost):,} of {stage.at_risk:,} events that only {HOLDERS[loss]} held were lost")
+        return "" if len(found.lost) <= stage.at_risk else f"lost more than {HOLDERS[loss]} held"
     return f"lost: {_show(found.lost)}{unexplained}{''.join(f'; {line}' for line in found.spoilt[:SHOWN_MAX])}"
 
 

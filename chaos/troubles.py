@@ -12,12 +12,16 @@ from chaos.faults.log import fail_sync
 from chaos.mixture import Mixture
 from servers import misbehaviour
 from servers.faulty_proxy import Behaviour, pass_on
+from servers.opensearch_admin import MissingPipeline
 
 Trouble: TypeAlias = Callable[[Mixture], Awaitable[None]]
 
 LENGTH_S = (1.0, 8.0)
 MOMENT_S = (0.2, 3.0)
 LATENCY_S = 2.0
+CERTAIN = b'"page":"/Europe/Paris"'
+"""One event in nearly a thousand."""
+
 SYNCS = 5
 AHEAD_H = (24.0, 240.0)
 BACK_H = (-20.0, -0.1)
@@ -71,6 +75,12 @@ async def fail_syncs(mixture: Mixture) -> None:
         await _last(MOMENT_S)
 
 
+async def miss_pipeline(mixture: Mixture) -> None:
+    """Let the indices name an ingest pipeline that is missing: they take nothing."""
+    async with MissingPipeline(mixture.opensearch.url, mixture.server.settings["SERVER_ENVIRONMENT"]):
+        await _last()
+
+
 def _put_clock(hours: tuple[float, float]) -> Trouble:
     async def trouble(mixture: Mixture) -> None:
         ahead_s = random.SystemRandom().uniform(*hours) * HOUR_S
@@ -102,7 +112,11 @@ TROUBLES: Mapping[str, Trouble] = {
     "no answer": _misbehave(misbehaviour.hang_after),
     "429 to all": _misbehave(misbehaviour.refuse_all(429)),
     "429 to a third": _misbehave(misbehaviour.refuse_items(1 / 3)),
-    "HTML": _misbehave(misbehaviour.show_page),
+    "HTML": _misbehave(misbehaviour.show_page(200)),
+    "403 to all": _misbehave(misbehaviour.show_page(403)),
+    "403 to certain events": _misbehave(misbehaviour.refuse_bulks_with(CERTAIN, 403, "html")),
+    "pipeline fails": _misbehave(misbehaviour.fail_pipeline()),
+    "pipeline missing": miss_pipeline,
     "cut off JSON": _misbehave(misbehaviour.cut_json),
     "fewer items": _misbehave(misbehaviour.drop_items),
     "slow": _misbehave(misbehaviour.be_slow(LATENCY_S)),

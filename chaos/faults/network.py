@@ -82,7 +82,7 @@ ROWS: Sequence[Row] = (
         place=Place.PROXY,
     ),
     Row("503", "503 to whole bulks", misbehave(misbehaviour.refuse_all(503)), place=Place.PROXY),
-    Row("html", "200 with a page of HTML", misbehave(misbehaviour.show_page), place=Place.PROXY),
+    Row("html", "200 with a page of HTML", misbehave(misbehaviour.show_page(200)), place=Place.PROXY),
     Row(
         "cut-off",
         "200 with an answer that is cut off; OpenSearch has taken the bulk",

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
-import aiohttp
-
 from chaos.faults.network import TIMED_OUT
+from chaos.faults.refusals import wait_buried
 from chaos.load import make_plain
-from chaos.rows import Place, Row
-from chaos.stage import POLL_S, Stage
+from chaos.rows import Loss, Place, Row
+from chaos.stage import Stage
+from servers.opensearch_admin import call, put_template
 from traffic.events import Event
 
 TINY_PRESSURE = {"indexing_pressure.memory.limit": "512b"}
 BLOCK = "index.blocks.read_only_allow_delete"
 CLASH_EVERY = 100
-CLASHING_PRIORITY = 500
+FLAT = {"type": "flat_object"}
 
 
 async def kill(stage: Stage) -> None:
@@ -60,29 +61,41 @@ async def take_indexing_memory(stage: Stage) -> None:
 
 async def block(stage: Stage) -> None:
     """Make the indices read-only, as OpenSearch itself does when its disk is nearly full, and lift that again."""
-    while not await stage.index.count():
-        await asyncio.sleep(POLL_S)
-    await _put(stage, f"/events_{stage.environment}_*/_settings", {BLOCK: True})
+    await stage.wait_indexed()
+    await _set_block(stage, value=True)
     await stage.wait_logged("cluster_block_exception")
     await asyncio.sleep(stage.scale.fault_s)
-    await _put(stage, f"/events_{stage.environment}_*/_settings", {BLOCK: None})
+    await _set_block(stage, value=None)
+
+
+async def lose_data(stage: Stage) -> None:
+    """Stop OpenSearch, take all its data away, and start it again; then see that new events get our mapping."""
+    await stage.wait_indexed()
+    await asyncio.to_thread(stage.opensearch.stop)
+    stage.damaged_at = time.monotonic()
+    await stage.wait_unwell()
+    stage.at_risk = (await stage.metrics()).delivered
+    await asyncio.to_thread(stage.opensearch.lose_data)
+    await _start(stage, {})
+    await stage.load.wait_accepted(stage.scale.events_before)
+    await stage.wait_indexed()
+    for index, found in (await call(stage.opensearch_url, "GET", f"/events_{stage.environment}_*/_mapping")).items():
+        mapping = found["mappings"]["properties"]["event_info"]["properties"]["param"]
+        stage.expect(mapping == FLAT, f"{index} has another mapping than ours: {mapping}")
 
 
 async def map_label_as_number(stage: Stage) -> None:
     """Give the indices of this trial a mapping that some of the events do not fit."""
     properties = {"event_info": {"properties": {"label": {"type": "long"}}}}
-    template = {
-        "index_patterns": [f"events_{stage.environment}_*"],
-        "priority": CLASHING_PRIORITY,
-        "template": {"mappings": {"dynamic": False, "properties": properties}},
-    }
-    await _put(stage, f"/_index_template/{stage.environment}", template)
+    mappings = {"dynamic": False, "properties": properties}
+    await put_template(stage.opensearch_url, stage.environment, {"mappings": mappings})
 
 
 async def send_clashing(stage: Stage) -> None:
-    """Let the load go on, with the events among it that do not fit."""
+    """Let the load go on, with the events among it that do not fit, until all of these are dead letters."""
     await stage.wait_logged("dead_letters")
     await asyncio.sleep(stage.scale.fault_s)
+    await wait_buried(stage)
 
 
 def make_clashing(number: int, with_id: bool) -> Event:  # noqa: FBT001 - the form of an `EventMaker`
@@ -106,9 +119,8 @@ async def _start(stage: Stage, settings: dict[str, str]) -> None:
     stage.load.resume()
 
 
-async def _put(stage: Stage, path: str, body: object) -> None:
-    async with aiohttp.ClientSession() as session, session.put(stage.opensearch_url + path, json=body) as response:
-        stage.require(response.ok, f"OpenSearch does not take {path}: {await response.text()}")
+async def _set_block(stage: Stage, *, value: bool | None) -> None:
+    await call(stage.opensearch_url, "PUT", f"/events_{stage.environment}_*/_settings", {BLOCK: value})
 
 
 ROWS: Sequence[Row] = (
@@ -141,6 +153,17 @@ on, while the server has put their events back. They are sent again with the sam
         place=Place.OWN,
         set_up=take_indexing_memory,
     ),
+    Row(
+        "data-lost",
+        "OpenSearch stopped, emptied, started again",
+        lose_data,
+        place=Place.OWN,
+        loss=Loss.DELIVERED,
+        prose="""\
+The events that OpenSearch had taken are gone with its data and count as lost here, but not more than it had taken: what
+waited meanwhile, and what is accepted afterwards, all arrives. The server puts its index template in place again before
+an event makes an index without it; the trial looks if the new index has its mapping.""",
+    ),
     Row("read-only", "index made read-only (`read_only_allow_delete`), then released", block),
     Row(
         "mapping-clash",
@@ -151,6 +174,7 @@ on, while the server has put their events back. They are sent again with the sam
         doomed=lambda event: "label" in event,
         prose="""\
 OpenSearch refuses exactly the events that do not fit, and exactly those are dead letters, with its reason. They count
-neither as lost nor as being in OpenSearch.""",
+neither as lost nor as being in OpenSearch. That it takes others of their index is the evidence against them, so the
+clients go on with events that fit until the last of them is a dead letter.""",
     ),
 )

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Annotated, TypeAlias
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 
 Entry: TypeAlias = bytes
 
@@ -88,6 +88,8 @@ class _Action(Struct, gc=False):
     create: Address
 
 
+_INDEX_LEAD = b'{"create":{"_index":"'
+
 _encode = msgspec.json.Encoder().encode
 _decode_action = msgspec.json.Decoder(_Action).decode
 
@@ -105,6 +107,18 @@ def encode_entry(address: Address, document: Document) -> Entry:
 def entry_address(entry: Entry) -> Address:
     """Return where an entry belongs."""
     return _decode_action(entry[: entry.index(b"\n")]).create
+
+
+def entry_index(entry: Entry) -> str:
+    """Return the index of an entry that intake made, from its first bytes; empty for what nobody can read."""
+    if not entry.startswith(_INDEX_LEAD):
+        return ""
+    return entry[len(_INDEX_LEAD) : entry.find(b'"', len(_INDEX_LEAD))].decode("utf-8", "replace")
+
+
+def index_prefix(index: str) -> bytes:
+    """Return what each entry of an index begins with, and no other does."""
+    return b'%b%b"' % (_INDEX_LEAD, index.encode())
 
 
 def entry_document(entry: Entry) -> bytes:
@@ -137,19 +151,24 @@ def split_entries(body: bytes) -> list[Entry]:
 class Verdict(enum.Enum):
     """What became of one event in one bulk."""
 
-    DELIVERED = "delivered"
+    DELIVERED = "delivered"  # taken: it is there, and was not before
     DUPLICATE = "duplicate"  # it was there already: as good as delivered
+    DROPPED = "dropped"  # the sink's own processing let go of it, as somebody told it to
     RETRY = "retry"  # not this time, or nobody knows
     PAUSE = "pause"  # not until an operator changes something at the sink
-    DEAD = "dead"  # never: the sink will not take this event as it is
+    REFUSED = "refused"  # the sink did not take it; whose fault that is shows in how others fare
+    DEAD = "dead"  # never
 
 
 class Outcome(Struct, frozen=True, gc=False):
     """What became of one event in one bulk, and why where it was not taken.
 
     Attributes:
-        advice: what an operator can do about it, for a pause.
+        advice: what an operator can do about it.
         whole: the sink refused, or did not answer, the bulk as a whole: it says nothing about this event in particular.
+        status: the HTTP status of a refusal.
+        is_own: whether a refusal is the event's own fault, as others of its index were taken.
+        is_struck: whether it then counts against the event.
     """
 
     verdict: Verdict
@@ -157,11 +176,17 @@ class Outcome(Struct, frozen=True, gc=False):
     reason: str = ""
     advice: str = ""
     whole: bool = False
+    status: int = 0
+    is_own: bool = False
+    is_struck: bool = False
 
     @property
     def settled(self) -> bool:
         """Whether the event needs no further delivery."""
-        return self.verdict not in (Verdict.RETRY, Verdict.PAUSE)
+        return self.verdict not in _UNSETTLED
+
+
+_UNSETTLED = frozenset({Verdict.RETRY, Verdict.PAUSE, Verdict.REFUSED})
 
 
 UNEXPECTED_ANSWER = "unexpected_answer"
@@ -170,8 +195,12 @@ UNEXPECTED_ANSWER = "unexpected_answer"
 BUSY = frozenset({"rejected_execution_exception", "circuit_breaking_exception", "http_429"})
 """The `error_type`s of a retry because the sink has too much to do (OpenSearch's own names, and a proxy's 429)."""
 
+HTTP_TOO_LARGE = 413
+"""The status of a refusal that fewer events at once may not meet (RFC 9110, section 15.5.14)."""
+
 DELIVERED = Outcome(Verdict.DELIVERED)
 DUPLICATE = Outcome(Verdict.DUPLICATE)
+DROPPED = Outcome(Verdict.DROPPED)
 
 
 ATTEMPT_TIMES_MAX = 100
@@ -183,27 +212,41 @@ class History(Struct, frozen=True, gc=False):
     Attributes:
         attempts: how often it was delivered without being settled.
         attempted_at_ms: when that was; of more than `ATTEMPT_TIMES_MAX` times, the first and the newest.
-        strikes: how often the delivery failed for this event while the sink took others, or the process ended in it.
+        strikes: how often it was in a delivery that ended without an answer while the sink answered others.
+        refusals: how often the sink refused it while it took others of its index.
+        refused_status: the HTTP status of its last refusal, whether that counts or not; 0 if there was none.
     """
 
     attempts: int = 0
     attempted_at_ms: tuple[int, ...] = ()
     strikes: int = 0
+    refusals: int = 0
+    refused_status: int = 0
 
     def tried(self, at_ms: int, *, struck: bool = False) -> History:
         """Return the history with one more attempt."""
         return self.followed_by(History(1, (at_ms,), int(struck)))
+
+    def refused(self, status: int, *, is_struck: bool) -> History:
+        """Return the history with what the last attempt came to: a refusal."""
+        return structs.replace(self, refusals=self.refusals + is_struck, refused_status=status)
 
     def followed_by(self, later: History) -> History:
         """Return this history and a later one of the same event as one."""
         times = self.attempted_at_ms + later.attempted_at_ms
         if len(times) > ATTEMPT_TIMES_MAX:
             times = (times[0], *times[1 - ATTEMPT_TIMES_MAX :])
-        return History(self.attempts + later.attempts, times, self.strikes + later.strikes)
+        return History(
+            self.attempts + later.attempts,
+            times,
+            self.strikes + later.strikes,
+            self.refusals + later.refusals,
+            later.refused_status or self.refused_status,
+        )
 
 
 class DeadLetter(Struct, frozen=True):
-    """An event that the sink will never take, kept with the reason."""
+    """An event that nobody tries to deliver any more, kept with the reason."""
 
     entry: Entry
     error_type: str

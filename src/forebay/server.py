@@ -94,8 +94,8 @@ async def serve(
 ) -> int:
     """Start everything, serve, and end everything in the opposite order; return the exit code."""
     counters = Counters()
-    spool.start(asyncio.get_running_loop())
     sink = make_sink(settings)
+    spool.start(asyncio.get_running_loop(), sink.repair)
     pipeline = Pipeline(spool, sink, settings, counters)
     adoption = Adoption(pipeline, settings.spool_bytes_max)
 

@@ -16,6 +16,7 @@ import pytest
 
 from servers.fixtures import OpenSearchAddress
 from servers.forebay import COMMAND, ForebayServer
+from servers.ports import free_ports
 
 WAIT_S = 30.0
 TOO_LONG = "x" * 40_000
@@ -152,3 +153,39 @@ def test_doctor_tells_why_a_server_is_degraded(beside: Beside) -> None:
     assert "warn  server  degraded: the sink is failed" in text
     assert "fail  opensearch http://127.0.0.1:1  " in text
     assert "hunter2" not in text
+
+
+def test_what_no_sink_is_there_for_is_buried_and_replayed_once_there_is_one(tmp_path: Path) -> None:
+    settings = {
+        "OPEN_SEARCH_DNS": f"http://127.0.0.1:{free_ports(1)[0]}",
+        "SERVER_ENVIRONMENT": "burial",
+        "FOREBAY_BULK_INTERVAL_S": "0.1",
+        "FOREBAY_BULK_EVENTS_MAX": "10",
+        "FOREBAY_RETRY_INTERVAL_S": "1",
+        "FOREBAY_RETRY_DELAY_S_MAX": "1",
+    }
+    with ForebayServer(tmp_path, settings) as server:
+        server.start()
+        beside = Beside(server)
+        log_ids = {f"e{number}" for number in range(35)}
+        for log_id in sorted(log_ids):
+            beside.send(log_id, {"key": log_id})
+        assert {event["refused_status"] for event in beside.wait(35, "pending", "list", "-n", "100")} == {None}
+
+        one = beside.run("pending", "bury", "e7", "--yes")
+        assert (one.returncode, one.stderr) == (0, "")
+        (letter,) = beside.wait(1, "dead", "list", "-n", "100")
+        assert (letter["log_id"], letter["error_type"], letter["reason"]) == ("e7", "buried", "by an operator")
+        beside.wait(34, "pending", "list", "-n", "100")
+
+        assert beside.run("pending", "bury", "--all", "--yes").returncode == 0
+        assert {letter["log_id"] for letter in beside.wait(35, "dead", "list", "-n", "100")} == log_ids
+        assert beside.read("pending", "list") == []
+        server.stop()
+
+        del server.settings["OPEN_SEARCH_DNS"]
+        server.start()
+        assert beside.run("dead", "replay", "--type", "buried").returncode == 0
+        events = beside.wait(35, "events", "search", "-n", "100")
+        assert {event["event_info"]["param"]["key"] for event in events} == log_ids
+        assert beside.wait(0, "dead", "list") == []

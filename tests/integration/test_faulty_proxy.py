@@ -163,7 +163,7 @@ async def test_items_that_are_refused_do_not_reach_opensearch(
 async def test_other_answers_than_opensearchs_own(
     session: aiohttp.ClientSession, proxy: FaultyProxy, upstream: Upstream
 ) -> None:
-    proxy.behave(misbehaviour.show_page)
+    proxy.behave(misbehaviour.show_page(200))
     assert (await post(session, proxy))[1].startswith(b"<html>")
     assert upstream.bodies == []
     proxy.behave(misbehaviour.cut_json)

@@ -14,8 +14,9 @@ from typing import Any
 from forebay.model import DELIVERED, Entry, Outcome, Verdict, entry_address
 from forebay.sinks.opensearch.answers import read_answer
 
-FAULTY, POISON, DEADLY = "faulty", "poison", "deadly"
-"""Parts of the `_id`: what the sink will never take, what blocks each bulk, and what ends the process."""
+FAULTY, WALLED, POISON, DEADLY = "faulty", "walled", "poison", "deadly"
+"""Parts of the `_id`: what the sink will never take, what makes a firewall refuse each request that it is in, what
+blocks each bulk, and what ends the process while the sink is not well."""
 
 OK = (201, None, None)
 THERE = (409, "version_conflict_engine_exception", "document already exists")
@@ -45,7 +46,6 @@ WHOLE = (
     (403, b'{"error":{"type":"security_exception","reason":"no permissions"},"status":403}'),
     (404, b'{"error":"no handler found for uri"}'),
     (302, b""),
-    (400, b"<html>plain HTTP sent to an HTTPS port</html>"),
     (500, b'{"error":{"type":"null_pointer_exception","reason":"null"},"status":500}'),
     (502, b"<html>bad gateway</html>"),
     (503, b'{"error":{"type":"cluster_block_exception","reason":"no master"},"status":503}'),
@@ -53,11 +53,13 @@ WHOLE = (
     (200, b"<html>a login page</html>"),
     (200, b'{"errors":false,"items":[]}'),
 )
+WALL = (400, b"<html>your request was blocked</html>")
 SPLIT = (
+    WALL,
     (413, b""),
     (400, b'{"error":{"type":"illegal_argument_exception","reason":"malformed action"},"status":400}'),
 )
-"""What a bulk of several events may get; the halves of it get another answer."""
+"""What a bulk of several events may get: an event that is refused so alone, while others are taken, dies."""
 
 ODD = (
     "bug",
@@ -87,10 +89,17 @@ class MoodySink:
         self.on_deadly: Callable[[], None] = lambda: None
         self.held: dict[str, Entry] = {}
 
+    def repair(self, entry: Entry) -> Entry:
+        """Return the entry in another form, which says the same."""
+        return b"%b \n" % entry[:-1]
+
+    def expect(self, index: str) -> None:
+        """Do nothing."""
+
     async def deliver(self, entries: list[Entry]) -> list[Outcome]:
         await asyncio.sleep(0)
         ids = [entry_address(entry).log_id for entry in entries]
-        if any(DEADLY in log_id for log_id in ids):
+        if not self.well and any(DEADLY in log_id for log_id in ids):
             self.on_deadly()
             await asyncio.Event().wait()
         if any(POISON in log_id for log_id in ids):
@@ -109,16 +118,13 @@ class MoodySink:
 
     def _answer(self, entries: Sequence[Entry]) -> list[Outcome]:
         status, body = self._give(entries)
-        result = read_answer(status, body, len(entries))
-        if isinstance(result, list):
-            return result
-        assert len(entries) > 1, "no single event is refused in such a way"
-        middle = len(entries) // 2
-        return self._answer(entries[:middle]) + self._answer(entries[middle:])
+        return read_answer(status, body, len(entries))
 
     def _give(self, entries: Sequence[Entry]) -> tuple[int, bytes]:
         if not self.well and self._chance.random() < 0.15:
             return self._chance.choice(WHOLE + SPLIT * (len(entries) > 1))
+        if any(WALLED in entry_address(entry).log_id for entry in entries):
+            return WALL
         self._block_or_not()
         items = [
             {"create": {"status": status, **({"error": {"type": kind, "reason": reason}} if kind else {})}}
@@ -143,7 +149,8 @@ class MoodySink:
         if FAULTY in address.log_id:
             return self._chance.choice(FAULTS)
         was_there = address.log_id in self.held
-        assert self.held.setdefault(address.log_id, entry) == entry
+        original = entry.replace(b" \n", b"\n")
+        assert self.held.setdefault(address.log_id, original) == original
         if not self.well and self._chance.random() < 0.05:
             return self._chance.choice(BUSY)
         return THERE if was_there else OK

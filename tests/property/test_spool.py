@@ -12,14 +12,13 @@ from typing import Any, TypeVar
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from msgspec import structs
 
 from forebay.errors import SpoolUnavailable
-from forebay.model import DeadLetter, Entry, History
+from forebay.model import DeadLetter, Entry, History, entry_index
 from forebay.spool.inspection import Choice, inspect
 from forebay.spool.records import NewGroup, StoredGroup, Transaction
 from forebay.spool.spool import Spool
-from unit.pipeline.fakes import commit, make_entry, read_rows, settle_down
+from unit.pipeline.fakes import commit, every, make_entry, read_rows, settle_down
 
 T = TypeVar("T")
 
@@ -129,13 +128,12 @@ class SpoolMachine(RuleBasedStateMachine):
         self.commit(Transaction(attempts=[(row_id, self.rows[row_id].history) for row_id in tried]))
 
     @precondition(lambda self: self.rows)
-    @rule(data=st.data())
-    def strike(self, data: st.DataObject) -> None:
-        struck = self.choose(data)
-        self.run(self.spool.strike(struck))
-        for row_id in struck:
+    @rule(data=st.data(), status=st.sampled_from((400, 403, 413)), is_struck=st.booleans())
+    def refuse(self, data: st.DataObject, status: int, *, is_struck: bool) -> None:
+        for row_id in (refused := self.choose(data)):
             row = self.rows[row_id]
-            row.history = structs.replace(row.history, strikes=row.history.strikes + 1)
+            row.history = row.history.tried(data.draw(times)).refused(status, is_struck=is_struck)
+        self.commit(Transaction(attempts=[(row_id, self.rows[row_id].history) for row_id in refused]))
 
     @precondition(lambda self: self.rows)
     @rule(data=st.data(), log_id=log_ids, body=bodies)
@@ -185,7 +183,7 @@ class SpoolMachine(RuleBasedStateMachine):
         assert (stored_bytes > 0) == (events > 0)
         if not events:
             return
-        (group,) = self.run(self.spool.load(row_id - 1, (), PLENTY))
+        (group,) = self.run(self.spool.load(row_id - 1, (), PLENTY, every))
         moved = {key for key in marked if self.dead[key].entry in group.entries}
         assert len(moved) == len(group.entries) == events
         self.rows[row_id] = Row(group.entries, History())
@@ -209,7 +207,7 @@ class SpoolMachine(RuleBasedStateMachine):
     def load(self, data: st.DataObject, room: tuple[int, int]) -> None:
         after_id = data.draw(st.integers(0, self.last_id))
         held = data.draw(st.sets(st.sampled_from(sorted(self.rows)))) if self.rows else set()
-        groups = self.run(self.spool.load(after_id, held, room))
+        groups = self.run(self.spool.load(after_id, held, room, every))
 
         waiting = [row_id for row_id in sorted(self.rows) if row_id > after_id and row_id not in held]
         assert [group.id for group in groups] == waiting[: len(groups)], "oldest first, and none left out"
@@ -220,12 +218,30 @@ class SpoolMachine(RuleBasedStateMachine):
             events, entry_bytes = _size([*groups, self.rows[waiting[len(groups)]]])
             assert events > room[0] or entry_bytes > room[1], "there was room for one more"
 
+    @rule(data=st.data(), room=st.tuples(st.integers(0, 12), st.integers(0, 3000)))
+    def load_trial(self, data: st.DataObject, room: tuple[int, int]) -> None:
+        after_id = data.draw(st.integers(0, self.last_id))
+        held = data.draw(st.sets(st.sampled_from(sorted(self.rows)))) if self.rows else set()
+        index = data.draw(st.sampled_from(("events_test_2026-11", "")))
+        groups = self.run(self.spool.load_trial(index, after_id, held, room))
+
+        mine = {row_id for row_id, row in self.rows.items() if entry_index(row.entries[0]) == index} - held
+        fresh = [row_id for row_id in mine if not self.rows[row_id].history.refused_status]
+        refused = sorted(row_id for row_id in mine - set(fresh) if row_id > after_id)
+        found = [group.id for group in groups]
+        assert set(found[: len(fresh)]) <= set(fresh), "what was never refused comes first"
+        assert found[len(fresh) :] == refused[: len(found[len(fresh) :])]
+        assert len(set(found)) == len(found)
+        assert [group.entries for group in groups] == [self.rows[group.id].entries for group in groups]
+        assert bool(groups) == bool(fresh or refused)
+        assert len(groups) <= 1 or _size(groups) <= room
+
     @rule()
     def close_and_reopen(self) -> None:
         self.close()
         self.open()
         assert self.spool.last_group_id == max(self.rows, default=0)
-        assert not self.spool.was_interrupted
+        assert ("log_missing",) not in read_rows(self.path, "SELECT kind FROM incidents")
         assert self.spool.totals[:2] == (len(self.rows), _size(self.rows.values())[0])
         assert self.spool.totals[3:] == (
             len(self.dead),
@@ -236,7 +252,9 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def file_equals_the_dictionaries(self) -> None:
-        loaded = {group.id: Row(group.entries, group.history) for group in self.run(self.spool.load(0, (), PLENTY))}
+        loaded = {
+            group.id: Row(group.entries, group.history) for group in self.run(self.spool.load(0, (), PLENTY, every))
+        }
         assert loaded == self.rows
         statement = "SELECT log_id, entry, attempts, died_at_ms, replay FROM dead_letters"
         rows = {

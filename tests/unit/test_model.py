@@ -21,6 +21,8 @@ from forebay.model import (
     encode_entry,
     entry_address,
     entry_document,
+    entry_index,
+    index_prefix,
     join_entries,
     split_entries,
 )
@@ -78,9 +80,16 @@ def test_a_body_that_lacks_a_document_is_no_sequence_of_entries() -> None:
         split_entries(entry() + action + b"\n")
 
 
+def test_an_entry_tells_its_index_from_its_first_bytes() -> None:
+    assert entry_index(entry()) == "events_test_2026-03"
+    assert entry().startswith(index_prefix("events_test_2026-03"))
+    assert not entry().startswith(index_prefix("events_test_2026-0"))
+    assert entry_index(b"action\nbody\n") == ""
+
+
 def test_only_an_event_that_may_still_arrive_is_not_settled() -> None:
     settled = {verdict for verdict in Verdict if Outcome(verdict).settled}
-    assert settled == {Verdict.DELIVERED, Verdict.DUPLICATE, Verdict.DEAD}
+    assert settled == {Verdict.DELIVERED, Verdict.DUPLICATE, Verdict.DROPPED, Verdict.DEAD}
     assert DELIVERED.settled
     assert DUPLICATE.settled
 
@@ -89,6 +98,21 @@ def test_an_attempt_is_added_to_a_history() -> None:
     history = History().tried(1000).tried(2000, struck=True)
 
     assert history == History(2, (1000, 2000), 1)
+
+
+def test_a_refusal_is_added_to_a_history_with_its_status_and_counts_if_it_is_a_strike() -> None:
+    history = History().tried(1).refused(403, is_struck=False)
+    assert (history.attempts, history.refusals, history.refused_status) == (1, 0, 403)
+
+    history = history.tried(2).refused(400, is_struck=True).tried(3)
+    assert history == History(3, (1, 2, 3), 0, 1, 400), "an attempt without an answer changes nothing of it"
+
+
+def test_of_two_histories_the_last_refusal_is_the_later_one() -> None:
+    refused, later = History(1, (1,), 0, 1, 400), History(1, (2,), 0, 2, 403)
+
+    assert refused.followed_by(later) == History(2, (1, 2), 0, 3, 403)
+    assert refused.followed_by(History(1, (2,))) == History(2, (1, 2), 0, 1, 400)
 
 
 def test_of_many_attempts_the_first_time_and_the_newest_are_kept() -> None:

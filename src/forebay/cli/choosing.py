@@ -1,20 +1,30 @@
-"""Which dead letters a command means: the same options with the same meaning in each of them."""
+"""Which dead letters, or pending events, a command means: the same options with the same meaning in each of them."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from forebay.cli.durations import parse_duration
+from forebay.spool.burials import Burial
 from forebay.spool.inspection import Choice
 from forebay.spool.writing import now_ms
 
-OPTIONS = ("--type", "--reason", "--index", "--older-than", "--newer-than")
+DEAD_OPTIONS = ("--type", "--reason", "--index", "--older-than", "--newer-than")
+
+PENDING_OPTIONS = ("--index", "--refused", "--older-than")
+
+EVERYTHING = inspect.Parameter(
+    "everything",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[bool, typer.Option("--all", help="All of them.")],
+)
 
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -41,10 +51,7 @@ def choose(
     Raises:
         typer.BadParameter: a text is none.
     """
-    for text in (*(log_ids or ()), error_type, reason, index):
-        # What a shell passes on that is not UTF-8; SQLite takes none of it.
-        if text is not None and not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise typer.BadParameter(f"{text!r} is not UTF-8")
+    _check_texts((*(log_ids or ()), error_type, reason, index))
     # Those that die from here on were not meant.
     now = now_ms() + 1
     return Choice(
@@ -57,6 +64,27 @@ def choose(
     )
 
 
+def choose_pending(
+    log_ids: Annotated[list[str] | None, typer.Argument(metavar="LOG_ID", show_default=False)] = None,
+    *,
+    index: Annotated[str | None, typer.Option(help="Those of this index.")] = None,
+    refused: Annotated[bool, typer.Option("--refused", help="Those that the sink has refused at least once.")] = False,
+    older_than: Annotated[
+        timedelta | None,
+        typer.Option(parser=parse_duration, metavar="36h|7d", help="Those that were received longer ago."),
+    ] = None,
+) -> Burial:
+    """Return what is to be done to the pending events that fit all that is given.
+
+    Raises:
+        typer.BadParameter: a text is none.
+    """
+    _check_texts((*(log_ids or ()), index))
+    # Those that are received from here on were not meant.
+    received_before_ms = now_ms() + 1 - (older_than or timedelta()) // _MILLISECOND
+    return Burial(received_before_ms, frozenset(log_ids or ()), index, refused)
+
+
 def with_choice(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `choose`, and call it with the `choice` that they make."""
     return _extend(command, choose)
@@ -64,29 +92,43 @@ def with_choice(command: Callable[..., None]) -> Callable[..., None]:
 
 def with_explicit_choice(command: Callable[..., None]) -> Callable[..., None]:
     """Do the same for a command that does nothing by itself: one of the options, or `--all`, must be given."""
-    return _extend(command, _choose_explicitly)
+    return _extend(command, choose, DEAD_OPTIONS)
 
 
-def _choose_explicitly(
-    *, everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False, **given: Any
-) -> Choice:
-    is_given = any(value not in (None, []) for value in given.values())
+def with_explicit_burial(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `choose_pending`, one of which, or `--all`, must be given; it gets a `choice`."""
+    return _extend(command, choose_pending, PENDING_OPTIONS)
+
+
+def _check_texts(texts: Iterable[str | None]) -> None:
+    for text in texts:
+        # What a shell passes on that is not UTF-8; SQLite takes none of it.
+        if text is not None and not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise typer.BadParameter(f"{text!r} is not UTF-8")
+
+
+def _check_explicit(needed: Sequence[str], given: Iterable[Any], *, everything: bool) -> None:
+    is_given = any(value not in (None, [], False) for value in given)
     if is_given == everything:
-        raise typer.BadParameter("either some of them or --all is needed", param_hint=["LOG_ID", *OPTIONS])
-    return choose(**given)
+        raise typer.BadParameter("either some of them or --all is needed", param_hint=["LOG_ID", *needed])
 
 
-def _extend(command: Callable[..., None], chooser: Callable[..., Choice]) -> Callable[..., None]:
-    choosing = _parameters(choose) | _parameters(chooser)
+def _extend(
+    command: Callable[..., None], chooser: Callable[..., Choice | Burial], needed: Sequence[str] = ()
+) -> Callable[..., None]:
+    choosing = _parameters(chooser)
+    everything = {EVERYTHING.name: EVERYTHING} if needed else {}
     own = {name: parameter for name, parameter in _parameters(command).items() if name != "choice"}
 
     @functools.wraps(command)
     def run(**arguments: Any) -> None:
-        choice = chooser(**{name: arguments.pop(name) for name in choosing})
-        command(choice, **arguments)
+        given = {name: arguments.pop(name) for name in choosing}
+        if needed:
+            _check_explicit(needed, given.values(), everything=arguments.pop(EVERYTHING.name))
+        command(chooser(**given), **arguments)
 
     # This is where typer looks for a command's options.
-    parameters = (choosing | own).values()
+    parameters = (choosing | everything | own).values()
     run.__signature__ = inspect.Signature(list(parameters))  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run

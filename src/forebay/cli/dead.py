@@ -13,6 +13,7 @@ from forebay.cli.entries import read_address, read_document
 from forebay.cli.output import (
     AsJson,
     Limit,
+    Yes,
     confirm,
     format_time,
     print_indented,
@@ -32,8 +33,6 @@ app = typer.Typer(help="Look at dead letters: events that the sink refused for g
 COLUMNS = ("died_at", "log_id", "error_type", "reason", "attempts", "replay")
 SHOWN_MAX = 1_000
 """How many letters `show` shows at the most."""
-
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 @app.command("list")

@@ -36,6 +36,9 @@ class OutputFailed(ForebayError):
     """The output cannot be written; whoever is behind a closed pipe knows it (`BrokenPipeError`)."""
 
 
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
 def say(text: object, *, err: bool = False) -> None:
     """Print a line, by default on standard output."""
     stream = sys.stderr if err else sys.stdout

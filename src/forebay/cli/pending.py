@@ -7,16 +7,19 @@ from typing import Any
 
 import typer
 
+from forebay.cli.choosing import with_explicit_burial
 from forebay.cli.entries import read_address, read_columns, read_document
-from forebay.cli.output import AsJson, Limit, format_time, print_json, print_table, say
+from forebay.cli.output import AsJson, Limit, Yes, confirm, format_bytes, format_time, print_json, print_table, say
+from forebay.errors import SpoolError
 from forebay.settings import load_settings
+from forebay.spool.burials import Burial
 from forebay.spool.inspection import PendingEvent, Request, Summary
 from forebay.spool.records import GroupDamaged
 from forebay.spool.together import AllSpools
 
 app = typer.Typer(help="Look at events that wait for their delivery.")
 
-COLUMNS = ("received_at", "attempts", "log_id", "page", "event", "index")
+COLUMNS = ("received_at", "attempts", "refused_status", "log_id", "page", "event", "index")
 
 
 @app.command("list")
@@ -42,6 +45,25 @@ def retry() -> None:
     say("asked; the server begins within a second, or when it starts")
 
 
+@app.command()
+@with_explicit_burial
+def bury(choice: Burial, *, yes: Yes = False) -> None:
+    """Have the server make dead letters of events that wait, and try to deliver them no more."""
+    spools = AllSpools(load_settings().database_url)
+    meant = spools.find_meant(choice)
+    for log_id in sorted(choice.log_ids - meant.log_ids):
+        raise SpoolError(f"of the pending events that fit, none has the log_id {log_id}")
+    events = meant.by_index.total()
+    if not events:
+        say("no pending events fit; nothing was asked")
+        return
+    print_table(("index", "events"), sorted(meant.by_index.items()))
+    if not yes:
+        confirm(f"Make dead letters of {events} pending events, {format_bytes(meant.entry_bytes)}?")
+    spools.ask(choice)
+    say(f"asked for {events} events; the server begins within a second, or when it starts")
+
+
 def _describe(found: Iterator[PendingEvent | GroupDamaged]) -> Iterator[dict[str, Any]]:
     for event in found:
         if isinstance(event, GroupDamaged):
@@ -52,6 +74,7 @@ def _describe(found: Iterator[PendingEvent | GroupDamaged]) -> Iterator[dict[str
             "log_id": address and address.log_id,
             "index": address and address.index,
             "attempts": event.history.attempts,
+            "refused_status": event.history.refused_status or None,
             "received_at": format_time(event.received_at_ms),
             "document": read_document(event.entry),
         }

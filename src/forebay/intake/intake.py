@@ -14,7 +14,7 @@ from forebay.intake.exchange import Exchange
 from forebay.intake.formats.native import check_text, decode_batch, decode_event, decode_unchecked
 from forebay.intake.targets import Target
 from forebay.intake.tokens import Scope, TokenVerifier
-from forebay.model import Ack, Admission, Sender
+from forebay.model import Ack, Admission, Entry, Sender
 from forebay.pipeline.admission import Admitter
 from forebay.problems import field_errors
 from forebay.telemetry.counters import Counters
@@ -103,17 +103,17 @@ class Intake:
         decode = decode_event if batch.is_checked else decode_unchecked
         received_at = datetime.now(UTC)
         results: list[dict[str, Any]] = []
+        entries: list[Entry] = []
         for index, raw in enumerate(batch.events):
             try:
                 log_id, entry = self._maker.make(decode(raw), sender, received_at, batch.sent_at)
             except Rejection as error:
                 results.append({"index": index, "status": "rejected", "error": _explain(error)})
                 continue
-            exchange.entries.append(entry)
-            exchange.entry_bytes += len(entry)
+            entries.append(entry)
             results.append({"index": index, "log_id": log_id})
-        exchange.results = results
-        self.counters.rejected += len(results) - len(exchange.entries)
+        exchange.entries, exchange.entry_bytes, exchange.results = entries, sum(map(len, entries)), results
+        self.counters.rejected += len(results) - len(entries)
 
 
 def _explain(error: Rejection) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Admitter:
         if self._journal.is_behind:
             return False
         # What has to wait for an operator waits in the spool, and takes no room from others.
-        if self._holds and self._holds.cover(submission.entries):
+        if self._holds.cover_any(submission.entries):
             return False
         return self._channel.add(submission.entries, submission.entry_bytes)
 

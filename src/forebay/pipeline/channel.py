@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from forebay.model import Entry
-from forebay.pipeline.group import Group
+from forebay.model import Entry, Outcome
+from forebay.pipeline.group import Group, divide_by_index
 
 
 class Limits(NamedTuple):
@@ -29,6 +29,13 @@ class Bulk(NamedTuple):
 
     entries: list[Entry]
     slices: list[tuple[Group, Sequence[Entry]]]
+
+    def pair(self, outcomes: Sequence[Outcome]) -> Iterator[tuple[Group, Sequence[Entry], Sequence[Outcome]]]:
+        """Go through the slices, each with the outcomes of its events."""
+        start = 0
+        for group, entries in self.slices:
+            yield group, entries, outcomes[start : start + len(entries)]
+            start += len(entries)
 
 
 class Channel:
@@ -65,36 +72,32 @@ class Channel:
         """How many events and bytes still fit."""
         return max(0, self._limits.events_max - self.events), max(0, self._limits.bytes_max - self.entry_bytes)
 
-    def offer(self, group: Group, *, at_once: bool = False) -> bool:
-        """Take a group if it fits, whole or not at all; `at_once` it does not wait for its bulk to fill."""
+    def offer(self, group: Group) -> bool:
+        """Take a group if it fits, whole or not at all."""
         if not self.has_room(len(group.entries), group.entry_bytes):
             self._press()
             return False
-        self._append(group, waited_s=self._limits.bulk_interval_s if at_once else 0)
+        self._append(group)
         self._count(len(group.entries), group.entry_bytes)
-        if at_once:
-            self._press()
         return True
 
     def add(self, entries: Sequence[Entry], entry_bytes: int) -> bool:
         """Take events that are only in memory if they fit, whole or not at all.
 
-        They join the newest group while that is small, so that a hundred thousand single events are not as many
-        groups.
+        They join the newest group while that is small and of their index, so that a hundred thousand single events are
+        not as many groups.
         """
         if not self.has_room(len(entries), entry_bytes):
             self._press()
             return False
-        tail = self._tail
-        if (
-            tail is None
-            or len(tail.entries) + len(entries) > self._limits.bulk_events_max
-            or tail.entry_bytes + entry_bytes > self._limits.bulk_bytes_max
-        ):
-            tail = self._tail = Group()
-            self._append(tail)
-        tail.extend(entries, entry_bytes)
-        self._count(len(entries), entry_bytes)
+        tail, limits = self._tail, self._limits
+        if tail is None or not tail.has_room(entries, entry_bytes, limits.bulk_events_max, limits.bulk_bytes_max):
+            for part in divide_by_index(entries):
+                self._tail = Group(part[0])
+                self._append(self._tail)
+                self._extend(self._tail, part, sum(map(len, part)))
+        else:
+            self._extend(tail, entries, entry_bytes)
         return True
 
     async def wait_due(self) -> None:
@@ -115,11 +118,12 @@ class Channel:
         self._flushing = True
         self._due.set()
 
-    def take(self, events_max: int | None = None) -> Bulk:
-        """Cut the next bulk: as much as the limits of a bulk allow, at least one event of a channel with any."""
+    def take(self, events_max: int | None = None, bytes_max: int | None = None) -> Bulk:
+        """Cut the next bulk: as much as the limits allow, at least one event of a channel with any."""
         entries: list[Entry] = []
         slices: list[tuple[Group, Sequence[Entry]]] = []
-        events_left, bytes_left = events_max or self._limits.bulk_events_max, self._limits.bulk_bytes_max
+        events_left = events_max or self._limits.bulk_events_max
+        bytes_left = min(bytes_max or self._limits.bulk_bytes_max, self._limits.bulk_bytes_max)
         while self._groups and events_left > 0:
             group = self._groups[0]
             part, part_bytes = _cut(group, events_left, bytes_left, at_least=0 if entries else 1)
@@ -140,19 +144,35 @@ class Channel:
         self._arm()
         return Bulk(entries, slices)
 
-    def withdraw(self, unwanted: Callable[[Sequence[Entry]], bool]) -> list[Group]:
-        """Take out the groups whose entries are unwanted and that no bulk has taken a part of."""
-        groups = [group for group in self._groups if not group.taken and unwanted(group.entries)]
+    def withdraw(self, index: str, *, begun: bool = False) -> list[Group]:
+        """Take out the groups of an index of which no bulk has taken a part.
+
+        With `begun` also those of which one has, while none of it is under way; what the sink took of it is delivered
+        once more.
+        """
+        groups = [
+            group
+            for group in self._groups
+            if group.index == index and (not group.taken or (begun and group.open == len(group.entries) - group.taken))
+        ]
         if groups:
             gone = set(map(id, groups))
             self._groups = deque(group for group in self._groups if id(group) not in gone)
             if id(self._tail) in gone:
                 self._tail = None
-            self.events -= sum(len(group.entries) for group in groups)
-            self.entry_bytes -= sum(group.entry_bytes for group in groups)
+            self.events -= sum(len(group.entries) - group.taken for group in groups)
+            self.entry_bytes -= sum(len(entry) for group in groups for entry in group.entries[group.taken :])
             self._room.set()
             self._arm()
         return groups
+
+    def bring_forward(self) -> None:
+        """Let an event that was never refused be the next one, if there is any: it says most about the sink."""
+        for number, group in enumerate(self._groups):
+            if not group.history.refused_status:
+                del self._groups[number]
+                self._groups.appendleft(group)
+                return
 
     def drain(self) -> list[Group]:
         """Take out every group, some of which bulks have taken parts of."""
@@ -162,8 +182,12 @@ class Channel:
         self.events = self.entry_bytes = 0
         return groups
 
-    def _append(self, group: Group, waited_s: float = 0) -> None:
-        group.arrived_at = self._loop.time() - waited_s
+    def _extend(self, group: Group, entries: Sequence[Entry], entry_bytes: int) -> None:
+        group.extend(entries, entry_bytes)
+        self._count(len(entries), entry_bytes)
+
+    def _append(self, group: Group) -> None:
+        group.arrived_at = self._loop.time()
         self._groups.append(group)
         if len(self._groups) == 1:
             self._arm()

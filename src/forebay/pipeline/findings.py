@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import structlog
 
-from forebay.model import DELIVERED, UNEXPECTED_ANSWER, Entry, Outcome, Verdict
+from forebay.model import DELIVERED, UNEXPECTED_ANSWER, Outcome, Verdict
+from forebay.pipeline.channel import Bulk
+from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.gate import WELL, Finding, Gate, Health, Ticket, judge
-from forebay.pipeline.holds import Holds
-from forebay.pipeline.poison import Doubts, blocks
+from forebay.pipeline.holds import Holds, is_about_index
+from forebay.pipeline.poison import blocks
 from forebay.telemetry.counters import Counters
 
 log = structlog.get_logger("forebay.delivery")
@@ -21,18 +23,16 @@ class Findings:
     Attributes:
         gate: whether bulks may go.
         holds: the indices of which none may.
-        doubts: what speaks against single groups.
+        evidence: what speaks for and against single groups.
     """
 
-    def __init__(self, gate: Gate, holds: Holds, doubts: Doubts, counters: Counters) -> None:
+    def __init__(self, gate: Gate, holds: Holds, evidence: Evidence, counters: Counters) -> None:
         self.gate = gate
         self.holds = holds
-        self.doubts = doubts
+        self.evidence = evidence
         self._counters = counters
 
-    def tell(
-        self, ticket: Ticket | None, entries: Sequence[Entry], outcomes: Sequence[Outcome], now_ms: int, seconds: float
-    ) -> None:
+    def tell(self, ticket: Ticket | None, bulk: Bulk, outcomes: Sequence[Outcome], now_ms: int, seconds: float) -> None:
         """Tell what became of the events of a bulk that took so many seconds; one that went alone has no ticket."""
         # The usual bulk is delivered whole, and counting is faster than looking at each outcome.
         delivered = outcomes.count(DELIVERED)
@@ -41,8 +41,8 @@ class Findings:
         self._counters.outcomes.update(outcome.verdict for outcome in others)
         self._tell_unexpected(others)
         finding = judge(outcomes) if others else WELL
-        if self.holds or any(outcome.verdict is Verdict.PAUSE and not outcome.whole for outcome in others):
-            self.holds.learn(entries, outcomes, now_ms)
+        if self.holds or any(is_about_index(outcome) for outcome in others):
+            self.holds.learn(bulk, outcomes, now_ms)
         self._doubt(outcomes, alone=ticket is None)
         if ticket is None:
             if any(outcome.settled for outcome in outcomes):
@@ -52,9 +52,9 @@ class Findings:
 
     def _doubt(self, outcomes: Sequence[Outcome], *, alone: bool) -> None:
         if any(outcome.settled for outcome in outcomes):
-            self.doubts.taken += 1
+            self.evidence.doubts.taken += 1
         elif not alone and any(map(blocks, outcomes)):
-            self.doubts.failed += 1
+            self.evidence.doubts.failed += 1
 
     def _tell_gate(self, ticket: Ticket, finding: Finding, seconds: float) -> None:
         was = self.gate.health

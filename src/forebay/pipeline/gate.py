@@ -52,21 +52,21 @@ def judge(outcomes: Sequence[Outcome]) -> Finding:
     """Say what the outcomes of a bulk mean for the next ones.
 
     One event that was taken shows that the sink works: the others wait for redelivery and hold up nobody. So does a
-    sink that refuses single events until an operator acts: that is a matter of their index (`holds.py`).
+    sink that refuses single events: that is a matter of these events, or of their index (`holds.py`).
     """
     if outcomes.count(DELIVERED) == len(outcomes):
         return WELL
     left = [outcome for outcome in outcomes if not outcome.settled]
     if not left:
         return WELL
-    pauses = [outcome for outcome in left if outcome.verdict is Verdict.PAUSE]
-    whole = next((outcome for outcome in pauses if outcome.whole), None)
     busy = any(outcome.error_type in BUSY for outcome in left)
-    if len(left) < len(outcomes) or (len(pauses) == len(left) and whole is None):
+    unheard = [outcome for outcome in left if outcome.whole or outcome.verdict is Verdict.RETRY]
+    if len(left) < len(outcomes) or not unheard:
         return Finding(Health.GOOD, busy, left[0])
-    if whole is not None:
-        return Finding(Health.PAUSED, busy, whole)
-    return Finding(Health.FAILED, busy, next(outcome for outcome in left if outcome.verdict is Verdict.RETRY))
+    paused = next((outcome for outcome in unheard if outcome.verdict is not Verdict.RETRY), None)
+    if paused is not None:
+        return Finding(Health.PAUSED, busy, paused)
+    return Finding(Health.FAILED, busy, unheard[0])
 
 
 class Ticket(NamedTuple):
@@ -174,9 +174,7 @@ class Gate:
         self._epoch += 1
         if not finding.busy:
             self._limit.restart()
-        delay_s = self._delay_s_max
-        if finding.health is Health.FAILED:
-            delay_s = back_off_s(self._failures, self._delay_s_min, self._delay_s_max)
+        delay_s = back_off_s(self._failures, self._delay_s_min, self._delay_s_max)
         self._resting = True
         self._rest_timer = self._loop.call_later(self._jitter(delay_s / 2, delay_s), self._end_rest)
 

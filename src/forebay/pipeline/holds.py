@@ -1,30 +1,35 @@
-"""Holds: indices whose events the sink refuses until an operator acts, while it takes those of others.
+"""Holds: indices whose events the sink refuses, all of them for all that is known, while it takes those of others.
 
-A write block, a missing index that may not be created, too many shards: such a refusal is about one index. Its events
-stay pending, in the spool, and nothing of them is sent but one group at a time as a probe, whenever a back-off is
-over; it doubles with each probe that is refused, up to its cap, with jitter. The first of its events that the sink
-settles lifts the hold. All other events flow.
-
-Whether a group waits is decided by the first bytes of its entries, and asked only while there are holds. A group that
-holds events of other indices too goes its way, and comes back as what was refused of it.
+A write block, a mapping of somebody else's, a broken pipeline: such a refusal is about one index. A bulk that refuses
+events of an index, and takes none of them, puts it on hold, unless others of the index were taken since: then it is
+their own fault (`evidence.py`). A cause that is known to be an index's does so in any case. Events of an index on hold
+stay pending, in the spool. Of them one trial bulk at a time goes (`trials.py`): at once when fresh events come, a few
+times, and whenever a back-off is over; it doubles with each trial, up to its cap, with jitter. The first event that is
+taken lifts the hold. All other events flow.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import structlog
 
-from forebay.model import Entry, Outcome, Verdict, entry_address
+from forebay.model import DELIVERED, Entry, Outcome, Verdict, index_prefix
+from forebay.pipeline.channel import Bulk
 from forebay.pipeline.gate import back_off_s
 
 log = structlog.get_logger("forebay.holds")
 
-ROWS_MAX = 100_000
-"""How many waiting groups are remembered by number; those beyond are read again at every pass."""
+FRESH_TRIALS_MAX = 3
+"""How many trials of one hold go at once because fresh events have come."""
+
+TELL_EVENTS = 10
+TELL_S = 60.0
+"""A hold whose cause is not known is told after so many different events, or so long: until then one event alone may be
+at fault."""
 
 
 class HoldState(NamedTuple):
@@ -42,9 +47,10 @@ class Hold:
 
     Attributes:
         refused: the newest refusal.
-        rows: numbers of groups that wait, as far as they are known.
-        due: whether its back-off is over, and no probe has gone since.
-        probe: the number of the group that went as the last probe.
+        is_due: whether a trial may go.
+        is_on_trial: whether one is under way.
+        after_id: the row behind which the next trial looks for events that were refused before.
+        is_told: whether people hear of it.
     """
 
     def __init__(self, index: str, refused: Outcome, since_ms: int) -> None:
@@ -52,17 +58,20 @@ class Hold:
         self.refused = refused
         self.since_ms = since_ms
         self.failures = 1
-        self.rows: set[int] = set()
-        self.due = False
-        self.probe: int | None = None
+        self.fresh_trials = 0
+        self.events: set[Entry] = set()
+        self.is_due = False
+        self.is_on_trial = False
+        self.after_id = 0
+        self.is_told = False
+        self.timer: asyncio.TimerHandle | None = None
 
 
 class Holds:
     """Which indices are on hold. Belongs to the event loop.
 
     Attributes:
-        on_held: called when there is one hold more.
-        on_due: called when a probe may go.
+        on_held: called with an index that is on hold from now on.
         on_lifted: called when a hold was lifted.
     """
 
@@ -78,17 +87,16 @@ class Holds:
         self._loop = asyncio.get_running_loop()
         self._holds: dict[str, Hold] = {}
         self._prefixes: tuple[bytes, ...] = ()
-        self._rows: dict[int, Hold] = {}
-        self.on_held: Callable[[], None] = lambda: None
-        self.on_due: Callable[[], None] = lambda: None
+        self._due = asyncio.Event()
+        self.on_held: Callable[[str], None] = lambda _: None
         self.on_lifted: Callable[[], None] = lambda: None
 
     def __bool__(self) -> bool:
         return bool(self._holds)
 
-    def __contains__(self, row_id: object) -> bool:
-        """Say whether a group is known to wait; any thread may ask."""
-        return row_id in self._rows
+    def __contains__(self, index: object) -> bool:
+        """Say whether an index is on hold."""
+        return index in self._holds
 
     @property
     def states(self) -> tuple[HoldState, ...]:
@@ -96,98 +104,125 @@ class Holds:
         return tuple(
             HoldState(hold.index, hold.since_ms, hold.refused.error_type, hold.refused.reason, hold.refused.advice)
             for hold in self._holds.values()
+            if hold.is_told
         )
 
-    def cover(self, entries: Iterable[Entry]) -> bool:
-        """Say whether every one of these events is of an index on hold."""
-        return bool(self._holds) and all(entry.startswith(self._prefixes) for entry in entries)
+    def cover_any(self, entries: Collection[Entry]) -> bool:
+        """Say whether any of these events is of an index on hold."""
+        return bool(self._holds) and any(entry.startswith(self._prefixes) for entry in entries)
 
-    def keep(self, row_id: int, entries: Sequence[Entry], held: Container[int]) -> bool:
-        """Say whether a group has to wait: all its events are of indices on hold, and it is not the next probe.
-
-        `held` are the groups in memory: while the last probe is among them no other goes.
-        """
-        if not self.cover(entries):
-            return False
-        hold = self._holds[entry_address(entries[0]).index]
-        if hold.due and (hold.probe is None or hold.probe not in held):
-            hold.due, hold.probe = False, row_id
-            self.forget(row_id)
-            return False
-        # One with events of two indices would wait for the wrong one once the other is free; it is looked at again.
-        if len(self._rows) < ROWS_MAX and all(entry.startswith(_prefix(hold.index)) for entry in entries):
-            self._rows[row_id] = hold
-            hold.rows.add(row_id)
-        return True
-
-    def forget(self, row_id: int) -> None:
-        """Take note that a group is not there any more."""
-        hold = self._rows.pop(row_id, None)
-        if hold is not None:
-            hold.rows.discard(row_id)
-
-    def due_rows(self) -> list[int | None]:
-        """Return the oldest group of each index whose back-off is over; None where no group is known by number."""
-        return [min(hold.rows, default=None) for hold in self._holds.values() if hold.due]
-
-    def learn(self, entries: Sequence[Entry], outcomes: Sequence[Outcome], now_ms: int) -> None:
+    def learn(self, bulk: Bulk, outcomes: Sequence[Outcome], now_ms: int) -> None:
         """Take note of a bulk of which some events were refused, or any while there are holds."""
-        refused: dict[str, Outcome] = {}
-        settled: set[str] = set()
-        for entry, outcome in zip(entries, outcomes, strict=True):
-            if outcome.verdict is Verdict.PAUSE and not outcome.whole:
-                refused.setdefault(entry_address(entry).index, outcome)
-            elif outcome.settled and entry.startswith(self._prefixes):
-                settled.add(entry_address(entry).index)
-        held = [self._hold(index, outcome, now_ms) for index, outcome in refused.items()]
-        lifted = [self._lift(index) for index in settled - refused.keys()]
-        if any(held):
-            self.on_held()
-        if any(lifted):
-            self.on_lifted()
+        taken: set[str] = set()
+        refused: dict[str, list[tuple[Entry, Outcome]]] = {}
+        for group, entries, mine in bulk.pair(outcomes):
+            if DELIVERED in mine:
+                taken.add(group.index)
+            # One that was refused before while others were taken is known to be at fault itself.
+            found = [
+                (group.original(entry), outcome)
+                for entry, outcome in zip(entries, mine, strict=True)
+                if is_about_index(outcome) and (outcome.verdict is Verdict.PAUSE or not group.history.refusals)
+            ]
+            if found:
+                refused.setdefault(group.index, []).extend(found)
+        for index, pairs in refused.items():
+            self._note_refused(index, pairs, now_ms, is_taking=index in taken)
+        for index in taken - refused.keys():
+            self.lift(index)
 
-    def _hold(self, index: str, refused: Outcome, now_ms: int) -> bool:
-        """Put an index on hold; return whether it was not before."""
-        hold = self._holds.get(index)
-        if hold is not None:
-            hold.refused = refused
-            return False
-        hold = self._holds[index] = Hold(index, refused, now_ms)
-        self._prefixes = tuple(map(_prefix, self._holds))
-        self._rest(hold)
-        log.warning(
-            "index_on_hold",
-            index=index,
-            cause=f"{refused.error_type}: {refused.reason}",
-            advice=refused.advice,
-            consequence="its events wait in the spool, all others go on",
-        )
-        return True
+    def note_fresh(self, index: str) -> None:
+        """Take note that new events of an index on hold have come: they may be taken."""
+        hold = self._holds[index]
+        if hold.fresh_trials < FRESH_TRIALS_MAX and not hold.is_due:
+            hold.fresh_trials += 1
+            self._make_due(hold)
 
-    def _lift(self, index: str) -> bool:
-        hold = self._holds.pop(index, None)
-        if hold is None:
-            return False
-        self._prefixes = tuple(map(_prefix, self._holds))
-        for row_id in hold.rows:
-            del self._rows[row_id]
-        log.info("index_released", index=index)
-        return True
+    async def wait_due(self) -> Hold:
+        """Wait until a trial may go; call `end_trial` behind it."""
+        while True:
+            for hold in self._holds.values():
+                if hold.is_due and not hold.is_on_trial:
+                    hold.is_due, hold.is_on_trial = False, True
+                    return hold
+            self._due.clear()
+            await self._due.wait()
 
-    def _rest(self, hold: Hold) -> None:
-        delay_s = back_off_s(hold.failures, self._delay_s_min, self._delay_s_max)
-        self._loop.call_later(self._jitter(delay_s / 2, delay_s), self._come_due, hold)
-
-    def _come_due(self, hold: Hold) -> None:
-        """Let a probe go, and set the time for the next one, whatever becomes of this one."""
+    def end_trial(self, hold: Hold) -> None:
+        """Set the time for the next trial, whatever became of this one."""
+        hold.is_on_trial = False
         if self._holds.get(hold.index) is not hold:
             return
         hold.failures += 1
-        hold.due = True
         self._rest(hold)
-        self.on_due()
+        if hold.is_due:
+            self._due.set()
+
+    def lift(self, index: str) -> None:
+        """Let the events of an index go again."""
+        hold = self._holds.pop(index, None)
+        if hold is None:
+            return
+        self._prefixes = tuple(map(index_prefix, self._holds))
+        if hold.timer is not None:
+            hold.timer.cancel()
+        if hold.is_told:
+            log.info("index_released", index=index)
+        self.on_lifted()
+
+    def _note_refused(
+        self, index: str, pairs: Sequence[tuple[Entry, Outcome]], now_ms: int, *, is_taking: bool
+    ) -> None:
+        known = next((outcome for _, outcome in pairs if outcome.verdict is Verdict.PAUSE), None)
+        if is_taking and known is None:
+            self.lift(index)
+            return
+        refused = known or pairs[0][1]
+        hold = self._holds.get(index)
+        is_new = hold is None
+        if hold is None:
+            hold = self._holds[index] = Hold(index, refused, now_ms)
+            self._prefixes = tuple(map(index_prefix, self._holds))
+            self._loop.call_later(TELL_S, self._tell, hold)
+            self._rest(hold)
+        hold.refused = refused
+        if not hold.is_told:
+            hold.events.update(entry for entry, _ in pairs)
+        if known or len(hold.events) >= TELL_EVENTS:
+            self._tell(hold)
+        if is_taking:
+            # Some shards of it do: the next trial need not wait.
+            hold.failures = 0
+            self._make_due(hold)
+        if is_new:
+            self.on_held(index)
+
+    def _tell(self, hold: Hold) -> None:
+        if hold.is_told or self._holds.get(hold.index) is not hold:
+            return
+        hold.is_told = True
+        hold.events.clear()
+        log.warning(
+            "index_on_hold",
+            index=hold.index,
+            cause=f"{hold.refused.error_type}: {hold.refused.reason}",
+            advice=hold.refused.advice,
+            consequence="its events wait in the spool, all others go on",
+        )
+
+    def _rest(self, hold: Hold) -> None:
+        if hold.timer is not None:
+            hold.timer.cancel()
+        delay_s = back_off_s(hold.failures, self._delay_s_min, self._delay_s_max)
+        hold.timer = self._loop.call_later(self._jitter(delay_s / 2, delay_s), self._make_due, hold)
+
+    def _make_due(self, hold: Hold) -> None:
+        hold.is_due = True
+        self._due.set()
 
 
-def _prefix(index: str) -> bytes:
-    """Return what each entry of an index begins with (`model.encode_entry`)."""
-    return b'{"create":{"_index":"%b"' % index.encode()
+def is_about_index(outcome: Outcome) -> bool:
+    """Say whether an outcome speaks of one event's index, as far as is known: not of the event, nor of the sink."""
+    return not outcome.whole and (
+        outcome.verdict is Verdict.PAUSE or (outcome.verdict is Verdict.REFUSED and not outcome.is_own)
+    )

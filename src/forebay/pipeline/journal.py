@@ -20,14 +20,15 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from forebay.errors import SpoolLost, SpoolUnavailable
-from forebay.model import Admission
+from forebay.model import Admission, Verdict
 from forebay.pipeline.backlog import Backlog
 from forebay.pipeline.channel import Channel
+from forebay.pipeline.evidence import OWN_FAULT
 from forebay.pipeline.group import Group
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.ledger import Ledger
 from forebay.pipeline.packing import GroupLimits, Span, Submission, pack
-from forebay.pipeline.settlement import Settlement, put_back
+from forebay.pipeline.settlement import Settlement, abandon
 from forebay.spool.records import NewGroup, StoredGroup, Totals, Transaction
 from forebay.telemetry.counters import Counters
 
@@ -155,29 +156,27 @@ class Journal:
             self._backlog.settlements.append(settlement)
             self._schedule()
 
-    def redeliver(self, stored: StoredGroup, *, on_trial: bool = False, at_once: bool = False) -> bool:
+    def redeliver(self, stored: StoredGroup) -> bool:
         """Put a pending group back into the channel if it fits."""
         group = _group_of(stored)
-        group.on_trial = on_trial
-        if not self._channel.offer(group, at_once=at_once):
+        if not self._channel.offer(group):
             return False
         self.ledger.hold(group)
         self._counters.redelivered += len(stored.entries)
         return True
 
-    def take_up(self, stored: StoredGroup, *, on_trial: bool = False) -> Group:
+    def take_up(self, stored: StoredGroup) -> Group:
         """Take a pending group into memory, but not into the channel: it goes its own way."""
         group = _group_of(stored)
-        group.alone, group.on_trial = True, on_trial
+        group.alone = True
         self.ledger.hold(group)
         return group
 
     def put_back(self, groups: Sequence[Group]) -> None:
         """Let groups leave memory undelivered: those with a row are pending again, the others get one."""
-        # One on trial must not be read again before its strike is taken back.
-        self.ledger.release(group for group in groups if not group.on_trial)
+        self.ledger.release(groups)
         self._released.set()
-        self.settle(put_back(groups, self.new_id))
+        self.settle(abandon(groups, self.new_id))
 
     async def wait_released(self, row_ids: Collection[int]) -> None:
         """Wait until none of these groups is in memory."""
@@ -207,6 +206,9 @@ class Journal:
             self._idle.set()
             return
         groups, spans = pack(submissions, self.limits, self.new_id)
+        received_at_ms = time.time_ns() // 1_000_000
+        for group in groups:
+            group.received_at_ms = received_at_ms
         self._committing = _Commit(groups, spans, settlements, time.perf_counter())
         self._spool.commit(self._committing.transaction, self._end, is_awaited=bool(spans))
 
@@ -235,16 +237,21 @@ class Journal:
         if any(self._is_left(group) for settlement in commit.settlements for group in settlement.leaving):
             self.on_left()
         created = [self._enter(group) for group in commit.groups]
-        for submission, first, last in commit.spans:
-            in_channel = created[first] and (first == last or all(created[first : last + 1]))
+        for submission, numbers in commit.spans:
+            in_channel = created[numbers[0]] and (len(numbers) == 1 or all(created[number] for number in numbers))
             submission.admitted(Admission.CREATED if in_channel else Admission.PENDING)
         self._schedule()
 
     def _is_left(self, group: Group) -> bool:
-        return bool(group.rest) and not self._holds.cover(group.rest)
+        """Return whether a sink may take something of a group at the next try."""
+        return group.index not in self._holds and any(
+            outcome.verdict is Verdict.RETRY or (outcome.is_own and outcome.status in OWN_FAULT)
+            for _, outcome in group.left
+        )
 
     def _enter(self, group: Group) -> bool:
-        if self._holds and group.row_id is not None and self._holds.keep(group.row_id, group.entries, self.ledger.held):
+        if group.index in self._holds:
+            self._holds.note_fresh(group.index)
             return False
         if self._channel.offer(group):
             self.ledger.hold(group)
@@ -256,17 +263,28 @@ class Journal:
     def _refuse(self, commit: _Commit, error: SpoolUnavailable) -> None:
         self._failure, self._failed_at = str(error), self._loop.time()
         self._counters.commit_failures += 1
-        for submission, _, _ in commit.spans:
+        for submission, _ in commit.spans:
             submission.refused(error)
         if isinstance(error, SpoolLost):
             self._give_up(commit.settlements)
             return
-        if self._backlog.put_back(commit.settlements, had_submissions=bool(commit.spans)):
+        if self._backlog.put_back(self._leave_whole(commit.settlements), had_submissions=bool(commit.spans)):
             self._settling.clear()
         if self._backlog.may_succeed:
             self._schedule()
         else:
             self._retry_later()
+
+    def _leave_whole(self, settlements: list[Settlement]) -> list[Settlement]:
+        """Leave rows as they are that were to be parted; return the other settlements.
+
+        A full disk may have no room for more rows for long, and redelivery, which makes some, must go on without
+        keeping ever more in memory. What was settled of such a row is sent once more, and is there already.
+        """
+        parting = [settlement for settlement in settlements if settlement.is_parting]
+        self.ledger.release(group for settlement in parting for group in settlement.leaving)
+        self._released.set()
+        return [settlement for settlement in settlements if not settlement.is_parting]
 
     def _give_up(self, settlements: list[Settlement]) -> None:
         """Write nothing any more: rows stay as they are and are delivered once more, from what is saved of them.
@@ -291,7 +309,9 @@ class Journal:
 
 
 def _group_of(stored: StoredGroup) -> Group:
-    group = Group(stored.id, stored.history)
+    group = Group(stored.entries[0], stored.id, stored.history)
     group.extend(stored.entries, sum(map(len, stored.entries)))
     group.stored_bytes = stored.stored_bytes
+    group.originals = stored.originals
+    group.received_at_ms = stored.received_at_ms
     return group

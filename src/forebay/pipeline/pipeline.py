@@ -9,20 +9,20 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from forebay.pipeline.admission import Admitter
-from forebay.pipeline.aside import Aside
+from forebay.pipeline.burial import Burials, BurialStore
 from forebay.pipeline.channel import Channel, Limits
-from forebay.pipeline.delivery import Delivery, Sink
+from forebay.pipeline.delivery import Delivery
+from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.findings import Findings
 from forebay.pipeline.gate import Gate, Health
 from forebay.pipeline.holds import Holds, HoldState
 from forebay.pipeline.journal import Committer, Journal
 from forebay.pipeline.packing import GroupLimits
-from forebay.pipeline.poison import Doubts
-from forebay.pipeline.reading import GroupStore
 from forebay.pipeline.redelivery import Redelivery
 from forebay.pipeline.replay import Replay, RequestStore
+from forebay.pipeline.sifting import Receiver
 from forebay.pipeline.suspects import Pace, Suspects
-from forebay.pipeline.trial import Trial, TrialStore
+from forebay.pipeline.trials import Trials
 from forebay.settings import Settings
 from forebay.spool.adoption import Portion
 from forebay.telemetry.counters import Counters
@@ -33,7 +33,7 @@ WRITE_OUT_S = 10.0
 """How long the shutdown waits for the spool to take what is still to be written, after delivery has ended."""
 
 
-class PipelineSpool(Committer, GroupStore, TrialStore, RequestStore, Protocol):
+class PipelineSpool(Committer, BurialStore, RequestStore, Protocol):
     """All that the pipeline needs of a spool."""
 
     async def adopt(self, portion: Portion, first_id: int) -> None:
@@ -72,7 +72,7 @@ class Pipeline:
         admitter: the door for intake.
     """
 
-    def __init__(self, spool: PipelineSpool, sink: Sink, settings: Settings, counters: Counters) -> None:
+    def __init__(self, spool: PipelineSpool, sink: Receiver, settings: Settings, counters: Counters) -> None:
         limits = Limits(
             settings.channel_events_max,
             settings.channel_bytes_max,
@@ -86,24 +86,27 @@ class Pipeline:
         self._holds = Holds(settings.retry_delay_s_min, settings.retry_delay_s_max)
         self._journal = Journal(spool, self._channel, self._holds, group_limits, counters)
         self._gate = Gate(settings.bulk_workers, settings.retry_delay_s_min, settings.retry_delay_s_max)
-        findings = Findings(self._gate, self._holds, Doubts(), counters)
+        findings = Findings(self._gate, self._holds, Evidence(), counters)
         self._delivery = Delivery(self._channel, sink, self._journal, findings, counters)
-        trial = Trial(spool, self._gate)
         pace = Pace(settings.retry_delay_s_min, settings.retry_interval_s)
-        self._suspects = Suspects(spool, self._journal, self._delivery, findings, trial, pace)
-        aside = Aside(self._journal.ledger.held, self._holds, self._suspects)
-        self._redelivery = Redelivery(spool, self._journal, self._channel, aside, trial, settings.retry_interval_s)
+        self._suspects = Suspects(spool, self._journal, self._delivery, findings, pace)
+        self._trials = Trials(spool, self._journal, self._delivery, findings, self._suspects)
+        self._redelivery = Redelivery(
+            spool, self._journal, self._channel, findings, self._suspects, settings.retry_interval_s
+        )
         self._replay = Replay(spool, self._journal)
+        self._burials = Burials(spool, self._journal, self._channel, findings.evidence, settings.bulk_timeout_s)
         self.admitter = Admitter(self._channel, self._journal, self._holds, settings.spool_bytes_max)
         self._connect()
 
     def _connect(self) -> None:
         """Let each part hear from the others what makes pending events go."""
         redelivery = self._redelivery
-        self._journal.on_overflow = self._replay.on_replayed = self._holds.on_due = redelivery.proceed
+        self._journal.on_overflow = self._replay.on_replayed = redelivery.proceed
         self._gate.on_reopened = self._holds.on_lifted = self._replay.on_asked = redelivery.restart
+        self._burials.on_done = redelivery.restart
         self._gate.on_rested = self._find_probe
-        self._holds.on_held = lambda: self._journal.put_back(self._channel.withdraw(self._holds.cover))
+        self._holds.on_held = self._put_back
         self._journal.on_left = self._retry_soon
 
     async def run(self) -> None:
@@ -112,7 +115,9 @@ class Pipeline:
             tasks.create_task(self._delivery.run())
             tasks.create_task(self._redelivery.run())
             tasks.create_task(self._suspects.run())
+            tasks.create_task(self._trials.run())
             tasks.create_task(self._replay.run())
+            tasks.create_task(self._burials.run())
 
     async def stop(self, running: asyncio.Task[None], deliver_s: float) -> None:
         """End: admit nothing more, deliver what is in the channel for `deliver_s`, keep the rest in the spool."""
@@ -158,6 +163,12 @@ class Pipeline:
             self._holds.states,
             self._gate.in_flight_max,
         )
+
+    def _put_back(self, index: str) -> None:
+        groups = self._channel.withdraw(index)
+        self._journal.put_back(groups)
+        if groups:
+            self._holds.note_fresh(index)
 
     def _retry_soon(self) -> None:
         # Of a sink that is not well it will be heard when it is back.

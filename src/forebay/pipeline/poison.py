@@ -1,26 +1,24 @@
-"""Poison: an event that blocks every bulk it is in, or brings the process down.
+"""Poison: an event that blocks every bulk it is in.
 
-No answer says so; it shows in what happens while the event is delivered. Two things count against a group, as strikes,
-which are kept with it in the spool:
-
-- A delivery that ended as a whole, without a word about single events (no answer in time, a connection reset, 5xx, an
-  answer nobody expects), is a strike only if another bulk was taken between the failure before it and this one. A sink
-  that is down takes nothing, so a day of it makes no strike. A sink with too much to do (429) makes none either.
-- A process that ended while the group was being delivered. `Redelivery` writes the strike before it delivers what an
-  interrupted run left, a few bulks at a time, and takes it back when the delivery has ended and the process has not.
+No answer says so; it shows in what happens while the event is delivered. A delivery that ended as a whole, without a
+word about single events (no answer in time, a connection reset, 5xx, an answer nobody expects), is a *strike* against a
+group, which is kept with it in the spool; but only if another bulk was taken between the failure before it and this
+one. A sink that is down takes nothing, so a day of it makes no strike. A sink with too much to do (429) makes none
+either.
 
 At `STRIKES_MAX` a group is suspect, which harms nobody: it is delivered alone (`suspects.py`), and innocent groups
 arrive so. One that fails alone is halved, down to one event. That event dies only after as many strikes more, all of
 them alone, and there the evidence is stricter: since its failure before, `OTHERS_MIN` other bulks were taken and no
 usual one failed. So an innocent event that a shaky network meets by chance would have to meet it seven times in a row,
-the last three times as the only one among ten; and for processes that are killed at random, to be the one event in
-such a delivery, which takes milliseconds, at three of the kills.
+the last three times as the only one among ten.
 """
 
 from __future__ import annotations
 
 import enum
 from typing import NamedTuple
+
+from msgspec import structs
 
 from forebay.model import BUSY, History, Outcome, Verdict
 
@@ -57,7 +55,7 @@ def next_step(history: History, events: int) -> Step:
 
 def halve(history: History) -> History:
     """Return the history of each half of a group: suspect, and not yet tried alone."""
-    return History(history.attempts, history.attempted_at_ms, STRIKES_MAX)
+    return structs.replace(history, strikes=STRIKES_MAX)
 
 
 def blocks(outcome: Outcome) -> bool:

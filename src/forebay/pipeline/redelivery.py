@@ -1,11 +1,12 @@
 """Redelivery: pending events go back into the channel, oldest first, only as many as there is room for.
 
-A pass goes through the spool from its oldest group. It begins every `retry_interval_s`, as soon as the sink is back,
-and when an operator asks. What overflowed since is found by going on from where the last pass stopped; what failed
-again lies behind that point and waits for the next pass, so nothing is tried in a tight circle.
+A pass goes through the spool from its oldest group. One begins every `retry_interval_s`, which makes a *round*, as soon
+as the sink or an index is back, and when an operator asks. What overflowed since is found by going on from where the
+last pass stopped; what failed again lies behind that point and waits for the next pass, so nothing is tried in a tight
+circle. A pass that begins shortly after a busy sink left something leaves out what was refused with a status that may
+pass in time.
 
-Groups of an index on hold stay where they are (`holds.py`); a pass goes over them to what lies behind. When the
-back-off of a hold is over, one of its groups goes as the probe.
+Groups of an index on hold stay where they are (`holds.py`): a pass does not even read them.
 
 Invariant 6: nothing is loaded that the channel has no room for, however large the spool is.
 """
@@ -17,11 +18,12 @@ import asyncio
 import structlog
 
 from forebay.errors import SpoolUnavailable
-from forebay.pipeline.aside import Aside
 from forebay.pipeline.channel import Channel
+from forebay.pipeline.evidence import OWN_FAULT
+from forebay.pipeline.findings import Findings
 from forebay.pipeline.journal import Journal
-from forebay.pipeline.reading import GroupStore, load_group
-from forebay.pipeline.trial import NOBODY, Trial
+from forebay.pipeline.reading import GroupStore
+from forebay.pipeline.suspects import Suspects
 from forebay.spool.records import GroupDamaged, StoredGroup
 
 log = structlog.get_logger("forebay.redelivery")
@@ -36,30 +38,40 @@ class Redelivery:
     """Brings pending events back into the channel."""
 
     def __init__(
-        self, store: GroupStore, journal: Journal, channel: Channel, aside: Aside, trial: Trial, interval_s: float
+        self,
+        store: GroupStore,
+        journal: Journal,
+        channel: Channel,
+        findings: Findings,
+        suspects: Suspects,
+        interval_s: float,
     ) -> None:
         self._store = store
         self._journal = journal
         self._channel = channel
-        self._aside = aside
-        self._trial = trial
-        self._on_trial: frozenset[int] = NOBODY
+        self._findings = findings
+        self._suspects = suspects
         self._interval_s = interval_s
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._after_id = 0
         self._passes = 0
+        self._is_whole = False
         self._retry_timer: asyncio.TimerHandle | None = None
 
     def restart(self) -> None:
-        """Begin a pass now: the sink is back, it is time, or somebody asked."""
+        """Begin a pass through everything now: the sink or an index is back, it is time, or somebody asked."""
+        self._is_whole = True
+        self._restart()
+
+    def _restart(self) -> None:
         self._after_id = 0
         # One that begins while another is at its first row counts too: what that went over may be pending by now.
         self._passes += 1
         self._wake.set()
 
     def restart_soon(self) -> None:
-        """Begin a pass shortly: the sink is well, but did not take everything."""
+        """Begin a pass shortly, through what need not wait: the sink is well, but did not take everything."""
         if self._retry_timer is None:
             self._retry_timer = self._loop.call_later(min(RETRY_SOON_S, self._interval_s), self._retry)
 
@@ -78,10 +90,11 @@ class Redelivery:
 
     def _retry(self) -> None:
         self._retry_timer = None
-        self.restart()
+        self._restart()
 
     async def _begin_passes(self) -> None:
         while True:
+            self._findings.evidence.rounds += 1
             self.restart()
             await asyncio.sleep(self._interval_s)
 
@@ -90,20 +103,19 @@ class Redelivery:
             await self._wake.wait()
             self._wake.clear()
             try:
-                await self._load_probes()
                 while self._journal.ledger.pending_events and await self._load_some():
                     pass
+                self._is_whole = False
             except SpoolUnavailable as error:
                 log.warning("spool_unavailable", cause=str(error))
 
     async def _load_some(self) -> bool:
         """Move the next pending groups into the channel; return whether there may be more."""
-        await self._journal.wait_released(self._on_trial)
         await self._channel.wait_room(*self._journal.limits)
         await self._journal.wait_settling()
         passes = self._passes
         try:
-            groups = await self._store.load(self._after_id, self._aside, self._portion())
+            groups = await self._store.load(self._after_id, self._suspects, self._portion(), self._is_going)
         except GroupDamaged as error:
             # It holds up nothing that lies behind it, and is reported at every pass.
             log.error("group_damaged", cause=str(error))  # noqa: TRY400 - the cause says it all
@@ -112,40 +124,25 @@ class Redelivery:
             return True
         if passes != self._passes:
             return True  # a new pass has begun meanwhile
-        going = [group for group in groups if not self._aside.takes(group)]
-        self._on_trial = await self._trial.begin(group.id for group in going)
-        left = self._offer(going)
-        if passes == self._passes and groups:
+        # An index may have been put on hold while they were read.
+        going = [group for group in groups if group.index_name not in self._findings.holds]
+        left = self._offer([group for group in going if not self._suspects.keep(group)])
+        if groups:
             self._after_id = left[0].id - 1 if left else groups[-1].id
         if left:
             await self._channel.wait_room(len(left[0].entries), sum(map(len, left[0].entries)))
         return bool(groups)
 
+    def _is_going(self, index: str, refused_status: int) -> bool:
+        is_its_turn = self._is_whole or not refused_status or refused_status in OWN_FAULT
+        return is_its_turn and index not in self._findings.holds
+
     def _offer(self, groups: list[StoredGroup]) -> list[StoredGroup]:
         """Put groups into the channel in their order; return those that it has no room for."""
         for number, group in enumerate(groups):
-            # What is on trial is to be over soon: the next waits for it.
-            on_trial = group.id in self._on_trial
-            if not self._journal.redeliver(group, on_trial=on_trial, at_once=on_trial):
-                left = groups[number:]
-                self._journal.put_back(
-                    [self._journal.take_up(group, on_trial=True) for group in left if group.id in self._on_trial]
-                )
-                return left
+            if not self._journal.redeliver(group):
+                return groups[number:]
         return []
-
-    async def _load_probes(self) -> None:
-        """Move one group of each index whose back-off is over into the channel."""
-        for row_id in self._aside.holds.due_rows():
-            if row_id is None:
-                self._after_id = 0  # a pass finds one, if there is any
-                continue
-            await self._channel.wait_room(*self._journal.limits)
-            await self._journal.wait_settling()
-            self._aside.holds.forget(row_id)
-            group = await load_group(self._store, row_id, self._journal.ledger.held)
-            if group is not None and not self._aside.takes(group):
-                self._journal.redeliver(group, at_once=True)
 
     def _portion(self) -> tuple[int, int]:
         """Return how many events and bytes to load at once: what there is room for, and no more than a few bulks.

@@ -18,16 +18,18 @@ from forebay.pipeline.delivery import Delivery
 from forebay.pipeline.findings import Findings
 from forebay.pipeline.gate import Health
 from forebay.pipeline.journal import Journal
-from forebay.pipeline.poison import OTHERS_MIN, STRIKES_MAX, Step, next_step
+from forebay.pipeline.poison import OTHERS_MIN, STRIKES_MAX, Step, blocks, next_step
 from forebay.pipeline.reading import GroupStore, load_group
 from forebay.pipeline.settlement import bury, halve_group
-from forebay.pipeline.trial import Trial
 from forebay.spool.records import StoredGroup
 
 log = structlog.get_logger("forebay.suspects")
 
 POLL_S = 0.1
 """How often to look whether the next suspect may go, while there are any."""
+
+
+UNKNOWN = "in an earlier run"
 
 
 class Pace(NamedTuple):
@@ -55,14 +57,12 @@ class Suspects:
         journal: Journal,
         delivery: Delivery,
         findings: Findings,
-        trial: Trial,
         pace: Pace,
     ) -> None:
         self._store = store
         self._journal = journal
         self._delivery = delivery
         self._findings = findings
-        self._trial = trial
         self._pace = pace
         self._loop = asyncio.get_running_loop()
         self._first = _Wait(0, self._loop.time(), self._loop.time() + pace.interval_s, "")
@@ -70,8 +70,8 @@ class Suspects:
         self._added = asyncio.Event()
 
     def __contains__(self, row_id: object) -> bool:
-        """Say whether a group is known as a suspect that waits; any thread may ask."""
-        return row_id in self._waits
+        """Say whether a group is in memory, or waits as a suspect; any thread may ask."""
+        return row_id in self._journal.ledger.held or row_id in self._waits
 
     def keep(self, stored: StoredGroup) -> bool:
         """Take a group over if it is suspect; return whether it is."""
@@ -105,7 +105,7 @@ class Suspects:
     async def _wait_next(self) -> int:
         """Wait until a suspect may go."""
         while True:
-            now, taken = self._loop.time(), self._findings.doubts.taken
+            now, taken = self._loop.time(), self._findings.evidence.doubts.taken
             is_good = self._findings.gate.health is Health.GOOD
             for row_id, wait in self._waits.items():
                 if now >= wait.latest or (is_good and now >= wait.earliest and taken > wait.taken):
@@ -119,7 +119,7 @@ class Suspects:
     async def _take_step(self, row_id: int) -> _Wait | None:
         """Do what there is to do with a suspect; return what it then waits for, if it is still there."""
         stored = await load_group(self._store, row_id, self._journal.ledger.held)
-        if stored is None or self._findings.holds.keep(row_id, stored.entries, self._journal.ledger.held):
+        if stored is None or stored.index_name in self._findings.holds:
             return None
         step = next_step(stored.history, len(stored.entries))
         if step is Step.HALVE:
@@ -135,30 +135,22 @@ class Suspects:
         self._journal.settle(settlement)
         await self._journal.wait_released([stored.id])
         for row_id in halves:
-            self._findings.doubts.mark(row_id)
+            self._findings.evidence.doubts.mark(row_id)
             self._add(row_id, self._first)
 
     async def _bury(self, stored: StoredGroup, last_error: str) -> None:
-        reason = (
-            f"{STRIKES_MAX} deliveries ended without an answer while others were taken: {last_error}"
-            if last_error
-            else f"the process ended {STRIKES_MAX} times while it was delivered"
-        )
+        reason = f"{STRIKES_MAX} deliveries ended without an answer while others were taken: {last_error or UNKNOWN}"
         log.error("event_is_poison", group=stored.id, reason=reason, consequence="it is kept as a dead letter")
         self._journal.settle(bury(self._journal.take_up(stored), reason, time.time_ns() // 1_000_000))
         await self._journal.wait_released([stored.id])
 
     async def _deliver(self, stored: StoredGroup) -> _Wait | None:
-        group = self._journal.take_up(stored, on_trial=True)
-        try:
-            group.on_trial = await self._trial.begin_alone(stored.id)
-        except BaseException:
-            self._journal.put_back([group])
-            raise
-        taken = self._findings.doubts.taken
-        outcomes = await self._delivery.deliver_alone(group)
+        group = self._journal.take_up(stored)
+        taken = self._findings.evidence.doubts.taken
+        outcomes = await self._delivery.deliver_alone([group])
         await self._journal.wait_released([stored.id])
-        failed = next((outcome for outcome in outcomes if not outcome.settled), None)
+        # An answer about single events is no failure of this kind: the next pass finds what is left.
+        failed = next(filter(blocks, outcomes), None)
         if failed is None:
             return None
         now = self._loop.time()

@@ -22,8 +22,14 @@ class Sink(Protocol):
     async def open(self) -> None:
         """Make ready what can be made ready; a sink that is down is no error, it is met again at delivery."""
 
+    def expect(self, index: str) -> None:
+        """Take note that the next bulk has events of an index; told before each bulk."""
+
     async def deliver(self, entries: list[Entry]) -> list[Outcome]:
         """Return what became of each entry, in their order; what is not known is a retry."""
+
+    def repair(self, entry: Entry) -> Entry:
+        """Return an entry that was refused in the form that the sink reads most easily; under the same address."""
 
     async def close(self) -> None:
         """Let go of connections and files."""

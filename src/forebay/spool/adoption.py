@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 
 class Portion(NamedTuple):
-    """Rows that are moved at once, and what commands have asked of the orphan."""
+    """Rows that are moved at once, or, when all of them have been moved, what commands have asked of the orphan."""
 
     groups: list[Row]
     letters: list[Row]
@@ -89,9 +89,10 @@ class Orphan:
         """
         with self._explained():
             self._connection.execute("BEGIN IMMEDIATE")
-            requests = self._connection.execute(SQL["list_requests"]).fetchall()
             groups = self._read("oldest_groups", "stored_bytes")
             letters = [] if groups else self._read("oldest_letters", "letter_bytes")
+            # Last, so that the adopter does what they ask to all of these rows.
+            requests = [] if groups or letters else self._connection.execute(SQL["list_requests"]).fetchall()
             if groups or letters or requests:
                 return Portion(groups, letters, requests)
             self._connection.execute("ROLLBACK")
@@ -109,7 +110,7 @@ class Orphan:
                 self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany(SQL["delete_group"], [(row["id"],) for row in portion.groups])
             self._connection.executemany(SQL["delete_dead"], [(row["id"],) for row in portion.letters])
-            self._connection.execute(SQL["take_requests"]).fetchall()
+            self._connection.executemany(SQL["forget_request"], [(name,) for name, _ in portion.requests])
             self._connection.execute("COMMIT")
 
     def remove(self) -> None:
@@ -130,6 +131,8 @@ class Orphan:
 
     def close(self) -> None:
         """Give it up; what was taken and not let go of stays. Doing it again does nothing."""
+        if not self._lock.closed:
+            database.note_closed(self._lock)
         self._connection.close()
         self._opened.open_files.close()
         self._lock.close()

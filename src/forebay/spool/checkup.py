@@ -36,6 +36,7 @@ class Look(NamedTuple):
 
     Attributes:
         last_id: the number of the newest group, 0 where there is none.
+        refused: pending events that the sink has refused, by the status of the last refusal, most first.
         dead_types: dead letters by type, most first, but for those that are on their way back.
         incidents: those of the last 30 days, newest first.
     """
@@ -45,6 +46,7 @@ class Look(NamedTuple):
     oldest_at_ms: int | None
     newest_at_ms: int | None
     last_id: int
+    refused: dict[int, int]
     dead_types: dict[str, int]
     incidents: list[Incident]
 
@@ -118,6 +120,7 @@ def look(path: Path) -> Look:
             oldest and oldest[0],
             newest and newest[1],
             newest[0] if newest else 0,
+            dict(connection.execute(SQL["refused_pending"]).fetchall()),
             dict(connection.execute(SQL["dead_types"]).fetchall()),
             [Incident(*row) for row in connection.execute(SQL["incidents_since"], (since_ms, INCIDENTS_MAX))],
         )

@@ -28,6 +28,7 @@ LOCK_RETRY_S = 0.05
 """`forebay doctor` holds the lock for an instant when it looks for the owner."""
 
 OPENED = "opened\n"
+CLOSED = "closed\n"
 _LOCK_CHARS_MAX = 100
 
 INCREMENTAL = 2
@@ -64,11 +65,29 @@ def was_opened(lock: IO[str]) -> bool:
     return OPENED in lock.read(_LOCK_CHARS_MAX)
 
 
+def was_closed(lock: IO[str]) -> bool:
+    """Return whether the last owner ended in order."""
+    lock.seek(0)
+    return CLOSED in lock.read(_LOCK_CHARS_MAX)
+
+
 def note_opened(lock: IO[str]) -> None:
-    """Remember that the file is a spool, which a damaged one may not tell by itself."""
-    if not was_opened(lock):
-        lock.write(OPENED)
+    """Remember that the file is a spool, which a damaged one may not tell by itself, and that it has an owner."""
+    _write_state(lock, OPENED)
+
+
+def note_closed(lock: IO[str]) -> None:
+    """Remember that its owner ends in order."""
+    # A disk without room even for this makes the next start tell more than has happened.
+    with contextlib.suppress(OSError):
+        lock.write(CLOSED)
         lock.flush()
+
+
+def _write_state(lock: IO[str], state: str) -> None:
+    lock.truncate(0)
+    lock.write(f"pid {os.getpid()}\n{state}")
+    lock.flush()
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -190,10 +209,8 @@ def _lock(file: IO[str], path: Path) -> None:
             f"DATABASE_URL: {path} belongs to another process{f' ({owner})' if owner else ''}; "
             "stop it, or give this one a database of its own"
         )
-    opened = was_opened(file)
-    file.truncate(0)
-    file.write(f"pid {os.getpid()}\n{OPENED if opened else ''}")
-    file.flush()
+    state = (OPENED if was_opened(file) else "") + (CLOSED if was_closed(file) else "")
+    _write_state(file, state)
 
 
 def _take(file: IO[str]) -> bool:

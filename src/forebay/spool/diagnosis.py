@@ -106,6 +106,15 @@ def judge_pending(what: str, look: Look, drain: Drain | None, now_ms: int, settl
         yield Finding(Level.OK, what, f"{text}; {rates}")
 
 
+def judge_refused(what: str, refused: dict[int, int]) -> Iterator[Finding]:
+    """Say which pending events the sink has refused: those without evidence against them wait, for ever if need be."""
+    if refused:
+        shown = ", ".join(f"{events} with {status}" for status, events in list(refused.items())[:SHOWN_MAX])
+        advice = "/health/ready says why; `forebay pending bury --refused` makes dead letters of them"
+        text = f"{sum(refused.values())} of them were refused, and are tried again: {shown}"
+        yield Finding(Level.WARN, what, text, advice)
+
+
 def judge_dead(what: str, dead_types: dict[str, int]) -> Iterator[Finding]:
     """Say which dead letters wait for a person."""
     if not dead_types:

@@ -10,6 +10,7 @@ import contextlib
 import enum
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 from forebay.errors import SpoolError
 from forebay.model import Entry, History
 from forebay.spool import database, writing
+from forebay.spool.burials import Burial
 from forebay.spool.codec import BodyCodec
 from forebay.spool.records import GroupDamaged, Totals
 from forebay.spool.statements import SQL
@@ -45,6 +47,20 @@ class PendingEvent(NamedTuple):
     entry: Entry
     history: History
     received_at_ms: int
+
+
+class MeantEvents(NamedTuple):
+    """The pending events that a command means.
+
+    Attributes:
+        by_index: how many there are of each index.
+        entry_bytes: what they take as dead letters, which are not compressed.
+        log_ids: theirs, of those that the command names.
+    """
+
+    by_index: Counter[str]
+    entry_bytes: int
+    log_ids: frozenset[str]
 
 
 class StoredLetter(NamedTuple):
@@ -125,6 +141,31 @@ class Inspection:
                 yield PendingEvent(entry, group.history, group.received_at_ms)
             events_max -= len(group.entries)
 
+    def find_meant(self, burial: Burial) -> MeantEvents:
+        """Count the pending events that a command means; what cannot be read is left out."""
+        if burial.log_ids:
+            return self._find_named(burial)
+        counts = self._connection.execute(SQL["count_pending_where"], burial.parameters()).fetchall()
+        by_index = Counter({index: events for index, events, _ in counts})
+        return MeantEvents(by_index, sum(entry_bytes for _, _, entry_bytes in counts), frozenset())
+
+    def _find_named(self, burial: Burial) -> MeantEvents:
+        codec = BodyCodec()
+        found: list[Entry] = []
+        rows = self._connection.execute(SQL["list_pending_where"], burial.parameters()).fetchall()
+        for group_id in rows:
+            row = self._connection.execute(SQL["load_group"], group_id).fetchone()
+            # One that was settled meanwhile is not there any more.
+            if row is not None:
+                with contextlib.suppress(ValueError):
+                    found += filter(burial.fits, writing.read_group(codec, row).entries)
+        addresses = [writing.dead_address(entry) for entry in found]
+        return MeantEvents(
+            Counter(address.index for address in addresses),
+            sum(map(len, found)),
+            frozenset(address.log_id for address in addresses),
+        )
+
     def list_dead(self, choice: Choice, letters_max: int) -> list[StoredLetter]:
         """Return dead letters, newest first."""
         rows = self._connection.execute(SQL["list_dead"], choice.parameters() | {"limit": letters_max}).fetchall()
@@ -151,9 +192,10 @@ class Inspection:
         row = {"id": letter.id, "read_entry": letter.entry, "entry": entry, "replay": int(mark)}
         return self._connection.execute(SQL["correct_dead"], row).rowcount == 1
 
-    def ask(self, request: Request) -> None:
+    def ask(self, request: Request | Burial) -> None:
         """Leave a request; the owner looks for it every second, and when it starts."""
-        self._connection.execute(SQL["ask"], (request.value, writing.now_ms()))
+        name = request.request if isinstance(request, Burial) else request.value
+        self._connection.execute(SQL["ask"], (name, writing.now_ms()))
 
     def _change(self, statement: str, choice: Choice) -> int:
         """Go once through the dead letters that are meant, some in each transaction; return how many were changed."""

@@ -21,11 +21,10 @@ log = structlog.get_logger("forebay.spool")
 
 
 class Incident(NamedTuple):
-    """Something that happened to the files; told if the last owner did not end in order, or in any case."""
+    """Something that happened to the files."""
 
     kind: str
     detail: str
-    if_interrupted: bool = False
 
 
 class Opened(NamedTuple):
@@ -35,7 +34,6 @@ class Opened(NamedTuple):
     open_files: OpenFiles
     last_group_id: int
     totals: Totals
-    was_interrupted: bool
 
 
 def open_spool(files: SpoolFiles, lock: IO[str], reserve: Reserve) -> Opened:
@@ -49,7 +47,7 @@ def open_spool(files: SpoolFiles, lock: IO[str], reserve: Reserve) -> Opened:
     was_opened = database.was_opened(lock)
     try:
         cause = _find_cause(files, was_opened=was_opened)
-        incident = _look_at_log(files) if was_opened and not cause else None
+        incident = _look_at_log(files, lock) if was_opened and not cause else None
     except OSError as error:
         raise SpoolUnusable(f"DATABASE_URL: {files.path} cannot be opened: {error.strerror or error}") from error
     opened = None
@@ -82,13 +80,13 @@ def _log_bytes(files: SpoolFiles) -> int:
     return files.log.stat().st_size if files.log.exists() else 0
 
 
-def _look_at_log(files: SpoolFiles) -> Incident | None:
+def _look_at_log(files: SpoolFiles, lock: IO[str]) -> Incident | None:
     """Keep a log that SQLite would take for an empty one, and write over; return what is to be told."""
     if not files.log.exists():
         # An owner that ended in order leaves none.
-        return Incident(
-            "log_missing", "its log is not there, and the last owner did not end in order", if_interrupted=True
-        )
+        if database.was_closed(lock):
+            return None
+        return Incident("log_missing", "its log is not there, and the last owner did not end in order")
     if not log_look.is_header_broken(files.read_log_start()):
         return None
     aside = files.move_log_aside()
@@ -124,8 +122,7 @@ def _open(files: SpoolFiles, incident: Incident | None) -> Opened:
             # So that it is told once.
             writing.empty_log(connection)
         database.bring_up_to_date(connection)
-        was_interrupted = writing.owner_at_work(connection)
-        if incident and (was_interrupted or not incident.if_interrupted):
+        if incident:
             _tell(connection, incident)
         # After a sync that failed it is known why.
         if cut_off and not is_in_doubt:
@@ -135,9 +132,7 @@ def _open(files: SpoolFiles, incident: Incident | None) -> Opened:
             open_files,
             writing.last_group_id(connection),
             writing.read_totals(connection),
-            was_interrupted,
         )
-        _say_at_work(connection)
     except BaseException as error:
         if isinstance(error, OSError) or doubt.may_be_committed(error):
             files.mark_doubt()
@@ -150,15 +145,6 @@ def _open(files: SpoolFiles, incident: Incident | None) -> Opened:
             raise SpoolUnusable(f"DATABASE_URL: {files.path} cannot be opened: {error.strerror}") from error
         raise
     return opened
-
-
-def _say_at_work(connection: sqlite3.Connection) -> None:
-    try:
-        writing.set_owner_at_work(connection, at_work=True)
-    except sqlite3.OperationalError as error:
-        # Neither a full disk nor a command that writes just now must keep a server from delivering what it has.
-        if doubt.may_be_committed(error):
-            raise
 
 
 def _settle_doubt(connection: sqlite3.Connection, files: SpoolFiles, open_files: OpenFiles) -> None:

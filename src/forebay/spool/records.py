@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from msgspec import Struct, field
@@ -12,11 +13,16 @@ from forebay.model import DeadLetter, Entry, History
 
 
 class NewGroup(NamedTuple):
-    """Events to keep together under a number that the owner gives."""
+    """Events to keep together under a number that the owner gives.
+
+    Attributes:
+        received_at_ms: when they were received, 0 if that is now.
+    """
 
     id: int
     entries: Sequence[Entry]
     history: History = History()
+    received_at_ms: int = 0
 
 
 class Transaction(Struct, gc=False):
@@ -49,13 +55,21 @@ class Transaction(Struct, gc=False):
 
 
 class StoredGroup(NamedTuple):
-    """A group as it was read."""
+    """A group as it was read.
+
+    Attributes:
+        index_name: where in the sink its events belong.
+        entries: what is to be sent.
+        originals: the events as they came, by what is sent of them, where that is something else.
+    """
 
     id: int
+    index_name: str
     entries: list[Entry]
     history: History
     stored_bytes: int
     received_at_ms: int
+    originals: Mapping[Entry, Entry] = MappingProxyType({})
 
 
 class ExpiredLetter(NamedTuple):

@@ -13,7 +13,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from forebay.model import ATTEMPT_TIMES_MAX, Address, Entry, entry_address, entry_document, join_entries, split_entries
+from forebay.model import (
+    ATTEMPT_TIMES_MAX,
+    Address,
+    Entry,
+    entry_address,
+    entry_document,
+    entry_index,
+    join_entries,
+    split_entries,
+)
 from forebay.spool.codec import BodyCodec
 from forebay.spool.records import Totals
 from forebay.spool.statements import SQL
@@ -53,7 +62,7 @@ def verify(row: Row, codec: BodyCodec) -> Group | Other | Totals | None:
 
     The table of a row is known by its types: no two tables have the same.
     """
-    if _fits(row.values, (None, int, int, int, int, int, int, bytes), (int, str)):
+    if _fits(row.values, (None, int, int, int, int, int, int, bytes), (int, str, str, int, int)):
         return _verify_group(row, codec)
     if _fits(row.values, (None, str, str, str, str, int, int, int, bytes), (str,)):
         return _verify_letter(row)
@@ -135,7 +144,7 @@ def _verify_group(row: Row, codec: BodyCodec) -> Group | None:
         return None
     if row.id < 1 or (events, body_bytes, stored_bytes) != (len(found), len(body), len(kept)):
         return None
-    strikes, times = later or (0, "[]")
+    strikes, times, _, refusals, refused_status = later or (0, "[]", "", 0, 0)
     columns = {
         "id": row.id,
         "events": events,
@@ -147,10 +156,13 @@ def _verify_group(row: Row, codec: BodyCodec) -> Group | None:
         "strikes": _natural(strikes),
         "attempted_at_ms": _times(times),
         "received_at_ms": _natural(received_at_ms),
+        "refusals": _natural(refusals),
+        "refused_status": _natural(refused_status),
     }
     entries = [entry for entry in found if _is_whole(entry)]
     if not entries:
         return None
+    columns["index_name"] = entry_index(entries[0])
     if len(entries) < len(found):
         columns |= _repack(entries, codec)
     return Group(row.id, row.sure, columns)

@@ -23,8 +23,10 @@ from typing import IO, Any, TypeVar
 import structlog
 
 from forebay.errors import SpoolInDoubt, SpoolLost, SpoolUnavailable
+from forebay.model import Entry
 from forebay.spool import adoption, damage, database, doubt, repair, writing
 from forebay.spool.adoption import Portion
+from forebay.spool.burials import Burial
 from forebay.spool.codec import BodyCodec
 from forebay.spool.damage import Checker
 from forebay.spool.files import SpoolFiles
@@ -39,6 +41,9 @@ Committed = Callable[[list[int] | SpoolUnavailable], None]
 
 DISK_FULL = "the disk is full"
 
+MALFORMED = 400
+"""The status of a refusal after which an event is sent in another form (RFC 9110, section 15.5.1)."""
+
 
 class Spool:
     """The owner's hold on a spool file.
@@ -46,7 +51,6 @@ class Spool:
     Attributes:
         last_group_id: the highest number of a group when the file was opened.
         totals: how much it held then.
-        was_interrupted: whether the last owner did not close it in order.
         dead_bytes: the bytes of dead letters, as of the last look for requests.
         lost: why nothing is written or read any more, and the process is to end; empty while all is well.
     """
@@ -66,7 +70,6 @@ class Spool:
         self._open_files = opened.open_files
         self.last_group_id = opened.last_group_id
         self.totals = opened.totals
-        self.was_interrupted = opened.was_interrupted
         self.dead_bytes = opened.totals.dead_bytes
         self.lost = ""
         self._change = ""
@@ -84,9 +87,13 @@ class Spool:
         """Why no events are taken, whatever the request; empty while they are."""
         return self.lost or self._change or (DISK_FULL if self._reserve.given_up else "")
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start the thread; answers come to that loop."""
+    def start(self, loop: asyncio.AbstractEventLoop, repair: Callable[[Entry], Entry] = lambda entry: entry) -> None:
+        """Start the thread; answers come to that loop.
+
+        `repair` returns an event in the form in which it is sent once it was refused as malformed.
+        """
         self._loop = loop
+        self._repair = repair
         self._thread.start()
 
     def guard(self, on_lost: Callable[[], None]) -> None:
@@ -118,28 +125,36 @@ class Spool:
 
         self._work.put((write, done))
 
-    async def load(self, after_id: int, held: Container[int], room: tuple[int, int]) -> list[StoredGroup]:
+    async def load(
+        self, after_id: int, held: Container[int], room: tuple[int, int], is_wanted: Callable[[str, int], bool]
+    ) -> list[StoredGroup]:
         """Read the oldest groups behind `after_id` that are not held, within `room` (events, bytes).
 
-        A group that was committed just before may have been put into memory while it was read. So what is held is
-        looked at once more as soon as the answer is in the event loop: one step later such a group may already be
-        settled, and it would come back without a row.
+        `is_wanted` is asked, in the spool's thread, with an index and the status of the last refusal. Whoever takes
+        groups into memory does so before anything else is awaited: none of them is held by anybody else until then.
 
         Raises:
             GroupDamaged: the first of them cannot be read.
             SpoolUnavailable: they could not be read.
         """
-        return await self._call(
-            lambda connection, codec: writing.load(connection, codec, after_id, held, room),
-            lambda groups: [group for group in groups if group.id not in held],
+        return await self._load(
+            lambda connection, codec: writing.load(connection, codec, after_id, held, room, is_wanted), held
         )
 
-    async def strike(self, group_ids: Sequence[int]) -> None:
-        """Count a strike for each of some groups (`SpoolUnavailable` where that cannot be written)."""
-        await self._call(lambda connection, codec: writing.strike(connection, codec, group_ids))
+    async def load_trial(
+        self, index: str, after_id: int, held: Container[int], room: tuple[int, int]
+    ) -> list[StoredGroup]:
+        """Read groups of an index, those first that were never refused; of the others those behind `after_id`.
+
+        Raises:
+            SpoolUnavailable: they could not be read.
+        """
+        return await self._load(
+            lambda connection, codec: writing.load_trial(connection, codec, index, after_id, held, room), held
+        )
 
     async def take_requests(self) -> frozenset[str]:
-        """Take what commands asked of the owner (`SpoolUnavailable` if that cannot be read).
+        """Take what commands asked of the owner, but for burials (`SpoolUnavailable` if that cannot be read).
 
         Whoever asks every second also finds out within a second that the files are not at their paths any more, and
         that a full disk has room again.
@@ -152,6 +167,14 @@ class Spool:
 
         requests, self.dead_bytes = await self._call(take)
         return requests
+
+    async def list_burials(self) -> list[Burial]:
+        """Return the burials that commands asked for and that are not done."""
+        return [Burial.read(request) for request in await self._call(writing.list_burials)]
+
+    async def forget_burial(self, burial: Burial) -> None:
+        """Take note that a burial is done."""
+        await self._call(lambda connection, codec: writing.forget_request(connection, codec, burial.request))
 
     async def replay(self, group_id: int, events_max: int) -> tuple[int, int]:
         """Move marked dead letters into the new group `group_id`; return its events and stored bytes."""
@@ -203,18 +226,45 @@ class Spool:
         if self._thread.is_alive():
             self._work.put(None)
             self._thread.join()
-        # An owner that could not do its work, or not even say that it ended, was interrupted.
-        if not self.lost:
-            try:
-                writing.set_owner_at_work(self._connection, at_work=False)
-            except sqlite3.Error as error:
-                if doubt.may_be_committed(error):
-                    self._files.mark_doubt()
+        # An owner that could not do its work was interrupted.
+        if not self.lost and not self._lock.closed:
+            database.note_closed(self._lock)
         # Doing any of it again does nothing.
         self._connection.close()
         self._open_files.close()
         # Last: until here a second owner must not come in.
         self._lock.close()
+
+    async def _load(
+        self, read: Callable[[sqlite3.Connection, BodyCodec], list[StoredGroup]], held: Container[int]
+    ) -> list[StoredGroup]:
+        """Read groups, and leave out those that have been put into memory while they were read.
+
+        What is held is looked at twice: as soon as the answer is in the event loop, as one step later a group may
+        already be settled, and it would come back without a row; and one step later, as somebody else who has read the
+        same group at the same time may have taken it.
+        """
+
+        def leave_out_held(groups: list[StoredGroup]) -> list[StoredGroup]:
+            return [group for group in groups if group.id not in held]
+
+        groups = await self._call(
+            lambda connection, codec: [self._prepare(group) for group in read(connection, codec)], leave_out_held
+        )
+        return leave_out_held(groups)
+
+    def _prepare(self, group: StoredGroup) -> StoredGroup:
+        """Return a group with its events as they are to be sent; here, as the event loop has no time for it."""
+        if group.history.refused_status != MALFORMED:
+            return group
+        try:
+            sent = [self._repair(entry) for entry in group.entries]
+        except Exception:
+            # A bug of ours must not keep them from being tried as they are.
+            log.exception("events_not_repaired", group=group.id)
+            return group
+        pairs = zip(sent, group.entries, strict=True)
+        return group._replace(entries=sent, originals={now: before for now, before in pairs if now is not before})
 
     def _find_damage(self, cause: str) -> None:
         """Write nothing more: what is added to a damaged file may be lost, or make it worse."""

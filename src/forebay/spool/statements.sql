@@ -9,13 +9,21 @@ AND (:index_name IS NULL OR index_name = :index_name)
 AND (:died_before_ms IS NULL OR died_at_ms < :died_before_ms)
 AND (:died_after_ms IS NULL OR died_at_ms >= :died_after_ms)
 
+-- fragment: meant
+-- The groups that may hold pending events which a command means (`Burial`).
+received_at_ms < :received_before_ms
+AND (:index_name IS NULL OR index_name = :index_name)
+AND (NOT :refused OR refused_status != 0)
+
 -- name: insert_group
 -- Keep a group of events that were received, or that remain of a group that never had a row.
 INSERT INTO groups (
-    id, events, body_bytes, stored_bytes, attempts, received_at_ms, codec, body, strikes, attempted_at_ms
+    id, events, body_bytes, stored_bytes, attempts, received_at_ms, codec, body, strikes, attempted_at_ms,
+    index_name, refusals, refused_status
 )
 VALUES (
-    :id, :events, :body_bytes, :stored_bytes, :attempts, :received_at_ms, :codec, :body, :strikes, :attempted_at_ms
+    :id, :events, :body_bytes, :stored_bytes, :attempts, :received_at_ms, :codec, :body, :strikes, :attempted_at_ms,
+    :index_name, :refusals, :refused_status
 )
 
 -- name: delete_group
@@ -26,24 +34,48 @@ DELETE FROM groups WHERE id = ?
 -- Keep only the events of a group that are not settled.
 UPDATE groups
 SET events = :events, body_bytes = :body_bytes, stored_bytes = :stored_bytes,
-    attempts = :attempts, strikes = :strikes, attempted_at_ms = :attempted_at_ms, codec = :codec, body = :body
+    attempts = :attempts, strikes = :strikes, attempted_at_ms = :attempted_at_ms, codec = :codec, body = :body,
+    index_name = :index_name, refusals = :refusals, refused_status = :refused_status
 WHERE id = :id
 
 -- name: note_attempt
 -- Remember a delivery that settled nothing of a group.
-UPDATE groups SET attempts = :attempts, strikes = :strikes, attempted_at_ms = :attempted_at_ms WHERE id = :id
+UPDATE groups
+SET attempts = :attempts, strikes = :strikes, attempted_at_ms = :attempted_at_ms,
+    refusals = :refusals, refused_status = :refused_status
+WHERE id = :id
 
--- name: strike
--- Remember that the process ended while a group was being delivered.
-UPDATE groups SET strikes = strikes + 1 WHERE id = ?
+-- name: next_kind
+-- Find the next pair of an index and a status of refusal that there are groups of.
+SELECT * FROM (
+    SELECT index_name, refused_status FROM groups WHERE index_name = :index_name AND refused_status > :refused_status
+    ORDER BY refused_status LIMIT 1
+)
+UNION ALL
+SELECT * FROM (
+    SELECT index_name, refused_status FROM groups WHERE index_name > :index_name
+    ORDER BY index_name, refused_status LIMIT 1
+)
+LIMIT 1
 
 -- name: list_groups
--- Go through the groups behind one, oldest first, without their bodies.
-SELECT id, events, body_bytes FROM groups WHERE id > ? ORDER BY id
+-- Go through the groups of a kind behind one, oldest first, without their bodies.
+SELECT id, events, body_bytes FROM groups WHERE index_name = ? AND refused_status = ? AND id > ? ORDER BY id
+
+-- name: list_newest_groups
+-- Go through the groups of a kind, newest first, without their bodies.
+SELECT id, events, body_bytes FROM groups WHERE index_name = ? AND refused_status = ? ORDER BY id DESC
+
+-- name: refused_pending
+-- Count the pending events that were refused by the status of the last refusal, most first.
+SELECT refused_status, sum(events) FROM groups WHERE refused_status != 0
+GROUP BY refused_status ORDER BY sum(events) DESC, refused_status
 
 -- name: load_group
 -- Get a group with its body.
-SELECT id, codec, body, stored_bytes, received_at_ms, attempts, attempted_at_ms, strikes FROM groups WHERE id = ?
+SELECT id, codec, body, stored_bytes, received_at_ms, index_name, attempts, attempted_at_ms, strikes, refusals,
+    refused_status
+FROM groups WHERE id = ?
 
 -- name: totals
 -- Find how much there is, without counting.
@@ -90,8 +122,10 @@ LIMIT :limit
 SELECT error_type, count(*) FROM dead_letters WHERE replay = 0 GROUP BY error_type ORDER BY count(*) DESC, error_type
 
 -- name: marked_dead
--- Find dead letters to be replayed.
-SELECT id, entry FROM dead_letters WHERE replay = 1 ORDER BY id LIMIT ?
+-- Find dead letters to be replayed, of one index at a time.
+SELECT id, entry FROM dead_letters
+WHERE replay = 1 AND index_name = (SELECT index_name FROM dead_letters WHERE replay = 1 ORDER BY id LIMIT 1)
+ORDER BY id LIMIT ?
 
 -- name: delete_dead
 -- Let go of a dead letter.
@@ -111,13 +145,30 @@ DELETE FROM dead_letters WHERE id = ? AND died_at_ms < ? AND replay = 0
 INSERT INTO requests (name, asked_at_ms) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET asked_at_ms = excluded.asked_at_ms
 
 -- name: take_requests
--- Take all requests.
-DELETE FROM requests RETURNING name
+-- Take the requests that are done by whoever has seen them once; a burial stays until it is done.
+DELETE FROM requests WHERE name NOT GLOB 'bury *' RETURNING name
+
+-- name: list_burials
+-- Find the burials that are not done.
+SELECT name FROM requests WHERE name GLOB 'bury *' ORDER BY asked_at_ms, name
+
+-- name: forget_request
+-- Let go of a request.
+DELETE FROM requests WHERE name = ?
 
 -- name: next_group
 -- Get the oldest group behind one, with its body.
-SELECT id, codec, body, stored_bytes, received_at_ms, attempts, attempted_at_ms, strikes
+SELECT id, codec, body, stored_bytes, received_at_ms, index_name, attempts, attempted_at_ms, strikes, refusals,
+    refused_status
 FROM groups WHERE id > ? ORDER BY id LIMIT 1
+
+-- name: count_pending_where
+-- Count the pending events that a command means, whatever their log_ids, and their bytes as dead letters.
+SELECT index_name, sum(events), sum(body_bytes) FROM groups WHERE {meant} GROUP BY index_name
+
+-- name: list_pending_where
+-- Find the groups that may hold pending events which a command means.
+SELECT id FROM groups WHERE {meant} ORDER BY id
 
 -- name: count_dead_where
 -- Count the dead letters that a command means, and how many of them are to be replayed.
@@ -152,21 +203,14 @@ UPDATE dead_letters SET entry = :entry, replay = :replay WHERE id = :id AND repl
 -- Find what happened to the file itself since a time, newest first.
 SELECT at_ms, kind, detail FROM incidents WHERE at_ms >= ? ORDER BY id DESC LIMIT ?
 
--- name: owner_at_work
--- Find whether an owner has the file open, or ended without closing it.
-SELECT at_work FROM owner
-
--- name: set_owner_at_work
--- Remember whether an owner has the file open.
-UPDATE owner SET at_work = ?
-
 -- name: report
 -- Remember what happened to the file itself.
 INSERT INTO incidents (at_ms, kind, detail) VALUES (?, ?, ?)
 
 -- name: oldest_groups
 -- Get the oldest groups as they stand.
-SELECT id, events, body_bytes, stored_bytes, attempts, received_at_ms, codec, body, strikes, attempted_at_ms
+SELECT id, events, body_bytes, stored_bytes, attempts, received_at_ms, codec, body, strikes, attempted_at_ms,
+    index_name, refusals, refused_status
 FROM groups ORDER BY id LIMIT ?
 
 -- name: oldest_letters

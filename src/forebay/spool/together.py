@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from forebay.errors import SpoolUnusable
 from forebay.model import Entry
+from forebay.spool.burials import Burial
 from forebay.spool.inspection import (
     Choice,
     DeadCount,
     Inspection,
+    MeantEvents,
     PendingEvent,
     Request,
     StoredLetter,
@@ -105,7 +108,16 @@ class AllSpools:
                 spool.ask(Request.REPLAY)
         return is_corrected
 
-    def ask(self, request: Request) -> None:
+    def find_meant(self, burial: Burial) -> MeantEvents:
+        """Count the pending events that a command means."""
+        found = self._each(lambda spool: spool.find_meant(burial))
+        return MeantEvents(
+            sum((meant.by_index for meant in found), Counter()),
+            sum(meant.entry_bytes for meant in found),
+            frozenset().union(*(meant.log_ids for meant in found)),
+        )
+
+    def ask(self, request: Request | Burial) -> None:
         """Leave a request for every owner."""
         self._each(lambda spool: spool.ask(request))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import heapq
+import itertools
 import sqlite3
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -11,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from forebay.model import Address, DeadLetter, Entry, History, entry_address, join_entries, split_entries
+from forebay.model import Address, DeadLetter, Entry, History, entry_address, entry_index, join_entries, split_entries
 from forebay.spool.codec import BodyCodec
 from forebay.spool.records import ExpiredLetter, GroupDamaged, StoredGroup, Totals, Transaction
 from forebay.spool.reserve import is_disk_full
@@ -49,7 +51,7 @@ def write(connection: sqlite3.Connection, codec: BodyCodec, work: Transaction) -
     with transaction(connection):
         for group in work.inserts:
             row = _pack(codec, group.id, group.entries, group.history)
-            connection.execute(SQL["insert_group"], row | {"received_at_ms": received_at_ms})
+            connection.execute(SQL["insert_group"], row | {"received_at_ms": group.received_at_ms or received_at_ms})
             stored.append(row["stored_bytes"])
         for group_id, entries, history in work.shrinks:
             row = _pack(codec, group_id, entries, history)
@@ -64,42 +66,88 @@ def write(connection: sqlite3.Connection, codec: BodyCodec, work: Transaction) -
     return stored
 
 
-def strike(connection: sqlite3.Connection, codec: BodyCodec, group_ids: Sequence[int]) -> None:
-    """Count a strike for each of some groups."""
-    del codec
-    with transaction(connection):
-        connection.executemany(SQL["strike"], ((group_id,) for group_id in group_ids))
-
-
 def load(
-    connection: sqlite3.Connection, codec: BodyCodec, after_id: int, held: Container[int], room: tuple[int, int]
+    connection: sqlite3.Connection,
+    codec: BodyCodec,
+    after_id: int,
+    held: Container[int],
+    room: tuple[int, int],
+    is_wanted: Callable[[str, int], bool],
 ) -> list[StoredGroup]:
     """Read the oldest groups behind `after_id` that are not held in memory, as many as there is room for.
 
     `room` is in events and bytes. The first group is read whatever its size: it may be one large event, and only the
-    caller knows whether the channel, empty by then, takes it all the same.
+    caller knows whether the channel, empty by then, takes it all the same. `is_wanted` chooses by the index and by the
+    status of the last refusal.
 
     Raises:
         GroupDamaged: the first group cannot be read; one further on only ends what is read this time.
     """
-    events_left, bytes_left = room
+    kinds = [kind for kind in _list_kinds(connection) if is_wanted(*kind)]
+    rows = heapq.merge(*(connection.execute(SQL["list_groups"], (*kind, after_id)) for kind in kinds))
     groups: list[StoredGroup] = []
-    for group_id, events, body_bytes in connection.execute(SQL["list_groups"], (after_id,)):
-        if group_id in held:
+    # Closed here: an error keeps them as long as anybody has it, and with them what they read of the log.
+    with contextlib.closing(rows):
+        for group_id in _fit(rows, held, room):
+            try:
+                groups.append(_load_group(connection, codec, group_id))
+            except ValueError as error:
+                if groups:
+                    break
+                damaged = GroupDamaged(group_id, str(error))
+                _report_once(connection, "group_damaged", str(damaged))
+                raise damaged from error
+    return groups
+
+
+def load_trial(
+    connection: sqlite3.Connection,
+    codec: BodyCodec,
+    index: str,
+    after_id: int,
+    held: Container[int],
+    room: tuple[int, int],
+) -> list[StoredGroup]:
+    """Read groups of an index that are not held: never refused ones, newest and oldest by turns, then refused ones.
+
+    Of the latter those behind `after_id`, oldest first. What cannot be read is left out.
+    """
+    newest = connection.execute(SQL["list_newest_groups"], (index, 0))
+    oldest = connection.execute(SQL["list_groups"], (index, 0, 0))
+    statuses = [status for name, status in _list_kinds(connection) if name == index and status]
+    refused = heapq.merge(*(connection.execute(SQL["list_groups"], (index, status, after_id)) for status in statuses))
+    by_turns = (row for pair in zip(newest, oldest, strict=False) for row in pair)
+    groups: list[StoredGroup] = []
+    for group_id in _fit(itertools.chain(by_turns, refused), held, room):
+        with contextlib.suppress(ValueError):
+            groups.append(_load_group(connection, codec, group_id))
+    return groups
+
+
+KIND = ("index_name", "refused_status")
+
+
+def _list_kinds(connection: sqlite3.Connection) -> Iterator[tuple[str, int]]:
+    """Go through the pairs of an index and a status of refusal that there are groups of."""
+    kind = ("", -1)
+    while found := connection.execute(SQL["next_kind"], dict(zip(KIND, kind, strict=True))).fetchone():
+        kind = found
+        yield kind
+
+
+def _fit(rows: Iterable[tuple[int, int, int]], held: Container[int], room: tuple[int, int]) -> Iterator[int]:
+    """Choose groups (number, events, bytes) that are not held, each once, while there is room; the first always."""
+    events_left, bytes_left = room
+    chosen: set[int] = set()
+    for group_id, events, body_bytes in rows:
+        if group_id in held or group_id in chosen:
             continue
         events_left -= events
         bytes_left -= body_bytes
-        if groups and (events_left < 0 or bytes_left < 0):
-            break
-        try:
-            groups.append(_load_group(connection, codec, group_id))
-        except ValueError as error:
-            if groups:
-                break
-            damaged = GroupDamaged(group_id, str(error))
-            _report_once(connection, "group_damaged", str(damaged))
-            raise damaged from error
-    return groups
+        if chosen and (events_left < 0 or bytes_left < 0):
+            return
+        chosen.add(group_id)
+        yield group_id
 
 
 def _report_once(connection: sqlite3.Connection, kind: str, detail: str) -> None:
@@ -119,20 +167,20 @@ def read_group(codec: BodyCodec, row: Sequence[Any]) -> StoredGroup:
     Raises:
         ValueError: the row is damaged.
     """
-    group_id, kept_as, body, stored_bytes, received_at_ms, attempts, attempted_at_ms, strikes = row
+    group_id, kept_as, body, stored_bytes, received_at_ms, index, *history = row
     entries = split_entries(codec.unpack(kept_as, body))
-    return StoredGroup(
-        group_id, entries, read_history(attempts, attempted_at_ms, strikes), stored_bytes, received_at_ms
-    )
+    return StoredGroup(group_id, index, entries, read_history(*history), stored_bytes, received_at_ms)
 
 
-def read_history(attempts: int, attempted_at_ms: str, strikes: int = 0) -> History:
+def read_history(
+    attempts: int, attempted_at_ms: str, strikes: int = 0, refusals: int = 0, refused_status: int = 0
+) -> History:
     """Return the history that a row holds.
 
     Raises:
         ValueError: the times are damaged.
     """
-    return History(attempts, _decode_times(attempted_at_ms), strikes)
+    return History(attempts, _decode_times(attempted_at_ms), strikes, refusals, refused_status)
 
 
 def read_totals(connection: sqlite3.Connection) -> Totals:
@@ -143,16 +191,6 @@ def read_totals(connection: sqlite3.Connection) -> Totals:
 def last_group_id(connection: sqlite3.Connection) -> int:
     """Return the highest number of a group."""
     return int(connection.execute(SQL["last_group"]).fetchone()[0])
-
-
-def owner_at_work(connection: sqlite3.Connection) -> bool:
-    """Return whether an owner has the file open, or ended without closing it."""
-    return bool(connection.execute(SQL["owner_at_work"]).fetchone()[0])
-
-
-def set_owner_at_work(connection: sqlite3.Connection, *, at_work: bool) -> None:
-    """Remember whether an owner has the file open."""
-    connection.execute(SQL["set_owner_at_work"], (int(at_work),))
 
 
 def write_log_back(connection: sqlite3.Connection) -> bool:
@@ -196,10 +234,25 @@ def unless_full() -> Iterator[None]:
 
 
 def take_requests(connection: sqlite3.Connection, codec: BodyCodec) -> tuple[frozenset[str], int]:
-    """Take what other processes asked of the owner; return it, and the bytes of the dead letters that they left."""
+    """Take what other processes asked of the owner, but for burials.
+
+    Return it, and the bytes of the dead letters that they left.
+    """
     del codec
     names = connection.execute(SQL["take_requests"]).fetchall()
     return frozenset(name for (name,) in names), read_totals(connection).dead_bytes
+
+
+def list_burials(connection: sqlite3.Connection, codec: BodyCodec) -> list[str]:
+    """Return the requests of other processes that events be buried; each stays until it is forgotten."""
+    del codec
+    return [name for (name,) in connection.execute(SQL["list_burials"])]
+
+
+def forget_request(connection: sqlite3.Connection, codec: BodyCodec, name: str) -> None:
+    """Let go of a request that has been done."""
+    del codec
+    connection.execute(SQL["forget_request"], (name,))
 
 
 REPLAY_BYTES_MAX = 5 * 1024 * 1024
@@ -299,6 +352,7 @@ def _pack(codec: BodyCodec, group_id: int, entries: Sequence[Entry], history: Hi
     kept_as, kept = codec.pack(body)
     return {
         "id": group_id,
+        "index_name": entry_index(entries[0]),
         "events": len(entries),
         "body_bytes": len(body),
         "stored_bytes": len(kept),
@@ -312,6 +366,8 @@ def _history_row(history: History) -> dict[str, Any]:
     return {
         "attempts": history.attempts,
         "strikes": history.strikes,
+        "refusals": history.refusals,
+        "refused_status": history.refused_status,
         "attempted_at_ms": _encode_times(history.attempted_at_ms).decode("ascii"),
     }
 

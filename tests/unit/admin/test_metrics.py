@@ -42,7 +42,7 @@ def read_together(together: Together) -> dict[str, float]:
 def test_every_counter_is_shown_by_its_name() -> None:
     counters = Counters(
         requests=Counter({200: 1, 413: 2}),
-        outcomes=Counter({Verdict.DELIVERED: 3, Verdict.DEAD: 4}),
+        outcomes=Counter({Verdict.DELIVERED: 3, Verdict.DEAD: 4, Verdict.REFUSED: 2, Verdict.DROPPED: 1}),
         crowded=Counter({Crowding.NEW_REQUEST: 5}),
     )
     plain = [field.name for field in fields(Counters) if field.name not in ("requests", "outcomes", "crowded")]
@@ -62,6 +62,8 @@ def test_every_counter_is_shown_by_its_name() -> None:
     assert samples["forebay_requests_total[413]"] == 2
     assert samples["forebay_outcomes_total[delivered]"] == 3
     assert samples["forebay_outcomes_total[dead]"] == 4
+    assert samples["forebay_outcomes_total[refused]"] == 2
+    assert samples["forebay_outcomes_total[dropped]"] == 1
     assert samples["forebay_crowded_total[new_request]"] == 5
 
 

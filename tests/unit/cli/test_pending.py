@@ -18,6 +18,8 @@ from unit.cli.running import (
     make_letter,
 )
 
+REFUSED = History(2, (1, 2), refusals=1, refused_status=403)
+
 
 @pytest.fixture
 def waiting(folder: Folder) -> Folder:
@@ -33,7 +35,7 @@ def test_list_shows_events_oldest_first_and_sums_up(run: Run, waiting: Folder) -
 
     assert (code, err) == (0, "")
     head, *rows, summary = out.splitlines()
-    assert head.split() == ["received_at", "attempts", "log_id", "page", "event", "index"]
+    assert head.split() == ["received_at", "attempts", "refused_status", "log_id", "page", "event", "index"]
     assert [row.split()[1:3] for row in rows] == [["0", "a"], ["0", "b"], ["4", "c"]]
     assert HOSTILE_SHOWN in rows[1]
     assert summary.startswith("3 pending events in 2 groups, ")
@@ -49,9 +51,17 @@ def test_list_prints_json_lines(run: Run, waiting: Folder) -> None:
         "log_id": "c",
         "index": INDEX,
         "attempts": 4,
+        "refused_status": None,
         "received_at": events[0]["received_at"],
         "document": make_document(make_entry("c")),
     }
+
+
+def test_list_shows_the_status_of_the_last_refusal(run: Run, folder: Folder) -> None:
+    folder.spool(Transaction(inserts=[NewGroup(1, [make_entry("a")], REFUSED)]))
+
+    assert run("pending", "list").out.splitlines()[1].split()[1:4] == ["2", "403", "a"]
+    assert [event["refused_status"] for event in run("pending", "list", "--json").json_lines()] == [403]
 
 
 def test_list_is_limited(run: Run, waiting: Folder) -> None:
@@ -99,7 +109,9 @@ def test_events_of_all_workers_are_one_list_and_each_is_asked(run: Run, waiting:
     assert [folder.ask_spool("SELECT name FROM requests") for folder in (waiting, other)] == [[("retry",)]] * 2
 
 
-@pytest.mark.parametrize("command", ["pending list", "pending retry", "dead list", "dead replay --all"])
+@pytest.mark.parametrize(
+    "command", ["pending list", "pending retry", "pending bury --all", "dead list", "dead replay --all"]
+)
 def test_no_spool_is_one_line_and_exit_code_1(run: Run, folder: Folder, command: str) -> None:
     code, out, err = run(*command.split())
 

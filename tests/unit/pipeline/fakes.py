@@ -29,6 +29,8 @@ FAILED = Outcome(Verdict.RETRY, "unreachable", "no answer in time", whole=True)
 REFUSED = Outcome(Verdict.PAUSE, "security_exception", "no permissions", "look at the role", whole=True)
 PAUSE = Outcome(Verdict.PAUSE, "cluster_block_exception", "read-only")
 DEAD = Outcome(Verdict.DEAD, "mapper_parsing_exception", "failed to parse")
+FAULTY = Outcome(Verdict.REFUSED, "mapper_parsing_exception", "failed to parse", status=400)
+"""A refusal of a single event, before anybody knows whose fault it is."""
 
 
 def make_entry(log_id: str, size: int = 0, month: str = "2026-11") -> Entry:
@@ -44,7 +46,7 @@ def make_entries(count: int, prefix: str = "e", size: int = 0, month: str = "202
 
 
 def make_group(entries: Sequence[Entry], row_id: int | None = None, history: History = UNTRIED) -> Group:
-    group = Group(row_id, history)
+    group = Group(entries[0], row_id, history)
     group.extend(entries, sum(map(len, entries)))
     return group
 
@@ -205,6 +207,9 @@ class FakeSink:
         self.bulks: list[list[Entry]] = []
         self._answers: list[asyncio.Future[list[Outcome]]] = []
 
+    def expect(self, index: str) -> None:
+        """Do nothing."""
+
     async def deliver(self, entries: list[Entry]) -> list[Outcome]:
         self.bulks.append(entries)
         if self.outcome is not None:
@@ -212,6 +217,9 @@ class FakeSink:
             return [self.outcome] * len(entries)
         self._answers.append(asyncio.get_running_loop().create_future())
         return await self._answers[-1]
+
+    def repair(self, entry: Entry) -> Entry:
+        return entry
 
     async def answer(self, number: int, answer: Sequence[Outcome] | BaseException) -> None:
         """Answer the bulk that came as the `number`th."""
@@ -223,10 +231,10 @@ class FakeSink:
 
 
 @contextlib.asynccontextmanager
-async def open_spool(path: Path) -> AsyncIterator[Spool]:
+async def open_spool(path: Path, repair: Callable[[Entry], Entry] = lambda entry: entry) -> AsyncIterator[Spool]:
     """Own a spool file for a while."""
     spool = Spool(path)
-    spool.start(asyncio.get_running_loop())
+    spool.start(asyncio.get_running_loop(), repair)
     try:
         yield spool
     finally:
@@ -242,6 +250,11 @@ async def commit(spool: Spool, transaction: Transaction) -> list[int]:
     stored = await asyncio.wait_for(future, PATIENCE_S)
     assert isinstance(stored, list), stored
     return stored
+
+
+def every(_index: str, _refused_status: int) -> bool:
+    """Choose every group that is to be loaded."""
+    return True
 
 
 def read_rows(path: Path, statement: str, arguments: Iterable[object] = ()) -> list[tuple[Any, ...]]:

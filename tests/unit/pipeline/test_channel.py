@@ -7,9 +7,11 @@ import asyncio
 import pytest
 import uvloop
 
-from forebay.model import Entry
+from forebay.model import Entry, History
 from forebay.pipeline.channel import Channel, Limits
 from unit.pipeline.fakes import Clock, make_channel, make_entries, make_entry, make_group, settle_down
+
+MONTHS = ("2026-11", "2026-12", "2026-11")
 
 
 def add(channel: Channel, entries: list[Entry]) -> bool:
@@ -349,32 +351,16 @@ async def test_a_bulk_can_be_cut_smaller() -> None:
     assert channel.take().entries == make_entries(5)[3:]
 
 
-async def test_what_is_not_to_wait_makes_a_bulk_due_at_once() -> None:
-    clock = Clock()
-    channel = make_channel(bulk_events_max=10, clock=clock)
-    channel.offer(make_group(make_entries(3, "new")))
-    waiting = asyncio.create_task(channel.wait_due())
-    await settle_down()
-    assert not waiting.done()
-
-    channel.offer(make_group(make_entries(12, "old")), at_once=True)
-    await asyncio.wait_for(waiting, 1)
-
-    assert len(channel.take().entries) == 10
-    await clock.advance(0)
-    await asyncio.wait_for(channel.wait_due(), 1)
-
-
-async def test_groups_that_are_unwanted_are_taken_out_and_make_room() -> None:
+async def test_the_groups_of_an_index_are_taken_out_and_make_room() -> None:
     channel = make_channel(events_max=30)
-    groups = [make_group(make_entries(10, name)) for name in ("a", "b", "c")]
+    groups = [make_group(make_entries(10, name, month=month)) for name, month in zip("abc", MONTHS, strict=True)]
     for group in groups:
         channel.offer(group)
     waiting = asyncio.create_task(channel.wait_room(10, 0))
     await settle_down()
     assert not waiting.done()
 
-    assert channel.withdraw(lambda entries: entries == groups[1].entries) == [groups[1]]
+    assert channel.withdraw("events_test_2026-12") == [groups[1]]
 
     await asyncio.wait_for(waiting, 1)
     assert channel.events == 20
@@ -386,14 +372,80 @@ async def test_a_group_that_a_bulk_took_a_part_of_stays() -> None:
     channel = make_channel()
     channel.offer(make_group(make_entries(5)))
     channel.take(1)
-    assert channel.withdraw(lambda _: True) == []
+    assert channel.withdraw("events_test_2026-11") == []
     assert channel.events == 4
 
 
 async def test_nothing_joins_a_group_that_was_taken_out() -> None:
     channel = make_channel()
     add(channel, make_entries(3, "gone"))
-    (gone,) = channel.withdraw(lambda _: True)
+    (gone,) = channel.withdraw("events_test_2026-11")
     add(channel, make_entries(2, "new"))
     assert gone.entries == make_entries(3, "gone")
     assert channel.take().entries == make_entries(2, "new")
+
+
+async def test_events_of_two_indices_are_groups_of_their_own() -> None:
+    channel = make_channel()
+    add(channel, make_entries(2, "a"))
+    november, december = make_entries(2, "b"), make_entries(2, "b", month="2026-12")
+    add(channel, [november[0], december[0], november[1], december[1]])
+    add(channel, make_entries(1, "c", month="2026-12"))
+
+    bulk = channel.take()
+
+    assert [(group.index, list(part)) for group, part in bulk.slices] == [
+        ("events_test_2026-11", make_entries(2, "a")),
+        ("events_test_2026-11", november),
+        ("events_test_2026-12", [*december, *make_entries(1, "c", month="2026-12")]),
+    ]
+    assert channel.events == channel.entry_bytes == 0
+
+
+async def test_a_bulk_can_be_cut_to_fewer_bytes_and_to_no_more_than_its_limit() -> None:
+    channel = make_channel(bulk_bytes_max=1000)
+    channel.offer(make_group(make_entries(20, size=100)))
+
+    assert len(channel.take(bytes_max=350).entries) == 3
+    assert len(channel.take(bytes_max=1).entries) == 1, "one goes whatever its size"
+    assert len(channel.take(bytes_max=5000).entries) == 10
+
+
+async def test_an_event_that_was_never_refused_is_brought_to_the_front() -> None:
+    channel = make_channel()
+    refused = History(1, (1,), refused_status=400)
+    groups = [
+        make_group(make_entries(2, "a"), 1, refused),
+        make_group(make_entries(2, "b"), 2),
+        make_group(make_entries(2, "c"), 3),
+    ]
+    for group in groups:
+        channel.offer(group)
+
+    channel.bring_forward()
+
+    assert [channel.take(2).entries for _ in range(3)] == [groups[number].entries for number in (1, 0, 2)]
+
+
+async def test_where_all_were_refused_the_order_stays() -> None:
+    channel = make_channel()
+    refused = History(1, (1,), refused_status=400)
+    for number, name in enumerate("ab"):
+        channel.offer(make_group(make_entries(2, name), number, refused))
+
+    channel.bring_forward()
+
+    assert channel.take().entries == [*make_entries(2, "a"), *make_entries(2, "b")]
+
+
+async def test_a_group_that_a_bulk_took_a_part_of_goes_on_behind_one_that_was_brought_forward() -> None:
+    channel = make_channel()
+    channel.offer(make_group(make_entries(3, "a"), 1, History(1, (1,), refused_status=400)))
+    channel.take(1)
+    channel.offer(make_group(make_entries(2, "b"), 2))
+
+    channel.bring_forward()
+
+    assert channel.take().entries == [*make_entries(2, "b"), *make_entries(3, "a")[1:]]
+    assert channel.events == channel.entry_bytes == 0
+    assert channel.drain() == []

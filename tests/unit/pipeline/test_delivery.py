@@ -9,21 +9,22 @@ from typing import Any
 
 import pytest
 
-from forebay.model import DELIVERED, DUPLICATE, UNEXPECTED_ANSWER, Entry, Outcome, Verdict
+from forebay.model import DELIVERED, DUPLICATE, UNEXPECTED_ANSWER, Entry, History, Outcome, Verdict
 from forebay.pipeline import delivery as delivery_module
 from forebay.pipeline import findings as findings_module
 from forebay.pipeline.delivery import Delivery
+from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.findings import Findings
 from forebay.pipeline.gate import Finding, Gate, Health, judge
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.packing import GroupLimits
-from forebay.pipeline.poison import Doubts
 from forebay.spool.records import NewGroup, Transaction
 from forebay.telemetry.counters import Counters
 from unit.pipeline.fakes import (
     DEAD,
     FAILED,
+    FAULTY,
     PAUSE,
     REFUSED,
     RETRY,
@@ -33,9 +34,13 @@ from unit.pipeline.fakes import (
     capture_log,
     make_channel,
     make_entries,
+    make_group,
     settle_down,
     until,
 )
+
+NOT_ALLOWED = Outcome(Verdict.REFUSED, "http_403", "forbidden", whole=True, status=403)
+TOO_LARGE = Outcome(Verdict.REFUSED, "http_413", "too large", whole=True, status=413)
 
 
 class Bench:
@@ -49,7 +54,7 @@ class Bench:
         self.holds = Holds(0.01, 0.02)
         self.journal = Journal(self.spool, self.channel, self.holds, GroupLimits(100, 100_000), self.counters)
         self.gate = Gate(workers, 0.01, 0.02)
-        findings = Findings(self.gate, self.holds, Doubts(), self.counters)
+        findings = Findings(self.gate, self.holds, Evidence(), self.counters)
         self.delivery = Delivery(self.channel, sink, self.journal, findings, self.counters)
         self.retries: list[bool] = []
         self.journal.on_left = lambda: self.retries.append(self.gate.health is Health.GOOD)
@@ -360,11 +365,11 @@ async def test_a_group_delivered_alone_says_nothing_to_the_gate() -> None:
     bench.channel.drain()
     group = bench.journal.ledger.held[row_id]
 
-    assert await bench.delivery.deliver_alone(group) == [FAILED] * 3
+    assert await bench.delivery.deliver_alone([group]) == [FAILED] * 3
 
     assert bench.gate.health is Health.GOOD
     assert bench.sink.bulks == [make_entries(3)]
-    doubts = bench.delivery._findings.doubts
+    doubts = bench.delivery._findings.evidence.doubts
     assert (doubts.taken, doubts.failed) == (0, 0)
 
 
@@ -374,13 +379,14 @@ async def test_what_is_taken_of_a_group_delivered_alone_shows_that_the_sink_is_b
     bench.channel.drain()
     bench.gate.leave(await bench.gate.enter(), judge([FAILED]), 0.02)
 
-    await bench.delivery.deliver_alone(bench.journal.ledger.held[row_id])
+    await bench.delivery.deliver_alone([bench.journal.ledger.held[row_id]])
 
     assert bench.gate.health is Health.GOOD
 
 
 @pytest.mark.parametrize(
-    ("outcome", "taken", "failed"), [(FAILED, 0, 1), (DELIVERED, 1, 0), (DEAD, 1, 0), (RETRY, 0, 0), (PAUSE, 0, 0)]
+    ("outcome", "taken", "failed"),
+    [(FAILED, 0, 1), (DELIVERED, 1, 0), (DEAD, 1, 0), (RETRY, 0, 0), (PAUSE, 0, 0), (FAULTY, 0, 0)],
 )
 async def test_how_bulks_end_is_remembered_for_those_that_are_doubted(
     bench: Bench, outcome: Outcome, taken: int, failed: int
@@ -389,5 +395,105 @@ async def test_how_bulks_end_is_remembered_for_those_that_are_doubted(
     async with bench.running():
         await until(lambda: bench.sink.bulks)
         await bench.sink.answer(0, [outcome] * 5)
-    doubts = bench.delivery._findings.doubts
+    doubts = bench.delivery._findings.evidence.doubts
     assert (doubts.taken, doubts.failed) == (taken, failed)
+
+
+async def test_a_refusal_beside_others_that_are_taken_is_the_events_own_and_soon_tried_again(bench: Bench) -> None:
+    row_id = await bench.store(make_entries(5))
+    async with bench.running():
+        await until(lambda: bench.sink.bulks)
+        await bench.sink.answer(0, [DELIVERED, FAULTY, DELIVERED, DELIVERED, DELIVERED])
+
+        ((shrunk_id, rest, history),) = (await bench.spool.answer()).shrinks
+    assert (shrunk_id, rest) == (row_id, make_entries(5)[1:2])
+    assert (history.refusals, history.refused_status) == (1, 400)
+    assert bench.retries == [True]
+    assert not bench.holds
+
+
+async def test_a_refusal_of_everything_is_nobodys_own_and_holds_the_index(bench: Bench) -> None:
+    row_id = await bench.store(make_entries(5))
+    async with bench.running():
+        await until(lambda: bench.sink.bulks)
+        await bench.sink.answer(0, [FAULTY] * 5)
+
+        ((group_id, history),) = (await bench.spool.answer()).attempts
+    assert (group_id, history.refusals, history.refused_status) == (row_id, 0, 400)
+    assert bench.retries == []
+    assert set(bench.holds._holds) == {"events_test_2026-11"}
+    assert bench.gate.health is Health.GOOD
+
+
+async def test_an_event_that_is_refused_a_second_time_while_others_are_taken_dies(
+    bench: Bench, lines: list[Any]
+) -> None:
+    history = History(1, (1,), refusals=1, refused_status=400)
+    groups = [make_group(make_entries(1, "bad"), 7, history), make_group(make_entries(4, "good"), 8)]
+    for group in groups:
+        bench.journal.ledger.store(len(group.entries), group.entry_bytes)
+        bench.journal.ledger.hold(group)
+        bench.channel.offer(group)
+    async with bench.running():
+        await until(lambda: bench.sink.bulks)
+        await bench.sink.answer(0, [FAULTY, *[DELIVERED] * 4])
+
+        transaction = await bench.spool.answer()
+    assert sorted(transaction.deletes) == [7, 8]
+    assert [letter.entry for letter in transaction.dead] == make_entries(1, "bad")
+    assert bench.counters.outcomes == {Verdict.DELIVERED: 4, Verdict.DEAD: 1}
+    assert len(named(lines, "dead_letters")) == 1
+
+
+async def test_an_event_that_was_never_refused_goes_to_see_if_the_sink_is_back() -> None:
+    bench = Bench(FakeSink(DELIVERED))
+    bench.channel.offer(make_group(make_entries(3, "old"), 7, History(1, (1,), refused_status=401)))
+    bench.channel.offer(make_group(make_entries(2, "new"), 8))
+    bench.gate.leave(await bench.gate.enter(), judge([FAILED]), 0.02)
+    bench.channel.flush()
+    async with bench.running():
+        await until(lambda: bench.sink.bulks)
+
+    assert bench.sink.bulks[0] == make_entries(1, "new")
+
+
+async def test_the_one_that_goes_alone_of_a_refused_bulk_was_never_refused_before(bench: Bench) -> None:
+    bench.channel.offer(make_group(make_entries(3, "old"), 7, History(1, (1,), refused_status=403)))
+    bench.channel.offer(make_group(make_entries(2, "new"), 8))
+    async with bench.running():
+        await until(lambda: bench.sink.bulks)
+        await bench.sink.answer(0, [NOT_ALLOWED] * 5)
+        await until(lambda: len(bench.sink.bulks) == 2)
+
+    assert bench.sink.bulks[1] == make_entries(1, "new")
+
+
+async def test_a_refusal_of_requests_closes_the_gate_and_strikes_nobody(bench: Bench) -> None:
+    row_id = await bench.store(make_entries(5))
+    async with bench.running():
+        await until(lambda: bench.sink.bulks)
+        await bench.sink.answer(0, [NOT_ALLOWED] * 5)
+        await bench.sink.answer(1, [NOT_ALLOWED])
+
+        transaction = await bench.spool.answer()
+    assert bench.gate.health is Health.PAUSED
+    assert not bench.holds
+    assert transaction.dead == []
+    histories = [row.history for row in transaction.inserts] + [history for *_, history in transaction.shrinks]
+    assert [(history.refusals, history.refused_status) for history in histories] == [(0, 0), (0, 403)]
+    assert [group_id for group_id, *_ in transaction.shrinks] == [row_id]
+
+
+async def test_what_was_too_large_is_cut_smaller_from_then_on(bench: Bench) -> None:
+    bench.remember(make_entries(5, "a", size=100))
+    async with bench.running():
+        await until(lambda: bench.sink.bulks)
+        await bench.sink.answer(0, [TOO_LARGE] * 5)
+        for number, events in ((1, 2), (2, 3)):
+            await bench.sink.answer(number, [DELIVERED] * events)
+        bench.remember(make_entries(5, "b", size=100))
+        bench.channel.flush()
+        await until(lambda: len(bench.sink.bulks) > 3)
+
+    assert bench.sink.bulks[3] == make_entries(5, "b", size=100)[:4]
+    assert bench.counters.outcomes[Verdict.DELIVERED] == 5

@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 import uvloop
+from msgspec import structs
 
-from forebay.model import DELIVERED, DUPLICATE, Outcome, Verdict
+from forebay.model import DELIVERED, DROPPED, DUPLICATE, Outcome, Verdict
 from forebay.pipeline.gate import WELL, Finding, Gate, Health, Ticket, judge
-from unit.pipeline.fakes import DEAD, PAUSE, RETRY, Clock, settle_down
+from unit.pipeline.fakes import DEAD, FAULTY, PAUSE, RETRY, Clock, settle_down
 
 
 def failed(reason: str) -> Finding:
@@ -20,6 +21,7 @@ FAILED = failed("no answer in time")
 BUSY = Finding(Health.FAILED, busy=True, failed=RETRY)
 PAUSED = Finding(Health.PAUSED, failed=PAUSE)
 WHOLE_PAUSE = Outcome(Verdict.PAUSE, "security_exception", "no permissions", "look at the role", whole=True)
+WHOLE_FAULTY = structs.replace(FAULTY, whole=True)
 
 
 class TimedGate:
@@ -147,16 +149,14 @@ async def test_the_back_off_begins_small_again_after_the_sink_was_well() -> None
     assert timed.jitters[-1] == (0.5, 1)
 
 
-async def test_a_sink_that_needs_an_operator_is_asked_as_seldom_as_the_cap_allows() -> None:
+async def test_a_sink_that_refuses_everything_is_asked_less_and_less_often() -> None:
+    # It may have been one event that it refuses.
     timed = TimedGate(delay_s_min=1, delay_s_max=30)
-    timed.gate.leave(await timed.enter(), PAUSED, 0.02)
-
-    assert timed.gate.health is Health.PAUSED
-    assert timed.jitters == [(15, 30)]
-    await timed.clock.advance(29)
-    assert await timed.is_shut()
-    await timed.clock.advance(1)
-    await timed.enter()
+    for _ in range(6):
+        timed.gate.leave(await timed.enter(), PAUSED, 0.02)
+        assert timed.gate.health is Health.PAUSED
+        await timed.clock.advance(30)
+    assert [longest for _, longest in timed.jitters] == [1, 2, 4, 8, 16, 30]
 
 
 @pytest.mark.parametrize("finding", [WELL, FAILED, BUSY])
@@ -302,6 +302,12 @@ async def test_the_end_of_a_back_off_is_told() -> None:
         ([WHOLE_PAUSE], Health.PAUSED),
         ([WHOLE_PAUSE, RETRY], Health.PAUSED),
         ([WHOLE_PAUSE, DELIVERED], Health.GOOD),
+        ([FAULTY, FAULTY], Health.GOOD),
+        ([FAULTY, PAUSE], Health.GOOD),
+        ([FAULTY, RETRY], Health.FAILED),
+        ([WHOLE_FAULTY], Health.PAUSED),
+        ([WHOLE_FAULTY, FAULTY], Health.PAUSED),
+        ([WHOLE_FAULTY, DROPPED], Health.GOOD),
     ],
 )
 def test_one_event_that_was_settled_shows_that_the_sink_works(outcomes: list[Outcome], health: Health) -> None:
@@ -316,6 +322,8 @@ def test_one_event_that_was_settled_shows_that_the_sink_works(outcomes: list[Out
         ([PAUSE, WHOLE_PAUSE], WHOLE_PAUSE),
         ([PAUSE, RETRY], RETRY),
         ([DELIVERED, DUPLICATE, DEAD], None),
+        ([FAULTY, WHOLE_FAULTY], WHOLE_FAULTY),
+        ([FAULTY, RETRY], RETRY),
     ],
 )
 def test_a_finding_names_why_not_everything_was_settled(outcomes: list[Outcome], first: Outcome | None) -> None:

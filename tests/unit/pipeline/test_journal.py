@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from msgspec import structs
 
 from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.model import DELIVERED, Ack, Admission, History, Outcome
 from forebay.pipeline import journal as journal_module
 from forebay.pipeline.admission import FULL_RETRY_AFTER_S, Admitter
-from forebay.pipeline.channel import Channel
+from forebay.pipeline.channel import Bulk, Channel
+from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import FAILURE_REMEMBERED_S, RETRY_S, Committer, Journal
 from forebay.pipeline.packing import GroupLimits
-from forebay.pipeline.poison import Doubts
 from forebay.pipeline.settlement import Settlement, abandon, settle
 from forebay.spool.records import NewGroup, StoredGroup, Transaction
 from forebay.telemetry.counters import Counters
 from unit.pipeline.fakes import (
     DEAD,
+    FAULTY,
     PAUSE,
     RETRY,
     Clock,
     FakeCommitter,
     Inbox,
     assert_ledger_is_true,
+    every,
     make_channel,
     make_entries,
     make_entry,
@@ -39,6 +43,10 @@ from unit.pipeline.fakes import (
 )
 
 CREATED, PENDING = [Admission.CREATED], [Admission.PENDING]
+NOVEMBER = "events_test_2026-11"
+
+
+STRUCK = structs.replace(FAULTY, is_own=True, is_struck=True)
 
 
 class Parts(NamedTuple):
@@ -61,8 +69,17 @@ async def parts() -> Parts:
 def settle_bulk(journal: Journal, channel: Channel, *outcomes: Outcome) -> None:
     """Take a bulk from the channel and record what became of it, the last outcome for all that are left."""
     bulk = channel.take()
-    filled = [*outcomes[: len(bulk.entries)], *[outcomes[-1]] * (len(bulk.entries) - len(outcomes))]
-    journal.settle(settle(bulk, filled, 1000, journal.new_id, Doubts()))
+    record(journal, bulk, [*outcomes[: len(bulk.entries)], *[outcomes[-1]] * (len(bulk.entries) - len(outcomes))])
+
+
+def record(journal: Journal, bulk: Bulk, outcomes: Sequence[Outcome]) -> None:
+    for settlement in settle(bulk, outcomes, 1000, journal.new_id, Evidence()):
+        journal.settle(settlement)
+
+
+def put_on_hold(holds: Holds) -> None:
+    entries = make_entries(1, "refused")
+    holds.learn(Bulk(entries, [(make_group(entries), entries)]), [PAUSE], 0)
 
 
 async def store(parts: Parts, *inboxes: Inbox) -> None:
@@ -318,7 +335,7 @@ async def test_a_spool_that_answers_twice_is_heard_once(parts: Parts) -> None:
 
 
 async def test_a_group_is_redelivered_with_its_row_and_its_history(parts: Parts) -> None:
-    stored = StoredGroup(3, make_entries(2), history=History(4, (1, 2), 1), stored_bytes=77, received_at_ms=0)
+    stored = StoredGroup(3, NOVEMBER, make_entries(2), history=History(4, (1, 2), 1), stored_bytes=77, received_at_ms=0)
     parts.journal.ledger.store(2, 77)
 
     assert parts.journal.redeliver(stored)
@@ -335,7 +352,7 @@ async def test_a_group_that_does_not_fit_is_not_redelivered(parts: Parts) -> Non
     parts.channel.offer(make_group(make_entries(19)))
     parts.journal.ledger.store(2, 77)
 
-    assert not parts.journal.redeliver(StoredGroup(3, make_entries(2), History(), 77, 0))
+    assert not parts.journal.redeliver(StoredGroup(3, NOVEMBER, make_entries(2), History(), 77, 0))
 
     assert parts.journal.ledger.held == {}
     assert parts.journal.ledger.pending_events == 2
@@ -362,13 +379,13 @@ async def test_the_ledger_always_equals_the_file(tmp_path: Path) -> None:
                 inboxes.append(inbox)
                 journal.submit(inbox)
             if chance.random() < 0.8:
-                outcomes = chance.choices((DELIVERED, RETRY, PAUSE, DEAD), (6, 2, 1, 1), k=10)
+                outcomes = chance.choices((DELIVERED, RETRY, PAUSE, FAULTY, DEAD), (6, 2, 1, 1, 1), k=10)
                 settle_bulk(journal, channel, *chance.choice((outcomes, [DELIVERED], [RETRY])))
             if chance.random() < 0.7:
                 await asyncio.wait_for(journal.wait_written(), 5)
                 assert_ledger_is_true(journal.ledger, path)
             if chance.random() < 0.2:
-                for group in await spool.load(0, journal.ledger.held, (10, 1000)):
+                for group in await spool.load(0, journal.ledger.held, (10, 1000), every):
                     journal.redeliver(group)
 
         journal.settle(abandon(channel.drain(), journal.new_id))
@@ -450,7 +467,7 @@ async def test_while_settlements_cannot_be_written_no_event_is_taken_into_memory
     admitter = Admitter(parts.channel, parts.journal, Holds(1, 30), 10_000)
     parts.channel.offer(make_group(make_entries(1)))
     bulk = parts.channel.take()
-    parts.journal.settle(settle(bulk, [RETRY], 1000, parts.journal.new_id, Doubts()))
+    record(parts.journal, bulk, [RETRY])
     await parts.spool.answer("disk full")
     inbox = Inbox(make_entries(1))
 
@@ -468,7 +485,7 @@ async def test_on_a_full_disk_rows_are_deleted_though_other_events_of_the_bulk_c
     (stored,) = parts.journal.ledger.held
     parts.channel.add(make_entries(3, "memory"), 100)
     bulk = parts.channel.take()
-    parts.journal.settle(settle(bulk, [DELIVERED] * 2 + [RETRY] * 3, 1000, parts.journal.new_id, Doubts()))
+    record(parts.journal, bulk, [DELIVERED] * 2 + [RETRY] * 3)
 
     whole = await parts.spool.answer("disk full")
     assert (len(whole.inserts), whole.deletes) == (1, [stored])
@@ -515,7 +532,7 @@ async def test_a_spool_that_takes_no_events_lets_none_into_memory_either(parts: 
 async def test_groups_that_are_put_back_are_pending_or_get_a_row(parts: Parts) -> None:
     await store(parts, Inbox(make_entries(3)))
     parts.channel.add(make_entries(2, "memory"), 100)
-    groups = parts.channel.withdraw(lambda _: True)
+    groups = parts.channel.withdraw(NOVEMBER)
 
     parts.journal.put_back(groups)
 
@@ -525,24 +542,104 @@ async def test_groups_that_are_put_back_are_pending_or_get_a_row(parts: Parts) -
     assert parts.journal.ledger.pending_events == parts.journal.ledger.stored_events == 5
 
 
-async def test_a_group_on_trial_is_put_back_only_with_its_strike_taken_back(parts: Parts) -> None:
-    history = History(2, (1, 2), strikes=1)
+async def test_a_group_that_goes_its_own_way_is_in_memory_until_it_is_settled(parts: Parts) -> None:
     parts.journal.ledger.store(2, 77)
-    group = parts.journal.take_up(StoredGroup(3, make_entries(2), history, 77, 0), on_trial=True)
-
-    parts.journal.put_back([group])
-    assert parts.journal.ledger.pending_events == 0
+    history = History(1, (1,), refused_status=400)
+    sent = make_entries(2)
+    group = parts.journal.take_up(StoredGroup(3, NOVEMBER, sent, history, 77, 0, {sent[0]: make_entry("original")}))
+    assert (group.alone, group.row_id, group.index, group.history) == (True, 3, NOVEMBER, history)
+    assert (parts.channel.events, parts.journal.ledger.pending_events) == (0, 0)
     waiting = asyncio.create_task(parts.journal.wait_released([3]))
 
-    assert await parts.spool.answer() == Transaction(attempts=[(3, history)])
+    record(parts.journal, Bulk(group.entries, [(group, group.entries)]), [RETRY, DELIVERED])
+
+    assert (await parts.spool.answer()).shrinks == [(3, [make_entry("original")], history.tried(1000))]
     await asyncio.wait_for(waiting, 1)
+    assert parts.journal.ledger.pending_events == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "is_told"),
+    [(RETRY, True), (STRUCK, True), (FAULTY, False), (structs.replace(STRUCK, status=403), False), (PAUSE, False)],
+)
+async def test_it_is_told_if_a_sink_may_take_at_the_next_try_what_is_left(
+    parts: Parts, outcome: Outcome, *, is_told: bool
+) -> None:
+    told: list[bool] = []
+    parts.journal.on_left = lambda: told.append(True)
+    await store(parts, Inbox(make_entries(3)))
+    settle_bulk(parts.journal, parts.channel, DELIVERED, outcome)
+    await parts.spool.answer()
+    assert told == [True] * is_told
+
+
+async def test_what_is_left_of_an_index_on_hold_is_not_tried_soon(parts: Parts) -> None:
+    told: list[bool] = []
+    parts.journal.on_left = lambda: told.append(True)
+    await store(parts, Inbox(make_entries(3)))
+    put_on_hold(parts.journal._holds)
+    settle_bulk(parts.journal, parts.channel, DELIVERED, RETRY)
+    await parts.spool.answer()
+    assert told == []
+
+
+async def test_a_group_that_is_parted_takes_more_rows_and_all_of_it_is_pending(parts: Parts) -> None:
+    await store(parts, Inbox(make_entries(3)))
+    settle_bulk(parts.journal, parts.channel, RETRY, FAULTY, DELIVERED)
+
+    transaction = await parts.spool.answer()
+
+    assert [(group_id, len(rest)) for group_id, rest, _ in transaction.shrinks] == [(8, 1)]
+    assert [(row.id, len(row.entries)) for row in transaction.inserts] == [(9, 1)]
     ledger = parts.journal.ledger
-    assert (ledger.pending_events, ledger.stored_events, ledger.stored_bytes) == (2, 2, 77)
+    assert (ledger.pending_events, ledger.stored_events, ledger.held) == (2, 2, {})
+    assert ledger.stored_bytes == sum(map(len, make_entries(2)))
+
+
+async def test_a_group_that_cannot_be_parted_stays_as_it_is_and_keeps_nothing_in_memory(parts: Parts) -> None:
+    clock = Clock()
+    parts.journal._loop = clock.loop
+    await store(parts, Inbox(make_entries(3)))
+    settle_bulk(parts.journal, parts.channel, RETRY, FAULTY, DELIVERED)
+    waiting = asyncio.create_task(parts.journal.wait_released([8]))
+
+    await parts.spool.answer("disk full")
+
+    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(parts.journal.wait_settling(), 1)
+    ledger = parts.journal.ledger
+    assert (ledger.pending_events, ledger.stored_events, ledger.held) == (3, 3, {})
+    await clock.advance(RETRY_S)
+    assert parts.spool.open == [], "nothing is left to be written"
+    assert not parts.journal.is_behind
+
+
+async def test_a_batch_of_two_indices_is_told_of_all_its_rows(parts: Parts) -> None:
+    put_on_hold(parts.journal._holds)
+    mixed = [*make_entries(2), *make_entries(2, month="2026-12")]
+    both, free = Inbox(mixed), Inbox(make_entries(1, "free", month="2026-12"))
+
+    await store(parts, both, free)
+
+    assert (both.heard, free.heard) == (PENDING, CREATED)
+    assert parts.channel.take().entries == [*mixed[2:], *free.entries]
+
+
+async def test_events_of_an_index_on_hold_that_come_make_a_trial_due(parts: Parts) -> None:
+    holds = parts.journal._holds
+    put_on_hold(holds)
+    due = asyncio.create_task(holds.wait_due())
+    await store(parts, Inbox(make_entries(1, month="2026-12")))
+    assert not due.done()
+
+    await store(parts, Inbox(make_entries(1)))
+
+    assert (await asyncio.wait_for(due, 1)).index == NOVEMBER
 
 
 async def test_events_of_an_index_on_hold_go_to_the_spool_and_no_further(parts: Parts) -> None:
     holds = parts.journal._holds
-    holds.learn(make_entries(1), [PAUSE], 0)
+    put_on_hold(holds)
     overflows: list[bool] = []
     parts.journal.on_overflow = lambda: overflows.append(True)
     admitter = Admitter(parts.channel, parts.journal, holds, 10_000)
@@ -576,7 +673,7 @@ async def test_a_spool_that_is_lost_is_written_to_no_more_and_holds_up_no_shutdo
     parts.journal.ledger.hold(group)
     parts.channel.offer(group)
     bulk = parts.channel.take()
-    parts.journal.settle(settle(bulk, [DELIVERED] * 2, 1000, parts.journal.new_id, Doubts()))
+    record(parts.journal, bulk, [DELIVERED] * 2)
     inbox = Inbox(make_entries(1))
     parts.journal.submit(inbox)
     await settle_down()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
-from forebay.model import DELIVERED, DUPLICATE, Ack, Entry, History, Outcome
+from forebay.model import DELIVERED, DUPLICATE, Ack, Entry, History, Outcome, Verdict
 from forebay.pipeline import redelivery, replay, suspects
 from forebay.pipeline.gate import Health
+from forebay.pipeline.holds import FRESH_TRIALS_MAX
 from forebay.pipeline.pipeline import Pipeline
 from forebay.settings import Settings
 from forebay.spool.records import NewGroup, Transaction
@@ -21,9 +22,9 @@ from forebay.spool.spool import Spool
 from forebay.telemetry.counters import Counters
 from unit.pipeline.fakes import (
     FAILED,
+    FAULTY,
     PAUSE,
     REFUSED,
-    RETRY,
     Inbox,
     assert_ledger_is_true,
     commit,
@@ -48,6 +49,8 @@ TINY = Settings.model_construct(
     retry_delay_s_max=0.08,
 )
 DECEMBER = "2026-12"
+FAULTY_ID = b'"faulty'
+WALL = Outcome(Verdict.REFUSED, "http_400", "your request was blocked", whole=True, status=400)
 
 
 class PickySink:
@@ -67,6 +70,9 @@ class PickySink:
         self.asked: Counter[Entry] = Counter()
         self.bulks: list[list[Entry]] = []
 
+    def expect(self, index: str) -> None:
+        """Do nothing."""
+
     async def deliver(self, entries: list[Entry]) -> list[Outcome]:
         self.bulks.append(entries)
         self.asked.update(entries)
@@ -74,6 +80,9 @@ class PickySink:
         if any(map(self.blocks, entries)):
             return [FAILED] * len(entries)
         return [self._answer(entry) for entry in entries]
+
+    def repair(self, entry: Entry) -> Entry:
+        return entry
 
     def _answer(self, entry: Entry) -> Outcome:
         refusal = self.rule(entry)
@@ -110,7 +119,7 @@ class Bench:
 
 @contextlib.asynccontextmanager
 async def running(path: Path, sink: PickySink, settings: Settings = TINY) -> AsyncIterator[Bench]:
-    async with open_spool(path) as spool:
+    async with open_spool(path, sink.repair) as spool:
         bench = Bench(spool, sink, settings)
         task = asyncio.create_task(bench.pipeline.run())
         try:
@@ -174,7 +183,7 @@ async def test_a_blocked_index_waits_and_its_neighbours_flow(path: Path, ack: Ac
     assert set(sink.held) == {entry for entries in blocked + free for entry in entries}
 
 
-async def test_a_blocked_index_is_asked_for_one_group_at_a_time_as_seldom_as_the_back_off_says(path: Path) -> None:
+async def test_a_blocked_index_is_tried_as_seldom_as_the_back_off_says_but_for_a_few_times(path: Path) -> None:
     sink = PickySink()
     sink.rule = block_december
     settings = TINY.model_copy(update={"retry_delay_s_min": 0.2, "retry_delay_s_max": 0.2})
@@ -187,8 +196,7 @@ async def test_a_blocked_index_is_asked_for_one_group_at_a_time_as_seldom_as_the
             bench.pipeline._redelivery.restart()
             await asyncio.sleep(0.01)
         back_offs = (asyncio.get_running_loop().time() - began_at) / 0.1
-        assert 1 <= len(sink.bulks) - asked <= back_offs + 1
-        assert all(len(bulk) <= 10 for bulk in sink.bulks)
+        assert 1 <= len(sink.bulks) - asked <= back_offs + 1 + FRESH_TRIALS_MAX
         await until(lambda: bench.pipeline.state.stored_events == 510)
 
 
@@ -309,7 +317,7 @@ async def test_a_replayed_poison_is_tried_anew(path: Path) -> None:
     async with running(path, sink) as bench:
         await bench.trickle(lambda: dead(path))
         assert sink.asked[entry] == 0
-        assert dead(path)[0][2] == "the process ended 3 times while it was delivered"
+        assert dead(path)[0][2] == ("3 deliveries ended without an answer while others were taken: in an earlier run")
 
 
 async def test_a_suspect_that_takes_all_the_time_there_is_holds_up_nobody(path: Path) -> None:
@@ -372,114 +380,129 @@ async def test_a_suspect_of_a_blocked_index_waits_with_it(path: Path) -> None:
     assert dead(path) == []
 
 
-async def interrupt(path: Path, rows: list[NewGroup]) -> None:
-    """Leave a spool with these groups as a process does that is killed."""
-    killed = path.parent / "killed"
-    killed.mkdir()
-    async with open_spool(killed / path.name) as spool:
-        await commit(spool, Transaction(inserts=rows))
-        for file in killed.iterdir():
-            shutil.copy(file, path.parent)
+def refuse_faulty(entry: Entry) -> Outcome | None:
+    return FAULTY if FAULTY_ID in entry else None
 
 
-def watch_strikes(path: Path, sink: PickySink) -> list[dict[int, int]]:
-    """Return the list that the strikes of all groups go to, as they are while each bulk is under way."""
-    seen: list[dict[int, int]] = []
+async def test_an_event_that_is_refused_while_its_neighbours_are_taken_dies_at_its_second_delivery(path: Path) -> None:
+    sink = PickySink()
+    sink.rule = refuse_faulty
+    faulty, good = make_entry("faulty"), make_entries(19)
+    settings = TINY.model_copy(update={"retry_interval_s": 3600})
+    async with running(path, sink, settings) as bench:
+        bench.send([*good, faulty])
+        await until(lambda: set(good) <= sink.held.keys())
+        await bench.trickle(lambda: dead(path))
+        assert bench.pipeline.state.holds == ()
+        assert sink.asked[faulty] == 2
+    assert dead(path) == [("faulty", FAULTY.error_type, FAULTY.reason)]
+
+
+@pytest.mark.parametrize("ack", list(Ack))
+async def test_an_index_of_which_everything_is_refused_waits_whatever_the_status_and_nothing_of_it_dies(
+    path: Path, ack: Ack
+) -> None:
+    sink = PickySink()
+    sink.rule = lambda entry: FAULTY if is_december(entry) else None
+    blocked = [make_entries(10, f"d{number}-", month=DECEMBER) for number in range(5)]
+    async with running(path, sink) as bench:
+        for entries in blocked:
+            bench.send(entries, ack)
+        await bench.trickle(lambda: bench.pipeline.state.holds)
+        await bench.trickle(lambda: len(sink.bulks) > 40)
+        assert bench.pipeline.state.sink_health is Health.GOOD
+        statement = "SELECT max(refusals), sum(events) FROM groups WHERE index_name = 'events_test_2026-12'"
+        assert read_rows(path, statement) == [(0, 50)]
+        assert dead(path) == []
+
+        sink.rule = lambda _: None
+        await until(lambda: not bench.pipeline.state.holds)
+        await until(lambda: {entry for entries in blocked for entry in entries} <= sink.held.keys())
+    assert read_rows(path, "SELECT 1 FROM groups") == []
+
+
+async def test_a_faulty_event_alone_in_its_index_waits_until_another_is_taken(path: Path) -> None:
+    sink = PickySink()
+    sink.rule = refuse_faulty
+    faulty = make_entry("faulty", month=DECEMBER)
+    async with running(path, sink) as bench:
+        bench.send([faulty])
+        await bench.trickle(lambda: sink.asked[faulty] > 3)
+        assert dead(path) == []
+        assert bench.pipeline.state.holds == (), "one event alone is not told as an index"
+
+        bench.send(make_entries(1, "good", month=DECEMBER))
+        await until(lambda: len(sink.held) and make_entry("good0", month=DECEMBER) in sink.held)
+        for number in range(200):
+            if dead(path):
+                break
+            bench.send(make_entries(1, f"more{number}-", month=DECEMBER))
+            await asyncio.sleep(0.01)
+    assert [log_id for log_id, _, _ in dead(path)] == ["faulty"]
+
+
+async def test_a_firewall_that_refuses_requests_for_one_event_costs_no_other(path: Path) -> None:
+    sink = PickySink()
+    walled = make_entry("walled")
     deliver = sink.deliver
 
-    async def deliver_and_look(entries: list[Entry]) -> list[Outcome]:
-        seen.append(dict(read_rows(path, "SELECT id, strikes FROM groups")))
-        return await deliver(entries)
+    async def refuse(entries: list[Entry]) -> list[Outcome]:
+        outcomes = await deliver([entry for entry in entries if entry != walled])
+        if walled in entries:
+            for entry in entries:
+                sink.held.pop(entry, None)
+            return [WALL] * len(entries)
+        return outcomes
 
-    sink.deliver = deliver_and_look  # type: ignore[method-assign]
-    return seen
-
-
-ROWS = [NewGroup(number, make_entries(5, f"e{number}-")) for number in (1, 2, 3)]
-
-
-async def test_what_an_interrupted_run_left_is_delivered_with_a_strike_that_is_taken_back(path: Path) -> None:
-    sink = PickySink()
-    sink.rule = lambda entry: RETRY if b"e1-0" in entry else None
-    await interrupt(path, ROWS)
-    seen = watch_strikes(path, sink)
-    async with running(path, sink):
-        await until(lambda: len(sink.held) == 14)
-        await until(lambda: read_rows(path, "SELECT id, events, strikes FROM groups") == [(1, 1, 0)])
-    assert seen[0] == {1: 1, 2: 1, 3: 1}
-
-
-async def test_what_a_run_left_that_ended_in_order_is_delivered_without(path: Path) -> None:
-    async with open_spool(path) as spool:
-        await commit(spool, Transaction(inserts=ROWS))
-    sink = PickySink()
-    seen = watch_strikes(path, sink)
-    async with running(path, sink):
-        await until(lambda: len(sink.held) == 15)
-    assert seen[0] == {1: 0, 2: 0, 3: 0}
-
-
-async def test_while_the_sink_is_away_no_more_than_a_few_bulks_have_such_strikes(path: Path) -> None:
-    sink = PickySink()
-    sink.rule = lambda _: FAILED
-    await interrupt(path, [NewGroup(number, make_entries(20, f"e{number}-")) for number in range(1, 13)])
+    sink.deliver = refuse  # type: ignore[method-assign]
+    good = make_entries(39)
     async with running(path, sink) as bench:
-        await until(lambda: len(sink.bulks) >= 30)
-        assert bench.pipeline.state.sink_health is Health.FAILED
-        assert read_rows(path, "SELECT count(*) FROM groups WHERE strikes > 0")[0] <= (redelivery.LOAD_BULKS_MAX,)
+        bench.send([*good[:7], walled, *good[7:19]])
+        bench.send(good[19:])
+        await bench.trickle(lambda: set(good) <= sink.held.keys())
+        await bench.trickle(lambda: dead(path))
+        assert bench.pipeline.state.sink_health is Health.GOOD
+    assert [log_id for log_id, _, _ in dead(path)] == ["walled"]
+
+
+async def test_a_refusal_of_all_requests_kills_nobody_and_everything_arrives_later(path: Path) -> None:
+    sink = PickySink()
+    sink.rule = lambda _: WALL
+    async with running(path, sink) as bench:
+        for number in range(10):
+            bench.send(make_entries(10, f"e{number}-"))
+            await asyncio.sleep(0.01)
+        await until(lambda: len(sink.bulks) > 20)
+        assert bench.pipeline.state.sink_health is Health.PAUSED
+        assert bench.pipeline.state.holds == ()
         sink.rule = lambda _: None
-        await until(lambda: not read_rows(path, "SELECT 1 FROM groups"))
-    assert read_rows(path, "SELECT 1 FROM dead_letters") == []
+        await until(lambda: len(sink.held) == 100)
+    assert dead(path) == []
+    assert read_rows(path, "SELECT 1 FROM groups") == []
 
 
-async def test_a_stop_in_order_takes_such_strikes_back(path: Path) -> None:
+async def test_a_status_that_may_pass_kills_only_after_ten_rounds(path: Path) -> None:
     sink = PickySink()
-    sink.deliver = lambda _: asyncio.sleep(3600, [])  # type: ignore[assignment, method-assign]
-    await interrupt(path, [NewGroup(number, make_entries(20, f"e{number}-")) for number in range(1, 6)])
-    async with open_spool(path) as spool:
-        whole = Pipeline(spool, sink, TINY.model_copy(update={"bulk_workers": 1}), Counters())
-        task = asyncio.create_task(whole.run())
-        await until(lambda: whole.state.channel_events == 60)
-        assert read_rows(path, "SELECT sum(strikes) FROM groups") == [(4,)]
-        await asyncio.wait_for(whole.stop(task, 0.01), 5)
-    assert read_rows(path, "SELECT sum(strikes) FROM groups") == [(0,)]
+    odd = make_entry("faulty")
+    sink.rule = lambda entry: structs.replace(FAULTY, status=403) if entry == odd else None
+    async with running(path, sink, TINY.model_copy(update={"retry_interval_s": 0.03})) as bench:
+        bench.send([odd, *make_entries(3)])
+        await bench.trickle(lambda: dead(path))
+        assert bench.pipeline._redelivery._findings.evidence.rounds >= 10
+        assert sink.asked[odd] >= 10
+    ((attempts,),) = read_rows(path, "SELECT attempts FROM dead_letters")
+    assert attempts >= 10
 
 
-async def test_twenty_kills_make_no_dead_letter(path: Path) -> None:
-    """Each run is killed in the middle of its first delivery, and no sink ever answers."""
-    folder = path.parent / "life"
-    folder.mkdir()
-    async with open_spool(folder / path.name) as spool:
-        await commit(spool, Transaction(inserts=ROWS))
-    strikes = []
-    for _ in range(20):
-        async with open_spool(folder / path.name) as spool:
-            sink = PickySink()
-            asked: list[list[Entry]] = []
-            sink.deliver = lambda entries, asked=asked: _never(entries, asked)  # type: ignore[method-assign, misc]
-            whole = Pipeline(spool, sink, TINY.model_copy(update={"retry_interval_s": 3600}), Counters())
-            task = asyncio.create_task(whole.run())
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.05):
-                    while not asked:
-                        await asyncio.sleep(0.001)
-            left = folder.with_name(f"{folder.name}+")
-            shutil.copytree(folder, left)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await whole._delivery.drain(0)
-        folder = left
-        strikes.append(read_rows(folder / path.name, "SELECT max(strikes), count(*) FROM groups")[0])
-    assert strikes[-1][1] == 3
-    assert strikes[3][0] == 3, "they became suspect"
-    assert strikes[-1][0] == 3, "and are no more than that without a sink that takes others"
+async def test_an_event_that_was_refused_is_sent_in_another_form_and_dies_as_it_came(path: Path) -> None:
     sink = PickySink()
-    async with running(folder / path.name, sink) as bench:
-        await bench.trickle(lambda: {entry for row in ROWS for entry in row.entries} <= sink.held.keys())
-    assert dead(folder / path.name) == []
-
-
-async def _never(entries: list[Entry], asked: list[list[Entry]]) -> list[Outcome]:
-    asked.append(entries)
-    await asyncio.Event().wait()
-    return []
+    sink.repair = lambda entry: entry.replace(b'{"x":""}', b'{"x":"repaired"}')  # type: ignore[method-assign]
+    sink.rule = lambda entry: FAULTY if FAULTY_ID in entry or (b"odd" in entry and b"repaired" not in entry) else None
+    faulty, odd = make_entry("faulty"), make_entry("odd")
+    async with running(path, sink) as bench:
+        bench.send([faulty, odd, *make_entries(3)])
+        await bench.trickle(lambda: dead(path))
+        await until(lambda: sink.repair(odd) in sink.held)
+    assert sink.asked[sink.repair(faulty)] >= 1
+    assert read_rows(path, "SELECT log_id, entry FROM dead_letters") == [("faulty", faulty)]
+    assert read_rows(path, "SELECT 1 FROM groups") == []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from forebay.model import UNEXPECTED_ANSWER, History, Outcome, Verdict
 from forebay.pipeline import poison
 from forebay.pipeline.poison import OTHERS_MIN, STRIKES_MAX, Doubts, Step, blocks, halve, next_step
-from unit.pipeline.fakes import DEAD, FAILED, PAUSE, REFUSED, RETRY
+from unit.pipeline.fakes import DEAD, FAILED, FAULTY, PAUSE, REFUSED, RETRY
 
 
 @pytest.mark.parametrize(
@@ -29,8 +30,8 @@ def test_what_follows_from_strikes(strikes: int, events: int, step: Step) -> Non
 
 
 def test_halves_are_suspect_and_not_tried_yet() -> None:
-    history = halve(History(9, (1, 2, 3), strikes=4))
-    assert history == History(9, (1, 2, 3), strikes=STRIKES_MAX)
+    history = halve(History(9, (1, 2, 3), strikes=4, refusals=1, refused_status=400))
+    assert history == History(9, (1, 2, 3), strikes=STRIKES_MAX, refusals=1, refused_status=400)
     assert next_step(history, 500) is next_step(history, 1) is Step.ALONE
 
 
@@ -46,6 +47,8 @@ def test_halves_are_suspect_and_not_tried_yet() -> None:
         (PAUSE, False),
         (REFUSED, False),
         (DEAD, False),
+        (FAULTY, False),
+        (structs.replace(FAULTY, whole=True), False),
     ],
 )
 def test_only_a_bulk_that_ended_without_a_word_on_its_events_may_have_been_blocked(

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Container, Sequence
+from collections.abc import AsyncIterator, Callable, Container
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,29 +14,29 @@ from typing import Any
 import pytest
 
 from forebay.errors import SpoolUnavailable
-from forebay.model import DELIVERED, Admission, DeadLetter, Entry, History, Outcome
+from forebay.model import DELIVERED, Admission, DeadLetter, Entry, History, Outcome, entry_index
 from forebay.pipeline import redelivery as redelivery_module
 from forebay.pipeline import replay as replay_module
-from forebay.pipeline.aside import Aside
-from forebay.pipeline.channel import Channel
+from forebay.pipeline.channel import Bulk, Channel
 from forebay.pipeline.delivery import Delivery
+from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.findings import Findings
 from forebay.pipeline.gate import Gate
+from forebay.pipeline.group import UNTRIED
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.packing import GroupLimits
-from forebay.pipeline.poison import Doubts
 from forebay.pipeline.redelivery import Redelivery
 from forebay.pipeline.replay import Replay
 from forebay.pipeline.settlement import settle
 from forebay.pipeline.suspects import Pace, Suspects
-from forebay.pipeline.trial import Trial
 from forebay.spool import writing
 from forebay.spool.inspection import Choice, Request, inspect
 from forebay.spool.records import GroupDamaged, NewGroup, StoredGroup, Totals, Transaction
 from forebay.spool.spool import Spool
 from forebay.telemetry.counters import Counters
 from unit.pipeline.fakes import (
+    PAUSE,
     RETRY,
     FakeSink,
     Inbox,
@@ -68,11 +68,10 @@ class FakeStore:
     failures: list[Exception] = field(default_factory=list)
     during_load: Callable[[], None] = lambda: None
     last_group_id: int = 100
-    was_interrupted: bool = False
-    strikes: list[list[int]] = field(default_factory=list)
 
-    def add(self, row_id: int, entries: list[Entry]) -> None:
-        self.groups[row_id] = StoredGroup(row_id, entries, History(), sum(map(len, entries)), 0)
+    def add(self, row_id: int, entries: list[Entry], history: History = UNTRIED) -> None:
+        index = entry_index(entries[0])
+        self.groups[row_id] = StoredGroup(row_id, index, entries, history, sum(map(len, entries)), 0)
 
     def _fail(self) -> None:
         if self.failures:
@@ -83,24 +82,28 @@ class FakeStore:
         events = sum(len(group.entries) for group in self.groups.values())
         return Totals(len(self.groups), events, sum(group.stored_bytes for group in self.groups.values()), 0, 0)
 
-    async def load(self, after_id: int, held: Container[int], room: tuple[int, int]) -> list[StoredGroup]:
+    async def load(
+        self, after_id: int, held: Container[int], room: tuple[int, int], is_wanted: Callable[[str, int], bool]
+    ) -> list[StoredGroup]:
         self.loads.append((after_id, room))
         await asyncio.sleep(0)
         self._fail()
         left = room[0]
         found: list[StoredGroup] = []
-        for row_id in sorted(self.groups):
-            if row_id > after_id and row_id not in held:
-                left -= len(self.groups[row_id].entries)
+        for row_id, group in sorted(self.groups.items()):
+            is_going = is_wanted(group.index_name, group.history.refused_status)
+            if row_id > after_id and row_id not in held and is_going:
+                left -= len(group.entries)
                 if found and left < 0:
                     break
-                found.append(self.groups[row_id])
+                found.append(group)
         self.during_load()
-        return found
+        return [group for group in found if group.id not in held]
 
-    async def strike(self, group_ids: Sequence[int]) -> None:
-        self._fail()
-        self.strikes.append(list(group_ids))
+    async def load_trial(
+        self, index: str, after_id: int, held: Container[int], room: tuple[int, int]
+    ) -> list[StoredGroup]:
+        raise NotImplementedError
 
     async def take_requests(self) -> frozenset[str]:
         await asyncio.sleep(0)
@@ -129,12 +132,11 @@ class Bench:
         self.holds = Holds(0.01, 0.02)
         self.journal = Journal(committer, self.channel, self.holds, LIMITS, self.counters)
         self.gate = Gate(3, 0.01, 0.02)
-        findings = Findings(self.gate, self.holds, Doubts(), self.counters)
+        self.evidence = Evidence()
+        findings = Findings(self.gate, self.holds, self.evidence, self.counters)
         delivery = Delivery(self.channel, FakeSink(), self.journal, findings, self.counters)
-        trial = Trial(store, self.gate)
-        self.suspects = Suspects(store, self.journal, delivery, findings, trial, Pace(0.01, interval_s))
-        aside = Aside(self.journal.ledger.held, self.holds, self.suspects)
-        self.redelivery = Redelivery(store, self.journal, self.channel, aside, trial, interval_s)
+        self.suspects = Suspects(store, self.journal, delivery, findings, Pace(0.01, interval_s))
+        self.redelivery = Redelivery(store, self.journal, self.channel, findings, self.suspects, interval_s)
         self.journal.on_overflow = self.redelivery.proceed
         self.replay = Replay(store, self.journal)
         self.replay.on_asked = self.redelivery.restart
@@ -163,7 +165,8 @@ class Bench:
     def deliver(self, outcome: Outcome = DELIVERED) -> list[Entry]:
         """Take a bulk, with one outcome for all of it."""
         bulk = self.channel.take()
-        self.journal.settle(settle(bulk, [outcome] * len(bulk.entries), 1000, self.journal.new_id, Doubts()))
+        for settlement in settle(bulk, [outcome] * len(bulk.entries), 1000, self.journal.new_id, self.evidence):
+            self.journal.settle(settlement)
         return bulk.entries
 
     async def deliver_all(self) -> list[Entry]:
@@ -597,3 +600,124 @@ async def test_a_group_fits_when_the_channel_is_empty_whatever_its_limit() -> No
     async with bench.running():
         await until(lambda: bench.channel.events == 10)
         assert not bench.channel.offer(make_group(make_entries(1)))
+
+
+def put_on_hold(bench: Bench) -> None:
+    entries = make_entries(1, month="2026-12")
+    bench.holds.learn(Bulk(entries, [(make_group(entries), entries)]), [PAUSE], 0)
+
+
+def take_up(bench: Bench, stored: StoredGroup) -> None:
+    if stored.id not in bench.journal.ledger.held:
+        bench.journal.take_up(stored)
+
+
+async def test_groups_of_an_index_on_hold_are_not_read(path: Path) -> None:
+    async with open_spool(path) as spool:
+        rows = [NewGroup(row_id, make_entries(10, f"d{row_id}-", month="2026-12")) for row_id in range(1, 6)]
+        await commit(spool, Transaction(inserts=[*rows, NewGroup(6, make_entries(10, "n"))]))
+    async with open_spool(path) as spool:
+        bench = Bench(spool)
+        put_on_hold(bench)
+        async with bench.running():
+            await until(lambda: bench.channel.events)
+            await settle_down()
+            assert bench.deliver() == make_entries(10, "n")
+            await bench.journal.wait_written()
+            assert (bench.channel.events, bench.journal.ledger.pending_events) == (0, 50)
+
+
+async def test_groups_of_an_index_that_is_put_on_hold_while_they_are_read_stay_where_they_are() -> None:
+    store = FakeStore()
+    store.add(1, make_entries(10, "d", month="2026-12"))
+    store.add(2, make_entries(10, "n"))
+    bench = Bench(store)
+    store.during_load = lambda: put_on_hold(bench)
+
+    assert await bench.redelivery._load_some()
+
+    assert bench.channel.take().entries == make_entries(10, "n")
+    assert bench.journal.ledger.held.keys() == {2}
+
+
+async def test_a_group_that_was_taken_up_while_it_was_read_does_not_come_twice() -> None:
+    store = FakeStore()
+    store.add(1, make_entries(10, "a"))
+    store.add(2, make_entries(10, "b"))
+    bench = Bench(store)
+    store.during_load = lambda: take_up(bench, store.groups[1])
+
+    assert await bench.redelivery._load_some()
+
+    assert bench.channel.take().entries == make_entries(10, "b")
+    assert bench.journal.ledger.pending_events == 0
+
+
+@pytest.mark.parametrize(("status", "is_its_turn"), [(0, True), (400, True), (413, True), (422, True), (403, False)])
+async def test_what_was_refused_with_a_status_that_may_pass_is_not_tried_again_shortly(
+    status: int, *, is_its_turn: bool
+) -> None:
+    store = FakeStore()
+    store.add(1, make_entries(10), History(1, (1,), refused_status=status))
+    bench = Bench(store)
+    async with bench.running():
+        await until(lambda: bench.channel.events == 10)
+        assert bench.evidence.rounds == 1
+        bench.deliver(RETRY)
+        bench.journal.ledger._release(make_group_with_rest(bench, 1), {})
+        await settle_down()
+        loads = len(store.loads)
+
+        bench.redelivery._retry()
+        await until(lambda: len(store.loads) > loads)
+        await settle_down()
+
+        assert bench.channel.events == (10 if is_its_turn else 0)
+
+
+async def test_each_interval_is_a_round_in_which_everything_goes() -> None:
+    store = FakeStore()
+    store.add(1, make_entries(10), History(1, (1,), refused_status=403))
+    bench = Bench(store, interval_s=0.02)
+    async with bench.running():
+        for attempt in range(1, 4):
+            await until(lambda: bench.channel.events == 10)
+            assert bench.evidence.rounds >= attempt
+            bench.deliver(RETRY)
+            bench.journal.ledger._release(make_group_with_rest(bench, 1), {})
+
+
+async def test_a_round_that_a_spool_interrupts_goes_on_later() -> None:
+    store = FakeStore(failures=[SpoolUnavailable("locked")])
+    store.add(1, make_entries(10), History(1, (1,), refused_status=403))
+    bench = Bench(store)
+    async with bench.running():
+        await until(lambda: not store.failures)
+        await settle_down()
+        bench.redelivery.proceed()
+        await until(lambda: bench.channel.events == 10)
+
+
+async def test_a_suspect_does_not_go_with_others() -> None:
+    store = FakeStore()
+    store.add(1, make_entries(10, "suspect"), History(3, (1,), strikes=3))
+    store.add(2, make_entries(10, "usual"))
+    bench = Bench(store)
+
+    assert await bench.redelivery._load_some()
+
+    assert bench.channel.take().entries == make_entries(10, "usual")
+    assert 1 in bench.suspects
+
+
+async def test_a_suspect_that_was_taken_up_while_it_was_read_does_not_go_twice() -> None:
+    store = FakeStore()
+    store.add(1, make_entries(1), History(3, (1,), strikes=3))
+    bench = Bench(store)
+    assert bench.suspects.keep(store.groups[1])
+    store.during_load = lambda: take_up(bench, store.groups[1])
+
+    assert await asyncio.wait_for(bench.suspects._take_step(1), 5) is None
+
+    assert bench.counters.bulks == 0
+    assert bench.journal.ledger.pending_events == 0

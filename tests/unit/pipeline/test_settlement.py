@@ -6,14 +6,15 @@ import itertools
 from collections.abc import Sequence
 
 import pytest
+from msgspec import structs
 
 from forebay.model import DELIVERED, DUPLICATE, DeadLetter, Entry, History, Outcome, Verdict
 from forebay.pipeline.channel import Bulk
+from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.group import Group
-from forebay.pipeline.poison import Doubts
-from forebay.pipeline.settlement import Settlement, abandon, bury, divide, end_trials, halve_group, settle
+from forebay.pipeline.settlement import Settlement, abandon, bury, divide, halve_group, settle
 from forebay.spool.records import NewGroup, Transaction
-from unit.pipeline.fakes import DEAD, FAILED, PAUSE, RETRY, make_entries, make_group
+from unit.pipeline.fakes import DEAD, FAILED, FAULTY, PAUSE, RETRY, make_entries, make_group
 
 NOW_MS = 1_700_000_000_000
 FIRST = History(1, (NOW_MS,))
@@ -27,15 +28,26 @@ def take(group: Group, events: int) -> tuple[Group, list[Entry]]:
     return group, part
 
 
-def settle_slices(
-    slices: Sequence[tuple[Group, list[Entry]]], outcomes: list[Outcome], next_id: int = 100
-) -> Settlement:
+def divide_slices(
+    slices: Sequence[tuple[Group, Sequence[Entry]]], outcomes: list[Outcome], evidence: Evidence | None = None
+) -> list[Settlement]:
     bulk = Bulk([entry for _, part in slices for entry in part], list(slices))
-    return settle(bulk, outcomes, NOW_MS, itertools.count(next_id).__next__, Doubts())
+    return settle(bulk, outcomes, NOW_MS, itertools.count(100).__next__, evidence or Evidence())
 
 
-def settle_group(group: Group, *outcomes: Outcome) -> Settlement:
-    return settle_slices([take(group, len(group.entries))], list(outcomes))
+def settle_slices(
+    slices: Sequence[tuple[Group, Sequence[Entry]]], outcomes: list[Outcome], evidence: Evidence | None = None
+) -> Settlement:
+    """Return all settlements of a bulk as one."""
+    together = Settlement(Transaction(), [])
+    for settlement in divide_slices(slices, outcomes, evidence):
+        together.transaction.absorb(settlement.transaction)
+        together.leaving.extend(settlement.leaving)
+    return together
+
+
+def settle_group(group: Group, *outcomes: Outcome, evidence: Evidence | None = None) -> Settlement:
+    return settle_slices([take(group, len(group.entries))], list(outcomes), evidence)
 
 
 @pytest.mark.parametrize(
@@ -188,41 +200,134 @@ def test_given_up_events_with_a_row_stay_in_it() -> None:
 def test_an_outcome_settles_or_it_does_not() -> None:
     settled = {verdict for verdict in Verdict if Outcome(verdict).settled}
 
-    assert settled == {Verdict.DELIVERED, Verdict.DUPLICATE, Verdict.DEAD}
+    assert settled == {Verdict.DELIVERED, Verdict.DUPLICATE, Verdict.DROPPED, Verdict.DEAD}
 
 
 def test_a_failure_while_others_were_taken_is_a_strike() -> None:
-    doubts, group = Doubts(), make_group([A], row_id=7)
-    doubts.mark(7)
-    doubts.taken += 1
-    bulk = Bulk([A], [take(group, 1)])
+    evidence = Evidence()
+    evidence.doubts.mark(7)
+    evidence.doubts.taken += 1
 
-    settlement = settle(bulk, [FAILED], NOW_MS, itertools.count(100).__next__, doubts)
+    settlement = settle_group(make_group([A], row_id=7), FAILED, evidence=evidence)
 
     assert settlement.transaction == Transaction(attempts=[(7, History(1, (NOW_MS,), strikes=1))])
 
 
 @pytest.mark.parametrize("outcome", [RETRY, PAUSE])
 def test_an_answer_about_single_events_is_no_strike(outcome: Outcome) -> None:
-    doubts, group = Doubts(), make_group([A], row_id=7)
-    doubts.mark(7)
-    doubts.taken += 1
-    settlement = settle(Bulk([A], [take(group, 1)]), [outcome], NOW_MS, itertools.count(100).__next__, doubts)
+    evidence = Evidence()
+    evidence.doubts.mark(7)
+    evidence.doubts.taken += 1
+    settlement = settle_group(make_group([A], row_id=7), outcome, evidence=evidence)
     assert settlement.transaction == Transaction(attempts=[(7, History(1, (NOW_MS,)))])
 
 
-def test_a_trial_that_is_over_writes_nothing_over_what_came_of_it() -> None:
-    group = make_group([A], row_id=7)
-    group.on_trial = True
-    assert settle_group(group, RETRY).transaction.attempts == [(7, History(1, (NOW_MS,)))]
-    assert not end_trials([group]).transaction
+STRUCK = structs.replace(FAULTY, is_own=True, is_struck=True)
+OF_A_PROXY = structs.replace(FAULTY, status=403)
+REFUSED_ONCE = FIRST.refused(400, is_struck=False)
 
 
-def test_a_trial_ends_with_the_history_of_before() -> None:
-    group = make_group([A], row_id=7)
-    group.on_trial = True
-    assert end_trials([group]).transaction == Transaction(attempts=[(7, group.history)])
-    assert not end_trials([group]).transaction
+@pytest.mark.parametrize(
+    ("outcome", "refusals", "status"), [(FAULTY, 0, 400), (STRUCK, 1, 400), (OF_A_PROXY, 0, 403), (PAUSE, 0, 0)]
+)
+def test_a_refusal_is_kept_with_the_row_and_counts_as_far_as_there_is_evidence(
+    outcome: Outcome, refusals: int, status: int
+) -> None:
+    settlement = settle_group(make_group([A, B], row_id=7), outcome, outcome)
+
+    history = History(1, (NOW_MS,), refusals=refusals, refused_status=status)
+    assert settlement.transaction == Transaction(attempts=[(7, history)])
+
+
+def test_a_delivery_that_says_nothing_keeps_the_refusal_of_before() -> None:
+    settlement = settle_group(make_group([A], row_id=7, history=History(1, (1,), 0, 1, 400)), RETRY)
+    assert settlement.transaction == Transaction(attempts=[(7, History(2, (1, NOW_MS), 0, 1, 400))])
+
+
+def test_what_was_refused_is_parted_from_what_was_not() -> None:
+    group = make_group([A, B, C], row_id=7)
+
+    settlement = settle_group(group, RETRY, STRUCK, RETRY)
+
+    assert settlement.transaction == Transaction(
+        shrinks=[(7, [A, C], FIRST)], inserts=[NewGroup(100, [B], FIRST.refused(400, is_struck=True))]
+    )
+    assert settlement.leaving == [group]
+    assert group.rest == [A, C], "the other one is not in its row any more"
+
+
+def test_what_was_refused_differently_is_parted() -> None:
+    settlement = settle_group(make_group([A, B, C], row_id=7), FAULTY, OF_A_PROXY, DELIVERED)
+
+    assert settlement.transaction == Transaction(
+        shrinks=[(7, [A], REFUSED_ONCE)], inserts=[NewGroup(100, [B], FIRST.refused(403, is_struck=False))]
+    )
+
+
+def test_a_group_without_a_row_is_parted_into_rows_of_their_own() -> None:
+    settlement = settle_group(make_group([A, B, C]), RETRY, FAULTY, RETRY)
+
+    assert settlement.transaction == Transaction(
+        inserts=[NewGroup(100, [A, C], FIRST), NewGroup(101, [B], REFUSED_ONCE)]
+    )
+
+
+def test_a_group_cut_over_two_bulks_is_parted_by_what_both_say() -> None:
+    group = make_group([A, B, C], row_id=7)
+    first, second = take(group, 2), take(group, 1)
+
+    assert not settle_slices([first], [FAULTY, DELIVERED]).transaction
+    settlement = settle_slices([second], [RETRY])
+
+    assert settlement.transaction == Transaction(shrinks=[(7, [A], REFUSED_ONCE)], inserts=[NewGroup(100, [C], FIRST)])
+
+
+def test_each_part_is_remembered_for_the_next_refusal() -> None:
+    evidence = Evidence()
+    settle_group(make_group([A, B], row_id=7), FAULTY, RETRY, evidence=evidence)
+    evidence.weigh(evidence.number_bulk(), Bulk([C], [(make_group([C]), [C])]), [DELIVERED])
+
+    parts = [make_group([A], 7, REFUSED_ONCE), make_group([B], 100, FIRST)]
+    weighed = [evidence.weigh(9, Bulk(group.entries, [(group, group.entries)]), [FAULTY]) for group in parts]
+    assert [outcome.is_struck for outcomes in weighed for outcome in outcomes] == [True, False]
+
+
+def test_a_row_that_is_gone_is_forgotten() -> None:
+    evidence = Evidence()
+    settle_group(make_group([A], row_id=7), FAULTY, evidence=evidence)
+    settle_group(make_group([A], 7, REFUSED_ONCE), DELIVERED, evidence=evidence)
+    evidence.weigh(evidence.number_bulk(), Bulk([C], [(make_group([C]), [C])]), [DELIVERED])
+
+    group = make_group([B], 7, REFUSED_ONCE)
+    (outcome,) = evidence.weigh(9, Bulk([B], [(group, [B])]), [FAULTY])
+    assert not outcome.is_struck
+
+
+def test_an_event_that_was_sent_in_another_form_is_kept_as_it_came() -> None:
+    group = make_group([A, B, C], row_id=7)
+    group.originals = {A: b"first", B: b"second"}
+
+    settlement = settle_group(group, RETRY, DEAD, RETRY)
+
+    assert settlement.transaction.shrinks == [(7, [b"first", C], FIRST)]
+    assert [letter.entry for letter in settlement.transaction.dead] == [b"second"]
+
+
+def test_what_makes_room_does_not_wait_for_what_needs_some() -> None:
+    gone, parted, shrunk = (make_group([A], 1), make_group([A, B], 2), make_group([B, C], 3))
+    slices = [take(group, 2) for group in (gone, parted, shrunk)]
+
+    settlements = divide_slices(slices, [DELIVERED, FAULTY, RETRY, RETRY, DELIVERED])
+
+    old, new = divide(settlements)
+    assert [settlement.transaction for settlement in old] == [
+        Transaction(deletes=[1]),
+        Transaction(shrinks=[(3, [B], FIRST)]),
+    ]
+    assert [settlement.transaction for settlement in new] == [
+        Transaction(shrinks=[(2, [A], REFUSED_ONCE)], inserts=[NewGroup(100, [B], FIRST)])
+    ]
+    assert [group for settlement in (*old, *new) for group in settlement.leaving] == [gone, shrunk, parted]
 
 
 def test_a_group_is_halved_in_one_transaction() -> None:

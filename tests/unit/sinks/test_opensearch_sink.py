@@ -21,11 +21,13 @@ from forebay.model import (
     Document,
     Entry,
     EventInfo,
+    Outcome,
     Verdict,
     encode_entry,
     entry_address,
     entry_document,
 )
+from forebay.pipeline.sifting import Sifting
 from forebay.settings import Settings
 from forebay.sinks.opensearch import OpenSearchSink
 
@@ -101,12 +103,16 @@ def make_entry(log_id: str) -> Entry:
 ENTRIES = [make_entry(str(number)) for number in range(8)]
 
 
+async def sift(sink: OpenSearchSink, entries: list[Entry]) -> list[Outcome]:
+    return await Sifting(sink, lambda _: False).deliver(1, entries, 0)
+
+
 @pytest.mark.parametrize("status", [400, 413])
 async def test_the_one_at_fault_is_found_and_all_others_are_delivered(fake: FakeOpenSearch, status: int) -> None:
     fake.answer = lambda ids: status if "5" in ids else 200
     async with sink_at(fake.url) as sink:
-        outcomes = await sink.deliver(ENTRIES)
-    assert outcomes[5].verdict is Verdict.DEAD
+        outcomes = await sift(sink, ENTRIES)
+    assert (outcomes[5].verdict, outcomes[5].status) == (Verdict.REFUSED, status)
     assert not outcomes[5].whole
     assert outcomes[:5] + outcomes[6:] == [DELIVERED] * 7
     # No event was sent again after it had been delivered.
@@ -117,8 +123,8 @@ async def test_the_one_at_fault_is_found_and_all_others_are_delivered(fake: Fake
 async def test_events_with_long_reasons_are_settled_a_few_at_a_time(fake: FakeOpenSearch) -> None:
     fake.answer = lambda _: TALKATIVE
     async with sink_at(fake.url) as sink:
-        outcomes = await sink.deliver(ENTRIES)
-    assert {(outcome.verdict, len(outcome.reason)) for outcome in outcomes} == {(Verdict.DEAD, 8 * 1024 - 2)}
+        outcomes = await sift(sink, ENTRIES)
+    assert {(outcome.verdict, len(outcome.reason)) for outcome in outcomes} == {(Verdict.REFUSED, 8 * 1024 - 2)}
     assert [len(ids) for ids in fake.bulks] == [8, 4, 2, 2, 4, 2, 2]
 
 
@@ -126,7 +132,7 @@ async def test_an_answer_that_is_too_large_for_one_event_is_tried_again_later(fa
     fake.reason_bytes = 17 * 1024 * 1024
     fake.answer = lambda _: TALKATIVE
     async with sink_at(fake.url) as sink:
-        outcomes = await sink.deliver(ENTRIES[:4])
+        outcomes = await sift(sink, ENTRIES[:4])
     assert {(outcome.verdict, outcome.error_type, outcome.whole) for outcome in outcomes} == {
         (Verdict.RETRY, "answer_too_large", True)
     }
@@ -139,7 +145,7 @@ async def test_what_one_half_delivered_is_kept_when_the_connection_of_the_other_
 
     fake.answer = answer
     async with sink_at(fake.url) as sink:
-        outcomes = await sink.deliver(ENTRIES)
+        outcomes = await sift(sink, ENTRIES)
     assert outcomes[:4] == [DELIVERED] * 4
     assert {(outcome.verdict, outcome.error_type, outcome.whole) for outcome in outcomes[4:]} == {
         (Verdict.RETRY, "unreachable", True)
@@ -152,16 +158,16 @@ async def test_the_rest_of_a_split_bulk_is_not_sent_to_a_sink_that_has_gone_away
 ) -> None:
     fake.answer = lambda ids: 413 if len(ids) > 1 else failure
     async with sink_at(fake.url) as sink:
-        outcomes = await sink.deliver(ENTRIES)
+        outcomes = await sift(sink, ENTRIES)
     assert [len(ids) for ids in fake.bulks] == [8, 4, 2, 1]
     assert len(outcomes) == 8
     assert all(outcome.whole and not outcome.settled for outcome in outcomes)
 
 
 async def test_an_answer_that_nobody_expects_to_one_half_leaves_the_other_its_chance(fake: FakeOpenSearch) -> None:
-    fake.answer = lambda ids: 413 if len(ids) > 4 else 418 if "1" in ids else 200
+    fake.answer = lambda ids: 413 if len(ids) > 4 else 302 if "1" in ids else 200
     async with sink_at(fake.url) as sink:
-        outcomes = await sink.deliver(ENTRIES)
+        outcomes = await sift(sink, ENTRIES)
     assert {outcome.error_type for outcome in outcomes[:4]} == {UNEXPECTED_ANSWER}
     assert outcomes[4:] == [DELIVERED] * 4
 
@@ -246,7 +252,7 @@ async def test_closing_ends_an_attempt_that_nobody_waits_for(fake: FakeOpenSearc
         (200, {"welcome": True}, Verdict.RETRY, UNEXPECTED_ANSWER),
         (200, {"acknowledged": False}, Verdict.RETRY, UNEXPECTED_ANSWER),
         (301, {}, Verdict.RETRY, UNEXPECTED_ANSWER),
-        (400, {}, Verdict.RETRY, UNEXPECTED_ANSWER),
+        (400, {}, Verdict.PAUSE, ""),
         (429, {}, Verdict.RETRY, "http_429"),
         (503, {}, Verdict.RETRY, "http_503"),
         (400, {"error": {"type": "mapper_parsing_exception", "reason": "no flat_object"}}, Verdict.PAUSE, ""),

@@ -10,7 +10,7 @@ import pytest
 from forebay.intake.documents import DocumentMaker
 from forebay.intake.formats.native import decode_event
 from forebay.model import Entry, Sender, entry_address, entry_document
-from forebay.sinks.opensearch.repair import may_overwhelm, repair
+from forebay.sinks.opensearch.repair import OVERWHELMING_BYTES_MIN, may_overwhelm, repair
 from forebay.telemetry.counters import Counters
 
 RECEIVED_AT = datetime(2026, 11, 24, tzinfo=UTC)
@@ -209,3 +209,8 @@ def test_a_megabyte_is_repaired_in_bounded_time_and_space(param: Any) -> None:
     assert time.process_time() - started_at < 3
     assert changed is not entry
     assert len(changed) < 3 * len(entry)
+
+
+def test_no_entry_below_the_least_length_can_overwhelm() -> None:
+    assert not may_overwhelm(b"," * (OVERWHELMING_BYTES_MIN - 1))
+    assert may_overwhelm(b"," * (OVERWHELMING_BYTES_MIN + 200))

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from forebay.model import DELIVERED, Address, Document, Entry, EventInfo, encode_entry
+from forebay.model import DELIVERED, Address, Document, Entry, EventInfo, Outcome, encode_entry, entry_index
 from forebay.settings import Settings
 from forebay.sinks.opensearch import OpenSearchSink, template_keeper
 from forebay.sinks.opensearch.template import PATH, TEMPLATE
@@ -107,6 +107,13 @@ async def sink(fake: FakeOpenSearch) -> AsyncIterator[OpenSearchSink]:
         yield sink
 
 
+async def deliver(sink: OpenSearchSink, entries: list[Entry]) -> list[Outcome]:
+    """Deliver as the pipeline does."""
+    for index in {entry_index(entry) for entry in entries}:
+        sink.expect(index)
+    return await sink.deliver(entries)
+
+
 @asynccontextmanager
 async def sink_at(url: str, **settings: Any) -> AsyncIterator[OpenSearchSink]:
     sink = OpenSearchSink(Settings(OPEN_SEARCH_DNS=url, _env_file=None, **settings))
@@ -130,7 +137,7 @@ async def until_asked(fake: FakeOpenSearch, *methods: str) -> None:
 
 async def test_busy_traffic_asks_once(fake: FakeOpenSearch, sink: OpenSearchSink, clock: Clock) -> None:
     for _ in range(20):
-        assert await sink.deliver([make_entry()] * 3) == [DELIVERED] * 3
+        assert await deliver(sink, [make_entry()] * 3) == [DELIVERED] * 3
         clock.now_s += HOLDS_S * 0.9
 
     assert fake.asked == ["GET", "PUT", *["POST"] * 20]
@@ -139,11 +146,11 @@ async def test_busy_traffic_asks_once(fake: FakeOpenSearch, sink: OpenSearchSink
 async def test_after_a_quiet_time_the_template_is_there_before_the_bulk(
     fake: FakeOpenSearch, sink: OpenSearchSink, clock: Clock
 ) -> None:
-    await sink.deliver([make_entry()])
+    await deliver(sink, [make_entry()])
     clock.now_s += HOLDS_S
     fake.lose_data()
 
-    assert await sink.deliver([make_entry()]) == [DELIVERED]
+    assert await deliver(sink, [make_entry()]) == [DELIVERED]
     assert fake.asked == ["GET", "PUT", "POST"] * 2
     assert fake.guessed == []
 
@@ -151,10 +158,10 @@ async def test_after_a_quiet_time_the_template_is_there_before_the_bulk(
 async def test_after_a_quiet_time_with_the_template_in_place_it_stays_as_it_is(
     fake: FakeOpenSearch, sink: OpenSearchSink, clock: Clock
 ) -> None:
-    await sink.deliver([make_entry()])
+    await deliver(sink, [make_entry()])
     clock.now_s += HOLDS_S
 
-    await sink.deliver([make_entry()])
+    await deliver(sink, [make_entry()])
     assert fake.asked == ["GET", "PUT", "POST", "GET", "POST"]
 
 
@@ -162,14 +169,14 @@ async def test_after_a_quiet_time_with_the_template_in_place_it_stays_as_it_is(
 async def test_after_a_bulk_that_is_refused_as_a_whole_the_template_is_there_before_the_next(
     fake: FakeOpenSearch, sink: OpenSearchSink, status: int
 ) -> None:
-    await sink.deliver([make_entry()])
+    await deliver(sink, [make_entry()])
     fake.bulk_status = status
-    (refused,) = await sink.deliver([make_entry()])
+    (refused,) = await deliver(sink, [make_entry()])
     assert refused.whole
     fake.bulk_status = 200
     fake.lose_data()
 
-    assert await sink.deliver([make_entry()]) == [DELIVERED]
+    assert await deliver(sink, [make_entry()]) == [DELIVERED]
     assert fake.asked == ["GET", "PUT", "POST", "POST", "GET", "PUT", "POST"]
     assert fake.guessed == []
 
@@ -178,52 +185,52 @@ async def test_after_a_bulk_without_an_answer_the_template_is_there_before_the_n
     fake: FakeOpenSearch,
 ) -> None:
     async with sink_at(fake.url, bulk_timeout_s=0.3) as sink:
-        await sink.deliver([make_entry()])
+        await deliver(sink, [make_entry()])
         fake.bulks_go_on.clear()
         fake.bulk_status = 503  # once nobody waits for it any more
-        (lost,) = await sink.deliver([make_entry()])
+        (lost,) = await deliver(sink, [make_entry()])
         assert "no answer in time" in lost.reason
         fake.bulk_status = 200
         fake.resume()
         fake.lose_data()
 
-        assert await sink.deliver([make_entry()]) == [DELIVERED]
+        assert await deliver(sink, [make_entry()]) == [DELIVERED]
     assert fake.guessed == []
 
 
 async def test_a_bulk_in_flight_that_is_answered_after_a_failure_brings_no_trust_back(
     fake: FakeOpenSearch, sink: OpenSearchSink
 ) -> None:
-    await sink.deliver([make_entry()])
+    await deliver(sink, [make_entry()])
     late_goes_on = fake.bulks_go_on
     late_goes_on.clear()
-    late = asyncio.create_task(sink.deliver([make_entry()]))
+    late = asyncio.create_task(deliver(sink, [make_entry()]))
     await until_asked(fake, "GET", "PUT", "POST", "POST")
     fake.bulks_go_on = asyncio.Event()
     fake.bulks_go_on.set()
     fake.bulk_status = 503
-    await sink.deliver([make_entry()])
+    await deliver(sink, [make_entry()])
     fake.bulk_status = 200
     late_goes_on.set()
     assert await late == [DELIVERED]
 
     fake.lose_data()
-    await sink.deliver([make_entry()])
+    await deliver(sink, [make_entry()])
     assert fake.guessed == []
 
 
 async def test_what_was_found_while_a_bulk_failed_is_looked_for_again(
     fake: FakeOpenSearch, sink: OpenSearchSink, clock: Clock
 ) -> None:
-    await sink.deliver([make_entry()])
+    await deliver(sink, [make_entry()])
     fake.bulks_go_on.clear()
     fake.bulk_status = 503
-    refused = asyncio.create_task(sink.deliver([make_entry()]))
+    refused = asyncio.create_task(deliver(sink, [make_entry()]))
     await until_asked(fake, "GET", "PUT", "POST", "POST")
     clock.now_s += HOLDS_S
     fake.answers_go_on.clear()
     fake.bulk_status = 200
-    waiting = asyncio.create_task(sink.deliver([make_entry()]))
+    waiting = asyncio.create_task(deliver(sink, [make_entry()]))
     await until_asked(fake, "GET", "PUT", "POST", "POST", "GET")
     # The question has its answer already, that the template is there, and the failure is known before it.
     fake.lose_data()
@@ -239,35 +246,35 @@ async def test_what_was_found_while_a_bulk_failed_is_looked_for_again(
 async def test_the_first_bulk_of_a_month_looks_for_a_template_that_somebody_deleted(
     fake: FakeOpenSearch, sink: OpenSearchSink
 ) -> None:
-    await sink.deliver([make_entry("2026-11")])
+    await deliver(sink, [make_entry("2026-11")])
     fake.has_template = False
 
-    assert await sink.deliver([make_entry("2026-11"), make_entry("2026-12")]) == [DELIVERED] * 2
+    assert await deliver(sink, [make_entry("2026-11"), make_entry("2026-12")]) == [DELIVERED] * 2
     assert fake.asked == ["GET", "PUT", "POST"] * 2
     assert fake.guessed == []
-    await sink.deliver([make_entry("2026-12"), make_entry("2026-11")])
+    await deliver(sink, [make_entry("2026-12"), make_entry("2026-11")])
     assert fake.asked[6:] == ["POST"]
 
 
 async def test_indices_are_remembered_up_to_a_limit(fake: FakeOpenSearch, sink: OpenSearchSink) -> None:
     months = [make_entry(f"{2000 + number}-01") for number in range(INDICES_MAX + 1)]
     for _ in range(2):
-        await sink.deliver(months[:INDICES_MAX])
+        await deliver(sink, months[:INDICES_MAX])
     assert fake.asked == ["GET", "PUT", "POST", "POST"]
 
     # One more than that: each bulk of them asks, and none goes without.
     for _ in range(2):
-        await sink.deliver(months)
+        await deliver(sink, months)
     assert fake.asked[4:] == ["GET", "POST"] * 2
 
 
 async def test_bulks_that_wait_after_a_failure_share_one_look(fake: FakeOpenSearch, sink: OpenSearchSink) -> None:
-    await sink.deliver([make_entry()])
+    await deliver(sink, [make_entry()])
     fake.bulk_status = 503
-    await sink.deliver([make_entry()])
+    await deliver(sink, [make_entry()])
     fake.bulk_status = 200
 
-    await asyncio.gather(*(sink.deliver([make_entry()]) for _ in range(8)))
+    await asyncio.gather(*(deliver(sink, [make_entry()]) for _ in range(8)))
     assert fake.asked[4:] == ["GET", *["POST"] * 8]
 
 
@@ -275,9 +282,9 @@ async def test_without_its_setting_the_template_is_never_asked_for(fake: FakeOpe
     async with sink_at(fake.url, index_template=False) as sink:
         await sink.open()
         for month in ("2026-11", "2026-12"):
-            await sink.deliver([make_entry(month)])
+            await deliver(sink, [make_entry(month)])
             clock.now_s += HOLDS_S * 2
         fake.bulk_status = 503
-        await sink.deliver([make_entry()])
-        await sink.deliver([make_entry()])
+        await deliver(sink, [make_entry()])
+        await deliver(sink, [make_entry()])
     assert fake.asked == ["POST"] * 4

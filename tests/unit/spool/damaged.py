@@ -20,6 +20,7 @@ from unit.pipeline.fakes import make_entry
 
 PAGE_BYTES = 4096
 OWNED = "pid 1\nopened\n"
+ENDED = f"{OWNED}closed\n"
 
 
 class Contents(NamedTuple):
@@ -52,7 +53,7 @@ def fill(path: Path, groups: int = 400) -> Contents:
             (row_id, rows[row_id], History(2, (row_id, 2))) for row_id in shrunk
         ]
         writing.write(connection, codec, Transaction(deletes=gone, shrinks=shrinks, dead=letters))
-    path.with_name(f"{path.name}.lock").write_text(OWNED)
+    path.with_name(f"{path.name}.lock").write_text(ENDED)
     return Contents(rows, {f"dead{number}": letter.entry for number, letter in enumerate(letters)})
 
 

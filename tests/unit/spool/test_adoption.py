@@ -17,14 +17,14 @@ from forebay.spool.inspection import Choice, Request, inspect
 from forebay.spool.places import spool_path
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
-from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool, read_rows
+from unit.pipeline.fakes import commit, every, make_entries, make_entry, open_spool, read_rows
 
 GROUPS = (
-    "SELECT events, body_bytes, stored_bytes, attempts, strikes, attempted_at_ms, received_at_ms, codec, body "
-    "FROM groups ORDER BY id"
+    "SELECT events, body_bytes, stored_bytes, attempts, strikes, attempted_at_ms, received_at_ms, codec, body, "
+    "index_name, refusals, refused_status FROM groups ORDER BY id"
 )
 LETTERS = "SELECT log_id, error_type, reason, attempts, attempted_at_ms, died_at_ms, replay, entry FROM dead_letters"
-TRIED = History(3, (100, 200, 300), 2)
+TRIED = History(3, (100, 200, 300), 2, 1, 400)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ async def test_groups_keep_their_bytes_history_time_of_receipt_and_order(
     await commit(spool, Transaction(inserts=[NewGroup(7, make_entries(1, "own"))]))
     assert await empty(orphan_path, spool, first_id=8) == 1
     assert read(tmp_path / "spool.db", GROUPS)[1:] == before
-    groups = await spool.load(7, (), (10**9, 10**9))
+    groups = await spool.load(7, (), (10**9, 10**9), every)
     assert [group.history for group in groups] == [TRIED] * 3
     assert groups[1].entries == make_entries(100, "packed")
 
@@ -214,7 +214,7 @@ async def test_an_orphan_whose_database_was_removed_is_found_by_its_log_and_save
     assert find_orphans(tmp_path / "spool.db", 1, 1) == [orphan_path]
     async with open_spool(tmp_path / "spool.db") as spool:
         await empty(orphan_path, spool)
-        assert [group.entries for group in await spool.load(0, (), (10**9, 10**9))] == groups
+        assert [group.entries for group in await spool.load(0, (), (10**9, 10**9), every)] == groups
 
 
 async def test_a_damaged_orphan_is_saved_before_it_is_emptied(orphan_path: Path, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ async def test_a_damaged_orphan_is_saved_before_it_is_emptied(orphan_path: Path,
     damage(orphan_path)
     async with open_spool(tmp_path / "spool.db") as spool:
         await empty(orphan_path, spool)
-        kept = await spool.load(0, (), (10**9, 10**9))
+        kept = await spool.load(0, (), (10**9, 10**9), every)
     assert [group.entries for group in kept] == groups
     assert any(".aside-" in name for name in files(orphan_path))
 

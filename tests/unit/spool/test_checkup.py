@@ -69,10 +69,17 @@ async def test_owner_is_found_while_it_has_the_spool_open_and_no_longer(path: Pa
     Spool(path).close()
 
 
+REFUSED = tuple(enumerate((400, 403, 403)))
+
+
 async def test_look_tells_what_is_in_it(owned: Spool, path: Path) -> None:
     before_ms = writing.now_ms()
     transaction = Transaction(
-        inserts=[make_group(3, 2), make_group(7, 100)],
+        inserts=[
+            make_group(3, 2),
+            *(NewGroup(4 + number, [b"x\n{}\n"], History(refused_status=status)) for number, status in REFUSED),
+            make_group(7, 100),
+        ],
         dead=[make_letter("a", "rare"), make_letter("b", "often"), make_letter("c", "often"), make_letter("d", "back")],
     )
     future: asyncio.Future[list[int] | SpoolUnavailable] = asyncio.get_running_loop().create_future()
@@ -83,7 +90,8 @@ async def test_look_tells_what_is_in_it(owned: Spool, path: Path) -> None:
 
     look = checkup.look(path)
 
-    assert (look.totals.events, look.totals.dead_letters, look.last_id) == (102, 4, 7)
+    assert (look.totals.events, look.totals.dead_letters, look.last_id) == (105, 4, 7)
+    assert list(look.refused.items()) == [(403, 2), (400, 1)]
     assert look.dead_types == {"often": 2, "rare": 1}
     assert list(look.dead_types) == ["often", "rare"]
     assert look.incidents == [(before_ms, "repaired", "x")]

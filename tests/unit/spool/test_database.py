@@ -21,7 +21,7 @@ from forebay.spool.spool import Spool
 from forebay.spool.statements import SCHEMA
 
 NOBODY = 65534
-TABLES = {"groups", "dead_letters", "requests", "totals", "owner", "incidents", "clock_samples"}
+TABLES = {"groups", "dead_letters", "requests", "totals", "incidents", "clock_samples"}
 TABLES_OF_VERSION_1 = {"groups", "dead_letters", "requests"}
 
 
@@ -117,7 +117,7 @@ def test_a_spool_whose_tables_are_missing_is_refused_and_given_up(path: Path) ->
     )
 
     for _ in range(2):
-        with pytest.raises(SpoolUnusable, match=r"cannot be opened: no such table: owner"):
+        with pytest.raises(SpoolUnusable, match=r"cannot be opened: no such table: groups"):
             Spool(path)
 
 

@@ -19,7 +19,7 @@ SETTLE_S = 40
 
 def make_look(events: int = 10, dead_letters: int = 0, age_s: float = 5) -> Look:
     oldest = int(NOW_MS - age_s * 1000) if events else None
-    return Look(0, Totals(1, events, 100, dead_letters, 0), oldest, oldest, 1, {}, [])
+    return Look(0, Totals(1, events, 100, dead_letters, 0), oldest, oldest, 1, {}, {}, [])
 
 
 def judged(found: Iterable[Finding]) -> list[tuple[Level, str]]:
@@ -88,6 +88,13 @@ def test_pending_events(look: Look, drain: Drain | None, level: Level, said: str
 
     assert found is level
     assert said in text
+
+
+def test_pending_events_that_were_refused_are_told_by_status() -> None:
+    assert judged(diagnosis.judge_refused("x", {})) == []
+    assert judged(diagnosis.judge_refused("x", {400: 7, 403: 1})) == [
+        (Level.WARN, "8 of them were refused, and are tried again: 7 with 400, 1 with 403")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -258,16 +258,17 @@ def test_which_failures_leave_it_open_whether_a_commit_is_in_the_log(error: Exce
     assert doubt.may_be_committed(error) is may_be
 
 
-async def test_a_sync_that_fails_while_the_owner_ends_leaves_a_note_for_the_next_one(path: Path, disk: Failing) -> None:
+async def test_a_sync_that_fails_while_the_owner_ends_leaves_the_log_to_the_next_one(path: Path, disk: Failing) -> None:
     async with open_spool(path) as spool:
         await commit(spool, Transaction(inserts=[NewGroup(1, make_entries(1))]))
         disk.failing = {SYNC}
-    assert SpoolFiles(path).doubt.exists()
+    assert SpoolFiles(path).log.exists(), "it is not deleted before what it holds is in the database"
 
     disk.failing = set()
     with contextlib.closing(Spool(path)) as next_spool:
         assert next_spool.totals.groups == 1
-    assert not SpoolFiles(path).doubt.exists()
+    assert not SpoolFiles(path).log.exists()
+    assert read_rows(path, "SELECT kind FROM incidents") == []
 
 
 async def test_a_start_syncs_what_a_killed_process_left_in_the_log_before_it_writes(

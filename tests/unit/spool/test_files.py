@@ -16,7 +16,7 @@ from forebay.spool.adoption import Portion
 from forebay.spool.files import SpoolFiles
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
-from unit.pipeline.fakes import commit, make_entries, open_spool, read_rows
+from unit.pipeline.fakes import commit, every, make_entries, open_spool, read_rows
 
 ALL = ("", "-wal", "-shm", ".lock")
 PLENTY = (10**9, 10**9)
@@ -100,11 +100,11 @@ async def test_without_its_database_the_process_goes_on_with_what_it_has(
     await try_to_commit(spool, Transaction(inserts=[NewGroup(2, make_entries(1))]))
 
     # Nothing of what was refused is there; what delivery has to write is written.
-    assert [group.id for group in await spool.load(0, (), PLENTY)] == [1]
+    assert [group.id for group in await spool.load(0, (), PLENTY, every)] == [1]
     assert isinstance(await try_to_commit(spool, Transaction(deletes=[1])), list)
     settled = await try_to_commit(spool, Transaction(inserts=[NewGroup(3, make_entries(1))]), is_awaited=False)
     assert isinstance(settled, list)
-    assert [group.id for group in await spool.load(0, (), PLENTY)] == [3]
+    assert [group.id for group in await spool.load(0, (), PLENTY, every)] == [3]
 
 
 @pytest.mark.parametrize("end", ["-wal", "-shm", ".lock"])
@@ -115,7 +115,7 @@ async def test_beside_another_log_index_or_lock_nothing_is_written_any_more(spoo
 
     assert isinstance(await try_to_commit(spool, Transaction(deletes=[1])), SpoolLost)
     with pytest.raises(SpoolLost):
-        await spool.load(0, (), PLENTY)
+        await spool.load(0, (), PLENTY, every)
     assert "restart this server" in spool.refusal
 
 

@@ -21,7 +21,7 @@ from forebay.spool.inspection import inspect
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.spool.trees import Row
-from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool, read_rows, settle_down, until
+from unit.pipeline.fakes import commit, every, make_entries, make_entry, open_spool, read_rows, settle_down, until
 from unit.spool.damaged import (
     OWNED,
     PAGE_BYTES,
@@ -316,8 +316,8 @@ def test_a_command_leaves_the_log_of_a_killed_owner_as_it_is(killed: tuple[Path,
 def test_a_log_that_was_removed_is_told_of(killed: tuple[Path, Contents]) -> None:
     path, _ = killed
     Spool(path).close()
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("UPDATE owner SET at_work = 1")
+    assert incidents(path) == [], "whoever ends in order leaves none"
+    path.with_name("spool.db.lock").write_text(OWNED)
     assert not wal_of(path).exists()
 
     Spool(path).close()
@@ -459,7 +459,8 @@ def save(rows: list[Any], path: Path) -> dict[int, int]:
 def make_row(row_id: int, events: int, *, sure: bool) -> Any:
     entries = make_entries(events, f"{row_id}-{events}-")
     body = b"".join(entries)
-    return Row(row_id, (None, events, len(body), len(body), 0, 1000, 0, body, 0, "[]"), sure)
+    later = (0, "[]", "events_test_2026-11", 0, 0)
+    return Row(row_id, (None, events, len(body), len(body), 0, 1000, 0, body, *later), sure)
 
 
 def test_of_a_group_that_was_found_twice_what_its_table_leads_to_is_the_truth(tmp_path: Path) -> None:
@@ -531,7 +532,7 @@ async def test_damage_that_work_meets_ends_all_writing_and_is_repaired_by_the_ne
         for number in range(3, page_count(path) + 1):
             overwrite_page(path, number)
         with pytest.raises(SpoolUnavailable, match="malformed"):
-            await spool.load(0, (), (10**9, 10**9))
+            await spool.load(0, (), (10**9, 10**9), every)
 
         assert "the spool is damaged" in await refused(spool)
         await until(lambda: heard)

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from forebay.spool import reserve, writing
 from forebay.spool.inspection import Choice, Request, inspect
 from forebay.spool.records import GroupDamaged, NewGroup, StoredGroup, Totals, Transaction
 from forebay.spool.spool import Spool
-from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool, read_rows, settle_down, until
+from unit.pipeline.fakes import commit, every, make_entries, make_entry, open_spool, read_rows, settle_down, until
 
 PLENTY = (10**9, 10**9)
 SRC = Path(__file__).parents[3] / "src"
@@ -97,7 +97,7 @@ async def try_to_commit(spool: Spool, transaction: Transaction) -> list[int] | S
 
 
 async def load_all(spool: Spool) -> dict[int, list[Entry]]:
-    return {group.id: group.entries for group in await spool.load(0, (), PLENTY)}
+    return {group.id: group.entries for group in await spool.load(0, (), PLENTY, every)}
 
 
 # -- what is committed
@@ -124,7 +124,7 @@ async def test_what_is_committed_is_there_for_the_next_owner(path: Path) -> None
     async with open_spool(path) as spool:
         await commit(spool, Transaction(inserts=[NewGroup(3, make_entries(2), History(4, (1, 2), 3))]))
     async with open_spool(path) as spool:
-        (group,) = await spool.load(0, (), PLENTY)
+        (group,) = await spool.load(0, (), PLENTY, every)
 
         assert (group.id, group.entries, group.history) == (3, make_entries(2), History(4, (1, 2), 3))
         assert abs(group.received_at_ms - writing.now_ms()) < 60_000
@@ -154,7 +154,7 @@ async def test_a_commit_changes_rows_as_it_says(spool: Spool, path: Path) -> Non
         ),
     )
 
-    groups = {group.id: group for group in await spool.load(0, (), PLENTY)}
+    groups = {group.id: group for group in await spool.load(0, (), PLENTY, every)}
     assert {row_id: group.entries for row_id, group in groups.items()} == {
         2: make_entries(3, "2-")[1:2],
         3: make_entries(3, "3-"),
@@ -285,10 +285,10 @@ async def test_groups_are_loaded_oldest_first(spool: Spool) -> None:
     rows = [NewGroup(row_id, make_entries(1, f"{row_id}-")) for row_id in (5, 3, 9, 1)]
     await commit(spool, Transaction(inserts=rows))
 
-    assert [group.id for group in await spool.load(0, (), PLENTY)] == [1, 3, 5, 9]
-    assert [group.id for group in await spool.load(3, (), PLENTY)] == [5, 9]
-    assert [group.id for group in await spool.load(0, {1, 5}, PLENTY)] == [3, 9]
-    assert await spool.load(9, (), PLENTY) == []
+    assert [group.id for group in await spool.load(0, (), PLENTY, every)] == [1, 3, 5, 9]
+    assert [group.id for group in await spool.load(3, (), PLENTY, every)] == [5, 9]
+    assert [group.id for group in await spool.load(0, {1, 5}, PLENTY, every)] == [3, 9]
+    assert await spool.load(9, (), PLENTY, every) == []
 
 
 @pytest.mark.parametrize(
@@ -308,14 +308,14 @@ async def test_only_what_there_is_room_for_is_loaded(spool: Spool, room: tuple[i
     rows = [NewGroup(row_id, make_entries(3, f"{row_id}-", 100)) for row_id in (1, 2, 3)]
     await commit(spool, Transaction(inserts=rows))
 
-    assert [group.id for group in await spool.load(0, (), room)] == loaded
+    assert [group.id for group in await spool.load(0, (), room, every)] == loaded
 
 
 async def test_what_is_held_takes_none_of_the_room(spool: Spool) -> None:
     rows = [NewGroup(row_id, make_entries(3, f"{row_id}-")) for row_id in (1, 2, 3, 4)]
     await commit(spool, Transaction(inserts=rows))
 
-    assert [group.id for group in await spool.load(0, {1, 3}, (6, 10_000))] == [2, 4]
+    assert [group.id for group in await spool.load(0, {1, 3}, (6, 10_000), every)] == [2, 4]
 
 
 async def test_what_was_read_and_entered_memory_meanwhile_is_left_out(spool: Spool) -> None:
@@ -324,7 +324,7 @@ async def test_what_was_read_and_entered_memory_meanwhile_is_left_out(spool: Spo
     begin, finished = threading.Event(), threading.Event()
     spool._work.put((lambda _connection, _codec: begin.wait(5), lambda _: None))
     spool.commit(Transaction(inserts=[NewGroup(1, make_entries(1))]), lambda _: held.add(1))
-    loading = asyncio.create_task(spool.load(0, held, PLENTY))
+    loading = asyncio.create_task(spool.load(0, held, PLENTY, every))
     await settle_down()
     spool.commit(Transaction(deletes=[1]), lambda _: held.discard(1))
     spool._work.put((lambda _connection, _codec: finished.set(), lambda _: None))
@@ -351,15 +351,15 @@ async def test_a_damaged_body_is_named_and_what_lies_before_it_is_loaded(spool: 
         connection.execute(damage)
         connection.commit()
 
-    assert [group.id for group in await spool.load(0, (), PLENTY)] == [1]
+    assert [group.id for group in await spool.load(0, (), PLENTY, every)] == [1]
     with pytest.raises(SpoolUnavailable, match="group 2 cannot be read") as caught:
-        await spool.load(1, (), PLENTY)
+        await spool.load(1, (), PLENTY, every)
     assert isinstance(caught.value, GroupDamaged)
     assert caught.value.group_id == 2
     with pytest.raises(GroupDamaged):
-        await spool.load(1, (), PLENTY)
+        await spool.load(1, (), PLENTY, every)
     assert read_rows(path, "SELECT kind, detail FROM incidents") == [("group_damaged", str(caught.value))], "told once"
-    assert [group.id for group in await spool.load(2, (), PLENTY)] == [3]
+    assert [group.id for group in await spool.load(2, (), PLENTY, every)] == [3]
 
 
 # -- what is known when it is opened
@@ -401,28 +401,55 @@ async def test_totals_stay_true_whatever_is_written(spool: Spool, path: Path) ->
     assert spool.dead_bytes == counted[0][4]
 
 
-def test_a_spool_that_was_closed_in_order_was_not_interrupted(path: Path) -> None:
-    for _ in range(2):
-        with contextlib.closing(Spool(path)) as spool:
-            assert not spool.was_interrupted
+@pytest.fixture
+def lock(path: Path) -> Path:
+    return path.with_name("spool.db.lock")
 
 
-async def test_a_spool_whose_owner_was_killed_was_interrupted(path: Path, other_owner: subprocess.Popen[str]) -> None:
+def test_the_lock_says_of_an_owner_that_it_is_at_work_and_then_that_it_ended_in_order(path: Path, lock: Path) -> None:
+    for _ in range(3):
+        with contextlib.closing(Spool(path)):
+            assert lock.read_text() == f"pid {os.getpid()}\nopened\n"
+        assert lock.read_text() == f"pid {os.getpid()}\nopened\nclosed\n"
+
+
+def test_of_an_owner_that_was_killed_it_says_nothing(lock: Path, other_owner: subprocess.Popen[str]) -> None:
     other_owner.send_signal(signal.SIGKILL)
     other_owner.wait()
-
-    for interrupted in (True, False):
-        async with open_spool(path) as spool:
-            assert spool.was_interrupted == interrupted
+    assert "closed" not in lock.read_text()
 
 
-def test_a_spool_whose_owner_is_killed_before_it_has_written_anything_was_interrupted(path: Path) -> None:
+def test_of_one_that_is_killed_before_it_has_written_anything_it_says_nothing(path: Path, lock: Path) -> None:
+    Spool(path).close()
     subprocess.run(
         [sys.executable, "-c", OWN_AND_DIE, str(path)], check=False, env=os.environ | {"PYTHONPATH": str(SRC)}
     )
+    assert lock.read_text().partition("\n")[2] == "opened\n"
 
+
+def test_a_spool_that_could_not_be_opened_is_closed_in_order_as_before(
+    path: Path, lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Spool(path).close()
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "read_totals", fail_for_a_full_disk)
+        with pytest.raises(SpoolUnusable):
+            Spool(path)
+    assert lock.read_text().endswith("opened\nclosed\n")
+    Spool(path).close()
+    assert read_rows(path, "SELECT kind FROM incidents") == []
+
+
+def test_a_spool_that_is_lost_does_not_end_in_order(path: Path, lock: Path) -> None:
     with contextlib.closing(Spool(path)) as spool:
-        assert spool.was_interrupted
+        spool.lost = "the disk failed in a commit"
+    assert lock.read_text().endswith("opened\n")
+
+
+def fail_for_a_full_disk(*_: object, **__: object) -> None:
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    raise error
 
 
 async def test_the_mark_of_the_owner_leaves_commits_synced(path: Path) -> None:
@@ -430,36 +457,105 @@ async def test_the_mark_of_the_owner_leaves_commits_synced(path: Path) -> None:
         assert spool._connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
-def test_an_owner_that_finds_the_disk_full_opens_its_spool_all_the_same(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+# -- what a trial takes
+
+
+NOVEMBER, DECEMBER = "events_test_2026-11", "events_test_2026-12"
+REFUSED = History(1, (1,), refused_status=400)
+
+
+async def load_trial(
+    spool: Spool, after_id: int = 0, held: Sequence[int] = (), room: tuple[int, int] = PLENTY, index: str = NOVEMBER
+) -> list[int]:
+    return [group.id for group in await spool.load_trial(index, after_id, held, room)]
+
+
+async def test_a_trial_takes_those_that_were_never_refused_newest_and_oldest_by_turns_then_the_others(
+    spool: Spool,
 ) -> None:
-    Spool(path).close()
+    rows = [NewGroup(row_id, make_entries(1, f"new{row_id}-")) for row_id in (2, 4, 6, 8)]
+    refused = [NewGroup(row_id, make_entries(1, f"old{row_id}-"), REFUSED) for row_id in (7, 1, 3)]
+    otherwise = [NewGroup(5, make_entries(1, "other"), History(1, (1,), refused_status=403))]
+    others = [NewGroup(9, make_entries(1, "december", month="2026-12"))]
+    await commit(spool, Transaction(inserts=[*rows, *refused, *otherwise, *others]))
 
-    def fail(*_: object, **__: object) -> None:
-        error = sqlite3.OperationalError("database or disk is full")
-        error.sqlite_errorcode = sqlite3.SQLITE_FULL
-        raise error
-
-    monkeypatch.setattr(writing, "set_owner_at_work", fail)
-    with contextlib.closing(Spool(path)) as spool:
-        assert spool.totals == Totals(0, 0, 0, 0, 0)
+    assert await load_trial(spool) == [8, 2, 6, 4, 1, 3, 5, 7]
+    assert await load_trial(spool, index=DECEMBER) == [9]
+    assert await load_trial(spool, index="events_test_2027-01") == []
 
 
-async def test_a_strike_is_added_to_each_of_some_groups(spool: Spool) -> None:
-    rows = [
-        NewGroup(1, make_entries(1)),
-        NewGroup(2, make_entries(1), History(3, (1, 2, 3), 1)),
-        NewGroup(3, make_entries(1)),
-    ]
+async def test_of_the_refused_ones_a_trial_takes_others_each_time(spool: Spool) -> None:
+    rows = [NewGroup(row_id, make_entries(2, f"{row_id}-"), REFUSED) for row_id in (1, 2, 3, 4, 5)]
+    await commit(spool, Transaction(inserts=[*rows, NewGroup(6, make_entries(1, "new"))]))
+
+    assert await load_trial(spool, 0, room=(5, 10_000)) == [6, 1, 2]
+    assert await load_trial(spool, 2, room=(5, 10_000)) == [6, 3, 4]
+    assert await load_trial(spool, 4, room=(5, 10_000)) == [6, 5]
+
+
+async def test_a_trial_takes_no_more_than_there_is_room_for_and_at_least_one(spool: Spool) -> None:
+    rows = [NewGroup(row_id, make_entries(3, f"{row_id}-", 100)) for row_id in (1, 2, 3)]
     await commit(spool, Transaction(inserts=rows))
 
-    await spool.strike([1, 2, 99])
+    assert await load_trial(spool, room=(6, 10_000)) == [3, 1]
+    assert await load_trial(spool, room=(100, 599)) == [3]
+    assert await load_trial(spool, room=(0, 0)) == [3]
 
-    assert [group.history for group in await spool.load(0, (), PLENTY)] == [
-        History(strikes=1),
-        History(3, (1, 2, 3), 2),
-        History(),
+
+async def test_a_trial_takes_nothing_that_is_in_memory_or_cannot_be_read(spool: Spool, path: Path) -> None:
+    rows = [NewGroup(row_id, make_entries(1, f"{row_id}-")) for row_id in (1, 2, 3, 4)]
+    await commit(spool, Transaction(inserts=rows))
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE groups SET codec = 9 WHERE id = 3")
+        connection.commit()
+
+    assert await load_trial(spool, held=[4]) == [1, 2]
+
+
+async def test_groups_are_chosen_by_their_index_and_the_status_of_their_last_refusal(spool: Spool) -> None:
+    rows = [
+        NewGroup(1, make_entries(1, "a")),
+        NewGroup(2, make_entries(1, "b", month="2026-12")),
+        NewGroup(3, make_entries(1, "c"), REFUSED),
+        NewGroup(4, make_entries(1, "d"), History(1, (1,), refused_status=403)),
+        NewGroup(5, make_entries(1, "e")),
     ]
+    await commit(spool, Transaction(inserts=rows))
+    asked: set[tuple[str, int]] = set()
+
+    def is_wanted(index: str, refused_status: int) -> bool:
+        asked.add((index, refused_status))
+        return index == NOVEMBER and refused_status != 403
+
+    groups = await spool.load(0, (), PLENTY, is_wanted)
+
+    assert [group.id for group in groups] == [1, 3, 5]
+    assert [(group.index_name, group.history.refused_status) for group in groups] == [
+        (NOVEMBER, 0),
+        (NOVEMBER, 400),
+        (NOVEMBER, 0),
+    ]
+    assert asked == {(NOVEMBER, 0), (NOVEMBER, 400), (NOVEMBER, 403), (DECEMBER, 0)}
+
+
+async def test_an_event_that_was_refused_as_malformed_is_read_in_another_form(path: Path) -> None:
+    spool = Spool(path)
+    spool.start(asyncio.get_running_loop(), lambda entry: entry.replace(b"odd", b"even"))
+    odd, good = make_entry("odd"), make_entry("good")
+    rows = [
+        NewGroup(1, [odd]),
+        NewGroup(2, [odd, good], REFUSED),
+        NewGroup(3, [odd], History(1, (1,), refused_status=403)),
+    ]
+    with contextlib.closing(spool):
+        await commit(spool, Transaction(inserts=rows))
+        loaded = await spool.load(0, (), PLENTY, every)
+        trial = await spool.load_trial(NOVEMBER, 0, (), PLENTY)
+    await settle_down()
+
+    assert {group.id: group.entries for group in loaded} == {1: [odd], 2: [make_entry("even"), good], 3: [odd]}
+    assert {group.id: dict(group.originals) for group in loaded} == {1: {}, 2: {make_entry("even"): odd}, 3: {}}
+    assert sorted(trial) == loaded
 
 
 # -- what commands ask
@@ -486,7 +582,7 @@ async def test_marked_dead_letters_become_a_group_again(spool: Spool, path: Path
     assert (await spool.replay(2, 2))[0] == 1
     assert await spool.replay(3, 2) == (0, 0)
 
-    groups = await spool.load(0, (), PLENTY)
+    groups = await spool.load(0, (), PLENTY, every)
     assert {group.id: group.entries for group in groups} == {
         1: [make_entry("a"), make_entry("b")],
         2: [make_entry("d")],
@@ -538,7 +634,7 @@ async def test_answers_come_in_the_order_of_the_questions(spool: Spool) -> None:
     heard: list[str] = []
 
     async def load() -> list[StoredGroup]:
-        groups = await spool.load(0, (), PLENTY)
+        groups = await spool.load(0, (), PLENTY, every)
         heard.append("load")
         return groups
 
@@ -553,7 +649,7 @@ async def test_answers_come_in_the_order_of_the_questions(spool: Spool) -> None:
 
 
 async def test_whoever_no_longer_waits_disturbs_nobody(spool: Spool) -> None:
-    loading = asyncio.create_task(spool.load(0, (), PLENTY))
+    loading = asyncio.create_task(spool.load(0, (), PLENTY, every))
     await asyncio.sleep(0)
     loading.cancel()
 
@@ -570,7 +666,7 @@ async def test_any_failure_of_a_piece_of_work_reaches_who_waits(spool: Spool, mo
 
     assert isinstance(result, SpoolUnavailable)
     assert isinstance(result.__cause__, MemoryError)
-    assert await spool.load(0, (), PLENTY) == [], "the thread goes on"
+    assert await spool.load(0, (), PLENTY, every) == [], "the thread goes on"
 
 
 async def test_closing_finishes_what_was_asked_for(path: Path) -> None:
@@ -637,3 +733,14 @@ def test_a_spool_that_cannot_be_opened_is_not_kept_from_others(path: Path) -> No
     path.unlink()
 
     Spool(path).close()
+
+
+async def test_a_bug_in_the_repair_leaves_events_as_they_are(path: Path) -> None:
+    def fail(entry: Entry) -> Entry:
+        raise KeyError(entry)
+
+    async with open_spool(path, fail) as spool:
+        await commit(spool, Transaction(inserts=[NewGroup(1, make_entries(2), History(1, (1,), refused_status=400))]))
+        (group,) = await spool.load(0, set(), PLENTY, every)
+    assert (group.entries, dict(group.originals)) == (make_entries(2), {})
+    assert spool.lost == ""

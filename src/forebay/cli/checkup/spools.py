@@ -40,6 +40,7 @@ def look_at_spool(settings: Settings, path: Path) -> list[Finding]:
     return [
         *diagnosis.judge_owner(what, owner, look, is_workers=path != settings.database_url),
         *diagnosis.judge_pending(what, look, drain, now_ms(), settle_s),
+        *diagnosis.judge_refused(what, look.refused),
         *diagnosis.judge_dead(what, look.dead_types),
         *diagnosis.judge_incidents(what, look.incidents),
         *damage,

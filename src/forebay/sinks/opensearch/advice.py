@@ -16,6 +16,10 @@ CERTIFICATE = (
 CLIENT_CERTIFICATE = (
     "name a certificate that OpenSearch takes: FOREBAY_OPEN_SEARCH_CERT_FILE and FOREBAY_OPEN_SEARCH_KEY_FILE"
 )
+REFUSING = (
+    "see if a mapping, a template or a pipeline of the index, or what is before OpenSearch, refuses every event; if it "
+    "is these events alone, `forebay pending bury` makes dead letters of them"
+)
 AWS_CREDENTIALS = "give AWS credentials in one of the ways that botocore looks for, such as AWS_ACCESS_KEY_ID or a role"
 
 _SETTING = "lift the block that the reason names: one of index.blocks.* of the index, or of cluster.blocks.*"
@@ -35,6 +39,7 @@ OPERATORS_400 = {
     "illegal_argument_exception": {
         "no write index": "name the index of the alias to write to (is_write_index)",
         "explicit index in bulk": "set rest.action.multi.allow_explicit_index to true",
+        "Number of documents in the index": "make room: an index with more shards, or delete documents",
         "pipeline with id [": "create that ingest pipeline, or take it out of the index's settings",
     },
 }

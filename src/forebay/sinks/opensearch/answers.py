@@ -6,13 +6,11 @@ The call can answer 200 and still have refused events, so every item is looked a
 
 from __future__ import annotations
 
-import enum
-
 import msgspec
 from msgspec import Raw, Struct
 
-from forebay.model import DELIVERED, DUPLICATE, UNEXPECTED_ANSWER, Outcome, Verdict
-from forebay.sinks.opensearch.advice import CREDENTIALS, PATH, RIGHTS, advise_400, advise_404, advise_block
+from forebay.model import DELIVERED, DROPPED, DUPLICATE, UNEXPECTED_ANSWER, Outcome, Verdict
+from forebay.sinks.opensearch.advice import CREDENTIALS, PATH, REFUSING, RIGHTS, advise_400, advise_404, advise_block
 from forebay.sinks.opensearch.excerpt import cut, excerpt
 
 FILTER_PATH = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
@@ -31,19 +29,14 @@ HTTP_UNAUTHORIZED = 401
 HTTP_FORBIDDEN = 403
 HTTP_NOT_FOUND = 404
 HTTP_CONFLICT = 409
-HTTP_TOO_LARGE = 413
 HTTP_TOO_MANY = 429
 HTTP_ERROR = 500
 
+STATUSES = range(100, 600)
+"""All that there are (RFC 9110, section 15)."""
+
 OVERLOADED = frozenset({HTTP_TOO_MANY, 502, 503, 504})
 """What a proxy in front of OpenSearch says in its own words, too."""
-
-
-class Fault(enum.Enum):
-    """What is wrong with a bulk as a whole, where halving it can find out more."""
-
-    TOO_LARGE = "too large"
-    MALFORMED = "malformed"
 
 
 class _Error(Struct):
@@ -74,33 +67,25 @@ _decode_refusal = msgspec.json.Decoder(_Refusal).decode
 _decode_error = msgspec.json.Decoder(_Error).decode
 
 
-def read_answer(status: int, body: bytes, events: int) -> list[Outcome] | tuple[Fault, Outcome]:
-    """Return the outcome of each of `events` entries.
-
-    Where the bulk as a whole is at fault, return what is wrong and the outcome that a single event would have.
-    """
-    if status == HTTP_OK:
-        return _read_items(body, events)
-    if status == HTTP_TOO_LARGE:
-        return Fault.TOO_LARGE, Outcome(Verdict.DEAD, "http_413", "larger than OpenSearch, or what is before it, takes")
-    if status == HTTP_BAD_REQUEST:
-        error = _read_refusal(body)
-        if error.type and not _advise(status, error.type, error.reason or ""):
-            return Fault.MALFORMED, Outcome(Verdict.DEAD, _name(error), _tell(error))
-    return [classify_request(status, body)] * events
+def read_answer(status: int, body: bytes, events: int) -> list[Outcome]:
+    """Return the outcome of each of `events` entries."""
+    return _read_items(body, events) if status == HTTP_OK else [classify_request(status, body)] * events
 
 
 def classify_request(status: int, body: bytes) -> Outcome:
-    """Say what an answer other than 200 to a whole request means for each of its events."""
+    """Say what an answer other than 200 to a whole request means for each of its events.
+
+    A refusal with 4xx may be about a single event, whoever it comes from: a web firewall dislikes one, a proxy finds
+    the request too large. With any other status nothing is said about them.
+    """
     error = _read_refusal(body)
     error_type, reason = _name(error) or f"http_{status}", _tell(error) or excerpt(body) or "no reason given"
     advice = _advise(status, error.type, error.reason or reason)
-    if advice:
-        return Outcome(Verdict.PAUSE, error_type, reason, advice, whole=True)
+    if advice or (HTTP_BAD_REQUEST <= status < HTTP_ERROR and status != HTTP_TOO_MANY):
+        return Outcome(Verdict.REFUSED, error_type, reason, advice or REFUSING, whole=True, status=status)
     if status in OVERLOADED or (error.type and status == HTTP_ERROR):
         return Outcome(Verdict.RETRY, error_type, reason, whole=True)
-    # A page of HTML with a status that OpenSearch gives in JSON, a redirect, another service: nothing that is known of
-    # OpenSearch says anything about the events.
+    # A redirect, another service: nothing that is known of OpenSearch says anything about the events.
     return _unexpected(f"status {status}: {excerpt(body) or 'an empty answer'}")
 
 
@@ -108,18 +93,15 @@ def _classify_item(status: int, error: _Error) -> Outcome:
     """Say what the refusal of one event of a bulk means."""
     if status == HTTP_CONFLICT and error.type == "version_conflict_engine_exception":
         return DUPLICATE
+    # What is behind it is told, and does not count: it may quote the event.
     error_type, reason = _name(error), _tell(error)
-    if error_type:
-        # What is behind it is told, and does not count: it may quote the event.
-        advice = _advise(status, error_type, error.reason or "")
-        if advice:
-            return Outcome(Verdict.PAUSE, error_type, reason, advice)
-        if status == HTTP_BAD_REQUEST:
-            return Outcome(Verdict.DEAD, error_type, reason)
-        if status in OVERLOADED or status == HTTP_ERROR:
-            return Outcome(Verdict.RETRY, error_type, reason)
-    said = excerpt(f"{error_type}: {reason}".encode()) if error_type else "without an error"
-    return Outcome(Verdict.RETRY, UNEXPECTED_ANSWER, f"an event has status {status}: {said}")
+    if not error_type:
+        error_type, reason = UNEXPECTED_ANSWER, f"an event has status {status} without an error"
+    if advice := _advise(status, error.type, error.reason or ""):
+        return Outcome(Verdict.PAUSE, error_type, reason, advice, status=status)
+    if status in OVERLOADED:
+        return Outcome(Verdict.RETRY, error_type, reason)
+    return Outcome(Verdict.REFUSED, error_type, reason, REFUSING, status=status if status in STATUSES else HTTP_ERROR)
 
 
 def _advise(status: int, error_type: str, reason: str) -> str:
@@ -151,9 +133,10 @@ def _read_items(body: bytes, events: int) -> list[Outcome]:
 
 
 def _read_result(status: int, error: _Error | None) -> Outcome:
-    if error is None:
-        return DELIVERED if status in (HTTP_OK, HTTP_CREATED) else _classify_item(status, _Error())
-    return _classify_item(status, error)
+    if error is None and status == HTTP_OK:
+        # So OpenSearch says only of what an ingest pipeline of its own has dropped.
+        return DROPPED
+    return _classify_item(status, error or _Error())
 
 
 def _read_refusal(body: bytes) -> _Error:

@@ -38,6 +38,9 @@ TERMS_BYTES_MAX = 16 * 1024 * 1024
 VALUE_BYTES = 64
 """What OpenSearch needs for a value beside its path and its characters."""
 
+OVERWHELMING_BYTES_MIN = 4_000
+"""No smaller entry can overwhelm OpenSearch, were it all commas: their number times its length is below the limit."""
+
 _INFO = TEMPLATE["template"]["mappings"]["properties"]["event_info"]["properties"]
 _FLAT_FIELDS = [name for name, field in _INFO.items() if field["type"] == "flat_object"]
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
+import asyncio
 
 import structlog
 
 from forebay.errors import AnswerTooLarge, OperatorNeeded, SinkUnreachable
-from forebay.model import UNEXPECTED_ANSWER, Entry, Outcome, Verdict, entry_without_id, join_entries
+from forebay.model import HTTP_TOO_LARGE, Entry, Outcome, Verdict, entry_without_id, join_entries
 from forebay.settings import Settings
 from forebay.sinks.opensearch.access import make_access
 from forebay.sinks.opensearch.answers import FILTER_PATH, read_answer
 from forebay.sinks.opensearch.client import OpenSearchClient
+from forebay.sinks.opensearch.repair import OVERWHELMING_BYTES_MIN, may_overwhelm, repair
 from forebay.sinks.opensearch.template_keeper import TemplateKeeper
 
 log = structlog.get_logger("forebay.opensearch")
@@ -20,8 +21,6 @@ SHARDS_WAIT = 0.4
 """How much of our patience OpenSearch may spend on waiting for a shard. It can wait twice, for an index to be made and
 for the shard. Left to itself it waits a minute each time, when we would have stopped listening to what it says of the
 other events of the bulk."""
-
-_is_whole = attrgetter("whole")
 
 
 class OpenSearchSink:
@@ -38,23 +37,33 @@ class OpenSearchSink:
     async def open(self) -> None:
         """Put the index template in place, if OpenSearch is there already."""
         try:
-            await self._template.ensure(())
+            await self._template.ensure()
         except SinkUnreachable as error:
             log.warning("sink_unreachable", cause=str(error), consequence="events wait in the spool")
 
+    def expect(self, index: str) -> None:
+        """Look for the template before the next bulk if the index is new to this process."""
+        self._template.expect(index)
+
     async def deliver(self, entries: list[Entry]) -> list[Outcome]:
-        """Return what became of each entry: split where the bulk as a whole was refused, down to one event."""
-        sent = entries if self._sends_ids else [entry_without_id(entry) for entry in entries]
+        """Return what became of each entry."""
+        sent = await _spare(entries)
+        if not self._sends_ids:
+            sent = [entry_without_id(entry) for entry in sent]
         try:
-            await self._template.ensure(entries)
+            await self._template.ensure()
         except SinkUnreachable as error:
             return [_outcome(error)] * len(entries)
         outcomes = await self._deliver(sent)
-        if any(map(_is_whole, outcomes)):
-            self._template.failed()
-        else:
+        if not outcomes[0].whole:
             self._template.answered()
+        elif outcomes[0].status != HTTP_TOO_LARGE:
+            self._template.failed()
         return outcomes
+
+    def repair(self, entry: Entry) -> Entry:
+        """Return an entry in a form that OpenSearch takes; the same one if it is in it already."""
+        return repair(entry)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -65,27 +74,21 @@ class OpenSearchSink:
         try:
             answer = await self._client.request("POST", self._path, join_entries(entries), "application/x-ndjson")
         except AnswerTooLarge as error:
-            # Of fewer events it says less.
-            return await self._split(entries, error.error_type, _outcome(error))
+            # Of fewer events it says less. For one event alone nobody knows more.
+            verdict, status = (Verdict.REFUSED, HTTP_TOO_LARGE) if len(entries) > 1 else (Verdict.RETRY, 0)
+            return [Outcome(verdict, error.error_type, str(error), whole=True, status=status)] * len(entries)
         except SinkUnreachable as error:
             return [_outcome(error)] * len(entries)
-        result = read_answer(answer.status, answer.body, len(entries))
-        if isinstance(result, list):
-            return result
-        fault, outcome_alone = result
-        return await self._split(entries, fault.value, outcome_alone)
+        return read_answer(answer.status, answer.body, len(entries))
 
-    async def _split(self, entries: list[Entry], fault: str, outcome_alone: Outcome) -> list[Outcome]:
-        if len(entries) == 1:
-            return [outcome_alone]
-        log.info("bulk_split", events=len(entries), fault=fault)
-        middle = len(entries) // 2
-        first = await self._deliver(entries[:middle])
-        last = first[-1]
-        # A sink that has gone away meanwhile would cost its time-out again for every part that is still to come.
-        if last.whole and last.error_type != UNEXPECTED_ANSWER:
-            return first + [last] * (len(entries) - middle)
-        return first + await self._deliver(entries[middle:])
+
+async def _spare(entries: list[Entry]) -> list[Entry]:
+    """Return entries with those repaired that OpenSearch may end over: it would never refuse them."""
+    large = [entry for entry in entries if len(entry) >= OVERWHELMING_BYTES_MIN]
+    if not any(map(may_overwhelm, large)):
+        return entries
+    # The event loop has no time for it.
+    return await asyncio.to_thread(lambda: [repair(entry) if may_overwhelm(entry) else entry for entry in entries])
 
 
 def _outcome(error: SinkUnreachable) -> Outcome:

@@ -15,6 +15,7 @@ from forebay.errors import OperatorNeeded, SinkUnreachable
 from forebay.model import Verdict
 from forebay.settings import Settings
 from forebay.sinks.opensearch.access import make_access
+from forebay.sinks.opensearch.advice import REFUSING
 from forebay.sinks.opensearch.advice import TEMPLATE as TEMPLATE_ADVICE
 from forebay.sinks.opensearch.answers import HTTP_OK, read_answer
 from forebay.sinks.opensearch.client import Answer, OpenSearchClient
@@ -123,9 +124,8 @@ def _is_acknowledged(body: bytes) -> bool:
 
 def _refusal(answer: Answer) -> SinkUnreachable:
     text = f"OpenSearch does not take the index template (status {answer.status}): {excerpt(answer.body)}"
-    result = read_answer(answer.status, answer.body, 1)
-    outcome = result[0] if isinstance(result, list) else result[1]
+    outcome = read_answer(answer.status, answer.body, 1)[0]
     if outcome.verdict is Verdict.RETRY:
         return SinkUnreachable(text, outcome.error_type)
     # What would be the fault of an event is the template's: OpenSearch is older than 2.7, for instance.
-    return OperatorNeeded(text, "template_refused", outcome.advice or TEMPLATE_ADVICE)
+    return OperatorNeeded(text, "template_refused", TEMPLATE_ADVICE if outcome.advice == REFUSING else outcome.advice)

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable
-from itertools import filterfalse
-from operator import methodcaller
 from time import monotonic
 
 import structlog
 
-from forebay.model import Entry
 from forebay.sinks.opensearch.client import OpenSearchClient
 from forebay.sinks.opensearch.template import ensure_template
 
@@ -42,11 +38,19 @@ class TemplateKeeper:
         self._is_wanted = is_wanted
         self._holds_until_s = -math.inf
         self._has_failed = False
-        self._indices: tuple[bytes, ...] = ()
+        self._indices: set[str] = set()
         self._attempt: asyncio.Task[None] | None = None
 
-    async def ensure(self, entries: Iterable[Entry]) -> None:
-        """Return once the template is in place for these entries; bulks that wait share what comes of one attempt.
+    def expect(self, index: str) -> None:
+        """Take note that the next bulk has events of an index: of a new one nothing is known."""
+        if index not in self._indices:
+            self._holds_until_s = -math.inf
+            if len(self._indices) >= INDICES_MAX:
+                self._indices.clear()
+            self._indices.add(index)
+
+    async def ensure(self) -> None:
+        """Return once the template is in place; bulks that wait share what comes of one attempt.
 
         Raises:
             OperatorNeeded: OpenSearch refuses the template.
@@ -54,15 +58,13 @@ class TemplateKeeper:
         """
         if not self._is_wanted:
             return
-        new = {_index(entry) for entry in filterfalse(methodcaller("startswith", self._indices), entries)}
-        if not new and monotonic() < self._holds_until_s:
+        if monotonic() < self._holds_until_s:
             return
         if self._attempt is None:
             self._attempt = asyncio.create_task(self._look())
             self._attempt.add_done_callback(self._end_attempt)
         # One bulk that is cancelled does not end the attempt of the others.
         await asyncio.shield(self._attempt)
-        self._remember(new)
 
     def answered(self) -> None:
         """Record that OpenSearch answered a bulk: what holds holds on, and what lapsed stays so."""
@@ -97,13 +99,3 @@ class TemplateKeeper:
         if not task.cancelled():
             # Asked for here, as nobody may be waiting for it any more.
             task.exception()
-
-    def _remember(self, new: set[bytes]) -> None:
-        indices = {*self._indices, *new}
-        self._indices = tuple(indices) if len(indices) <= INDICES_MAX else ()
-
-
-def _index(entry: Entry) -> bytes:
-    """Return the start of an entry up to the end of its index: no name of an index has a comma in it."""
-    name, comma, _ = entry.partition(b",")
-    return name + comma

@@ -2,10 +2,19 @@
 -- Columns can only be added at the end, behind the body; only what reads the body reads them.
 
 ALTER TABLE groups ADD COLUMN strikes INTEGER NOT NULL DEFAULT 0;
-                                     -- deliveries that failed for these events alone, or in which the process ended
+                                     -- deliveries that ended without an answer for these events alone
 ALTER TABLE groups ADD COLUMN attempted_at_ms TEXT NOT NULL DEFAULT '[]';
                                      -- when they were delivered: a JSON array, the first time and the newest ones
+ALTER TABLE groups ADD COLUMN index_name TEXT NOT NULL DEFAULT '';
+                                     -- where in the sink all of its events belong
+ALTER TABLE groups ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0;
+                                     -- how often the sink refused these events while it took others of their index
+ALTER TABLE groups ADD COLUMN refused_status INTEGER NOT NULL DEFAULT 0;
+                                     -- the HTTP status of their last refusal, 0 if there was none
 ALTER TABLE dead_letters ADD COLUMN attempted_at_ms TEXT NOT NULL DEFAULT '[]';
+
+-- What redelivery needs to know of groups before it reads their bodies.
+CREATE INDEX groups_waiting ON groups (index_name, refused_status, id, events, body_bytes);
 
 -- One row, kept true by the triggers below, whoever changes the tables.
 CREATE TABLE totals (
@@ -59,14 +68,6 @@ CREATE TRIGGER dead_letters_replaced AFTER UPDATE OF entry, reason ON dead_lette
     SET dead_bytes = dead_bytes - length(OLD.entry) - length(CAST(OLD.reason AS BLOB))
         + length(NEW.entry) + length(CAST(NEW.reason AS BLOB));
 END;
-
--- One row: 1 while an owner has the file open. Found like that, it says that the last one did not close it in order.
-CREATE TABLE owner (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    at_work INTEGER NOT NULL
-) STRICT;
-
-INSERT INTO owner VALUES (1, 0);
 
 -- What happened to the file itself.
 CREATE TABLE incidents (

@@ -1,0 +1,495 @@
+"""Situations in which events are refused: nobody dies without being at fault, and the others go on.
+
+In each the server is also killed in the middle once. The bad ones end as dead letters with OpenSearch's words.
+"""
+
+import asyncio
+import itertools
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from servers import misbehaviour
+from servers.faulty_proxy import FaultyProxy, pass_on
+from servers.fixtures import OpenSearchAddress
+from servers.forebay import ForebayServer
+from servers.opensearch_admin import Template, call, put_template
+from traffic.client import Client
+from traffic.index import Index
+
+PATIENCE_S = 90.0
+QUICK = {
+    "FOREBAY_BULK_INTERVAL_S": "0.1",
+    "FOREBAY_RETRY_DELAY_S_MIN": "0.05",
+    "FOREBAY_RETRY_DELAY_S_MAX": "0.5",
+    "FOREBAY_RETRY_INTERVAL_S": "1",
+}
+# A target that is no number is refused, as by any mapping that a client does not keep to.
+NUMBERS = {
+    "mappings": {
+        "dynamic": False,
+        "properties": {"@timestamp": {"type": "date"}, "event_info": {"properties": {"target": {"type": "integer"}}}},
+    }
+}
+STRICT = {"mappings": {"dynamic": "strict", "properties": {"@timestamp": {"type": "date"}}}}
+
+Event = dict[str, Any]
+numbers = itertools.count()
+environments = (f"situation{number}" for number in itertools.count())
+
+
+def good(count: int, **fields: Any) -> list[Event]:
+    return [
+        {"page": "/", "event": "e", "log_id": f"good-{next(numbers)}", "target": "7", **fields} for _ in range(count)
+    ]
+
+
+def bad(count: int, **fields: Any) -> list[Event]:
+    return [
+        {"page": "/", "event": "e", "log_id": f"bad-{next(numbers)}", "target": "seven", **fields} for _ in range(count)
+    ]
+
+
+class Stage:
+    """A Forebay before an OpenSearch, with something between them that a test makes misbehave."""
+
+    def __init__(self, server: ForebayServer, proxy: FaultyProxy, url: str, environment: str) -> None:
+        self.server = server
+        self.proxy = proxy
+        self.url = url
+        self.environment = environment
+        self.index = Index(url, environment)
+        self.client = Client(server.url, server.token())
+
+    async def send(self, events: Sequence[Event], *, batch: int = 50, connections: int = 4) -> None:
+        await self.client.send(events, batch=batch, connections=connections)
+
+    async def kill(self) -> None:
+        """End the server as a crash would, and start it again."""
+        await asyncio.to_thread(self.server.kill)
+        await asyncio.to_thread(self.server.start)
+
+    async def health(self) -> tuple[int, list[str]]:
+        headers = {"Authorization": f"Bearer {self.server.token(scope='events:read')}"}
+        url = f"{self.server.url}/health/ready"
+        async with aiohttp.ClientSession(headers=headers) as session, session.get(url) as response:
+            return response.status, (await response.json()).get("causes", [])
+
+    def read_dead(self) -> dict[str, tuple[str, str]]:
+        with closing(sqlite3.connect(self.server.folder / "spool.db")) as connection:
+            rows = connection.execute("SELECT log_id, error_type, reason FROM dead_letters").fetchall()
+        return {log_id: (error_type, reason) for log_id, error_type, reason in rows}
+
+    def count_pending(self) -> int:
+        with closing(sqlite3.connect(self.server.folder / "spool.db")) as connection:
+            (events,) = connection.execute("SELECT events FROM totals").fetchone()
+        return int(events)
+
+    async def wait(self, condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
+        deadline = time.monotonic() + patience_s
+        while True:
+            found = condition()
+            if await found if asyncio.iscoroutine(found) else found:
+                return
+            assert time.monotonic() < deadline, self.server.log[-6000:]
+            await asyncio.sleep(0.1)
+
+    async def wait_delivered(self, count: int, patience_s: float = PATIENCE_S) -> None:
+        async def is_delivered() -> bool:
+            return await self.index.count() >= count
+
+        await self.wait(is_delivered, patience_s)
+
+    async def stored(self) -> set[str]:
+        return {log_id async for log_id, _ in self.index.documents()}
+
+    async def end(self, *, dead: Iterable[Event] = ()) -> None:
+        """Wait until every event is in OpenSearch or a dead letter, and nothing waits; see that each is where it is to
+        be, once."""
+        dead_ids = {event["log_id"] for event in dead}
+        good_ids = self.client.accepted.keys() - dead_ids
+        await self.wait(lambda: self.read_dead().keys() >= dead_ids)
+        await self.wait_delivered(len(good_ids))
+        await self.wait(lambda: self.count_pending() == 0)
+        assert self.read_dead().keys() == dead_ids
+        assert await self.stored() == good_ids
+        assert await self.index.count() == len(good_ids)
+
+
+@pytest.fixture(params=["as it goes", "killed in the middle"])
+def middle(request: pytest.FixtureRequest) -> Callable[[Stage], Any]:
+    async def go_on(_: Stage) -> None:
+        """Do nothing."""
+
+    return go_on if request.param == "as it goes" else Stage.kill
+
+
+Staging = Callable[..., Any]
+
+
+@pytest.fixture
+def staged(opensearch: OpenSearchAddress, tmp_path: Path) -> Staging:
+    @asynccontextmanager
+    async def stage(template: dict[str, Any] | None = None, **settings: str) -> AsyncIterator[Stage]:
+        environment = next(environments)
+        async with AsyncExitStack() as stack:
+            if template is not None:
+                await stack.enter_async_context(Template(opensearch.url, environment, template))
+            proxy = stack.enter_context(FaultyProxy(opensearch.url))
+            where = {"OPEN_SEARCH_DNS": proxy.url, "SERVER_ENVIRONMENT": environment}
+            server = stack.enter_context(ForebayServer(tmp_path, {**QUICK, **where, **settings}))
+            await asyncio.to_thread(server.start)
+            stage = Stage(server, proxy, opensearch.url, environment)
+            stack.push_async_callback(stage.index.remove)
+            yield stage
+            assert await asyncio.to_thread(server.stop) == 0
+
+    return stage
+
+
+async def test_one_bad_event_and_no_other_waits_and_dies_when_good_ones_are_taken(
+    staged: Staging, middle: Callable[[Stage], Any]
+) -> None:
+    events = bad(1)
+    async with staged(NUMBERS) as stage:
+        await stage.send(events)
+        await asyncio.sleep(4)  # several trials and rounds
+        await middle(stage)
+        assert stage.read_dead() == {}
+        assert stage.count_pending() == 1
+        assert (await stage.health()) == (200, []), "one event alone worries nobody"
+        await stage.send(good(1))
+        await stage.wait_delivered(1, 10)
+        await stage.send(good(1))
+        await stage.end(dead=events)
+        ((error_type, reason),) = stage.read_dead().values()
+        assert error_type == "mapper_parsing_exception"
+        assert "seven" in reason
+
+
+async def test_ten_bad_events_and_no_other_are_told(staged: Staging, middle: Callable[[Stage], Any]) -> None:
+    events = bad(12)
+    async with staged(NUMBERS) as stage:
+        await stage.send(events)
+
+        async def is_told() -> bool:
+            status, causes = await stage.health()
+            return status == 200 and len(causes) == 1 and "mapper_parsing_exception" in causes[0]
+
+        await stage.wait(is_told, 10)
+        await middle(stage)
+        await stage.wait(is_told, 10)
+        assert stage.read_dead() == {}
+        for _ in range(3):
+            await stage.send(good(3))
+            await asyncio.sleep(1)
+        await stage.end(dead=events)
+        assert (await stage.health()) == (200, [])
+
+
+async def test_one_event_in_a_hundred_is_bad(staged: Staging, middle: Callable[[Stage], Any]) -> None:
+    events = bad(200)
+    async with staged(NUMBERS) as stage:
+        for number in range(20):
+            await stage.send([*good(990), *events[10 * number : 10 * number + 10]], batch=100)
+            if number == 10:
+                await middle(stage)
+        await stage.wait_delivered(15_000)
+        for _ in range(3):
+            await stage.send(good(10))
+            await asyncio.sleep(1)
+        await stage.end(dead=events)
+
+
+async def test_all_events_of_one_client_are_bad(staged: Staging, middle: Callable[[Stage], Any]) -> None:
+    events = bad(4000)
+    async with staged(NUMBERS) as stage:
+        for number in range(20):
+            await stage.send(events[200 * number : 200 * number + 200], batch=200)
+            began_at = time.monotonic()
+            await stage.send(good(100), batch=10)
+            await stage.wait_delivered(100 * number + 100, 20)
+            assert time.monotonic() - began_at < 20, "the others go on"
+            if number == 10:
+                await middle(stage)
+        for _ in range(4):
+            await stage.send(good(10))
+            await asyncio.sleep(1)
+        await stage.end(dead=events)
+
+
+async def test_a_flood_of_bad_events_with_one_good_in_a_thousand(
+    staged: Staging, middle: Callable[[Stage], Any]
+) -> None:
+    events = bad(19_980)
+    async with staged(NUMBERS) as stage:
+        for number in range(20):
+            await stage.send([*events[999 * number : 999 * number + 999], *good(1)], batch=250)
+            if number == 10:
+                await middle(stage)
+        await stage.wait_delivered(20)
+        for _ in range(6):
+            await stage.send(good(10))
+            await asyncio.sleep(1)
+        await stage.end(dead=events)
+
+
+@pytest.mark.parametrize(
+    "reason", ["Number of documents in the index can't exceed [2147483519]", "the quota of this index is used up"]
+)
+async def test_an_index_fills_in_the_middle_of_a_bulk(
+    staged: Staging, middle: Callable[[Stage], Any], reason: str
+) -> None:
+    async with staged() as stage:
+        await stage.send(good(100))
+        await stage.wait_delivered(100)
+        stage.proxy.behave(misbehaviour.fill_up(300, "illegal_argument_exception", reason))
+        await stage.send(good(3000), batch=1000)
+        await stage.wait_delivered(400)
+        await asyncio.sleep(4)  # several rounds
+        await middle(stage)
+        await asyncio.sleep(2)
+        assert stage.read_dead() == {}
+        status, causes = await stage.health()
+        assert status == 200
+        assert any(reason in cause for cause in causes)
+        stage.proxy.behave(pass_on)
+        await stage.end()
+
+
+@pytest.mark.parametrize("kind", ["html", "json"])
+async def test_a_firewall_refuses_every_bulk_with_one_certain_event(
+    staged: Staging, middle: Callable[[Stage], Any], kind: str
+) -> None:
+    events = bad(1, label="<script>")
+    async with staged() as stage:
+        stage.proxy.behave(misbehaviour.refuse_bulks_with(b"<script>", 403, kind))
+        await stage.send([*good(20), *events, *good(20)])
+        await stage.wait_delivered(40, 10)
+        sent = 40
+        while not stage.read_dead():
+            assert (await stage.health())[0] == 200
+            await stage.send(good(1))
+            sent += 1
+            await stage.wait_delivered(sent - 20, 10)
+            assert sent < 400, stage.server.log[-6000:]
+            await asyncio.sleep(0.2)
+            if sent == 60:
+                await middle(stage)
+        await stage.end(dead=events)
+        ((error_type, _),) = stage.read_dead().values()
+        assert error_type == {"html": "http_403", "json": "security_exception"}[kind]
+
+
+async def test_the_firewall_meets_the_certain_event_first_and_alone(
+    staged: Staging, middle: Callable[[Stage], Any]
+) -> None:
+    events = bad(1, label="<script>")
+    async with staged() as stage:
+        stage.proxy.behave(misbehaviour.refuse_bulks_with(b"<script>", 403, "html"))
+        await stage.send(events)
+        await asyncio.sleep(2)
+        await middle(stage)
+        await stage.send(good(20))
+        await stage.wait_delivered(20, 15)
+
+        async def is_well() -> bool:
+            status, causes = await stage.health()
+            return status == 200 and not causes
+
+        await stage.wait(is_well)
+        while not stage.read_dead():
+            await stage.send(good(1))
+            await asyncio.sleep(0.5)
+        await stage.end(dead=events)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 406, 413, 451])
+async def test_what_is_before_opensearch_refuses_everything_for_a_while(staged: Staging, status: int) -> None:
+    async with staged() as stage:
+        await stage.send(good(100))
+        await stage.wait_delivered(100)
+        stage.proxy.behave(misbehaviour.refuse_bulks_with(b"", status, "html"))
+        await stage.send(good(500))
+        await asyncio.sleep(4)
+        answered, causes = await stage.health()
+        assert answered == 200
+        assert any(f"http_{status}" in cause for cause in causes)
+        await stage.kill()
+        await asyncio.sleep(3)
+        assert stage.read_dead() == {}
+        stage.proxy.behave(pass_on)
+        await stage.end()
+
+
+async def test_a_proxy_takes_no_more_than_10_kb(staged: Staging, middle: Callable[[Stage], Any]) -> None:
+    large = bad(1, target="7", label="x" * 12_000)
+    async with staged() as stage:
+        stage.proxy.behave(misbehaviour.refuse_larger_than(10_000))
+        await stage.send([*good(500), *large, *good(500)], batch=200)
+        await stage.wait_delivered(1000)
+        await middle(stage)
+        await stage.send(good(500), batch=100)
+        await stage.wait_delivered(1500)
+        before = stage.proxy.interfered
+        await stage.send(good(2000), batch=200)
+        await stage.wait_delivered(3500)
+        assert stage.proxy.interfered - before < 60, "the size that passes is remembered"
+        for _ in range(3):
+            await stage.send(good(1))
+            await asyncio.sleep(1)
+        await stage.end(dead=large)
+
+
+async def test_a_template_of_somebody_elses_is_strict_and_then_corrected(
+    staged: Staging, middle: Callable[[Stage], Any]
+) -> None:
+    async with staged(STRICT) as stage:
+        await stage.send(good(3000))
+
+        async def is_told() -> bool:
+            status, causes = await stage.health()
+            return status == 200 and any("strict_dynamic_mapping_exception" in cause for cause in causes)
+
+        await stage.wait(is_told)
+        await middle(stage)
+        await asyncio.sleep(4)
+        assert stage.read_dead() == {}
+        assert stage.count_pending() == 3000
+        await put_template(stage.url, stage.environment, {"mappings": {"dynamic": False}})
+        await stage.index.remove()
+        await stage.end()
+
+
+async def test_a_third_of_all_items_is_too_much_for_a_while(staged: Staging, middle: Callable[[Stage], Any]) -> None:
+    async with staged() as stage:
+        stage.proxy.behave(misbehaviour.refuse_items(1 / 3))
+        for _ in range(5):
+            await stage.send(good(1000), batch=100)
+        await middle(stage)
+        assert stage.read_dead() == {}
+        await asyncio.sleep(3)
+        stage.proxy.behave(pass_on)
+        await stage.end()
+
+
+async def test_one_shard_of_several_is_red(staged: Staging, middle: Callable[[Stage], Any]) -> None:
+    async with staged() as stage:
+        stage.proxy.behave(
+            misbehaviour.refuse_items_with(
+                lambda entry: b"0" in entry.split(b"\n")[0][-8:], 503, misbehaviour.UNASSIGNED
+            )
+        )
+        events = good(3000)
+        await stage.send(events, batch=100)
+        await middle(stage)
+        await asyncio.sleep(4)
+        assert stage.read_dead() == {}
+        well = sum("0" not in event["log_id"][-4:] for event in events)
+        await stage.wait_delivered(well // 2)
+        stage.proxy.behave(pass_on)
+        await stage.end()
+
+
+async def test_a_pipeline_fails_for_one_event(staged: Staging, middle: Callable[[Stage], Any]) -> None:
+    events = bad(1)
+    async with staged() as stage:
+        stage.proxy.behave(
+            misbehaviour.refuse_items_with(lambda entry: b"seven" in entry, 500, misbehaviour.BROKEN_PIPELINE)
+        )
+        await stage.send([*good(10), *events])
+        sent = 10
+        while not stage.read_dead():
+            assert (await stage.health()) == (200, [])
+            await stage.send(good(1))
+            sent += 1
+            assert sent < 400, stage.server.log[-6000:]
+            await asyncio.sleep(0.3)
+            if sent == 30:
+                await middle(stage)
+        await stage.end(dead=events)
+        assert stage.read_dead() == {events[0]["log_id"]: ("fail_processor_exception", "broken in the pipeline")}
+
+
+async def test_a_pipeline_fails_for_all_and_is_corrected(staged: Staging, middle: Callable[[Stage], Any]) -> None:
+    async with staged() as stage:
+        stage.proxy.behave(misbehaviour.fail_pipeline())
+        await stage.send(good(1000))
+        await asyncio.sleep(5)
+        await middle(stage)
+        await asyncio.sleep(3)
+        assert stage.read_dead() == {}
+        status, causes = await stage.health()
+        assert status == 200
+        assert any("broken in the pipeline" in cause for cause in causes)
+        stage.proxy.behave(pass_on)
+        await stage.end()
+
+
+async def test_an_operators_block_is_lifted_with_many_events_pending(
+    staged: Staging, middle: Callable[[Stage], Any]
+) -> None:
+    async with staged() as stage:
+        await stage.send(good(10))
+        await stage.wait_delivered(10)
+        await call(stage.url, "PUT", f"/events_{stage.environment}_*/_settings", {"index.blocks.write": True})
+        for _ in range(20):
+            await stage.send(good(1000), batch=100, connections=8)
+        await asyncio.sleep(2)
+        await middle(stage)
+        await asyncio.sleep(2)
+        assert stage.read_dead() == {}
+        _, causes = await stage.health()
+        assert any("lift the block" in cause for cause in causes)
+        await call(stage.url, "PUT", f"/events_{stage.environment}_*/_settings", {"index.blocks.write": None})
+        await stage.end()
+
+
+async def test_without_ids_a_bad_event_dies_and_the_others_are_there(staged: Staging) -> None:
+    events = bad(5)
+    async with staged(NUMBERS, FOREBAY_OPEN_SEARCH_AUTO_ID="true") as stage:
+        await stage.send([*good(95), *events])
+        for _ in range(3):
+            await stage.send(good(5))
+            await asyncio.sleep(1)
+        await stage.wait(lambda: stage.read_dead().keys() == {event["log_id"] for event in events})
+        await stage.wait_delivered(110)
+        await stage.wait(lambda: stage.count_pending() == 0)
+        assert await stage.index.count() == 110
+
+
+async def test_a_new_month_begins_with_a_flood_of_bad_events(staged: Staging) -> None:
+    events = bad(3000, timestamp="2026-10-03T00:00:00Z")
+    async with staged(NUMBERS) as stage:
+        await stage.send(events, batch=500)
+        for _ in range(10):
+            # Those of the other month have nothing to do with it.
+            began_at = time.monotonic()
+            sent = len(stage.client.accepted)
+            await stage.send(good(50))
+            await stage.wait_delivered(sent - 3000 + 50, 10)
+            assert time.monotonic() - began_at < 10
+        assert stage.read_dead() == {}
+        for _ in range(6):
+            await stage.send(good(20, timestamp="2026-10-03T00:00:00Z"))
+            await asyncio.sleep(1)
+        await stage.end(dead=events)
+
+
+async def test_the_embedded_store_takes_what_it_can_read(tmp_path: Path) -> None:
+    with ForebayServer(tmp_path, {**QUICK, "FOREBAY_EMBEDDED_STORE": str(tmp_path / "events.db")}) as server:
+        await asyncio.to_thread(server.start)
+        client = Client(server.url, server.token())
+        await client.send([*good(500), *bad(500)], batch=50, connections=4)
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        await client.send([*good(500), *bad(500)], batch=50, connections=4)
+        assert await asyncio.to_thread(server.stop) == 0
+        with closing(sqlite3.connect(tmp_path / "spool.db")) as connection:
+            assert connection.execute("SELECT events, dead_letters FROM totals").fetchall() == [(0, 0)]

@@ -1,0 +1,386 @@
+"""Pending events that an operator wants buried become dead letters, those that are meant and no others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forebay.model import DELIVERED, Ack, DeadLetter, Entry, History, Outcome
+from forebay.pipeline import burial as burial_module
+from forebay.pipeline import journal, replay
+from forebay.pipeline.pipeline import Pipeline
+from forebay.settings import Settings
+from forebay.spool import adoption, writing
+from forebay.spool.burials import Burial
+from forebay.spool.inspection import Choice, Request, inspect
+from forebay.spool.records import NewGroup, Transaction
+from forebay.spool.spool import Spool
+from forebay.spool.writing import now_ms
+from forebay.telemetry.counters import Counters
+from unit.pipeline.fakes import (
+    FAILED,
+    PAUSE,
+    FakeSink,
+    Inbox,
+    assert_ledger_is_true,
+    capture_log,
+    commit,
+    make_entries,
+    make_entry,
+    open_spool,
+    read_rows,
+    settle_down,
+    until,
+)
+
+SETTINGS = Settings.model_construct(
+    channel_events_max=200,
+    channel_bytes_max=100_000,
+    bulk_events_max=20,
+    bulk_bytes_max=10_000,
+    bulk_interval_s=0.01,
+    bulk_workers=4,
+    bulk_timeout_s=0.1,
+    retry_interval_s=3600,
+    retry_delay_s_min=3600,
+    retry_delay_s_max=3600,
+)
+NOVEMBER, DECEMBER = "events_test_2026-11", "events_test_2026-12"
+REFUSED = History(3, (1, 2, 3), refusals=1, refused_status=403)
+LONG_AGO_MS = 1_000
+
+
+class Bench:
+    """A pipeline that runs on a real spool."""
+
+    def __init__(self, path: Path, spool: Spool, sink: FakeSink) -> None:
+        self.path = path
+        self.spool = spool
+        self.sink = sink
+        self.pipeline = Pipeline(spool, sink, SETTINGS, Counters())
+        self.journal = self.pipeline._journal
+
+    async def send(self, entries: list[Entry]) -> None:
+        inbox = Inbox(entries)
+        self.pipeline.admitter.admit(inbox, Ack.DISK)
+        await until(lambda: inbox.heard)
+
+    async def bury(self, burial: Burial) -> None:
+        """Ask for a burial as a command does, and wait until it is done."""
+        with inspect(self.path) as inspection:
+            inspection.ask(burial)
+        await until(lambda: not requests(self.path))
+
+
+@contextlib.asynccontextmanager
+async def running(path: Path, groups: Sequence[NewGroup] = (), outcome: Outcome | None = None) -> AsyncIterator[Bench]:
+    """Run a pipeline whose sink holds every bulk, or answers with the outcome; `groups` are pending before."""
+    async with open_spool(path) as spool:
+        await commit(spool, Transaction(inserts=list(groups)))
+    async with open_spool(path) as spool:
+        bench = Bench(path, spool, FakeSink(outcome))
+        task = asyncio.create_task(bench.pipeline.run())
+        try:
+            yield bench
+            assert not task.done(), "it ended"
+        finally:
+            await asyncio.wait_for(bench.pipeline.stop(task, 0.1), 10)
+            await settle_down()
+        assert_ledger_is_true(bench.journal.ledger, path)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "spool.db"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(burial_module, "POLL_S", 0.01)
+    monkeypatch.setattr(burial_module, "HELD_POLL_S", 0.002)
+    monkeypatch.setattr(replay, "POLL_S", 0.01)
+    return iter(())
+
+
+def everything(**given: Any) -> Burial:
+    """Return a burial of all that is there now, but for what is given."""
+    return Burial(now_ms() + 1, **given)
+
+
+def requests(path: Path) -> list[str]:
+    return [name for (name,) in read_rows(path, "SELECT name FROM requests")]
+
+
+def dead(path: Path) -> set[str]:
+    return {log_id for (log_id,) in read_rows(path, "SELECT log_id FROM dead_letters")}
+
+
+def names(prefix: str, count: int) -> set[str]:
+    return {f"{prefix}{number}" for number in range(count)}
+
+
+async def test_buried_events_are_dead_letters_as_they_came_with_reason_and_history(path: Path) -> None:
+    (entry, fresh) = make_entry("a"), make_entry("b")
+    async with running(path, [NewGroup(1, [entry], REFUSED), NewGroup(2, [fresh])], FAILED) as bench:
+        await bench.bury(everything())
+        rows = read_rows(path, "SELECT entry, error_type, reason, attempts >= 3 FROM dead_letters ORDER BY log_id")
+
+    assert rows == [
+        (entry, "buried", "by an operator; the last refusal had the status 403", 1),
+        (fresh, "buried", "by an operator", 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "buried"),
+    [
+        ({}, {"nov", "dec", "refused", "x", "y"}),
+        ({"index_name": DECEMBER}, {"dec"}),
+        ({"index_name": NOVEMBER, "refused": True}, {"refused"}),
+        ({"log_ids": frozenset({"x", "dec"})}, {"x", "dec"}),
+        ({"log_ids": frozenset({"x", "dec"}), "index_name": NOVEMBER}, {"x"}),
+        ({"log_ids": frozenset({"nobody"})}, set()),
+    ],
+)
+async def test_those_that_fit_are_buried_and_the_others_stay(
+    path: Path, given: dict[str, Any], buried: set[str]
+) -> None:
+    groups = [
+        NewGroup(1, [make_entry("nov")]),
+        NewGroup(2, [make_entry("dec", month="2026-12")]),
+        NewGroup(3, [make_entry("refused")], REFUSED),
+        NewGroup(4, [make_entry("x"), make_entry("y")]),
+    ]
+    async with running(path, groups) as bench:
+        bench.pipeline._redelivery.restart = lambda: None  # type: ignore[method-assign]
+        await bench.bury(everything(**given))
+        assert dead(path) == buried
+    assert read_rows(path, "SELECT sum(events) FROM groups") == [(5 - len(buried) or None,)]
+
+
+async def test_what_is_left_of_a_group_keeps_its_row_and_its_history(path: Path) -> None:
+    async with running(path, [NewGroup(1, make_entries(3), REFUSED)]) as bench:
+        await bench.bury(everything(log_ids=frozenset({"e1"})))
+    assert dead(path) == {"e1"}
+    assert read_rows(path, "SELECT id, events, refused_status FROM groups") == [(1, 2, 403)]
+    async with open_spool(path) as spool:
+        (group,) = await spool.load(0, (), (10, 10_000), lambda *_: True)
+        assert group.entries == [make_entry("e0"), make_entry("e2")]
+
+
+async def test_more_groups_than_a_bulk_takes_are_buried_in_portions(path: Path) -> None:
+    groups = [NewGroup(number, make_entries(15, f"g{number}-")) for number in range(1, 41)]
+    async with running(path, groups, FAILED) as bench:
+        commits = bench.journal._counters.commits
+        await bench.bury(everything())
+        assert bench.journal._counters.commits - commits >= 30
+    assert len(dead(path)) == 600
+
+
+async def test_what_is_received_after_the_command_stays(path: Path) -> None:
+    async with running(path, [NewGroup(1, [make_entry("before")])], FAILED) as bench:
+        burial = everything()
+        await until(lambda: now_ms() > burial.received_before_ms)
+        await bench.send([make_entry("after")])
+        await bench.bury(burial)
+        assert dead(path) == {"before"}
+    assert read_rows(path, "SELECT events FROM groups") == [(1,)]
+
+
+async def test_events_that_were_received_longer_ago_are_told_from_newer_ones(path: Path) -> None:
+    groups = [NewGroup(1, [make_entry("old")], received_at_ms=LONG_AGO_MS), NewGroup(2, [make_entry("new")])]
+    async with running(path, groups, FAILED) as bench:
+        await bench.bury(Burial(LONG_AGO_MS + 1))
+        assert dead(path) == {"old"}
+
+
+async def test_a_part_of_a_divided_group_is_as_old_as_the_group(path: Path) -> None:
+    async with running(path, [NewGroup(1, make_entries(2), received_at_ms=LONG_AGO_MS)]) as bench:
+        await until(lambda: bench.sink.bulks)
+        await bench.sink.answer(0, [Outcome(FAILED.verdict, "busy", status=status) for status in (403, 500)])
+        await until(lambda: not bench.journal.ledger.held)
+        assert read_rows(path, "SELECT received_at_ms, events FROM groups") == [(LONG_AGO_MS, 1)] * 2
+
+
+async def test_events_that_wait_in_the_channel_leave_it_for_the_grave(path: Path) -> None:
+    # The bulk of one that failed puts the sink at rest for an hour; the others stay in the channel.
+    async with running(path) as bench:
+        await bench.send(make_entries(5, "a"))
+        await until(lambda: bench.sink.bulks)
+        await bench.sink.answer(0, [FAILED] * 5)
+        await bench.send(make_entries(5, "b"))
+        assert bench.pipeline.state.channel_events == 5
+
+        await bench.bury(everything())
+        assert dead(path) == names("a", 5) | names("b", 5)
+        assert bench.pipeline.state.channel_events == 0
+
+
+async def test_a_group_of_which_one_event_went_as_a_probe_leaves_the_channel_too(path: Path) -> None:
+    async with running(path) as bench:
+        await bench.send(make_entries(5, "a"))
+        await until(lambda: bench.sink.bulks)
+        await bench.sink.answer(0, [FAILED] * 5)
+        await bench.send(make_entries(5, "b"))
+        bench.pipeline._gate._end_rest()
+        await until(lambda: len(bench.sink.bulks) == 2)
+        assert len(bench.sink.bulks[1]) == 1
+        await bench.sink.answer(1, [FAILED])
+        assert bench.pipeline.state.channel_events == 4
+
+        await bench.bury(everything())
+        assert dead(path) == names("a", 5) | names("b", 5)
+        assert (bench.pipeline.state.channel_events, bench.pipeline.state.channel_bytes) == (0, 0)
+
+
+async def test_events_on_their_way_are_waited_for_and_those_that_are_taken_are_no_dead_letters(path: Path) -> None:
+    async with running(path) as bench:
+        await bench.send(make_entries(2, "taken"))
+        await until(lambda: len(bench.sink.bulks) == 1)
+        await bench.send(make_entries(2, "failed"))
+        await until(lambda: len(bench.sink.bulks) == 2)
+        burying = asyncio.create_task(bench.bury(everything()))
+        await asyncio.sleep(0.05)
+        assert not burying.done()
+
+        await bench.sink.answer(0, [DELIVERED] * 2)
+        await bench.sink.answer(1, [FAILED] * 2)
+        await burying
+        assert dead(path) == names("failed", 2)
+
+
+async def test_events_that_stay_in_memory_too_long_are_left_and_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(burial_module, "HELD_S", 0.05)
+    lines = capture_log(monkeypatch, burial_module)
+    async with running(path) as bench:
+        await bench.send([make_entry("a")])
+        await until(lambda: bench.sink.bulks)
+        await bench.bury(everything())
+        assert dead(path) == set()
+        await bench.sink.answer(0, [DELIVERED])
+    assert lines == [{"event": "pending_events_buried", "events": 0, "groups_left_in_memory": 1, "log_level": "info"}]
+
+
+async def test_events_of_an_index_on_hold_are_buried_and_the_hold_ends_with_them(path: Path) -> None:
+    async with running(path) as bench:
+        bench.pipeline._holds._delay_s_min = bench.pipeline._holds._delay_s_max = 0.01
+        bench.sink.outcome = PAUSE
+        await bench.send(make_entries(3, "a"))
+        await until(lambda: bench.pipeline.state.holds)
+        await bench.send(make_entries(3, "b"))
+
+        await bench.bury(everything(index_name=NOVEMBER))
+        assert dead(path) == names("a", 3) | names("b", 3)
+        await until(lambda: not bench.pipeline.state.holds)
+
+
+async def test_a_damaged_group_is_left_and_those_behind_it_are_buried(path: Path) -> None:
+    groups = [NewGroup(number, [make_entry(f"e{number}")]) for number in (1, 2, 3)]
+    async with open_spool(path) as spool:
+        await commit(spool, Transaction(inserts=groups))
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE groups SET codec = 9 WHERE id = 2")
+    async with running(path, outcome=FAILED) as bench:
+        await bench.bury(everything())
+        assert dead(path) == {"e1", "e3"}
+
+
+async def test_a_commit_that_fails_is_made_again_and_no_event_is_counted_twice(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "RETRY_S", 0.01)
+    async with running(path, [NewGroup(1, make_entries(3))], FAILED) as bench:
+        await until(lambda: not bench.journal.ledger.held)
+        failures = iter([True, True, False])
+        bury_letter = writing._bury
+
+        def fail(connection: sqlite3.Connection, letter: DeadLetter) -> None:
+            if next(failures, False):
+                raise sqlite3.OperationalError("disk I/O error")
+            bury_letter(connection, letter)
+
+        monkeypatch.setattr(writing, "_bury", fail)
+        await bench.bury(everything())
+        assert next(failures, None) is None
+        assert dead(path) == names("e", 3)
+        assert bench.pipeline.state.stored_events == 0
+
+
+async def test_a_burial_that_was_interrupted_goes_on_at_the_next_start(path: Path) -> None:
+    async with running(path) as bench:
+        await bench.send(make_entries(3))
+        await until(lambda: bench.sink.bulks)
+        with inspect(path) as inspection:
+            inspection.ask(everything())
+        # The bulk gets no answer, so this waits for it until the pipeline ends.
+        await asyncio.sleep(0.05)
+    assert dead(path) == set()
+    async with running(path, outcome=FAILED):
+        await until(lambda: not requests(path))
+        assert dead(path) == names("e", 3)
+
+
+async def test_a_burial_is_put_off_while_the_spool_takes_nothing(path: Path) -> None:
+    async with running(path, [NewGroup(1, make_entries(3))], FAILED) as bench:
+        await until(lambda: not bench.journal.ledger.held)
+        bench.spool._change = "the files are not there"
+        bench.spool._compare_files = lambda: bench.spool._change  # type: ignore[method-assign]
+        with inspect(path) as inspection:
+            inspection.ask(everything())
+        await asyncio.sleep(0.05)
+        assert dead(path) == set()
+        bench.spool._change = ""
+        await until(lambda: not requests(path))
+        assert dead(path) == names("e", 3)
+
+
+async def test_a_retry_and_a_replay_are_done_while_a_burial_waits(path: Path) -> None:
+    async with running(path) as bench:
+        await bench.send(make_entries(3))
+        await until(lambda: bench.sink.bulks)
+        with inspect(path) as inspection:
+            inspection.ask(everything())
+            inspection.ask(Request.RETRY)
+        await until(lambda: len(requests(path)) == 1)
+
+
+async def test_buried_events_can_be_replayed_and_are_not_buried_again(path: Path) -> None:
+    async with running(path, [NewGroup(1, make_entries(3))], FAILED) as bench:
+        burial = everything()
+        await bench.bury(burial)
+        await until(lambda: now_ms() > burial.received_before_ms)
+        with inspect(path) as inspection:
+            assert inspection.mark_for_replay(Choice()) == 3
+            inspection.ask(Request.REPLAY)
+        await until(lambda: not dead(path))
+        await bench.bury(burial)
+        assert dead(path) == set()
+    assert read_rows(path, "SELECT sum(events) FROM groups") == [(3,)]
+
+
+async def test_an_adopter_does_what_was_asked_of_the_orphan_when_it_has_all_of_its_rows(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption, "ROWS_MAX", 1)
+    orphan_path = tmp_path / "orphan.db"
+    async with open_spool(orphan_path) as spool:
+        await commit(spool, Transaction(inserts=[NewGroup(1, [make_entry("a")]), NewGroup(2, [make_entry("b")])]))
+    with inspect(orphan_path) as inspection:
+        inspection.ask(everything())
+    async with running(path, outcome=FAILED) as bench:
+        orphan = adoption.Orphan(orphan_path)
+        while portion := orphan.take():
+            await bench.pipeline.adopt(portion)
+            orphan.let_go(portion)
+            await asyncio.sleep(0.05)
+        orphan.close()
+        await until(lambda: not requests(path))
+        assert dead(path) == {"a", "b"}
