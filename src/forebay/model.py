@@ -192,7 +192,10 @@ _UNSETTLED = frozenset({Verdict.RETRY, Verdict.PAUSE, Verdict.REFUSED})
 UNEXPECTED_ANSWER = "unexpected_answer"
 """The `error_type` of a retry because the sink gave an answer that nobody expects of it."""
 
-BUSY = frozenset({"rejected_execution_exception", "circuit_breaking_exception", "http_429"})
+OUT_OF_MEMORY = "circuit_breaking_exception"
+"""The `error_type` of a retry because the request needs more memory than the sink has (OpenSearch's own name)."""
+
+BUSY = frozenset({"rejected_execution_exception", OUT_OF_MEMORY, "http_429"})
 """The `error_type`s of a retry because the sink has too much to do (OpenSearch's own names, and a proxy's 429)."""
 
 HTTP_TOO_LARGE = 413

@@ -407,6 +407,21 @@ async def test_one_shard_of_several_is_red(staged: Staging, middle: Callable[[St
         await stage.end()
 
 
+async def test_the_only_index_is_refused_and_the_sink_is_not_well_at_once(staged: Staging) -> None:
+    async with staged() as stage:
+        stage.proxy.behave(
+            misbehaviour.refuse_by_turns((400, misbehaviour.BROKEN_PIPELINE), (503, misbehaviour.UNASSIGNED))
+        )
+        await stage.send(good(50))
+        await asyncio.sleep(4)
+        assert stage.read_dead() == {}
+        stage.proxy.behave(pass_on)
+        # Nothing but the events on hold can find out that the sink is back.
+        await stage.wait_delivered(50, 15)
+        await stage.end()
+        assert await stage.health() == (200, [])
+
+
 async def test_a_pipeline_fails_for_one_event(staged: Staging, middle: Callable[[Stage], Any]) -> None:
     events = bad(1)
     async with staged() as stage:

@@ -13,6 +13,7 @@ import pytest
 from msgspec import Raw
 
 from forebay.model import DELIVERED, Address, Document, Entry, EventInfo, Outcome, Verdict, encode_entry
+from forebay.pipeline.sifting import Sifting
 from forebay.settings import Settings, SinkHost
 from forebay.sinks.opensearch import OpenSearchSink
 from servers.fixtures import StartOpenSearch
@@ -81,7 +82,7 @@ async def test_the_cause_behind_a_refusal_is_told(server: OpenSearchServer, make
         taken, refused = await sink.deliver([make_entry("once"), twice])
 
     assert taken == DELIVERED
-    assert refused.verdict is Verdict.DEAD
+    assert (refused.verdict, refused.status) == (Verdict.REFUSED, 400)
     assert "Duplicate field 'a'" in refused.reason
 
 
@@ -100,33 +101,33 @@ async def test_a_circuit_breaker_refuses_the_bulk_as_a_whole_for_now(
 @pytest.mark.parametrize(
     "refusal",
     [
-        ("action.auto_create_index", "false", "index_not_found_exception", "action.auto_create_index"),
-        ("cluster.max_shards_per_node", 1, "validation_exception", "forebay index prune"),
+        ("action.auto_create_index", "false", Verdict.REFUSED, "index_not_found_exception", "action.auto_create_index"),
+        ("cluster.max_shards_per_node", 1, Verdict.PAUSE, "validation_exception", "forebay index prune"),
     ],
 )
-async def test_an_index_that_may_not_be_made_pauses_its_events_alone(
-    server: OpenSearchServer, make_entry: MakeEntry, index: str, refusal: tuple[str, object, str, str]
+async def test_an_index_that_may_not_be_made_refuses_its_events_alone(
+    server: OpenSearchServer, make_entry: MakeEntry, index: str, refusal: tuple[str, object, Verdict, str, str]
 ) -> None:
-    setting, value, error_type, advice = refusal
+    setting, value, verdict, error_type, advice = refusal
     async with sink_at(server.url) as sink:
         assert await sink.deliver([make_entry("before")]) == [DELIVERED]
         async with cluster_setting(server, setting, value):
-            delivered, paused = await sink.deliver([make_entry("old"), make_entry("new", f"{index}-next")])
+            delivered, refused = await sink.deliver([make_entry("old"), make_entry("new", f"{index}-next")])
             assert delivered == DELIVERED
-            assert told([paused]) == [(Verdict.PAUSE, error_type, False)]
-            assert advice in paused.advice
+            assert told([refused]) == [(verdict, error_type, False)]
+            assert advice in refused.advice
         assert await sink.deliver([make_entry("new", f"{index}-next")]) == [DELIVERED]
 
 
 @pytest.mark.parametrize("block", ["read_only", "read_only_allow_delete"])
-async def test_a_cluster_that_is_read_only_pauses_all(
+async def test_a_cluster_that_is_read_only_refuses_the_bulk_as_a_whole(
     server: OpenSearchServer, make_entry: MakeEntry, block: str
 ) -> None:
     async with sink_at(server.url) as sink:
         assert await sink.deliver([make_entry("before")]) == [DELIVERED]
         async with cluster_setting(server, f"cluster.blocks.{block}", value=True):
             outcomes = await sink.deliver([make_entry("a"), make_entry("b")])
-        assert told(outcomes) == [(Verdict.PAUSE, "cluster_block_exception", True)] * 2
+        assert told(outcomes) == [(Verdict.REFUSED, "cluster_block_exception", True)] * 2
         assert "cluster.blocks" in outcomes[0].advice
         assert await sink.deliver([make_entry("a")]) == [DELIVERED]
 
@@ -170,7 +171,7 @@ async def test_an_ingest_pipeline_that_is_missing_pauses(
         ({"dynamic": "strict", "properties": {"@timestamp": {"type": "date"}}}, "strict_dynamic_mapping_exception"),
     ],
 )
-async def test_a_mapping_that_clashes_makes_its_events_dead_and_no_others(
+async def test_a_mapping_that_clashes_refuses_its_events_and_no_others(
     server: OpenSearchServer, make_entry: MakeEntry, index: str, mappings: Mapping[str, Any], error_type: str
 ) -> None:
     # Of an index that the template is not for.
@@ -178,11 +179,11 @@ async def test_a_mapping_that_clashes_makes_its_events_dead_and_no_others(
     async with sink_at(server.url) as sink:
         outcomes = await sink.deliver([make_entry("a"), make_entry("b", f"other-{index}"), make_entry("c")])
     assert outcomes[::2] == [DELIVERED] * 2
-    assert told(outcomes[1:2]) == [(Verdict.DEAD, error_type, False)]
+    assert told(outcomes[1:2]) == [(Verdict.REFUSED, error_type, False)]
     assert outcomes[1].reason
 
 
-async def test_of_a_bulk_that_opensearch_cannot_read_the_culprit_alone_is_dead(
+async def test_of_a_bulk_that_opensearch_cannot_read_the_culprits_alone_are_refused(
     server: OpenSearchServer, make_entry: MakeEntry, index: str
 ) -> None:
     entries = [make_entry(str(number)) for number in range(20)]
@@ -190,29 +191,31 @@ async def test_of_a_bulk_that_opensearch_cannot_read_the_culprit_alone_is_dead(
     entries[3] = b"no action\n{}\n"
     entries[16] = b'{"create":{"_index":"%b","_id":"%b"}}\n{}\n' % (index.encode(), b"x" * 513)
     async with sink_at(server.url) as sink:
-        outcomes = await sink.deliver(entries)
-    dead = {number: outcome for number, outcome in enumerate(outcomes) if outcome != DELIVERED}
-    assert list(dead) == [3, 16]
-    assert {outcome.verdict for outcome in dead.values()} == {Verdict.DEAD}
-    assert dead[16].error_type == "action_request_validation_exception"
+        outcomes = await Sifting(sink, lambda _: False).deliver(1, entries, 0)
+    refused = {number: outcome for number, outcome in enumerate(outcomes) if outcome != DELIVERED}
+    assert list(refused) == [3, 16]
+    assert {(outcome.verdict, outcome.status, outcome.whole) for outcome in refused.values()} == {
+        (Verdict.REFUSED, 400, False)
+    }
+    assert refused[16].error_type == "action_request_validation_exception"
 
 
-async def test_a_path_that_leads_nowhere_pauses_and_names_the_setting(
+async def test_a_path_that_leads_nowhere_is_refused_and_the_setting_named(
     server: OpenSearchServer, make_entry: MakeEntry
 ) -> None:
     async with sink_at(f"{server.url}/a/b", index_template=False) as sink:
         (outcome,) = await sink.deliver([make_entry("a")])
-    assert (outcome.verdict, outcome.whole) == (Verdict.PAUSE, True)
+    assert (outcome.verdict, outcome.whole) == (Verdict.REFUSED, True)
     assert "OPEN_SEARCH_DNS" in outcome.advice
 
 
-async def test_a_bulk_that_may_not_name_its_indices_pauses(
+async def test_a_bulk_that_may_not_name_its_indices_is_refused(
     own_opensearch: StartOpenSearch, make_entry: MakeEntry
 ) -> None:
     server = own_opensearch({"rest.action.multi.allow_explicit_index": "false"})
     async with sink_at(server.url) as sink:
         (outcome,) = await sink.deliver([make_entry("a")])
-    assert told([outcome]) == [(Verdict.PAUSE, "illegal_argument_exception", True)]
+    assert told([outcome]) == [(Verdict.REFUSED, "illegal_argument_exception", True)]
     assert "allow_explicit_index" in outcome.advice
 
 

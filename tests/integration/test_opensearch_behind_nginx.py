@@ -25,6 +25,7 @@ from forebay.model import (
     Verdict,
     encode_entry,
 )
+from forebay.pipeline.sifting import Sifting
 from forebay.settings import Settings
 from forebay.sinks.opensearch import OpenSearchSink, put_template
 from forebay.sinks.port import Query
@@ -138,9 +139,12 @@ async def test_a_client_certificate_is_shown_where_one_is_wanted(
     wants = f"ssl_client_certificate {authority.file}; ssl_verify_client on;"
     proxy = nginx(opensearch.url, wants, certificate=authority.sign("server"))
     ours = authority.sign("client", "forebay")
-    missing = await deliver_one(proxy.url, make_entry(), open_search_ca_file=authority.file)
-    assert (missing.verdict, missing.error_type) == (Verdict.RETRY, UNEXPECTED_ANSWER)
-    assert "No required SSL certificate was sent" in missing.reason
+    for template, expected in ((True, (Verdict.RETRY, UNEXPECTED_ANSWER)), (False, (Verdict.REFUSED, "http_400"))):
+        missing = await deliver_one(
+            proxy.url, make_entry(), index_template=template, open_search_ca_file=authority.file
+        )
+        assert (missing.verdict, missing.error_type) == expected
+        assert "No required SSL certificate was sent" in missing.reason
     shown = {"open_search_cert_file": ours.certificate, "open_search_key_file": ours.key}
     assert await deliver_one(proxy.url, make_entry(), open_search_ca_file=authority.file, **shown) == DELIVERED
 
@@ -186,14 +190,14 @@ async def test_user_and_password_open_the_way_for_everything_that_asks_opensearc
 
 
 @pytest.mark.parametrize("user", ["", "fore%20bay:wrong-hunter2@", "nobody:hunter2@"])
-async def test_a_wrong_password_pauses_names_the_settings_and_is_not_shown(
+async def test_a_wrong_password_delivers_nothing_names_the_settings_and_is_not_shown(
     opensearch: OpenSearchAddress, nginx: StartNginx, users: Path, make_entry: MakeEntry, user: str
 ) -> None:
     proxy = nginx(opensearch.url, f'auth_basic "events"; auth_basic_user_file {users};')
     url = proxy.url.replace("//", f"//{user}")
     for template in (True, False):
         outcome = await deliver_one(url, make_entry(), index_template=template)
-        assert (outcome.verdict, outcome.whole) == (Verdict.PAUSE, True)
+        assert (outcome.verdict, outcome.whole) == (Verdict.PAUSE if template else Verdict.REFUSED, True)
         assert outcome.error_type == ("template_refused" if template else "http_401")
         assert "credentials" in outcome.advice
         assert "hunter2" not in repr(outcome)
@@ -213,7 +217,7 @@ async def test_a_key_or_token_goes_with_every_request(
     assert await deliver_one(proxy.url, make_entry(), **{setting: secret}) == DELIVERED
     assert "there already" in await put_template(settings_for(proxy.url, **{setting: secret}))
     wrong = await deliver_one(proxy.url, make_entry(), index_template=False, **{setting: f"{secret}x"})
-    assert (wrong.verdict, wrong.error_type) == (Verdict.PAUSE, "http_403")
+    assert (wrong.verdict, wrong.error_type) == (Verdict.REFUSED, "http_403")
     assert "credentials" in wrong.advice
     assert secret not in repr(wrong)
 
@@ -229,8 +233,8 @@ async def test_a_proxy_that_takes_less_than_opensearch_has_bulks_split_down_to_o
     entries = [make_entry(str(number), b'{"a":"%b"}' % (b"x" * 10_000)) for number in range(40)]
     entries[7] = make_entry("large", b'{"a":[%b]}' % b",".join([b'"%b"' % (b"x" * 10_000)] * 500))
     async with sink_at(proxy.url) as sink:
-        outcomes = await sink.deliver(entries)
-    assert (outcomes[7].verdict, outcomes[7].error_type) == (Verdict.DEAD, "http_413")
+        outcomes = await Sifting(sink, lambda _: False).deliver(1, entries, 0)
+    assert (outcomes[7].verdict, outcomes[7].error_type) == (Verdict.REFUSED, "http_413")
     assert outcomes[:7] + outcomes[8:] == [DELIVERED] * 39
 
 
@@ -264,9 +268,10 @@ async def test_a_page_of_the_proxy_delivers_nothing_and_puts_no_template(
     for template in (True, False):
         async with sink_at(proxy.url, index_template=template) as sink:
             outcomes = await sink.deliver([make_entry("a"), make_entry("b")])
-        assert {outcome.verdict for outcome in outcomes} == {Verdict.RETRY}
-        assert {outcome.error_type for outcome in outcomes} == {UNEXPECTED_ANSWER}
-        assert all(outcome.whole and "status " in outcome.reason for outcome in outcomes)
+        is_refused = not template and answer.startswith("return 4")
+        assert {outcome.verdict for outcome in outcomes} == {Verdict.REFUSED if is_refused else Verdict.RETRY}
+        assert {outcome.error_type == UNEXPECTED_ANSWER for outcome in outcomes} == {not is_refused}
+        assert all(outcome.whole and outcome.reason for outcome in outcomes)
         assert all(("not take the index template" in outcome.reason) is template for outcome in outcomes)
 
 

@@ -12,6 +12,7 @@ import pytest
 from msgspec import Raw
 
 from forebay.model import DELIVERED, DUPLICATE, Address, Document, Entry, EventInfo, Verdict, encode_entry
+from forebay.pipeline.sifting import Sifting
 from forebay.settings import Settings, SinkHost
 from forebay.sinks.opensearch import OpenSearchSink, put_template
 from forebay.sinks.opensearch.template import PATH as TEMPLATE_PATH
@@ -116,7 +117,7 @@ async def test_without_its_setting_no_template_is_put(own_opensearch: StartOpenS
     assert "error" in await ask("GET", server.url + TEMPLATE_PATH)
 
 
-async def test_an_event_that_opensearch_refuses_is_dead_alone_with_the_reason(
+async def test_an_event_that_opensearch_refuses_is_refused_alone_with_the_reason(
     opensearch: OpenSearchAddress, make_entry: MakeEntry
 ) -> None:
     twice_the_key = make_entry("bad", b'{"a":1,"a":2}')
@@ -125,9 +126,9 @@ async def test_an_event_that_opensearch_refuses_is_dead_alone_with_the_reason(
         outcomes = await sink.deliver([make_entry("good"), twice_the_key, make_entry("fine"), too_long])
     assert [outcome.verdict for outcome in outcomes] == [
         Verdict.DELIVERED,
-        Verdict.DEAD,
+        Verdict.REFUSED,
         Verdict.DELIVERED,
-        Verdict.DEAD,
+        Verdict.REFUSED,
     ]
     assert outcomes[1].error_type == "mapper_parsing_exception"
     assert "event_info.param" in outcomes[1].reason
@@ -155,15 +156,15 @@ async def test_a_closed_index_pauses(opensearch: OpenSearchAddress, make_entry: 
     assert (outcome.verdict, outcome.error_type) == (Verdict.PAUSE, "index_closed_exception")
 
 
-async def test_a_bulk_that_is_too_large_is_split_and_one_event_that_is_too_large_is_dead(
+async def test_a_bulk_that_is_too_large_is_split_and_one_event_that_is_too_large_is_refused(
     own_opensearch: StartOpenSearch, make_entry: MakeEntry
 ) -> None:
     server = own_opensearch({"http.max_content_length": "64kb"})
     entries = [make_entry(str(number), b'{"a":"%b"}' % (b"x" * 10_000)) for number in range(20)]
     large = make_entry("large", b'{"a":[%b]}' % b",".join([b'"%b"' % (b"x" * 10_000)] * 10))
     async with sink_at(server.url) as sink:
-        outcomes = await sink.deliver([*entries[:7], large, *entries[7:]])
-    assert outcomes[7].verdict is Verdict.DEAD
+        outcomes = await Sifting(sink, lambda _: False).deliver(1, [*entries[:7], large, *entries[7:]], 0)
+    assert (outcomes[7].verdict, outcomes[7].status, outcomes[7].whole) == (Verdict.REFUSED, 413, False)
     assert outcomes[7].error_type == "http_413"
     assert outcomes[:7] + outcomes[8:] == [DELIVERED] * 20
 

@@ -1,6 +1,7 @@
 """The ways in which a `FaultyProxy` misbehaves."""
 
 import asyncio
+import itertools
 import json
 import random
 from collections.abc import Callable, Mapping
@@ -106,6 +107,20 @@ def refuse_items_with(is_refused: Callable[[bytes], bool], status: int, error: M
 def fail_pipeline() -> Behaviour:
     """Make a behaviour that refuses every item of a bulk as an OpenSearch whose ingest pipeline fails does."""
     return refuse_items_with(lambda _: True, 500, BROKEN_PIPELINE)
+
+
+def refuse_by_turns(*refusals: tuple[int, Mapping[str, str]]) -> Behaviour:
+    """Make a behaviour that refuses every item of a bulk, with these statuses and errors by turns."""
+
+    async def behave(exchange: Exchange) -> web.StreamResponse:
+        if not exchange.is_bulk:
+            return await pass_on(exchange)
+        exchange.interfere()
+        turns = zip(_entries(exchange), itertools.cycle(refusals), strict=False)
+        items = [{"create": {"status": status, "error": error}} for _, (status, error) in turns]
+        return exchange.answer(Answer(200, json.dumps({"errors": True, "items": items}).encode()))
+
+    return behave
 
 
 def fill_up(room: int, error_type: str, reason: str) -> Behaviour:

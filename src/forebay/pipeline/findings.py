@@ -45,7 +45,7 @@ class Findings:
             self.holds.learn(bulk, outcomes, now_ms)
         self._doubt(outcomes, alone=ticket is None)
         if ticket is None:
-            if any(outcome.settled for outcome in outcomes):
+            if finding.health is Health.GOOD:
                 self.gate.reopen()
         else:
             self._tell_gate(ticket, finding, seconds)

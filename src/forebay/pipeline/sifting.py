@@ -3,7 +3,8 @@
 A request that is refused as a whole says nothing about single events, and nothing about the sink either: a web firewall
 refuses it for one event, wrong credentials for all. So one event goes alone. If it is refused too, and nothing else was
 taken meanwhile, the sink refuses everything, and the others wait. If it is answered, the rest is halved down to the
-events at fault. A request that is too large (413) is halved in any case, and what has passed is remembered.
+events at fault. A request that is too large (413) is halved in any case, and what has passed is remembered; so is that
+a sink has no memory for a request of some size.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Protocol
 
 from msgspec import structs
 
-from forebay.model import HTTP_TOO_LARGE, UNEXPECTED_ANSWER, Entry, Outcome, Verdict
+from forebay.model import HTTP_TOO_LARGE, OUT_OF_MEMORY, UNEXPECTED_ANSWER, Entry, Outcome, Verdict
 
 
 class Receiver(Protocol):
@@ -109,7 +110,7 @@ class Sifting:
 
     async def _send(self, entries: list[Entry]) -> list[Outcome]:
         outcomes = await self._sink.deliver(entries)
-        is_too_large = _is_refused_whole(outcomes) and outcomes[0].status == HTTP_TOO_LARGE
+        is_too_large = _is_too_large(outcomes)
         if is_too_large or self.size.bytes_max is not None:
             request_bytes = sum(map(len, entries))
             if is_too_large:
@@ -121,6 +122,13 @@ class Sifting:
 
 def _is_refused_whole(outcomes: Sequence[Outcome]) -> bool:
     return bool(outcomes) and outcomes[0].whole and outcomes[0].verdict is Verdict.REFUSED
+
+
+def _is_too_large(outcomes: Sequence[Outcome]) -> bool:
+    if _is_refused_whole(outcomes):
+        return outcomes[0].status == HTTP_TOO_LARGE
+    # Not a refusal for good, but of less the sink may take some.
+    return bool(outcomes) and outcomes[0].whole and outcomes[0].error_type == OUT_OF_MEMORY
 
 
 def _halve(start: int, end: int) -> list[tuple[int, int]]:

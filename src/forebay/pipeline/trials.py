@@ -17,7 +17,7 @@ from forebay.pipeline.findings import Findings
 from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import Hold
 from forebay.pipeline.journal import Journal
-from forebay.pipeline.reading import GroupStore
+from forebay.pipeline.reading import ONE_GROUP, GroupStore
 from forebay.pipeline.suspects import Suspects
 
 log = structlog.get_logger("forebay.holds")
@@ -43,9 +43,7 @@ class Trials:
 
     async def _try(self, hold: Hold) -> None:
         try:
-            # A sink that is not well has trials of its own.
-            if self._findings.gate.health is Health.GOOD:
-                await self._deliver(hold)
+            await self._deliver(hold)
         except SpoolUnavailable as error:
             log.warning("spool_unavailable", cause=str(error))
         finally:
@@ -53,8 +51,10 @@ class Trials:
 
     async def _deliver(self, hold: Hold) -> None:
         await self._journal.wait_settling()
-        held = self._journal.ledger.held
-        stored = await self._store.load_trial(hold.index, hold.after_id, held, self._journal.limits)
+        # Also while the sink is not well: if there are no other events nothing else finds out that it is back. But a
+        # struggling one is not made to fail with a thousand.
+        room = self._journal.limits if self._findings.gate.health is Health.GOOD else ONE_GROUP
+        stored = await self._store.load_trial(hold.index, hold.after_id, self._journal.ledger.held, room)
         # The hold may have been lifted while they were read.
         if hold.index not in self._findings.holds:
             return

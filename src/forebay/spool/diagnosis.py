@@ -110,7 +110,10 @@ def judge_refused(what: str, refused: dict[int, int]) -> Iterator[Finding]:
     """Say which pending events the sink has refused: those without evidence against them wait, for ever if need be."""
     if refused:
         shown = ", ".join(f"{events} with {status}" for status, events in list(refused.items())[:SHOWN_MAX])
-        advice = "/health/ready says why; `forebay pending bury --refused` makes dead letters of them"
+        advice = (
+            "they arrive, or become dead letters, once others of their index are taken; `forebay pending list` shows "
+            "them, `forebay pending bury --refused` makes dead letters of them now"
+        )
         text = f"{sum(refused.values())} of them were refused, and are tried again: {shown}"
         yield Finding(Level.WARN, what, text, advice)
 

@@ -151,6 +151,21 @@ async def test_a_proxy_that_finds_everything_too_large_is_not_asked_for_every_ev
     assert all(outcome.whole for outcome in outcomes)
 
 
+async def test_a_sink_without_memory_for_a_request_is_sent_less_next_time() -> None:
+    entries = make_entries(64, size=100)
+    full = Outcome(Verdict.RETRY, "circuit_breaking_exception", "Data too large", whole=True)
+    sink = Firewall(lambda request: full if len(request) > 8 else DELIVERED)
+
+    sifting, outcomes = await sift(sink, entries)
+    assert outcomes == [full] * 64
+    assert len(sink.requests) == 1, "it is not halved now: the sink has too much to do"
+    for events in (32, 16):
+        assert sifting.size.bytes_max == events * 100
+        await sifting.deliver(1, entries[:events], 0)
+    assert sifting.size.bytes_max == 800
+    assert await sifting.deliver(1, entries[:8], 0) == [DELIVERED] * 8
+
+
 class Time:
     now = 1000.0
 

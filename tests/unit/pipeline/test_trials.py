@@ -235,16 +235,20 @@ async def test_fresh_events_are_tried_at_once_three_times(path: Path) -> None:
         assert rows_of(bulk)[:2] == ["fresh5", "fresh4"], "those that were never refused first"
 
 
-async def test_nothing_is_tried_while_the_sink_is_not_well(path: Path) -> None:
-    async with running(path, new(1), NOVEMBER) as bench:
+@pytest.mark.parametrize("outcome", [DELIVERED, FAULTY, PAUSE])
+async def test_while_the_sink_is_not_well_one_group_goes_and_finds_out_if_it_is_back(
+    path: Path, outcome: Outcome
+) -> None:
+    async with running(path, new(1, 2, 3), NOVEMBER) as bench:
         bench.gate.leave(await bench.gate.enter(), Finding(Health.FAILED, failed=FAILED), 0.02)
-        await bench.clock.advance(1)
-        assert await bench.has_rest()
-        assert bench.journal.ledger.held == {}
 
-        bench.gate.reopen()
-        assert await bench.has_rest()
-        assert rows_of(await bench.next_trial(2)) == ["new1"], "the next one goes when its time has come"
+        assert rows_of(await bench.next_trial(1)) == ["new3"]
+        await bench.answer(FAILED)
+        assert bench.gate.health is Health.FAILED
+
+        assert len(rows_of(await bench.next_trial(2))) == 1
+        await bench.answer(outcome)
+        assert bench.gate.health.value == "good", "it has an answer for the event"
 
 
 async def test_a_suspect_is_not_tried_with_others(path: Path) -> None:

@@ -252,7 +252,7 @@ async def test_closing_ends_an_attempt_that_nobody_waits_for(fake: FakeOpenSearc
         (200, {"welcome": True}, Verdict.RETRY, UNEXPECTED_ANSWER),
         (200, {"acknowledged": False}, Verdict.RETRY, UNEXPECTED_ANSWER),
         (301, {}, Verdict.RETRY, UNEXPECTED_ANSWER),
-        (400, {}, Verdict.PAUSE, ""),
+        (400, {}, Verdict.RETRY, UNEXPECTED_ANSWER),
         (429, {}, Verdict.RETRY, "http_429"),
         (503, {}, Verdict.RETRY, "http_503"),
         (400, {"error": {"type": "mapper_parsing_exception", "reason": "no flat_object"}}, Verdict.PAUSE, ""),

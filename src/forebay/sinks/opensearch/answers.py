@@ -35,6 +35,8 @@ HTTP_ERROR = 500
 STATUSES = range(100, 600)
 """All that there are (RFC 9110, section 15)."""
 
+CLUSTER_BLOCK = "cluster_block_exception"
+
 OVERLOADED = frozenset({HTTP_TOO_MANY, 502, 503, 504})
 """What a proxy in front of OpenSearch says in its own words, too."""
 
@@ -97,16 +99,20 @@ def _classify_item(status: int, error: _Error) -> Outcome:
     error_type, reason = _name(error), _tell(error)
     if not error_type:
         error_type, reason = UNEXPECTED_ANSWER, f"an event has status {status} without an error"
-    if advice := _advise(status, error.type, error.reason or ""):
+    advice = _advise(status, error.type, error.reason or "")
+    # Nothing that an event holds leads to one of these causes. Of the others even a right or an index that is missing
+    # may be a single event's, as a pipeline may send it elsewhere.
+    if advice and (error.type == CLUSTER_BLOCK or status == HTTP_BAD_REQUEST):
         return Outcome(Verdict.PAUSE, error_type, reason, advice, status=status)
     if status in OVERLOADED:
         return Outcome(Verdict.RETRY, error_type, reason)
-    return Outcome(Verdict.REFUSED, error_type, reason, REFUSING, status=status if status in STATUSES else HTTP_ERROR)
+    known_status = status if status in STATUSES else HTTP_ERROR
+    return Outcome(Verdict.REFUSED, error_type, reason, advice or REFUSING, status=known_status)
 
 
 def _advise(status: int, error_type: str, reason: str) -> str:
     """Return what an operator has to do before an event can be taken, or nothing where that is not what is missing."""
-    if error_type == "cluster_block_exception" and status in (HTTP_FORBIDDEN, HTTP_TOO_MANY):
+    if error_type == CLUSTER_BLOCK and status in (HTTP_FORBIDDEN, HTTP_TOO_MANY):
         return advise_block(reason)
     if status == HTTP_BAD_REQUEST:
         # Not a type of error, but a text alone.

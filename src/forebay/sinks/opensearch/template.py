@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from forebay.errors import OperatorNeeded, SinkUnreachable
-from forebay.model import Verdict
+from forebay.model import UNEXPECTED_ANSWER, Verdict
 from forebay.settings import Settings
 from forebay.sinks.opensearch.access import make_access
 from forebay.sinks.opensearch.advice import REFUSING
@@ -127,5 +127,8 @@ def _refusal(answer: Answer) -> SinkUnreachable:
     outcome = read_answer(answer.status, answer.body, 1)[0]
     if outcome.verdict is Verdict.RETRY:
         return SinkUnreachable(text, outcome.error_type)
+    if outcome.advice == REFUSING and outcome.error_type == f"http_{answer.status}":
+        # A page of somebody else's, who knows of no template.
+        return SinkUnreachable(text, UNEXPECTED_ANSWER)
     # What would be the fault of an event is the template's: OpenSearch is older than 2.7, for instance.
     return OperatorNeeded(text, "template_refused", TEMPLATE_ADVICE if outcome.advice == REFUSING else outcome.advice)
