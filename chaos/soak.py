@@ -24,11 +24,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # a script finds only its own d
 from chaos import document, results, setting  # noqa: E402 - behind the path
 from chaos.comparison import Comparison, compare  # noqa: E402
 from chaos.faults.clock import give_clock  # noqa: E402
+from chaos.faults.refusals import STRICT  # noqa: E402
 from chaos.mixture import Mixture  # noqa: E402
 from chaos.sampling import Life, Sampler, find_trend, judge  # noqa: E402
 from chaos.troubles import ENDINGS, TROUBLES, Trouble  # noqa: E402
 from servers.faulty_proxy import FaultyProxy  # noqa: E402
 from servers.opensearch import OpenSearchServer  # noqa: E402
+from servers.opensearch_admin import Template  # noqa: E402
 from servers.shaky_forebay import ShakyForebay  # noqa: E402
 from traffic.index import Index  # noqa: E402
 
@@ -45,6 +47,10 @@ SETTINGS = {
 }
 LIVES = 2
 """How many processes the run is shared by: a short life shows no leak."""
+
+STRICT_S = 30.0
+"""How long somebody else's strict template is there at the beginning: later the month's index would hold events, and
+could not be deleted."""
 
 CALM_S = (3.0, 10.0)
 TROUBLE_S_MAX = 120.0
@@ -92,6 +98,7 @@ class Soak:
         self._rate = rate
         self._mixture = Mixture(server, opensearch, proxy, rate, server.token(exp=time.time() + TOKEN_S))
         self._index = Index(opensearch.url, SETTINGS["SERVER_ENVIRONMENT"])
+        self._template = Template(opensearch.url, SETTINGS["SERVER_ENVIRONMENT"], STRICT)
         self._sampler = Sampler(lambda: server.pid if server.is_running else None)
         self._troubles: Counter[str] = Counter()
         self._random = random.SystemRandom()
@@ -99,10 +106,13 @@ class Soak:
     async def run(self, length_s: float) -> dict[str, Any]:
         """Load, trouble, drain, compare; return what there is to keep."""
         began_at = time.monotonic()
-        await asyncio.to_thread(self._server.start)
         async with asyncio.TaskGroup() as tasks:
-            sampling = tasks.create_task(self._sampler.run())
-            sending = tasks.create_task(self._mixture.run())
+            async with self._template:
+                await asyncio.to_thread(self._server.start)
+                sampling = tasks.create_task(self._sampler.run())
+                sending = tasks.create_task(self._mixture.run())
+                await self._be_strict()
+            await self._index.remove()
             await self._make_trouble(began_at, length_s)
             self._mixture.stop()
             await asyncio.wait_for(sending, TROUBLE_S_MAX)
@@ -112,6 +122,13 @@ class Soak:
         await self._index.count()
         found = await compare(self._mixture.taken, self._index, self._server)
         return self._report(found, time.monotonic() - began_at, drain_s)
+
+    async def _be_strict(self) -> None:
+        """Wait while the month's index takes no event."""
+        self._troubles["strict template"] += 1
+        await asyncio.sleep(STRICT_S)
+        if taken := await self._index.count():
+            raise RuntimeError(f"the index with the strict template has taken {taken} events")
 
     async def _make_trouble(self, began_at: float, length_s: float) -> None:
         life_began_at = began_at
