@@ -157,6 +157,7 @@ four below it.""",
         correct_template,
         set_up=plant_strict_template,
         settings=QUICK,
+        short_acks=(),
         prose="""\
 OpenSearch says 400 of each event, as it does of one that is at fault itself. But it takes none of the index, so none is
 known to be, and all of them wait.""",
@@ -182,6 +183,7 @@ known to be, and all of them wait.""",
         place=Place.PROXY,
         set_up=limit_requests,
         make=make_small,
+        short_acks=(),
         prose="The size that passes is learnt, and bulks go in requests of that size.",
     ),
 )
