@@ -24,6 +24,8 @@ from traffic.client import Client
 from traffic.index import Index
 
 PATIENCE_S = 90.0
+GOING_ON_S = 30.0
+"""For others that go on while some are refused: many back-offs, and long before those are settled by themselves."""
 QUICK = {
     "FOREBAY_BULK_INTERVAL_S": "0.1",
     "FOREBAY_RETRY_DELAY_S_MIN": "0.05",
@@ -171,7 +173,7 @@ async def test_one_bad_event_and_no_other_waits_and_dies_when_good_ones_are_take
         assert stage.count_pending() == 1
         assert (await stage.health()) == (200, []), "one event alone worries nobody"
         await stage.send(good(1))
-        await stage.wait_delivered(1, 10)
+        await stage.wait_delivered(1, GOING_ON_S)
         await stage.send(good(1))
         await stage.end(dead=events)
         ((error_type, reason),) = stage.read_dead().values()
@@ -188,9 +190,9 @@ async def test_ten_bad_events_and_no_other_are_told(staged: Staging, middle: Cal
             status, causes = await stage.health()
             return status == 200 and len(causes) == 1 and "mapper_parsing_exception" in causes[0]
 
-        await stage.wait(is_told, 10)
+        await stage.wait(is_told, GOING_ON_S)
         await middle(stage)
-        await stage.wait(is_told, 10)
+        await stage.wait(is_told, GOING_ON_S)
         assert stage.read_dead() == {}
         for _ in range(3):
             await stage.send(good(3))
@@ -219,10 +221,8 @@ async def test_all_events_of_one_client_are_bad(staged: Staging, middle: Callabl
     async with staged(NUMBERS) as stage:
         for number in range(20):
             await stage.send(events[200 * number : 200 * number + 200], batch=200)
-            began_at = time.monotonic()
             await stage.send(good(100), batch=10)
-            await stage.wait_delivered(100 * number + 100, 20)
-            assert time.monotonic() - began_at < 20, "the others go on"
+            await stage.wait_delivered(100 * number + 100, GOING_ON_S)
             if number == 10:
                 await middle(stage)
         for _ in range(4):
@@ -279,13 +279,13 @@ async def test_a_firewall_refuses_every_bulk_with_one_certain_event(
     async with staged() as stage:
         stage.proxy.behave(misbehaviour.refuse_bulks_with(b"<script>", 403, kind))
         await stage.send([*good(20), *events, *good(20)])
-        await stage.wait_delivered(40, 10)
+        await stage.wait_delivered(40, GOING_ON_S)
         sent = 40
         while not stage.read_dead():
             assert (await stage.health())[0] == 200
             await stage.send(good(1))
             sent += 1
-            await stage.wait_delivered(sent - 20, 10)
+            await stage.wait_delivered(sent - 20, GOING_ON_S)
             assert sent < 400, stage.server.log[-6000:]
             await asyncio.sleep(0.2)
             if sent == 60:
@@ -306,7 +306,7 @@ async def test_the_firewall_meets_the_certain_event_first_and_alone(
         await asyncio.sleep(2)
         await middle(stage)
         await stage.send(good(20))
-        await stage.wait_delivered(20, 15)
+        await stage.wait_delivered(20, GOING_ON_S)
 
         async def is_well() -> bool:
             status, causes = await stage.health()
@@ -417,7 +417,7 @@ async def test_the_only_index_is_refused_and_the_sink_is_not_well_at_once(staged
         assert stage.read_dead() == {}
         stage.proxy.behave(pass_on)
         # Nothing but the events on hold can find out that the sink is back.
-        await stage.wait_delivered(50, 15)
+        await stage.wait_delivered(50, GOING_ON_S)
         await stage.end()
         assert await stage.health() == (200, [])
 
@@ -495,11 +495,9 @@ async def test_a_new_month_begins_with_a_flood_of_bad_events(staged: Staging) ->
         await stage.send(events, batch=500)
         for _ in range(10):
             # Those of the other month have nothing to do with it.
-            began_at = time.monotonic()
             sent = len(stage.client.accepted)
             await stage.send(good(50))
-            await stage.wait_delivered(sent - 3000 + 50, 10)
-            assert time.monotonic() - began_at < 10
+            await stage.wait_delivered(sent - 3000 + 50, GOING_ON_S)
         assert stage.read_dead() == {}
         for _ in range(6):
             await stage.send(good(20, timestamp="2026-10-03T00:00:00Z"))
