@@ -74,7 +74,7 @@ def choose_pending(
         typer.Option(parser=parse_duration, metavar="36h|7d", help="Those that were received longer ago."),
     ] = None,
 ) -> Burial:
-    """Return what is to be done to the pending events that fit all that is given.
+    """Return the burial of the pending events that fit all that is given.
 
     Raises:
         typer.BadParameter: a text is none.
@@ -102,7 +102,7 @@ def with_explicit_burial(command: Callable[..., None]) -> Callable[..., None]:
 
 def _check_texts(texts: Iterable[str | None]) -> None:
     for text in texts:
-        # What a shell passes on that is not UTF-8; SQLite takes none of it.
+        # A shell passes on bytes that are not UTF-8, and SQLite takes none of them.
         if text is not None and not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
             raise typer.BadParameter(f"{text!r} is not UTF-8")
 

@@ -35,7 +35,7 @@ class Exchange:
         log_id: a single event's.
         held_bytes: what it takes in memory until it is answered; the crowd keeps it.
         head_only: whether the answer goes without its body (`HEAD`).
-        kept_line: the line of the answer that says that the connection is kept, where that is not understood.
+        kept_line: the line of the answer that says that the connection is kept, empty if its client knows that.
         early_reply: the answer to a request that is refused before its body has arrived.
         response_complete, keep_alive, disconnected, message_event: what uvicorn asks of a request in hand.
     """

@@ -292,7 +292,7 @@ class Journal:
         Events without a row are tried again from memory, for as long as the process goes on.
         """
         log.error("settlements_not_written", bulks=len(settlements))
-        for settlement in settlements:
+        for settlement in self._leave_whole(settlements):
             for group in settlement.transaction.inserts:
                 if not self._channel.add(group.entries, sum(map(len, group.entries))):
                     log.error("events_lost", events=len(group.entries), cause="neither spool nor channel has room")

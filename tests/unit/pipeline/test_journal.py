@@ -685,3 +685,15 @@ async def test_a_spool_that_is_lost_is_written_to_no_more_and_holds_up_no_shutdo
     assert [type(heard) for heard in inbox.heard] == [SpoolLost]
     assert parts.spool.open == [], "nothing is tried again"
     assert parts.journal.failure == "damaged"
+
+
+async def test_a_row_that_was_to_be_parted_when_the_spool_was_lost_does_not_go_twice(parts: Parts) -> None:
+    await store(parts, Inbox(make_entries(3)))
+    settle_bulk(parts.journal, parts.channel, RETRY, FAULTY, DELIVERED)
+    await settle_down()
+
+    _, done = parts.spool.open.pop()
+    done(SpoolLost("damaged"))
+
+    await asyncio.wait_for(parts.journal.wait_written(), 5)
+    assert parts.channel.events == 0, "all of it is in its row"

@@ -1,6 +1,6 @@
 """JSON text cut into its parts without being understood: a part that is no JSON costs nobody but itself.
 
-Only strings, brackets and commas are known here. Whoever decodes the parts finds what is wrong with them.
+Only strings, brackets and commas are known here. The faults of a part are found when it is decoded.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _cut(text: bytes, opening: bytes, closing: bytes) -> list[bytes]:
 
 
 def _ends(text: bytes) -> list[int]:
-    """Return where each part of a bracketed text ends, that is its commas and its last bracket."""
+    """Return the end of each part of a bracketed text: its commas and its last bracket."""
     ends: list[int] = []
     depth = 1
     place = 1
