@@ -14,8 +14,8 @@ from pathlib import Path
 
 from chaos.load import Taken, digest
 from chaos.stage import Kill
-from servers.forebay import ForebayServer
-from traffic.index import Index
+from testbed.servers.forebay import ForebayServer
+from testbed.traffic.index import Index
 
 DEAD_LIMIT = 10_000
 COMMAND_TIMEOUT_S = 60

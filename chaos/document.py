@@ -23,7 +23,7 @@ letters with the reason: here is what that has been tried against.
 
 Each row is a trial of its own, with a real `forebay serve` on an empty spool and a real OpenSearch. Faults of the
 network, and answers that OpenSearch does not give by itself, come from a proxy between the two
-(`tests/servers/faulty_proxy.py`). Clients send singles and batches of up to 50 events, {rate:,.0f} events a second,
+(`testbed/servers/faulty_proxy.py`). Clients send singles and batches of up to 50 events, {rate:,.0f} events a second,
 two thirds of the requests with `log_id`s; what gets no answer or a 503 they send again unchanged. They begin before
 the fault and stop at its end.
 """

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from forebay.intake.documents import uuid7_time_ms
-from traffic.client import Client
-from traffic.events import Event, expected_info, make_event
+from testbed.traffic.client import Client
+from testbed.traffic.events import Event, expected_info, make_event
 
 if TYPE_CHECKING:
     import aiohttp

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from chaos.load import Load, Sender, Taken, find_month, make_plain
 from chaos.metrics import Metrics, scrape
 from chaos.rows import spares_all
-from servers.faulty_proxy import FaultyProxy
-from servers.opensearch import OpenSearchServer
-from servers.shaky_forebay import ShakyForebay
-from traffic.events import Event, make_bad_event
+from testbed.servers.faulty_proxy import FaultyProxy
+from testbed.servers.opensearch import OpenSearchServer
+from testbed.servers.shaky_forebay import ShakyForebay
+from testbed.traffic.events import Event, make_bad_event
 
 BAD_EVERY = 200
 MEMORY_SHARE = 0.25

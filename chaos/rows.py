@@ -12,8 +12,8 @@ from pathlib import Path
 from chaos.load import EventMaker, find_month, make_plain
 from chaos.scale import Scale
 from chaos.stage import Stage
-from servers.forebay import ForebayServer
-from traffic.events import Event
+from testbed.servers.forebay import ForebayServer
+from testbed.traffic.events import Event
 
 BOTH = ("disk", "memory")
 

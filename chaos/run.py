@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # a script finds only its own directory
+sys.path.insert(0, str(ROOT))  # a script finds only its own directory
 
 from chaos import document, setting  # noqa: E402 - behind the path
 from chaos.matrix import BY_NAME, ROWS  # noqa: E402
@@ -24,7 +24,7 @@ from chaos.results import Result, keep_fault  # noqa: E402
 from chaos.rows import Row  # noqa: E402
 from chaos.scale import FULL, SHORT, Scale  # noqa: E402
 from chaos.trial import Places, try_row  # noqa: E402
-from servers.opensearch import OpenSearchServer  # noqa: E402
+from testbed.servers.opensearch import OpenSearchServer  # noqa: E402
 
 
 def read_options() -> argparse.Namespace:

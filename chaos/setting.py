@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import machine
 from chaos.results import ROOT
-from servers.opensearch_install import VERSION
+from testbed.servers.opensearch_install import VERSION
 
 PACKAGES = ("uvicorn", "uvloop", "aiohttp", "msgspec")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # a script finds only its own directory
+sys.path.insert(0, str(ROOT))  # a script finds only its own directory
 
 from chaos import document, results, setting  # noqa: E402 - behind the path
 from chaos.comparison import Comparison, compare  # noqa: E402
@@ -28,11 +28,11 @@ from chaos.faults.refusals import STRICT  # noqa: E402
 from chaos.mixture import Mixture  # noqa: E402
 from chaos.sampling import Life, Sampler, find_trend, judge  # noqa: E402
 from chaos.troubles import ENDINGS, TROUBLES, Trouble  # noqa: E402
-from servers.faulty_proxy import FaultyProxy  # noqa: E402
-from servers.opensearch import OpenSearchServer  # noqa: E402
-from servers.opensearch_admin import Template  # noqa: E402
-from servers.shaky_forebay import ShakyForebay  # noqa: E402
-from traffic.index import Index  # noqa: E402
+from testbed.servers.faulty_proxy import FaultyProxy  # noqa: E402
+from testbed.servers.opensearch import OpenSearchServer  # noqa: E402
+from testbed.servers.opensearch_admin import Template  # noqa: E402
+from testbed.servers.shaky_forebay import ShakyForebay  # noqa: E402
+from testbed.traffic.index import Index  # noqa: E402
 
 SETTINGS = {
     "SERVER_ENVIRONMENT": "soak",

@@ -16,11 +16,11 @@ import aiohttp
 from chaos.load import Load
 from chaos.metrics import Metrics, scrape
 from chaos.scale import Scale
-from servers.faulty_proxy import Behaviour, FaultyProxy, pass_on
-from servers.forebay import ForebayServer
-from servers.opensearch import OpenSearchServer
-from servers.shaky_forebay import ShakyForebay
-from traffic.index import Index
+from testbed.servers.faulty_proxy import Behaviour, FaultyProxy, pass_on
+from testbed.servers.forebay import ForebayServer
+from testbed.servers.opensearch import OpenSearchServer
+from testbed.servers.shaky_forebay import ShakyForebay
+from testbed.traffic.index import Index
 
 POLL_S = 0.05
 DELIVERED_POLL_S = 0.5

@@ -17,8 +17,8 @@ from chaos.results import Result
 from chaos.rows import Loss, Place, Row
 from chaos.scale import Scale
 from chaos.stage import DRAINED_TIMES, POLL_S, Stage
-from servers.faulty_proxy import FaultyProxy
-from servers.opensearch import OpenSearchServer
+from testbed.servers.faulty_proxy import FaultyProxy
+from testbed.servers.opensearch import OpenSearchServer
 
 TOKEN_S = 90 * 86_400
 """Tokens outlive the clocks that are put forward."""

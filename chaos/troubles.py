@@ -10,9 +10,9 @@ from typing import TypeAlias
 from chaos.faults.clock import HOUR_S, set_clock
 from chaos.faults.log import fail_sync
 from chaos.mixture import Mixture
-from servers import misbehaviour
-from servers.faulty_proxy import Behaviour, pass_on
-from servers.opensearch_admin import MissingPipeline
+from testbed.servers import misbehaviour
+from testbed.servers.faulty_proxy import Behaviour, pass_on
+from testbed.servers.opensearch_admin import MissingPipeline
 
 Trouble: TypeAlias = Callable[[Mixture], Awaitable[None]]
 

@@ -3,6 +3,6 @@
 import pytest
 
 # These assert on behalf of tests, and are to say as much when they fail.
-pytest.register_assert_rewrite("traffic.requests", "traffic.wire")
+pytest.register_assert_rewrite("testbed.traffic.requests", "testbed.traffic.wire")
 
-pytest_plugins = ["servers.fixtures", "servers.doors"]
+pytest_plugins = ["testbed.servers.fixtures", "testbed.servers.doors"]

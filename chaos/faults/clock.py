@@ -16,7 +16,7 @@ from chaos.rows import Place, Row
 from chaos.scale import Scale
 from chaos.stage import Stage
 from forebay.intake.documents import uuid7_time_ms
-from traffic.events import Event, make_event
+from testbed.traffic.events import Event, make_event
 
 HOUR_S = 3600
 REPEATED = 200

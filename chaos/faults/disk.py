@@ -13,8 +13,8 @@ from chaos.load import make_plain
 from chaos.rows import Place, Row
 from chaos.scale import Scale
 from chaos.stage import POLL_S, Stage
-from servers.small_disk import SmallDisk
-from traffic.events import Event
+from testbed.servers.small_disk import SmallDisk
+from testbed.traffic.events import Event
 
 DISK_BYTES = 64 * 1024 * 1024
 """Room for what a server keeps in reserve, so that it may begin at all."""

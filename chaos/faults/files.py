@@ -11,9 +11,9 @@ from pathlib import Path
 from chaos.load import Sender, find_month
 from chaos.rows import Place, Row, spares_all
 from chaos.stage import POLL_S, Stage
-from servers.forebay import ForebayServer
-from servers.ports import free_ports
-from traffic.events import make_event
+from testbed.servers.forebay import ForebayServer
+from testbed.servers.ports import free_ports
+from testbed.traffic.events import make_event
 
 WAITING_EVENTS = 1_000
 SECOND_EVENTS = 300

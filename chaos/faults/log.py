@@ -15,7 +15,7 @@ from chaos.metrics import scrape
 from chaos.rows import Row
 from chaos.sampling import read_peak_mb
 from chaos.stage import POLL_S, Stage
-from servers.shaky_forebay import ShakyForebay
+from testbed.servers.shaky_forebay import ShakyForebay
 
 UNAVAILABLE = 503
 EXIT_CODE = 1

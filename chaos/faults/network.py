@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from chaos.load import make_plain
 from chaos.rows import Place, Row
 from chaos.stage import Stage
-from servers import misbehaviour
-from servers.faulty_proxy import Behaviour
-from traffic.events import Event
+from testbed.servers import misbehaviour
+from testbed.servers.faulty_proxy import Behaviour
+from testbed.traffic.events import Event
 
 TIMED_OUT = "no answer in time"
 POISON = "/poison"

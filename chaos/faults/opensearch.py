@@ -11,8 +11,8 @@ from chaos.faults.refusals import wait_buried
 from chaos.load import make_plain
 from chaos.rows import Loss, Place, Row
 from chaos.stage import Stage
-from servers.opensearch_admin import call, put_template
-from traffic.events import Event
+from testbed.servers.opensearch_admin import call, put_template
+from testbed.traffic.events import Event
 
 TINY_PRESSURE = {"indexing_pressure.memory.limit": "512b"}
 BLOCK = "index.blocks.read_only_allow_delete"

@@ -11,10 +11,10 @@ from chaos.comparison import read_dead
 from chaos.load import make_plain
 from chaos.rows import Place, Row
 from chaos.stage import Stage
-from servers import misbehaviour
-from servers.faulty_proxy import pass_on
-from servers.opensearch_admin import MissingPipeline, put_template
-from traffic.events import Event
+from testbed.servers import misbehaviour
+from testbed.servers.faulty_proxy import pass_on
+from testbed.servers.opensearch_admin import MissingPipeline, put_template
+from testbed.traffic.events import Event
 
 HELD = "index_on_hold"
 FORBIDDEN = "<script>"

@@ -31,7 +31,6 @@ from forebay.intake.intake import Intake, IntakeLimits
 from forebay.intake.protocol import IntakeProtocol
 from forebay.intake.refusing import ConnectionLimits
 from forebay.intake.targets import METHODS
-from forebay.intake.tokens import TokenVerifier
 from forebay.memory import give_back
 from forebay.pipeline.adoption import Adoption
 from forebay.pipeline.pipeline import Pipeline
@@ -39,11 +38,12 @@ from forebay.secret import resolve_secret
 from forebay.settings import SECRET_CHARS_MIN, Settings, unknown_variables
 from forebay.sinks.port import Sink
 from forebay.sinks.selection import make_sink
-from forebay.spool import retention
-from forebay.spool.places import spool_path
 from forebay.spool.spool import Spool
+from forebay.spool.spool_paths import spool_path
+from forebay.spool.upkeep import retention
 from forebay.telemetry.counters import Counters
 from forebay.telemetry.logs import configure_logs
+from forebay.tokens import TokenVerifier
 
 log = structlog.get_logger("forebay.server")
 

@@ -11,8 +11,8 @@ from chaos.matrix import ROWS
 from chaos.rows import Loss, Row
 from chaos.scale import SHORT
 from chaos.trial import Places, try_row
-from servers.fixtures import OpenSearchAddress, report_missing
-from servers.opensearch import OpenSearchServer
+from testbed.servers.fixtures import OpenSearchAddress, report_missing
+from testbed.servers.opensearch import OpenSearchServer
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from servers.fixtures import OpenSearchAddress
-from servers.forebay import ForebayServer
-from servers.observing import (
+from testbed.servers.fixtures import OpenSearchAddress
+from testbed.servers.forebay import ForebayServer
+from testbed.servers.observing import (
     WAIT_S,
     count_events,
     files,
@@ -22,11 +22,11 @@ from servers.observing import (
     wait_spools,
     wait_well,
 )
-from servers.ports import free_ports
-from traffic.client import Client
-from traffic.exactly_once import assert_exactly_once
-from traffic.index import Index
-from traffic.spread import send_to_each
+from testbed.servers.ports import free_ports
+from testbed.traffic.client import Client
+from testbed.traffic.exactly_once import assert_exactly_once
+from testbed.traffic.index import Index
+from testbed.traffic.spread import send_to_each
 
 THREE = {"FOREBAY_WORKERS": "3", "FOREBAY_METRICS_OPEN": "true"}
 QUICK = {"FOREBAY_BULK_INTERVAL_S": "0.5", "FOREBAY_RETRY_DELAY_S_MAX": "2", "FOREBAY_RETRY_INTERVAL_S": "5"}

@@ -8,13 +8,13 @@ import pytest
 
 from forebay.sinks.local import LocalReader
 from forebay.sinks.port import Query
-from servers.fixtures import OpenSearchAddress, StartOpenSearch
-from servers.forebay import ForebayServer
-from servers.ports import free_ports
-from traffic.client import Client
-from traffic.events import expected_info, make_events
-from traffic.exactly_once import assert_exactly_once, send_and_interfere
-from traffic.index import Index
+from testbed.servers.fixtures import OpenSearchAddress, StartOpenSearch
+from testbed.servers.forebay import ForebayServer
+from testbed.servers.ports import free_ports
+from testbed.traffic.client import Client
+from testbed.traffic.events import expected_info, make_events
+from testbed.traffic.exactly_once import assert_exactly_once, send_and_interfere
+from testbed.traffic.index import Index
 
 QUICK = {"FOREBAY_BULK_INTERVAL_S": "0.5", "FOREBAY_RETRY_DELAY_S_MAX": "2", "FOREBAY_RETRY_INTERVAL_S": "5"}
 

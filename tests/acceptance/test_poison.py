@@ -6,10 +6,10 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from servers.fake_opensearch import FakeOpenSearch
-from servers.forebay import ForebayServer
-from traffic.client import Client
-from traffic.events import expected_info, make_events
+from testbed.servers.fake_opensearch import FakeOpenSearch
+from testbed.servers.forebay import ForebayServer
+from testbed.traffic.client import Client
+from testbed.traffic.events import expected_info, make_events
 
 PATIENCE_S = 90.0
 QUICK = {

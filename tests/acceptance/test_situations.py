@@ -15,13 +15,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from servers import misbehaviour
-from servers.faulty_proxy import FaultyProxy, pass_on
-from servers.fixtures import OpenSearchAddress
-from servers.forebay import ForebayServer
-from servers.opensearch_admin import Template, call, put_template
-from traffic.client import Client
-from traffic.index import Index
+from testbed.servers import misbehaviour
+from testbed.servers.faulty_proxy import FaultyProxy, pass_on
+from testbed.servers.fixtures import OpenSearchAddress
+from testbed.servers.forebay import ForebayServer
+from testbed.servers.opensearch_admin import Template, call, put_template
+from testbed.traffic.client import Client
+from testbed.traffic.index import Index
 
 PATIENCE_S = 90.0
 GOING_ON_S = 30.0

@@ -10,10 +10,10 @@ from random import Random
 
 import aiohttp
 
-from servers.fixtures import OpenSearchAddress
-from servers.forebay import ForebayServer
-from traffic.index import Index
-from traffic.odd_events import OddEvents
+from testbed.servers.fixtures import OpenSearchAddress
+from testbed.servers.forebay import ForebayServer
+from testbed.traffic.index import Index
+from testbed.traffic.odd_events import OddEvents
 
 EVENTS = 2_000
 SEED = 2_026

@@ -11,9 +11,9 @@ import pytest
 
 from forebay.sinks.local import LocalReader
 from forebay.sinks.port import Query
-from servers.fixtures import OpenSearchAddress
-from servers.forebay import ForebayServer, ForebayStartError, is_running, wait_ended
-from servers.observing import (
+from testbed.servers.fixtures import OpenSearchAddress
+from testbed.servers.forebay import ForebayServer, ForebayStartError, is_running, wait_ended
+from testbed.servers.observing import (
     WAIT_S,
     count_events,
     log_lines,
@@ -25,12 +25,12 @@ from servers.observing import (
     wait_well,
     wait_worker,
 )
-from servers.ports import HOST
-from traffic.client import Client
-from traffic.events import expected_info, make_events
-from traffic.exactly_once import assert_exactly_once, send_and_interfere
-from traffic.index import Index
-from traffic.spread import send_to_each
+from testbed.servers.ports import HOST
+from testbed.traffic.client import Client
+from testbed.traffic.events import expected_info, make_events
+from testbed.traffic.exactly_once import assert_exactly_once, send_and_interfere
+from testbed.traffic.index import Index
+from testbed.traffic.spread import send_to_each
 
 TWO = {"FOREBAY_WORKERS": "2", "FOREBAY_METRICS_OPEN": "true"}
 QUICK = {"FOREBAY_BULK_INTERVAL_S": "0.5", "FOREBAY_RETRY_DELAY_S_MAX": "2", "FOREBAY_RETRY_INTERVAL_S": "5"}

@@ -17,7 +17,7 @@ from forebay.pipeline.pipeline import Pipeline
 from forebay.settings import Settings, SinkHost
 from forebay.sinks.opensearch import OpenSearchSink
 from forebay.telemetry.counters import Counters
-from servers.fixtures import OpenSearchAddress
+from testbed.servers.fixtures import OpenSearchAddress
 from unit.pipeline.fakes import Inbox, open_spool, read_rows, until
 
 EVENTS = 40

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from servers.fixtures import OpenSearchAddress
-from servers.forebay import COMMAND, ForebayServer
-from servers.opensearch_admin import Template
-from servers.ports import free_ports
+from testbed.servers.fixtures import OpenSearchAddress
+from testbed.servers.forebay import COMMAND, ForebayServer
+from testbed.servers.opensearch_admin import Template
+from testbed.servers.ports import free_ports
 
 WAIT_S = 30.0
 NUMBERS = {

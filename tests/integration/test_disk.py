@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from servers.fixtures import OpenSearchAddress
-from servers.forebay import ForebayServer, ForebayStartError
-from servers.ports import HOST, free_ports
-from servers.small_disk import SmallDisk
-from traffic.index import Index
+from testbed.servers.fixtures import OpenSearchAddress
+from testbed.servers.forebay import ForebayServer, ForebayStartError
+from testbed.servers.ports import HOST, free_ports
+from testbed.servers.small_disk import SmallDisk
+from testbed.traffic.index import Index
 from unit.pipeline.fakes import read_rows
 
 PATIENCE_S = 60.0

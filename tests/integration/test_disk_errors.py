@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from servers.ports import HOST, free_ports
-from servers.shaky_forebay import ShakyForebay
-from traffic.requests import PING, Client
-from traffic.wire import Wire
+from testbed.servers.ports import HOST, free_ports
+from testbed.servers.shaky_forebay import ShakyForebay
+from testbed.traffic.requests import PING, Client
+from testbed.traffic.wire import Wire
 from unit.pipeline.fakes import read_rows
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from servers.faulty_vfs import Fault, NotInUse, Operation, Policy, faulty_files
+from testbed.servers.faulty_vfs import Fault, NotInUse, Operation, Policy, faulty_files
 
 
 class OneFault(Policy):

@@ -8,9 +8,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from servers import misbehaviour
-from servers.faulty_proxy import Behaviour, FaultyProxy, pass_on
-from servers.ports import HOST, free_ports
+from testbed.servers import misbehaviour
+from testbed.servers.faulty_proxy import Behaviour, FaultyProxy, pass_on
+from testbed.servers.ports import HOST, free_ports
 
 BULK = b"".join(b'{"create":{"_id":"%d"}}\n{"poison":%d}\n' % (number, number) for number in range(100))
 

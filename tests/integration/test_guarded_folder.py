@@ -5,14 +5,14 @@ import sys
 import time
 from pathlib import Path
 
-from servers.guarded_folder import GuardedFolder
+from testbed.servers.guarded_folder import GuardedFolder
 
-TESTS = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # A test run with a server in a guarded folder. The server shares its standard output, so that the output ends only
 # when the server has ended, too.
 TEST_RUN = """
 import subprocess, sys, time
-from servers.guarded_folder import GuardedFolder
+from testbed.servers.guarded_folder import GuardedFolder
 folder = GuardedFolder("forebay-guarded-")
 server = subprocess.Popen(["sleep", "300"], start_new_session=True)
 folder.guard(server.pid)
@@ -29,7 +29,7 @@ def wait_until_gone(path: Path, timeout_s: float) -> None:
 
 
 def test_killed_test_run_leaves_neither_process_nor_folder() -> None:
-    with subprocess.Popen([sys.executable, "-c", TEST_RUN], cwd=TESTS, stdout=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen([sys.executable, "-c", TEST_RUN], cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         folder = Path(run.stdout.readline().strip())
         assert folder.is_dir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from traffic.requests import EVENT, PING, Client, assert_created, assert_problem, event
+from testbed.traffic.requests import EVENT, PING, Client, assert_created, assert_problem, event
 
 
 @pytest.mark.parametrize("target", ["/ping", "/ping?x=1", "/p%69ng", "http://forebay/ping", "http://forebay:1/ping?x"])

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from servers.doors import BODY_BYTES_MAX
-from traffic.requests import EVENT, H2C, LIVE, PING, Client, assert_created, assert_problem, chunked, event
+from testbed.servers.doors import BODY_BYTES_MAX
+from testbed.traffic.requests import EVENT, H2C, LIVE, PING, Client, assert_created, assert_problem, chunked, event
 
 
 def test_a_connection_is_kept_for_the_next_request(client: Client) -> None:

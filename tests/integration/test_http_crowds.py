@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from servers.appetite import limit_descriptors, open_connections, open_descriptors, resident_bytes
-from servers.forebay import ForebayServer
-from traffic.requests import LIVE, PING, Client, assert_created, assert_problem, event
-from traffic.wire import TIMEOUT_S, Wire
+from testbed.servers.appetite import limit_descriptors, open_connections, open_descriptors, resident_bytes
+from testbed.servers.forebay import ForebayServer
+from testbed.traffic.requests import LIVE, PING, Client, assert_created, assert_problem, event
+from testbed.traffic.wire import TIMEOUT_S, Wire
 
 CONNECTIONS_MAX = 30
 BODY_BYTES_MAX = 500_000

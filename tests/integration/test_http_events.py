@@ -8,8 +8,8 @@ import uuid
 import pytest
 
 from forebay.intake.documents import new_log_id
-from servers.doors import BATCH_EVENTS_MAX
-from traffic.requests import EVENT, Client, assert_created, assert_problem, event, nested
+from testbed.servers.doors import BATCH_EVENTS_MAX
+from testbed.traffic.requests import EVENT, Client, assert_created, assert_problem, event, nested
 
 
 @pytest.mark.parametrize("log_id", ["my-1", "01a20cea-e993-767e-9b6e-e60ffa0e7691", '日本 😀 " \\ \n \x00', "x" * 512])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from servers.doors import BODY_BYTES_MAX
-from traffic.requests import EVENT, LIVE, PING, Client, assert_created, assert_problem, chunked, event
+from testbed.servers.doors import BODY_BYTES_MAX
+from testbed.traffic.requests import EVENT, LIVE, PING, Client, assert_created, assert_problem, chunked, event
 
 
 def test_requests_in_one_packet_are_answered_in_their_order(client: Client) -> None:

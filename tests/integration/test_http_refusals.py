@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from forebay.intake.refusing import HEADER_LINES_MAX
-from servers.doors import BODY_BYTES_MAX, HEADER_BYTES_MAX
-from traffic.requests import EVENT, PING, Client, assert_created, assert_problem, chunked, event, nested
+from testbed.servers.doors import BODY_BYTES_MAX, HEADER_BYTES_MAX
+from testbed.traffic.requests import EVENT, PING, Client, assert_created, assert_problem, chunked, event, nested
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from servers.appetite import reach_for_connections, resident_bytes
-from servers.forebay import ForebayServer
-from traffic.requests import LIVE, PING, Client, assert_created, assert_problem, event
-from traffic.wire import Wire
+from testbed.servers.appetite import reach_for_connections, resident_bytes
+from testbed.servers.forebay import ForebayServer
+from testbed.traffic.requests import LIVE, PING, Client, assert_created, assert_problem, event
+from testbed.traffic.wire import Wire
 
 IDLE_CONNECTIONS = 10_000
 CONNECTION_BYTES_MAX = 32_000

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from servers.forebay import ForebayServer, ForebayStartError
-from servers.ports import HOST, free_ports
-from traffic.requests import PING, Client, assert_created, assert_problem, event
+from testbed.servers.forebay import ForebayServer, ForebayStartError
+from testbed.servers.ports import HOST, free_ports
+from testbed.traffic.requests import PING, Client, assert_created, assert_problem, event
 
 
 def failure_to_start(folder: Path, settings: Mapping[str, str] | None = None) -> tuple[int | None, str]:

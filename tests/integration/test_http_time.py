@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from servers.doors import BODY_BYTES_MAX
-from servers.forebay import ForebayServer
-from traffic.requests import LIVE, PING, Client, assert_created, assert_problem, event
-from traffic.wire import TIMEOUT_S, Wire
+from testbed.servers.doors import BODY_BYTES_MAX
+from testbed.servers.forebay import ForebayServer
+from testbed.traffic.requests import LIVE, PING, Client, assert_created, assert_problem, event
+from testbed.traffic.wire import TIMEOUT_S, Wire
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from forebay.intake.tokens import CLOCK_LEEWAY_S
-from servers.forebay import SECRET
-from traffic.requests import EVENT, Client, assert_created, assert_problem
-from traffic.wire import TIMEOUT_S
+from forebay.tokens import CLOCK_LEEWAY_S
+from testbed.servers.forebay import SECRET
+from testbed.traffic.requests import EVENT, Client, assert_created, assert_problem
+from testbed.traffic.wire import TIMEOUT_S
 
 
 def forge(header: bytes, secret: bytes, **claims: Any) -> str:

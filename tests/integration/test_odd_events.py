@@ -19,8 +19,8 @@ from forebay.model import Entry, Sender, entry_address, entry_document, join_ent
 from forebay.sinks.opensearch.repair import may_overwhelm, repair
 from forebay.sinks.opensearch.template import PATH, TEMPLATE
 from forebay.telemetry.counters import Counters
-from servers.fixtures import OpenSearchAddress
-from traffic.odd_events import OddEvents
+from testbed.servers.fixtures import OpenSearchAddress
+from testbed.traffic.odd_events import OddEvents
 
 EVENTS = 1_000
 BUSY_S_MAX = 60

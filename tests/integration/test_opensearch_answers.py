@@ -16,8 +16,8 @@ from forebay.model import DELIVERED, Address, Document, Entry, EventInfo, Outcom
 from forebay.pipeline.sifting import Sifting
 from forebay.settings import Settings, SinkHost
 from forebay.sinks.opensearch import OpenSearchSink
-from servers.fixtures import StartOpenSearch
-from servers.opensearch import OpenSearchServer
+from testbed.servers.fixtures import StartOpenSearch
+from testbed.servers.opensearch import OpenSearchServer
 
 MakeEntry = Callable[..., Entry]
 

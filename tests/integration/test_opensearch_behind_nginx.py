@@ -30,10 +30,10 @@ from forebay.settings import Settings
 from forebay.sinks.opensearch import OpenSearchSink, put_template
 from forebay.sinks.port import Query
 from forebay.sinks.selection import make_reader
-from servers.certificates import Authority
-from servers.fixtures import OpenSearchAddress, StartNginx
-from servers.forebay import ForebayServer, ForebayStartError
-from traffic.index import Index
+from testbed.servers.certificates import Authority
+from testbed.servers.fixtures import OpenSearchAddress, StartNginx
+from testbed.servers.forebay import ForebayServer, ForebayStartError
+from testbed.traffic.index import Index
 
 MakeEntry = Callable[..., Entry]
 

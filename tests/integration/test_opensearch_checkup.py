@@ -10,16 +10,17 @@ from datetime import UTC, datetime
 
 import pytest
 
+from forebay.doctor import opensearch as checkup
 from forebay.findings import Finding, Level
 from forebay.model import DELIVERED, Address, Document, EventInfo, Outcome, encode_entry
 from forebay.settings import Settings, SinkHost
 from forebay.sinks.months import index_of
-from forebay.sinks.opensearch import OpenSearchSink, checkup, put_template
+from forebay.sinks.opensearch import OpenSearchSink, put_template
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.client import OpenSearchClient
 from forebay.sinks.opensearch.template import NAME
-from servers.fixtures import OpenSearchAddress, StartOpenSearch
-from servers.ports import HOST, free_ports
+from testbed.servers.fixtures import OpenSearchAddress, StartOpenSearch
+from testbed.servers.ports import HOST, free_ports
 
 ALL = {
     "cluster",

@@ -15,7 +15,7 @@ from forebay.sinks.months import choose_old
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.client import OpenSearchClient
 from forebay.sinks.opensearch.indices import OpenSearchMonths
-from servers.fixtures import OpenSearchAddress
+from testbed.servers.fixtures import OpenSearchAddress
 
 MONTHS = ("2024-11", "2024-12", "2025-01")
 

@@ -17,7 +17,7 @@ from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.client import OpenSearchClient
 from forebay.sinks.opensearch.reader import OpenSearchReader
 from forebay.sinks.port import Query
-from servers.fixtures import OpenSearchAddress
+from testbed.servers.fixtures import OpenSearchAddress
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PARAM = b"""{"text":"a b","whole":7,"fraction":1.50,"yes":true,"deep":{"er":"down"},"list":["one",2],"none":null}"""

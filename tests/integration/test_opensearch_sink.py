@@ -16,7 +16,7 @@ from forebay.pipeline.sifting import Sifting
 from forebay.settings import Settings, SinkHost
 from forebay.sinks.opensearch import OpenSearchSink, put_template
 from forebay.sinks.opensearch.template import PATH as TEMPLATE_PATH
-from servers.fixtures import OpenSearchAddress, StartOpenSearch
+from testbed.servers.fixtures import OpenSearchAddress, StartOpenSearch
 
 MakeEntry = Callable[..., Entry]
 

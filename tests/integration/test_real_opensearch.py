@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from servers.fixtures import GIVEN_URL, OpenSearchAddress, StartOpenSearch
-from servers.opensearch import OpenSearchStartError
-from servers.opensearch_install import VERSION
+from testbed.servers.fixtures import GIVEN_URL, OpenSearchAddress, StartOpenSearch
+from testbed.servers.opensearch import OpenSearchStartError
+from testbed.servers.opensearch_install import VERSION
 
 
 def call(url: str, method: str, path: str, body: object = None, timeout_s: float = 30) -> Any:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from servers.forebay import ForebayServer
-from servers.ports import HOST, free_ports
-from traffic.requests import PING, Client, assert_created, event
-from traffic.wire import Wire
+from testbed.servers.forebay import ForebayServer
+from testbed.servers.ports import HOST, free_ports
+from testbed.traffic.requests import PING, Client, assert_created, event
+from testbed.traffic.wire import Wire
 
 QUICK = {"FOREBAY_BULK_INTERVAL_S": "0.1"}
 SENDERS = 6

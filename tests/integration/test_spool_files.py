@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from servers.forebay import ForebayServer
-from servers.ports import HOST, free_ports
-from traffic.requests import Client
-from traffic.wire import Wire
+from testbed.servers.forebay import ForebayServer
+from testbed.servers.ports import HOST, free_ports
+from testbed.traffic.requests import Client
+from testbed.traffic.wire import Wire
 
 PATIENCE_S = 60.0
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from property.disk_model import SECTOR_BYTES, Disk, Luck
-from servers.faulty_vfs import Fault, Operation, Policy
+from testbed.servers.faulty_vfs import Fault, Operation, Policy
 
 LOG_END = "-wal"
 INDEX_END = "-shm"

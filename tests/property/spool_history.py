@@ -25,7 +25,7 @@ from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
 from property.disk_model import Disk, Luck
 from property.faulty_disk import FaultyDisk, Picture
-from servers.faulty_vfs import FaultyFiles
+from testbed.servers.faulty_vfs import FaultyFiles
 from unit.pipeline.fakes import make_entry
 
 NAME = "spool.db"

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from forebay.errors import Rejection
 from forebay.intake.documents import DocumentMaker, new_log_id, uuid7_time_ms
 from forebay.intake.formats.native import Batch, check_text, decode_batch, decode_event, decode_unchecked
-from forebay.intake.tokens import TokenVerifier
 from forebay.model import Entry, Event, Sender, entry_address, entry_document, split_entries
 from forebay.telemetry.counters import Counters
+from forebay.tokens import TokenVerifier
 
 # A loaded machine is no reason to fail.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

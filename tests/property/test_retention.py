@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forebay.model import DeadLetter, History
-from forebay.spool import database, retention, writing
+from forebay.spool import database, writing
 from forebay.spool.codec import BodyCodec
 from forebay.spool.records import Transaction
+from forebay.spool.upkeep import retention
 from unit.pipeline.fakes import make_entry
 
 DAY_MS = retention.DAY_MS

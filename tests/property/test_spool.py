@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from forebay.errors import SpoolUnavailable
 from forebay.model import DeadLetter, Entry, History, entry_index
-from forebay.spool.inspection import Choice, inspect
+from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.records import NewGroup, StoredGroup, Transaction
 from forebay.spool.spool import Spool
 from unit.pipeline.fakes import commit, every, make_entry, read_rows, settle_down

@@ -21,10 +21,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
-from forebay.spool.inspection import Request, inspect
+from forebay.spool.beside.inspection import Request, inspect
 from forebay.spool.spool import Spool
 from property.test_spool import SpoolMachine
-from servers.power_cut import Files, cut_checkpoint, cut_commit
+from testbed.servers.power_cut import Files, cut_checkpoint, cut_commit
 
 PAGES_BEFORE_CHECKPOINT = 12
 """So few that many commits are followed by a checkpoint."""

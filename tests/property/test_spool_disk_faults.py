@@ -18,7 +18,7 @@ import pytest
 import structlog
 
 from property.spool_history import SpoolHistory
-from servers.faulty_vfs import FaultyFiles, Policy, faulty_files
+from testbed.servers.faulty_vfs import FaultyFiles, Policy, faulty_files
 
 HISTORIES = int(os.environ.get("FOREBAY_TEST_HISTORIES", "1000"))
 FIRST_SEED = int(os.environ.get("FOREBAY_TEST_SEED", "1"))

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from servers.spool_writer import Script
+from testbed.servers.spool_writer import Script
 from unit.pipeline.fakes import every, open_spool, read_rows
 
-TESTS = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 KILLS = 8
 ANSWERS_BEFORE_KILL = 40
 PLENTY = (10**9, 10**9)
@@ -27,8 +27,8 @@ def read_lock(database: Path) -> str:
 
 def write_and_kill(database: Path, seed: int, first: int, chance: random.Random) -> int:
     """Let a process write, kill it soon, and return the number of the last transaction that it answered."""
-    command = [sys.executable, "-m", "servers.spool_writer", str(database), str(seed), str(first)]
-    with subprocess.Popen(command, cwd=TESTS, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "testbed.servers.spool_writer", str(database), str(seed), str(first)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         too_late = threading.Timer(START_TIMEOUT_S, process.kill)
         too_late.start()

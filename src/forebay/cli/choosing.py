@@ -11,9 +11,9 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from forebay.cli.durations import parse_duration
+from forebay.clock import now_ms
+from forebay.spool.beside.inspection import Choice
 from forebay.spool.burials import Burial
-from forebay.spool.inspection import Choice
-from forebay.spool.writing import now_ms
 
 DEAD_OPTIONS = ("--type", "--reason", "--index", "--older-than", "--newer-than")
 

@@ -25,8 +25,8 @@ from forebay.cli.output import (
 from forebay.errors import SpoolError
 from forebay.model import Entry, entry_document
 from forebay.settings import load_settings
-from forebay.spool.inspection import Choice, StoredLetter
-from forebay.spool.together import AllSpools, FoundLetter
+from forebay.spool.beside.all_spools import AllSpools, FoundLetter
+from forebay.spool.beside.inspection import Choice, StoredLetter
 
 app = typer.Typer(help="Look at dead letters: events that the sink refused for good.")
 

@@ -18,7 +18,7 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Look at settings, spools, OpenSearch, clocks and the running server; exit with 1 where something has failed."""
-    from forebay.cli.checkup.everything import look_at_all  # noqa: PLC0415 - no other command needs it
+    from forebay.doctor.everything import look_at_all  # noqa: PLC0415 - no other command needs it
 
     findings = []
     for finding in look_at_all(full=full):

@@ -9,8 +9,9 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from forebay.byte_size import format_bytes
 from forebay.cli.durations import parse_before
-from forebay.cli.output import AsJson, confirm, format_bytes, print_json, print_table, say
+from forebay.cli.output import AsJson, confirm, print_json, print_table, say
 from forebay.settings import Settings, load_settings
 from forebay.sinks.months import MonthKeeper, StoredMonth, choose_old, tell_of_late
 from forebay.sinks.selection import make_month_keeper

@@ -27,7 +27,6 @@ PIPE_COLUMNS = 10_000
 """Width of a table that no terminal shows: nothing is folded."""
 
 UUID_CHARS = 36
-KIB = 1024
 
 _ESCAPE = "forebay_escape"
 
@@ -125,13 +124,3 @@ codecs.register_error(_ESCAPE, _escape_missing)
 def format_time(time_ms: int) -> str:
     """Return milliseconds since 1970 as RFC 3339 in UTC."""
     return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def format_bytes(count: int) -> str:
-    """Return a number of bytes as a person reads it, to three digits."""
-    value, unit = float(count), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < KIB:
-            break
-        value, unit = value / KIB, larger
-    return f"{count} B" if unit == "B" else f"{value:.3g} {unit}" if value < 1_000 else f"{value:.0f} {unit}"  # noqa: PLR2004

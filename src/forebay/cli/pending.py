@@ -7,15 +7,16 @@ from typing import Any
 
 import typer
 
+from forebay.byte_size import format_bytes
 from forebay.cli.choosing import with_explicit_burial
 from forebay.cli.entries import read_address, read_columns, read_document
-from forebay.cli.output import AsJson, Limit, Yes, confirm, format_bytes, format_time, print_json, print_table, say
+from forebay.cli.output import AsJson, Limit, Yes, confirm, format_time, print_json, print_table, say
 from forebay.errors import SpoolError
 from forebay.settings import load_settings
+from forebay.spool.beside.all_spools import AllSpools
+from forebay.spool.beside.inspection import PendingEvent, Request, Summary
 from forebay.spool.burials import Burial
-from forebay.spool.inspection import PendingEvent, Request, Summary
 from forebay.spool.records import GroupDamaged
-from forebay.spool.together import AllSpools
 
 app = typer.Typer(help="Look at events that wait for their delivery.")
 

@@ -9,9 +9,9 @@ import jwt
 import typer
 
 from forebay.cli.output import say
-from forebay.intake.tokens import Scope
 from forebay.secret import resolve_secret
 from forebay.settings import load_settings
+from forebay.tokens import Scope
 
 DAY_S = 86_400
 DAYS_MAX = 36_500

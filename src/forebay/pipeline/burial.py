@@ -8,12 +8,12 @@ that it takes is no dead letter. What comes back is found by going through the s
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Container
 from typing import Protocol
 
 import structlog
 
+from forebay.clock import now_ms
 from forebay.errors import SpoolUnavailable
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.evidence import Evidence
@@ -147,7 +147,7 @@ class Burials:
             status = stored.history.refused_status
             reason = f"by an operator; the last refusal had the status {status}" if status else "by an operator"
             group = self._journal.take_up(stored)
-            settlement = bury(group, reason, time.time_ns() // 1_000_000, BURIED, burial.fits)
+            settlement = bury(group, reason, now_ms(), BURIED, burial.fits)
             events += len(settlement.transaction.dead)
             self._evidence.forget(settlement.transaction.deletes)
             self._journal.settle(settlement)

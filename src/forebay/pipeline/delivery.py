@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from forebay.clock import now_ms
 from forebay.model import DeadLetter, Outcome, Verdict
 from forebay.pipeline.channel import Bulk, Channel
 from forebay.pipeline.findings import Findings
@@ -121,11 +122,11 @@ class Delivery:
         return outcomes
 
     def _finish(self, bulk: Bulk, outcomes: Sequence[Outcome], ticket: Ticket | None, seconds: float) -> None:
-        now_ms = time.time_ns() // 1_000_000
-        settlements = settle(bulk, outcomes, now_ms, self._journal.new_id, self._findings.evidence)
+        ended_at_ms = now_ms()
+        settlements = settle(bulk, outcomes, ended_at_ms, self._journal.new_id, self._findings.evidence)
         for settlement in settlements:
             self._journal.settle(settlement)
-        self._findings.tell(ticket, bulk, outcomes, now_ms, seconds)
+        self._findings.tell(ticket, bulk, outcomes, ended_at_ms, seconds)
         _tell_dead([letter for settlement in settlements for letter in settlement.transaction.dead])
 
 

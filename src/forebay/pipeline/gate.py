@@ -3,18 +3,17 @@
 While all goes well, as many bulks are in flight as the sink is found to take (`concurrency.py`), up to `workers`. A
 sink that has too much to do (429) gets half as many; one that refuses even a single bulk, or fails, gets nothing until
 a back-off is over. Then one event goes as a probe: if it fails the back-off doubles up to its cap, if it succeeds the
-gate is open again. The back-off has jitter (a half to the whole of it), so that many Forebays do not come back to one
-OpenSearch together (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015: "equal jitter").
+gate is open again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
-import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from forebay.backoff import Backoff
 from forebay.model import BUSY, DELIVERED, Outcome, Verdict
 from forebay.pipeline.concurrency import AdaptiveLimit
 
@@ -93,17 +92,9 @@ class Gate:
         on_rested: called when a back-off is over and a probe may go.
     """
 
-    def __init__(
-        self,
-        workers: int,
-        delay_s_min: float,
-        delay_s_max: float,
-        jitter: Callable[[float, float], float] = random.uniform,
-    ) -> None:
+    def __init__(self, workers: int, backoff: Backoff) -> None:
         self._limit = AdaptiveLimit(workers)
-        self._delay_s_min = delay_s_min
-        self._delay_s_max = delay_s_max
-        self._jitter = jitter
+        self._backoff = backoff
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._inside = 0
@@ -174,9 +165,8 @@ class Gate:
         self._epoch += 1
         if not finding.busy:
             self._limit.restart()
-        delay_s = back_off_s(self._failures, self._delay_s_min, self._delay_s_max)
         self._resting = True
-        self._rest_timer = self._loop.call_later(self._jitter(delay_s / 2, delay_s), self._end_rest)
+        self._rest_timer = self._loop.call_later(self._backoff.delay_s(self._failures), self._end_rest)
 
     def _end_rest(self) -> None:
         # The timer alone ends the back-off. By the loop's clock it may have fired early (uvloop's counts whole
@@ -184,9 +174,3 @@ class Gate:
         self._resting = False
         self._changed.set()
         self.on_rested()
-
-
-def back_off_s(failures: int, delay_s_min: float, delay_s_max: float) -> float:
-    """Return how long to wait after so many failures in a row: twice as long after each, up to the cap."""
-    # The exponent is bounded so that a week of failures does not make a number too large for a float.
-    return min(delay_s_max, delay_s_min * 2.0 ** min(failures - 1, 32))

@@ -11,15 +11,14 @@ taken lifts the hold. All other events flow.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import structlog
 
+from forebay.backoff import Backoff
 from forebay.model import DELIVERED, Entry, Outcome, Verdict, index_prefix
 from forebay.pipeline.channel import Bulk
-from forebay.pipeline.gate import back_off_s
 
 log = structlog.get_logger("forebay.holds")
 
@@ -75,15 +74,8 @@ class Holds:
         on_lifted: called when a hold was lifted.
     """
 
-    def __init__(
-        self,
-        delay_s_min: float,
-        delay_s_max: float,
-        jitter: Callable[[float, float], float] = random.uniform,
-    ) -> None:
-        self._delay_s_min = delay_s_min
-        self._delay_s_max = delay_s_max
-        self._jitter = jitter
+    def __init__(self, backoff: Backoff) -> None:
+        self._backoff = backoff
         self._loop = asyncio.get_running_loop()
         self._holds: dict[str, Hold] = {}
         self._prefixes: tuple[bytes, ...] = ()
@@ -213,8 +205,7 @@ class Holds:
     def _rest(self, hold: Hold) -> None:
         if hold.timer is not None:
             hold.timer.cancel()
-        delay_s = back_off_s(hold.failures, self._delay_s_min, self._delay_s_max)
-        hold.timer = self._loop.call_later(self._jitter(delay_s / 2, delay_s), self._make_due, hold)
+        hold.timer = self._loop.call_later(self._backoff.delay_s(hold.failures), self._make_due, hold)
 
     def _make_due(self, hold: Hold) -> None:
         hold.is_due = True

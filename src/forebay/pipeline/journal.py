@@ -19,6 +19,7 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
+from forebay.clock import now_ms
 from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.model import Admission, Verdict
 from forebay.pipeline.backlog import Backlog
@@ -206,7 +207,7 @@ class Journal:
             self._idle.set()
             return
         groups, spans = pack(submissions, self.limits, self.new_id)
-        received_at_ms = time.time_ns() // 1_000_000
+        received_at_ms = now_ms()
         for group in groups:
             group.received_at_ms = received_at_ms
         self._committing = _Commit(groups, spans, settlements, time.perf_counter())

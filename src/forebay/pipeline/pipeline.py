@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
+from forebay.backoff import Backoff
 from forebay.pipeline.admission import Admitter
 from forebay.pipeline.burial import Burials, BurialStore
 from forebay.pipeline.channel import Channel, Limits
@@ -83,9 +84,10 @@ class Pipeline:
         group_limits = GroupLimits(settings.bulk_events_max, settings.bulk_bytes_max)
         self._spool = spool
         self._channel = Channel(limits, asyncio.get_running_loop())
-        self._holds = Holds(settings.retry_delay_s_min, settings.retry_delay_s_max)
+        backoff = Backoff(settings.retry_delay_s_min, settings.retry_delay_s_max)
+        self._holds = Holds(backoff)
         self._journal = Journal(spool, self._channel, self._holds, group_limits, counters)
-        self._gate = Gate(settings.bulk_workers, settings.retry_delay_s_min, settings.retry_delay_s_max)
+        self._gate = Gate(settings.bulk_workers, backoff)
         findings = Findings(self._gate, self._holds, Evidence(), counters)
         self._delivery = Delivery(self._channel, sink, self._journal, findings, counters)
         pace = Pace(settings.retry_delay_s_min, settings.retry_interval_s)

@@ -8,11 +8,11 @@ since; where nothing else is taken, for a whole interval of redelivery.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import NamedTuple
 
 import structlog
 
+from forebay.clock import now_ms
 from forebay.errors import SpoolUnavailable
 from forebay.pipeline.delivery import Delivery
 from forebay.pipeline.findings import Findings
@@ -141,7 +141,7 @@ class Suspects:
     async def _bury(self, stored: StoredGroup, last_error: str) -> None:
         reason = f"{STRIKES_MAX} deliveries ended without an answer while others were taken: {last_error or UNKNOWN}"
         log.error("event_is_poison", group=stored.id, reason=reason, consequence="it is kept as a dead letter")
-        self._journal.settle(bury(self._journal.take_up(stored), reason, time.time_ns() // 1_000_000))
+        self._journal.settle(bury(self._journal.take_up(stored), reason, now_ms()))
         await self._journal.wait_released([stored.id])
 
     async def _deliver(self, stored: StoredGroup) -> _Wait | None:

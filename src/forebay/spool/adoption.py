@@ -13,15 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from forebay.clock import now_ms
 from forebay.errors import SpoolUnusable
 from forebay.spool import database
+from forebay.spool.beside.inspection import Request
 from forebay.spool.files import SpoolFiles
-from forebay.spool.inspection import Request
 from forebay.spool.opening import open_spool
-from forebay.spool.places import find_spools
 from forebay.spool.reserve import Reserve
+from forebay.spool.spool_paths import find_spools
 from forebay.spool.statements import SQL
-from forebay.spool.writing import now_ms, transaction
+from forebay.spool.writing import transaction
 
 ROWS_MAX = 500
 STORED_BYTES_MAX = 1024 * 1024

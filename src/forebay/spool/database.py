@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import IO
 
 from forebay.errors import SpoolDamaged, SpoolUnusable
-from forebay.spool import damage, log_look
+from forebay.spool import log_look
 from forebay.spool.files import SpoolFiles
+from forebay.spool.rescue import damage
 from forebay.spool.statements import SCHEMA
 
 SCHEMA_VERSION = len(SCHEMA)

@@ -10,10 +10,12 @@ from typing import IO, NamedTuple
 
 import structlog
 
+from forebay.clock import now_ms
 from forebay.errors import SpoolDamaged, SpoolUnusable
-from forebay.spool import database, doubt, log_look, repair, writing
+from forebay.spool import database, doubt, log_look, writing
 from forebay.spool.files import OpenFiles, SpoolFiles
 from forebay.spool.records import Totals
+from forebay.spool.rescue import repair
 from forebay.spool.reserve import Reserve, is_disk_full
 from forebay.spool.statements import SQL
 
@@ -174,4 +176,4 @@ def _look_behind(open_files: OpenFiles) -> Incident | None:
 def _tell(connection: sqlite3.Connection, incident: Incident) -> None:
     log.error(incident.kind, detail=incident.detail)
     with writing.unless_full():
-        connection.execute(SQL["report"], (writing.now_ms(), incident.kind, incident.detail))
+        connection.execute(SQL["report"], (now_ms(), incident.kind, incident.detail))

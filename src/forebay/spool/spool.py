@@ -24,14 +24,15 @@ import structlog
 
 from forebay.errors import SpoolInDoubt, SpoolLost, SpoolUnavailable
 from forebay.model import Entry
-from forebay.spool import adoption, damage, database, doubt, repair, writing
+from forebay.spool import adoption, database, doubt, writing
 from forebay.spool.adoption import Portion
 from forebay.spool.burials import Burial
 from forebay.spool.codec import BodyCodec
-from forebay.spool.damage import Checker
 from forebay.spool.files import SpoolFiles
 from forebay.spool.opening import open_spool
 from forebay.spool.records import ExpiredLetter, StoredGroup, Transaction
+from forebay.spool.rescue import damage, repair
+from forebay.spool.rescue.damage import Checker
 from forebay.spool.reserve import Reserve, is_disk_full
 
 log = structlog.get_logger("forebay.spool")

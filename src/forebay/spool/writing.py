@@ -7,12 +7,12 @@ import hashlib
 import heapq
 import itertools
 import sqlite3
-import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
+from forebay.clock import now_ms
 from forebay.model import Address, DeadLetter, Entry, History, entry_address, entry_index, join_entries, split_entries
 from forebay.spool.codec import BodyCodec
 from forebay.spool.records import ExpiredLetter, GroupDamaged, StoredGroup, Totals, Transaction
@@ -23,11 +23,6 @@ _encode_times = msgspec.json.Encoder().encode
 _decode_times = msgspec.json.Decoder(tuple[int, ...]).decode
 
 Work = Callable[[sqlite3.Connection, BodyCodec], object]
-
-
-def now_ms() -> int:
-    """Return the time in milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 @contextlib.contextmanager

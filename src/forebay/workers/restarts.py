@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from forebay.backoff import Backoff
+
 LIFE_S_MIN = 10.0
 """A worker that has lived this long has not fallen because of how it was started."""
 
-DELAY_S_MIN = 0.5
-DELAY_S_MAX = 30.0
+BACKOFF = Backoff(delay_s_min=0.5, delay_s_max=30.0)
 
 
 class Restarts:
@@ -20,5 +21,4 @@ class Restarts:
         self._short_lives = self._short_lives + 1 if lived_s < LIFE_S_MIN else 0
         if self._short_lives <= 1:
             return 0
-        # The exponent is bounded so that a week of falls does not make a number too large for a float.
-        return min(DELAY_S_MAX, DELAY_S_MIN * 2.0 ** min(self._short_lives - 2, 32))
+        return BACKOFF.whole_delay_s(self._short_lives - 1)

@@ -8,8 +8,8 @@ from io import StringIO
 import pytest
 
 from forebay.cli import dead
+from forebay.clock import now_ms
 from forebay.model import DeadLetter, History
-from forebay.spool import writing
 from forebay.spool.records import Transaction
 from unit.cli.running import HOSTILE, HOSTILE_SHOWN, INDEX, NUMBERS, Folder, Run, make_document, make_entry, make_letter
 
@@ -34,11 +34,11 @@ FILTERS: list[tuple[list[str], set[str]]] = [
 @pytest.fixture(autouse=True)
 def buried(folder: Folder) -> Folder:
     """Return a folder with a spool of three dead letters."""
-    now_ms = writing.now_ms()
+    today_ms = now_ms()
     letters = [
-        make_letter("old", now_ms - 20 * DAY_MS),
-        make_letter("recent", now_ms - 2 * DAY_MS),
-        make_letter("large", now_ms - 2 * DAY_MS - 1, "http_413"),
+        make_letter("old", today_ms - 20 * DAY_MS),
+        make_letter("recent", today_ms - 2 * DAY_MS),
+        make_letter("large", today_ms - 2 * DAY_MS - 1, "http_413"),
     ]
     folder.spool(Transaction(dead=letters))
     return folder
@@ -243,7 +243,7 @@ def test_filter_that_says_nothing_is_a_wrong_use(run: Run, folder: Folder, argum
 
 def test_letters_are_found_in_the_spools_of_all_workers(run: Run, folder: Folder) -> None:
     other = Folder(folder.path, "sqlite3.2.db")
-    other.spool(Transaction(dead=[make_letter("other", writing.now_ms() - DAY_MS)]))
+    other.spool(Transaction(dead=[make_letter("other", now_ms() - DAY_MS)]))
 
     assert [letter["log_id"] for letter in run("dead", "list", "--json").json_lines()] == [
         "other",

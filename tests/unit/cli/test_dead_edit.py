@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from forebay.clock import now_ms
 from forebay.model import Address, DeadLetter, History, entry_address
-from forebay.spool import writing
 from forebay.spool.records import Transaction
 from unit.cli.running import INDEX, NUMBERS, Folder, Run, make_document, make_entry, make_letter
 
@@ -203,7 +203,7 @@ def test_editor_that_is_no_command_is_a_wrong_use(
 
 def test_one_of_several_letters_is_named_by_its_index(run: Run, buried: Folder) -> None:
     again = make_entry("a").replace(INDEX.encode(), b"events_local_2026-10")
-    buried.spool(Transaction(dead=[DeadLetter(again, "type", "reason", History(1), writing.now_ms())]))
+    buried.spool(Transaction(dead=[DeadLetter(again, "type", "reason", History(1), now_ms())]))
 
     code, _, err = run("dead", "edit", "a", "--set", 'page="/new"')
     assert code == 1

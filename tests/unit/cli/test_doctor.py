@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from forebay.cli.checkup import everything, spools
-from forebay.spool import checkup, writing
+from forebay.clock import now_ms
+from forebay.doctor import everything, spools
+from forebay.doctor import spool_look as checkup
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
-from servers.ports import free_ports
+from testbed.servers.ports import free_ports
 from unit.cli.running import Folder, Result, Run, make_entry, make_letter
 
 DAY_MS = 86_400_000
@@ -95,7 +96,7 @@ def test_spool_that_nothing_leaves_is_a_failure(run: Run, folder: Folder) -> Non
 
 def test_clock_that_was_set_back_is_seen_in_the_spool(run: Run, folder: Folder) -> None:
     folder.spool(Transaction(inserts=[NewGroup(1, [make_entry("a")])]))
-    folder.ask_spool(f"UPDATE groups SET received_at_ms = {writing.now_ms() + DAY_MS}")  # noqa: S608 - a number
+    folder.ask_spool(f"UPDATE groups SET received_at_ms = {now_ms() + DAY_MS}")  # noqa: S608 - a number
 
     (line,) = found(run("doctor", "--json"))["clock"]
     assert line.startswith("warn the newest events in sqlite3.db are 86")

@@ -7,8 +7,8 @@ from io import StringIO
 
 import pytest
 
+from forebay.clock import now_ms
 from forebay.model import Address, Document, Entry, EventInfo, History, encode_entry
-from forebay.spool import writing
 from forebay.spool.burials import Burial
 from forebay.spool.records import NewGroup, Transaction
 from unit.cli.running import INDEX, NOON, Folder, Run, make_entry
@@ -37,7 +37,7 @@ def make_other(log_id: str) -> Entry:
 def waiting(folder: Folder) -> Folder:
     """Return a folder with two spools of five events in four groups."""
     refused = History(2, (1, 2), refusals=1, refused_status=403)
-    week_ago_ms = writing.now_ms() - 8 * DAY_MS
+    week_ago_ms = now_ms() - 8 * DAY_MS
     groups = [
         NewGroup(1, [make_entry("a")]),
         NewGroup(2, [make_other("b")], received_at_ms=week_ago_ms),
@@ -71,9 +71,9 @@ def test_events_that_fit_are_counted(run: Run, waiting: Folder, options: list[st
 
 
 def test_every_owner_is_asked_for_what_was_there_at_that_moment(run: Run, waiting: Folder) -> None:
-    before_ms = writing.now_ms()
+    before_ms = now_ms()
     assert run("pending", "bury", "a", "--index", INDEX, "--yes").code == 0
-    after_ms = writing.now_ms()
+    after_ms = now_ms()
 
     (burial,) = requests(waiting)
     assert requests(other(waiting)) == [burial]

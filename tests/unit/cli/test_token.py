@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from forebay.intake.tokens import Scope, TokenVerifier
+from forebay.tokens import Scope, TokenVerifier
 from unit.cli.running import Folder, Run
 
 SECRET = "a secret that is long enough for HS256"

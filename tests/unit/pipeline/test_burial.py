@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
+from forebay.backoff import Backoff
+from forebay.clock import now_ms
 from forebay.model import DELIVERED, Ack, DeadLetter, Entry, History, Outcome
 from forebay.pipeline import burial as burial_module
 from forebay.pipeline import journal, replay
 from forebay.pipeline.pipeline import Pipeline
 from forebay.settings import Settings
 from forebay.spool import adoption, writing
+from forebay.spool.beside.inspection import Choice, Request, inspect
 from forebay.spool.burials import Burial
-from forebay.spool.inspection import Choice, Request, inspect
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
-from forebay.spool.writing import now_ms
 from forebay.telemetry.counters import Counters
 from unit.pipeline.fakes import (
     FAILED,
@@ -271,7 +272,7 @@ async def test_events_that_stay_in_memory_too_long_are_left_and_told(
 
 async def test_events_of_an_index_on_hold_are_buried_and_the_hold_ends_with_them(path: Path) -> None:
     async with running(path) as bench:
-        bench.pipeline._holds._delay_s_min = bench.pipeline._holds._delay_s_max = 0.01
+        bench.pipeline._holds._backoff = Backoff(0.01, 0.01)
         bench.sink.outcome = PAUSE
         await bench.send(make_entries(3, "a"))
         await until(lambda: bench.pipeline.state.holds)

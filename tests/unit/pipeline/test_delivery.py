@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from forebay.backoff import Backoff
 from forebay.model import DELIVERED, DUPLICATE, UNEXPECTED_ANSWER, Entry, History, Outcome, Verdict
 from forebay.pipeline import delivery as delivery_module
 from forebay.pipeline import findings as findings_module
@@ -51,9 +52,9 @@ class Bench:
         self.spool = FakeCommitter()
         self.counters = Counters()
         self.channel = make_channel(bulk_events_max=5)
-        self.holds = Holds(0.01, 0.02)
+        self.holds = Holds(Backoff(0.01, 0.02))
         self.journal = Journal(self.spool, self.channel, self.holds, GroupLimits(100, 100_000), self.counters)
-        self.gate = Gate(workers, 0.01, 0.02)
+        self.gate = Gate(workers, Backoff(0.01, 0.02))
         findings = Findings(self.gate, self.holds, Evidence(), self.counters)
         self.delivery = Delivery(self.channel, sink, self.journal, findings, self.counters)
         self.retries: list[bool] = []

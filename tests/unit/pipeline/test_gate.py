@@ -8,6 +8,7 @@ import pytest
 import uvloop
 from msgspec import structs
 
+from forebay.backoff import Backoff
 from forebay.model import DELIVERED, DROPPED, DUPLICATE, Outcome, Verdict
 from forebay.pipeline.gate import WELL, Finding, Gate, Health, Ticket, judge
 from unit.pipeline.fakes import DEAD, FAULTY, PAUSE, RETRY, Clock, settle_down
@@ -30,7 +31,7 @@ class TimedGate:
     def __init__(self, workers: int = 3, delay_s_min: float = 1, delay_s_max: float = 30, early_s: float = 0) -> None:
         self.clock = Clock(early_s)
         self.jitters: list[tuple[float, float]] = []
-        self.gate = Gate(workers, delay_s_min, delay_s_max, self._jitter)
+        self.gate = Gate(workers, Backoff(delay_s_min, delay_s_max, self._jitter))
         self.gate._loop = self.clock.loop
 
     def _jitter(self, least: float, most: float) -> float:
@@ -204,7 +205,7 @@ async def test_a_timer_that_comes_early_ends_the_back_off_all_the_same() -> None
 def test_no_back_off_is_endless_in_the_servers_event_loop() -> None:
     # Its clock counts whole milliseconds, so that a timer can seem to come too early.
     async def fail_and_wait() -> None:
-        gate = Gate(1, 0.02, 0.04)
+        gate = Gate(1, Backoff(0.02, 0.04))
         gate.leave(await gate.enter(), FAILED, 0.02)
         await gate.enter()
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 from msgspec import structs
 
+from forebay.backoff import Backoff
 from forebay.model import DELIVERED, DROPPED, DUPLICATE, Entry, History, Outcome
 from forebay.pipeline import holds as holds_module
 from forebay.pipeline.channel import Bulk
@@ -38,7 +39,7 @@ class TimedHolds:
         self.clock = Clock()
         self.jitters: list[tuple[float, float]] = []
         self.heard: list[str] = []
-        self.holds = Holds(delay_s_min, delay_s_max, self._jitter)
+        self.holds = Holds(Backoff(delay_s_min, delay_s_max, self._jitter))
         self.holds._loop = self.clock.loop
         self.holds.on_held = lambda index: self.heard.append(f"held {index}")
         self.holds.on_lifted = lambda: self.heard.append("lifted")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 from msgspec import structs
 
+from forebay.backoff import Backoff
 from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.model import DELIVERED, Ack, Admission, History, Outcome
 from forebay.pipeline import journal as journal_module
@@ -57,7 +58,9 @@ class Parts(NamedTuple):
 
 
 def make_journal(spool: Committer, channel: Channel, counters: Counters | None = None) -> Journal:
-    return Journal(spool, channel, Holds(1, 30), GroupLimits(events_max=10, bytes_max=1000), counters or Counters())
+    return Journal(
+        spool, channel, Holds(Backoff(1, 30)), GroupLimits(events_max=10, bytes_max=1000), counters or Counters()
+    )
 
 
 @pytest.fixture
@@ -416,7 +419,7 @@ async def test_the_ledger_equals_the_file_when_a_group_was_given_up_in_the_middl
 
 async def test_events_that_wait_for_the_disk_go_to_the_spool(parts: Parts) -> None:
     inbox = Inbox(make_entries(1))
-    Admitter(parts.channel, parts.journal, Holds(1, 30), 10_000).admit(inbox, Ack.DISK)
+    Admitter(parts.channel, parts.journal, Holds(Backoff(1, 30)), 10_000).admit(inbox, Ack.DISK)
 
     await settle_down()
     assert inbox.heard == []
@@ -426,7 +429,7 @@ async def test_events_that_wait_for_the_disk_go_to_the_spool(parts: Parts) -> No
 
 async def test_events_that_do_not_wait_are_safe_in_the_channel(parts: Parts) -> None:
     inbox = Inbox(make_entries(1))
-    Admitter(parts.channel, parts.journal, Holds(1, 30), 10_000).admit(inbox, Ack.MEMORY)
+    Admitter(parts.channel, parts.journal, Holds(Backoff(1, 30)), 10_000).admit(inbox, Ack.MEMORY)
 
     await settle_down()
     assert inbox.heard == CREATED
@@ -437,7 +440,7 @@ async def test_events_that_do_not_wait_are_safe_in_the_channel(parts: Parts) -> 
 async def test_events_that_do_not_wait_go_to_the_spool_where_the_channel_has_no_room(parts: Parts) -> None:
     parts.channel.add(make_entries(20), 1000)
     inbox = Inbox(make_entries(1))
-    Admitter(parts.channel, parts.journal, Holds(1, 30), 10_000).admit(inbox, Ack.MEMORY)
+    Admitter(parts.channel, parts.journal, Holds(Backoff(1, 30)), 10_000).admit(inbox, Ack.MEMORY)
 
     await settle_down()
     assert inbox.heard == []
@@ -447,7 +450,7 @@ async def test_events_that_do_not_wait_go_to_the_spool_where_the_channel_has_no_
 
 @pytest.mark.parametrize("ack", Ack)
 async def test_a_full_spool_takes_nothing(parts: Parts, ack: Ack) -> None:
-    admitter = Admitter(parts.channel, parts.journal, Holds(1, 30), 10)
+    admitter = Admitter(parts.channel, parts.journal, Holds(Backoff(1, 30)), 10)
     assert not admitter.full
     parts.journal.ledger.store(1, 10)
     assert admitter.full
@@ -464,7 +467,7 @@ async def test_a_full_spool_takes_nothing(parts: Parts, ack: Ack) -> None:
 
 
 async def test_while_settlements_cannot_be_written_no_event_is_taken_into_memory_alone(parts: Parts) -> None:
-    admitter = Admitter(parts.channel, parts.journal, Holds(1, 30), 10_000)
+    admitter = Admitter(parts.channel, parts.journal, Holds(Backoff(1, 30)), 10_000)
     parts.channel.offer(make_group(make_entries(1)))
     bulk = parts.channel.take()
     record(parts.journal, bulk, [RETRY])
@@ -503,7 +506,7 @@ async def test_on_a_full_disk_rows_are_deleted_though_other_events_of_the_bulk_c
 
 @pytest.mark.parametrize("ack", Ack)
 async def test_a_closed_door_admits_nothing(parts: Parts, ack: Ack) -> None:
-    admitter = Admitter(parts.channel, parts.journal, Holds(1, 30), 10_000)
+    admitter = Admitter(parts.channel, parts.journal, Holds(Backoff(1, 30)), 10_000)
     admitter.closed = True
     inbox = Inbox(make_entries(1))
 
@@ -517,7 +520,7 @@ async def test_a_closed_door_admits_nothing(parts: Parts, ack: Ack) -> None:
 
 @pytest.mark.parametrize("ack", Ack)
 async def test_a_spool_that_takes_no_events_lets_none_into_memory_either(parts: Parts, ack: Ack) -> None:
-    admitter = Admitter(parts.channel, parts.journal, Holds(1, 30), 10_000)
+    admitter = Admitter(parts.channel, parts.journal, Holds(Backoff(1, 30)), 10_000)
     parts.spool.refusal = "the file was removed"
     inbox = Inbox(make_entries(1))
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from forebay.backoff import Backoff
 from forebay.errors import SpoolUnavailable
 from forebay.model import DELIVERED, Admission, DeadLetter, Entry, History, Outcome, entry_index
 from forebay.pipeline import redelivery as redelivery_module
@@ -31,7 +32,7 @@ from forebay.pipeline.replay import Replay
 from forebay.pipeline.settlement import settle
 from forebay.pipeline.suspects import Pace, Suspects
 from forebay.spool import writing
-from forebay.spool.inspection import Choice, Request, inspect
+from forebay.spool.beside.inspection import Choice, Request, inspect
 from forebay.spool.records import GroupDamaged, NewGroup, StoredGroup, Totals, Transaction
 from forebay.spool.spool import Spool
 from forebay.telemetry.counters import Counters
@@ -129,9 +130,9 @@ class Bench:
         self.channel = channel or make_channel(events_max=40, bulk_events_max=10)
         self.store = store
         committer = store if isinstance(store, Spool) else _NoCommits(store.totals)
-        self.holds = Holds(0.01, 0.02)
+        self.holds = Holds(Backoff(0.01, 0.02))
         self.journal = Journal(committer, self.channel, self.holds, LIMITS, self.counters)
-        self.gate = Gate(3, 0.01, 0.02)
+        self.gate = Gate(3, Backoff(0.01, 0.02))
         self.evidence = Evidence()
         findings = Findings(self.gate, self.holds, self.evidence, self.counters)
         delivery = Delivery(self.channel, FakeSink(), self.journal, findings, self.counters)

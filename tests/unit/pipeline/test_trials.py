@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from forebay.backoff import Backoff
 from forebay.errors import SpoolUnavailable
 from forebay.model import DELIVERED, Entry, History, Outcome, entry_index
 from forebay.pipeline.channel import Bulk
@@ -57,8 +58,8 @@ class Bench:
         self.clock = Clock()
         counters = Counters()
         channel = make_channel()
-        self.gate = Gate(3, 1000, 1000)
-        self.holds = Holds(1, 8, lambda _least, most: most)
+        self.gate = Gate(3, Backoff(1000, 1000))
+        self.holds = Holds(Backoff(1, 8, lambda _least, most: most))
         self.holds._loop = self.clock.loop
         self.lifted: list[bool] = []
         self.holds.on_lifted = lambda: self.lifted.append(True)

@@ -13,7 +13,7 @@ from forebay.errors import SettingsError
 from forebay.settings import Settings, SinkHost
 from forebay.sinks.opensearch.access import make_access
 from forebay.sinks.selection import make_sink
-from servers.certificates import Authority
+from testbed.servers.certificates import Authority
 
 URL = "https://one:9200"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forebay.sinks.opensearch.hosts import DEAD_S_MAX, DEAD_S_MIN, Hosts
+from forebay.sinks.opensearch.hosts import BACKOFF, Hosts
 
 
 def longest(_: float, upper: float) -> float:
@@ -10,7 +10,7 @@ def longest(_: float, upper: float) -> float:
 
 
 def make_hosts(count: int) -> Hosts:
-    return Hosts(count, jitter=longest)
+    return Hosts(count, BACKOFF._replace(jitter=longest))
 
 
 def probe(hosts: Hosts, now_s: float) -> int:
@@ -39,9 +39,9 @@ def test_a_request_tries_every_living_host_once() -> None:
 def test_a_dead_host_is_left_out_until_it_is_due_and_then_tried_by_one_request_at_a_time() -> None:
     hosts = make_hosts(2)
     hosts.failed(0, 100)
-    assert [probe(hosts, 100 + DEAD_S_MIN / 2) for _ in range(5)] == [1] * 5
-    assert probe(hosts, 100 + DEAD_S_MIN) == 0
-    assert [probe(hosts, 100 + DEAD_S_MIN) for _ in range(5)] == [1] * 5
+    assert [probe(hosts, 100 + BACKOFF.delay_s_min / 2) for _ in range(5)] == [1] * 5
+    assert probe(hosts, 100 + BACKOFF.delay_s_min) == 0
+    assert [probe(hosts, 100 + BACKOFF.delay_s_min) for _ in range(5)] == [1] * 5
 
 
 def test_a_dead_host_that_answers_is_one_of_the_living_again() -> None:
@@ -51,7 +51,7 @@ def test_a_dead_host_that_answers_is_one_of_the_living_again() -> None:
     hosts.answered(0)
     assert {probe(hosts, 200) for _ in range(2)} == {0, 1}
     hosts.failed(0, 200)
-    assert probe(hosts, 200 + DEAD_S_MIN) == 0
+    assert probe(hosts, 200 + BACKOFF.delay_s_min) == 0
 
 
 def test_the_time_that_a_host_is_left_out_doubles_up_to_its_cap() -> None:
@@ -61,12 +61,12 @@ def test_the_time_that_a_host_is_left_out_doubles_up_to_its_cap() -> None:
     for _ in range(60):
         left_out_s = 0.0
         while hosts.choose(now_s + left_out_s) != 0:
-            left_out_s += DEAD_S_MIN
+            left_out_s += BACKOFF.delay_s_min
         times.append(left_out_s)
         now_s += left_out_s
         hosts.failed(0, now_s)
-    assert times[:4] == [DEAD_S_MIN, 2 * DEAD_S_MIN, 4 * DEAD_S_MIN, 8 * DEAD_S_MIN]
-    assert set(times[10:]) == {DEAD_S_MAX}
+    assert times[:4] == [BACKOFF.delay_s_min, 2 * BACKOFF.delay_s_min, 4 * BACKOFF.delay_s_min, 8 * BACKOFF.delay_s_min]
+    assert set(times[10:]) == {BACKOFF.delay_s_max}
 
 
 def test_the_time_has_jitter() -> None:
@@ -76,17 +76,17 @@ def test_the_time_has_jitter() -> None:
         asked.append((lower, upper))
         return lower
 
-    hosts = Hosts(2, jitter=shortest)
+    hosts = Hosts(2, BACKOFF._replace(jitter=shortest))
     hosts.failed(0, 0)
-    assert asked == [(DEAD_S_MIN / 2, DEAD_S_MIN)]
-    assert probe(hosts, DEAD_S_MIN / 2) == 0
+    assert asked == [(BACKOFF.delay_s_min / 2, BACKOFF.delay_s_min)]
+    assert probe(hosts, BACKOFF.delay_s_min / 2) == 0
 
 
 def test_requests_that_were_on_their_way_when_a_host_died_do_not_leave_it_out_longer() -> None:
     hosts = make_hosts(2)
     for _ in range(10):
         hosts.failed(0, 100)
-    assert probe(hosts, 100 + DEAD_S_MIN) == 0
+    assert probe(hosts, 100 + BACKOFF.delay_s_min) == 0
 
 
 def test_a_try_that_nobody_waited_for_is_taken_over_by_the_next_request() -> None:

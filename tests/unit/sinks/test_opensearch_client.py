@@ -14,11 +14,12 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from forebay.backoff import Backoff
 from forebay.errors import AnswerTooLarge, OperatorNeeded, SinkUnreachable
 from forebay.settings import SinkHost
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.client import OpenSearchClient
-from servers.certificates import Authority
+from testbed.servers.certificates import Authority
 
 MIB = 1024 * 1024
 
@@ -42,8 +43,7 @@ class Host:
 @pytest.fixture(autouse=True)
 def out_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave a dead host out for longer than any test takes; when it comes back is tested without a clock."""
-    monkeypatch.setattr("forebay.sinks.opensearch.hosts.DEAD_S_MIN", 3600)
-    monkeypatch.setattr("forebay.sinks.opensearch.hosts.DEAD_S_MAX", 3600)
+    monkeypatch.setattr("forebay.sinks.opensearch.client.BACKOFF", Backoff(3600, 3600))
 
 
 @pytest.fixture

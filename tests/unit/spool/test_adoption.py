@@ -13,10 +13,10 @@ from forebay.errors import SpoolUnusable
 from forebay.model import DeadLetter, Entry, History
 from forebay.spool import adoption, database
 from forebay.spool.adoption import Orphan, find_orphans
-from forebay.spool.inspection import Choice, Request, inspect
-from forebay.spool.places import spool_path
+from forebay.spool.beside.inspection import Choice, Request, inspect
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
+from forebay.spool.spool_paths import spool_path
 from unit.pipeline.fakes import commit, every, make_entries, make_entry, open_spool, read_rows
 
 GROUPS = (

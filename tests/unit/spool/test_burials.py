@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from forebay.spool.beside.inspection import Request, inspect
 from forebay.spool.burials import Burial
-from forebay.spool.inspection import Request, inspect
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
 from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool

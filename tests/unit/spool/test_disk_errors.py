@@ -15,11 +15,11 @@ import pytest
 
 from forebay.errors import SpoolInDoubt, SpoolLost, SpoolUnavailable, SpoolUnusable
 from forebay.spool import doubt
+from forebay.spool.beside.inspection import inspect
 from forebay.spool.files import SpoolFiles
-from forebay.spool.inspection import inspect
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
-from servers.faulty_vfs import Fault, FaultyFiles, Operation, Policy, faulty_files
+from testbed.servers.faulty_vfs import Fault, FaultyFiles, Operation, Policy, faulty_files
 from unit.pipeline.fakes import commit, make_entries, open_spool, read_rows, until
 
 SYNC, TRUNCATE, WRITE = Operation.SYNC, Operation.TRUNCATE, Operation.WRITE
@@ -222,7 +222,7 @@ async def test_a_check_of_the_whole_file_does_not_keep_the_log_from_being_emptie
         )
         raise AssertionError("it ends by an interruption only")
 
-    monkeypatch.setattr("forebay.spool.damage.check", read_for_ever)
+    monkeypatch.setattr("forebay.spool.rescue.damage.check", read_for_ever)
     async with open_spool(path) as spool:
         await try_to_commit(spool, 1)
         spool.guard(lambda: None)

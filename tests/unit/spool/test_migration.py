@@ -15,8 +15,8 @@ import pytest
 from forebay.errors import SpoolUnusable
 from forebay.model import History, join_entries
 from forebay.spool import database, statements
+from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.codec import BodyCodec
-from forebay.spool.inspection import Choice, inspect
 from forebay.spool.records import Totals
 from unit.pipeline.fakes import every, make_entries, make_entry, open_spool, read_rows
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
+from forebay.clock import now_ms
 from forebay.errors import SpoolUnavailable, SpoolUnusable
 from forebay.model import DeadLetter, Entry, History
 from forebay.spool import reserve, writing
-from forebay.spool.inspection import Choice, Request, inspect
+from forebay.spool.beside.inspection import Choice, Request, inspect
 from forebay.spool.records import GroupDamaged, NewGroup, StoredGroup, Totals, Transaction
 from forebay.spool.spool import Spool
 from unit.pipeline.fakes import commit, every, make_entries, make_entry, open_spool, read_rows, settle_down, until
@@ -127,7 +128,7 @@ async def test_what_is_committed_is_there_for_the_next_owner(path: Path) -> None
         (group,) = await spool.load(0, (), PLENTY, every)
 
         assert (group.id, group.entries, group.history) == (3, make_entries(2), History(4, (1, 2), 3))
-        assert abs(group.received_at_ms - writing.now_ms()) < 60_000
+        assert abs(group.received_at_ms - now_ms()) < 60_000
         assert spool.last_group_id == 3
 
 

@@ -13,7 +13,7 @@ import aiohttp
 from forebay.errors import AnswerTooLarge, OperatorNeeded, SinkUnreachable
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.advice import CERTIFICATE, CLIENT_CERTIFICATE
-from forebay.sinks.opensearch.hosts import Hosts
+from forebay.sinks.opensearch.hosts import BACKOFF, Hosts
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
@@ -50,7 +50,7 @@ class OpenSearchClient:
         self._signer = access.signer
         self._answer_bytes_max = answer_bytes_max
         self._addresses = [(host.url, access.headers(host)) for host in access.hosts]
-        self._hosts = Hosts(len(access.hosts))
+        self._hosts = Hosts(len(access.hosts), BACKOFF)
         self._loop = asyncio.get_running_loop()
         # No compressed answers: OpenSearch 2.19.0 hangs when asked for zstd (opensearch-project/OpenSearch#17339).
         self._session = aiohttp.ClientSession(

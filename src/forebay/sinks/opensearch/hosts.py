@@ -1,19 +1,18 @@
 """Which host a request goes to: the living in turn, and one try at a time for a dead one that is due. No effects.
 
 A dead host is left out for a time that doubles with every failure in a row, as in opensearch-py's pool of connections
-(https://docs.opensearch.org/latest/clients/python-low-level/), with jitter, so that many Forebays do not come back to
-it together, and with a cap.
+(https://docs.opensearch.org/latest/clients/python-low-level/), with jitter and with a cap.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from msgspec import Struct
 
-DEAD_S_MIN = 1.0
-DEAD_S_MAX = 30.0
+from forebay.backoff import Backoff
+
+BACKOFF = Backoff(delay_s_min=1.0, delay_s_max=30.0)
 
 
 class _Host(Struct):
@@ -25,9 +24,9 @@ class _Host(Struct):
 class Hosts:
     """Hosts by number. Times are seconds of one clock that only goes forward; the caller brings them."""
 
-    def __init__(self, count: int, jitter: Callable[[float, float], float] = random.uniform) -> None:
+    def __init__(self, count: int, backoff: Backoff) -> None:
         self._hosts = [_Host() for _ in range(count)]
-        self._jitter = jitter
+        self._backoff = backoff
         self._turn = 0
 
     def choose(self, now_s: float, tried: Collection[int] = ()) -> int | None:
@@ -60,11 +59,9 @@ class Hosts:
         # What was sent before a host was found dead, and fails later, says nothing new about it.
         if host.failures and not host.is_probed and now_s < host.due_at_s:
             return
-        # The exponent is bounded so that a week of failures does not make a number too large for a float.
-        left_out_s = min(DEAD_S_MAX, DEAD_S_MIN * 2 ** min(host.failures, 32))
         host.failures += 1
         host.is_probed = False
-        host.due_at_s = now_s + self._jitter(left_out_s / 2, left_out_s)
+        host.due_at_s = now_s + self._backoff.delay_s(host.failures)
 
     def dropped(self, number: int) -> None:
         """Record that nobody waited for what came of it."""

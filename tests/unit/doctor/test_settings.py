@@ -1,0 +1,63 @@
+"""Settings that are allowed and hardly meant are named with what they lead to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from forebay.doctor.settings import judge_refusal, judge_settings
+from forebay.errors import SettingsError
+from forebay.findings import Finding, Level
+from forebay.settings import Settings
+
+SECRET = "hunter2" * 6
+
+
+def judge(
+    unknown: list[tuple[str, str | None]] | None = None, secret_chars: int | None = 42, **changed: Any
+) -> list[Finding]:
+    settings = Settings(JWT_SECRET=SecretStr(SECRET), _env_file=None).model_copy(update=changed)
+    return list(judge_settings(settings, unknown or [], secret_chars))
+
+
+def test_settings_as_they_come_are_well() -> None:
+    (finding,) = judge()
+    assert (finding.level, finding.text) == (Level.OK, "environment local, events go to the embedded store")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"bulk_timeout_s": 4.9}, "FOREBAY_BULK_TIMEOUT_S is 4.9"),
+        ({"retry_interval_s": 601.0}, "FOREBAY_RETRY_INTERVAL_S is 601"),
+        ({"retry_delay_s_max": 301.0}, "FOREBAY_RETRY_DELAY_S_MAX is 301"),
+        ({"bulk_interval_s": 301.0}, "FOREBAY_BULK_INTERVAL_S is 301"),
+        ({"bulk_bytes_max": 2, "channel_bytes_max": 1}, "FOREBAY_BULK_BYTES_MAX is larger"),
+        ({"secret_chars": 31}, "JWT_SECRET has fewer than 32 characters"),
+        ({"unknown": [("FOREBAY_X", None)]}, "FOREBAY_X sets nothing"),
+        ({"jwt_secret": None, "open_search_dns": ("x",)}, "JWT_SECRET is not set"),
+    ],
+)
+def test_what_is_hardly_meant_is_said_with_what_to_do(changed: dict[str, Any], said: str) -> None:
+    (finding,) = judge(**changed)
+
+    assert finding.level is Level.WARN
+    assert said in finding.text
+    assert finding.advice
+    assert "hunter2" not in repr(finding)
+
+
+def test_nearest_name_of_an_unknown_variable_is_the_advice() -> None:
+    (finding,) = judge([("FOREBAY_HOSTT", "FOREBAY_HOST")])
+    assert finding.advice == "it may be meant for FOREBAY_HOST"
+
+
+def test_secret_that_was_not_made_yet_is_no_short_one() -> None:
+    assert [finding.level for finding in judge(secret_chars=None)] == [Level.OK]
+
+
+def test_every_setting_that_is_refused_is_a_line() -> None:
+    found = list(judge_refusal(SettingsError("A: no\nB: no")))
+    assert [(finding.level, finding.text) for finding in found] == [(Level.FAIL, "A: no"), (Level.FAIL, "B: no")]

@@ -1,0 +1,279 @@
+"""Who may send what: a token is HS256 with our key, names somebody, and ends."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from forebay import tokens
+from forebay.errors import Rejection
+from forebay.tokens import CLOCK_LEEWAY_S, Scope, TokenVerifier
+
+SECRET = "a secret that is long enough for HS256"
+LATER = 3600
+
+
+def encode(part: bytes) -> bytes:
+    return base64.urlsafe_b64encode(part).rstrip(b"=")
+
+
+def sign(payload: bytes, header: bytes = b'{"alg":"HS256"}', secret: bytes = SECRET.encode()) -> bytes:
+    """Sign anything at all, also what no library would."""
+    signed = encode(header) + b"." + encode(payload)
+    return b"Bearer " + signed + b"." + encode(hmac.new(secret, signed, hashlib.sha256).digest())
+
+
+def token(**claims: Any) -> bytes:
+    return sign(json.dumps({"sub": "alice", "exp": int(time.time()) + LATER} | claims).encode())
+
+
+def refusal(authorization: bytes | None, *scopes: str) -> Rejection:
+    with pytest.raises(Rejection) as raised:
+        TokenVerifier(SECRET).verify(authorization, *scopes)
+    return raised.value
+
+
+def test_a_valid_token_names_its_user_its_scopes_and_its_end() -> None:
+    now = int(time.time())
+    authorization = f"Bearer {jwt.encode({'sub': 'alice', 'exp': now + 60}, SECRET, 'HS256')}".encode()
+    claims = TokenVerifier(SECRET).verify(authorization, Scope.WRITE)
+    assert (claims.user_id, sorted(claims.scopes), claims.expires_at) == ("alice", ["events:write"], now + 60)
+
+
+@pytest.mark.parametrize(
+    ("scope", "granted"),
+    [
+        ("events:read", {"events:read"}),
+        ("events:read admin", {"events:read", "admin"}),
+        (["events:write", "admin"], {"events:write", "admin"}),
+        ("", set()),
+        ([], set()),
+    ],
+)
+def test_scopes_are_a_string_with_spaces_or_a_list(scope: object, granted: set[str]) -> None:
+    assert TokenVerifier(SECRET).verify(token(scope=scope)).scopes == granted
+
+
+def test_a_token_without_scopes_may_send_events_and_nothing_else() -> None:
+    TokenVerifier(SECRET).verify(token(), Scope.WRITE)
+    assert refusal(token(), Scope.READ, Scope.ADMIN).status == 403
+
+
+def test_one_of_the_wanted_scopes_suffices() -> None:
+    TokenVerifier(SECRET).verify(token(scope="admin"), Scope.READ, Scope.ADMIN)
+
+
+def test_a_token_that_does_not_suffice_is_told_which_scope_it_lacks() -> None:
+    error = refusal(token(scope="events:read"), Scope.WRITE)
+    assert error.status == 403
+    assert "events:write" in error.detail
+    assert error.headers == (("WWW-Authenticate", 'Bearer error="insufficient_scope", scope="events:write"'),)
+
+
+def test_no_token_is_answered_with_a_plain_challenge() -> None:
+    error = refusal(None)
+    assert error.status == 401
+    assert error.headers == (("WWW-Authenticate", "Bearer"),)
+
+
+@pytest.mark.parametrize("authorization", [b"", b"Bearer", b"Basic YTpi", b"Token x", b"bearer\tx"])
+def test_an_authorization_that_is_no_bearer_token_is_refused(authorization: bytes) -> None:
+    error = refusal(authorization)
+    assert error.status == 401
+    assert error.headers[0][1].startswith('Bearer error="invalid_token"')
+
+
+@pytest.mark.parametrize("spelling", [b"Bearer ", b"bearer ", b"BEARER   "])
+def test_the_scheme_is_known_in_any_case_and_before_any_number_of_spaces(spelling: bytes) -> None:
+    assert TokenVerifier(SECRET).verify(token().replace(b"Bearer ", spelling)).user_id == "alice"
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        b"Bearer ",
+        b"Bearer x",
+        b"Bearer a.b.c",
+        b"Bearer ...",
+        b"Bearer \xff\xfe.\xff.\xff",
+        b"Bearer " + "é.é.é".encode(),
+        token() + b"x",
+        token() + b" x",
+        token()[:-2],
+        token(scope={"events": "write"}),
+        token(scope=None),
+        token(scope=5),
+        token(sub=5),
+        token(sub=["alice"]),
+        token(sub="half of an emoji: \ud83d"),
+        token(exp="soon"),
+        token(exp=[]),
+        token(exp=10**400),
+        token(nbf=int(time.time()) + LATER),
+        sign(b'{"sub":"alice","exp":1e400}'),
+        sign(b'{"sub":"alice","exp":NaN}'),
+        sign(b"[]"),
+        sign(b"1"),
+        sign(b""),
+        sign(b"\xff"),
+        sign(b"[" * 100_000 + b"]" * 100_000),
+    ],
+    ids=range(26),
+)
+def test_a_malformed_token_is_refused_and_breaks_nothing(authorization: bytes) -> None:
+    error = refusal(authorization)
+    assert (error.status, error.detail) == (401, "the token is not valid")
+    assert error.headers[0][0] == "WWW-Authenticate"
+
+
+@pytest.mark.parametrize("claim", ["exp", "sub"])
+@pytest.mark.parametrize("value", [None, "absent"])
+def test_a_token_must_end_and_name_somebody(claim: str, value: str | None) -> None:
+    claims: dict[str, object] = {"sub": "alice", "exp": int(time.time()) + LATER, claim: None}
+    if value == "absent":
+        del claims[claim]
+    assert refusal(sign(json.dumps(claims).encode())).detail == f"the token lacks the claim {claim}"
+
+
+def test_an_empty_sub_names_nobody() -> None:
+    assert refusal(token(sub="")).detail == "the token lacks the claim sub"
+
+
+def test_an_expired_token_is_said_to_have_expired() -> None:
+    error = refusal(token(exp=int(time.time()) - CLOCK_LEEWAY_S - 1))
+    assert (error.status, error.detail) == (401, "the token has expired")
+
+
+@pytest.mark.parametrize("claims", [{"nbf": 3}, {"nbf": CLOCK_LEEWAY_S}, {"exp": -3}, {"nbf": 3, "exp": -3, "iat": 3}])
+def test_a_token_of_a_clock_that_differs_a_little_from_ours_is_taken(
+    claims: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = int(time.time())
+    authorization = token(**{name: now + seconds for name, seconds in claims.items()})
+    verifier = TokenVerifier(SECRET)
+    first = verifier.verify(authorization)
+    monkeypatch.delattr(jwt, "decode")
+    assert verifier.verify(authorization) is first
+
+
+def test_a_token_of_a_clock_that_differs_by_more_is_refused() -> None:
+    assert refusal(token(nbf=int(time.time()) + CLOCK_LEEWAY_S + 5)).detail == "the token is not valid"
+
+
+def test_a_token_issued_by_a_clock_ahead_of_ours_is_taken() -> None:
+    assert TokenVerifier(SECRET).verify(token(iat=int(time.time()) + 60)).user_id == "alice"
+
+
+def test_a_signature_with_another_key_is_refused() -> None:
+    payload = json.dumps({"sub": "alice", "exp": int(time.time()) + LATER}).encode()
+    assert refusal(sign(payload, secret=b"another secret, long enough for HS256")).status == 401
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"alg":"none"}',
+        b'{"alg":"None"}',
+        b'{"alg":"HS512"}',
+        b'{"alg":"RS256"}',
+        b'{"alg":["HS256"]}',
+        b'{"alg":null}',
+        b'{"alg":"HS256","crit":["x"]}',
+        b"{}",
+        b"[]",
+        b"\xff",
+    ],
+)
+def test_no_algorithm_but_hs256_is_taken_whatever_the_header_says(header: bytes) -> None:
+    authorization = sign(json.dumps({"sub": "alice", "exp": int(time.time()) + LATER}).encode(), header)
+    assert refusal(authorization).status == 401
+    assert refusal(authorization[: authorization.rindex(b".") + 1]).status == 401
+
+
+def test_a_real_hs512_signature_with_our_key_is_refused() -> None:
+    claims = {"sub": "alice", "exp": int(time.time()) + LATER}
+    secret = SECRET * 2
+    with pytest.raises(Rejection):
+        TokenVerifier(secret).verify(f"Bearer {jwt.encode(claims, secret, 'HS512')}".encode())
+
+
+def test_a_public_key_as_secret_does_not_let_rs256_in() -> None:
+    key = rsa.generate_private_key(65537, 2048)
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    claims = {"sub": "mallory", "exp": int(time.time()) + LATER}
+    with pytest.raises(Rejection):
+        TokenVerifier(public.decode()).verify(f"Bearer {jwt.encode(claims, key, 'RS256')}".encode())
+
+
+def test_a_public_key_as_secret_does_not_break_on_a_token_either() -> None:
+    key = rsa.generate_private_key(65537, 2048).public_key()
+    public = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    with pytest.raises(Rejection, match="not valid"):
+        TokenVerifier(public.decode()).verify(token())
+
+
+@pytest.mark.parametrize("error", [jwt.InvalidKeyError, jwt.PyJWKError, TypeError, KeyError, RecursionError])
+def test_whatever_a_token_breaks_in_the_library_it_is_refused(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(jwt, "decode", decode)
+    assert refusal(token()).status == 401
+
+
+def test_a_token_that_was_verified_is_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    verifier, authorization = TokenVerifier(SECRET), token()
+    first = verifier.verify(authorization)
+    monkeypatch.delattr(jwt, "decode")
+    assert verifier.verify(authorization) is first
+
+
+def test_a_kept_token_still_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    verifier, authorization = TokenVerifier(SECRET), token()
+    end = verifier.verify(authorization).expires_at + CLOCK_LEEWAY_S
+    monkeypatch.setattr(time, "time", lambda: end - 1)
+    verifier.verify(authorization)
+    monkeypatch.setattr(time, "time", lambda: end)
+    with pytest.raises(Rejection, match="expired"):
+        verifier.verify(authorization)
+
+
+def test_a_kept_token_still_needs_its_scope() -> None:
+    verifier, authorization = TokenVerifier(SECRET), token()
+    verifier.verify(authorization, Scope.WRITE)
+    with pytest.raises(Rejection, match="scope"):
+        verifier.verify(authorization, Scope.ADMIN)
+
+
+def test_a_refused_token_is_not_kept() -> None:
+    verifier = TokenVerifier(SECRET)
+    with pytest.raises(Rejection):
+        verifier.verify(b"Bearer x")
+    assert not verifier._verified
+
+
+def test_no_more_tokens_are_kept_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "CACHE_TOKENS_MAX", 3)
+    verifier = TokenVerifier(SECRET)
+    for number in range(10):
+        assert verifier.verify(token(sub=f"user {number}")).user_id == f"user {number}"
+        assert len(verifier._verified) <= 3
+
+
+def test_one_token_spelled_in_many_ways_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "CACHE_BYTES_MAX", 10_000)
+    verifier, authorization = TokenVerifier(SECRET), token()
+    for spaces in range(1, 100):
+        verifier.verify(authorization.replace(b"Bearer ", b"Bearer" + b" " * 50 * spaces))
+        assert sum(map(len, verifier._verified)) <= 10_000
