@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run check format test bench chaos soak lock clean
+.PHONY: help setup setup-dev run check format docs test bench chaos soak lock clean
 
 help: ## show what there is to do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -39,6 +39,9 @@ check: setup-dev ## format, lint, types, direction of imports
 format: setup-dev ## let the formatter and the linter mend what they can
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+docs: setup-dev ## fill the parts of docs/reference that come from the code
+	$(BIN)/python docs/render.py
 
 test: check ## every check and every test, on real servers where they can be had
 	$(BIN)/pytest

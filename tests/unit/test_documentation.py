@@ -1,78 +1,188 @@
 """The documents say what the code does."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 
 import pytest
-from pydantic_core import PydanticUndefined
+from prometheus_client.parser import text_string_to_metric_families
 
-from forebay.cli import app
+from docs.render import PART, render
+from forebay import cli
+from forebay.admin import metrics
+from forebay.admin.snapshot import Together
+from forebay.model import Verdict
 from forebay.settings import Settings, variable_name
+from forebay.telemetry.counters import Crowding
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SETTING_ROWS = dict(re.findall(r"^\| `([A-Z_]+)` \|([^|]*)\|", README, flags=re.MULTILINE))
+SOURCE = ROOT / "src" / "forebay"
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+REFERENCE = sorted((ROOT / "docs" / "reference").glob("*.md"))
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 
 
-def shown_default(field: str) -> str:
-    default = Settings.model_fields[field].default
-    if field == "database_url":
-        return f"`sqlite://{default}`"
-    if default in (None, ()):
-        return ""
-    assert default is not PydanticUndefined
-    text = str(default).lower() if isinstance(default, bool) else f"{getattr(default, 'value', default)}"
-    return f"`{text}`"
+def read(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("field", Settings.model_fields)
-def test_every_setting_is_in_the_readme_with_its_default(field: str) -> None:
-    assert SETTING_ROWS.get(variable_name(field), "missing").strip() == shown_default(field)
+def code_of(page: Path) -> list[str]:
+    """Return everything that a page writes as code: the lines of its blocks, and the pieces within its text."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", read(page), flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^```\w*\n.*?^```", "", read(page), flags=re.MULTILINE | re.DOTALL)
+    pieces = (" ".join(piece.split()) for piece in re.findall(r"`([^`]+)`", text))
+    return [*pieces, *(line for block in blocks for line in block.replace("\\\n", " ").splitlines())]
 
 
-def test_the_readme_names_no_setting_that_there_is_not() -> None:
-    known = {variable_name(field) for field in Settings.model_fields} | {"FOREBAY_TEST_OPENSEARCH_URL"}
-    named = set(re.findall(r"\bFOREBAY_[A-Z_]+\b", README))
-    assert named <= known
+def section(title: str) -> str:
+    match = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", ARCHITECTURE, flags=re.MULTILINE | re.DOTALL)
+    assert match, f"architecture.md has no section {title!r}"
+    return match[1]
 
 
-def test_the_readme_names_every_command() -> None:
-    groups = {group.name for group in app.registered_groups}
-    commands = {
-        command.name or (command.callback.__name__ if command.callback else "") for command in app.registered_commands
-    }
-    assert {name for name in groups | commands if f"`forebay {name}" not in README} == set()
+def printed_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert cli.main([*command, "--help"]) == 0, command
+    return capsys.readouterr().out
 
 
-def test_the_readme_names_every_command_of_a_group() -> None:
-    missing = []
-    for group in app.registered_groups:
-        assert group.typer_instance is not None
-        rows = " ".join(re.findall(rf"^\| `forebay {group.name} .*", README, flags=re.MULTILINE))
-        for command in group.typer_instance.registered_commands:
-            name = command.name or (command.callback.__name__ if command.callback else "")
-            if not re.search(rf"`(forebay {group.name} )?{name}`", rows):
-                missing.append(f"{group.name} {name}")
-    assert missing == []
+def subcommands(help_text: str) -> list[str]:
+    _, _, listed = help_text.partition("\nCommands:\n")
+    return re.findall(r"^  (\w+) ", listed, flags=re.MULTILINE)
+
+
+# What is made from the code
+
+
+@pytest.mark.parametrize("page", REFERENCE, ids=lambda path: path.name)
+def test_no_page_of_the_reference_is_stale(page: Path) -> None:
+    assert read(page) == render(read(page)), "run make docs"
+
+
+def test_the_reference_has_every_setting_once() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \|", read(ROOT / "docs/reference/settings.md"), flags=re.MULTILINE)
+    assert rows == [variable_name(field) for field in Settings.model_fields]
+
+
+def test_the_reference_has_the_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = set()
+    for name in subcommands(printed_help([], capsys)):
+        parts = subcommands(printed_help([name], capsys))
+        wanted |= {f"forebay {name} {part}" for part in parts} or {f"forebay {name}"}
+    assert wanted
+    shown = {match["name"] for match in PART.finditer(read(ROOT / "docs/reference/commands.md"))}
+    assert wanted - shown == set()
+
+
+def test_the_reference_names_every_value_of_a_label() -> None:
+    page = read(ROOT / "docs/reference/metrics.md")
+    values = [member.value for kind in (Verdict, Crowding) for member in kind]
+    assert [value for value in values if f"`{value}`" not in page] == []
+
+
+# What pages name
+
+
+@every_page
+def test_every_setting_that_a_page_names_exists(page: Path) -> None:
+    known = {variable_name(field) for field in Settings.model_fields}
+    named = set(re.findall(r"\bFOREBAY_[A-Z_]*[A-Z]\b", read(page)))
+    assert {name for name in named - known if not name.startswith("FOREBAY_TEST_")} == set()
+
+
+@every_page
+def test_every_metric_that_a_page_names_exists(page: Path) -> None:
+    families = text_string_to_metric_families(metrics.render(Together(1, {})).decode())
+    known = {f"{family.name}{'_total' * (family.type == 'counter')}" for family in families}
+    named = {name for code in code_of(page) for name in re.findall(r"\bforebay_[a-z_]+", code)}
+    assert named - known == set()
+
+
+@every_page
+def test_every_command_that_a_page_names_exists_with_its_options(
+    page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = subcommands(printed_help([], capsys))
+    for code in code_of(page):
+        match = re.match(r"(?:\$ )?(?:\.venv/bin/)?forebay ([a-z].*)", code)
+        if match is None:
+            continue
+        first, *rest = match[1].split()
+        assert first in names, code
+        parts = subcommands(printed_help([first], capsys))
+        command = [first, *rest[: 1 if parts else 0]]
+        assert not parts or rest == [] or rest[0] in parts, code
+        help_text = printed_help(command, capsys)
+        assert [option for option in re.findall(r" (--[a-z][a-z-]*)", match[1]) if option not in help_text] == [], code
+
+
+@every_page
+def test_every_log_line_that_a_page_names_is_written_somewhere(page: Path) -> None:
+    named = set(re.findall(r"\blogs? (?:says )?`([a-z_]+)`", read(page)))
+    source = "".join(read(path) for path in SOURCE.rglob("*.py"))
+    assert {name for name in named if f'"{name}"' not in source} == set()
+
+
+@every_page
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    pattern = r"(?:[\w.-]+/)*[\w.-]+\.(?:py|sql|sh|yaml|toml|lock|lua|md)|(?:[\w.-]+/)+"
+    named = {code for code in code_of(page) if re.fullmatch(pattern, code) and not code.startswith("NAME")}
+    places = (ROOT, SOURCE, page.parent)
+    assert {name for name in named if not any((place / name).exists() for place in places)} == set()
+
+
+@every_page
+def test_every_link_between_documents_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)]+)\)", read(page))
+    assert [link for link in links if not leads_somewhere(page, link)] == []
+
+
+def leads_somewhere(page: Path, link: str) -> bool:
+    name, _, anchor = link.partition("#")
+    target = page.parent / name if name else page
+    return target.exists() and (not anchor or anchor in anchors_of(target))
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", read(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# How long things may be
+
+
+def test_the_readme_is_read_in_three_minutes() -> None:
+    assert len(read(ROOT / "README.md").splitlines()) <= 130
+
+
+def test_the_events_way_is_read_in_an_afternoon() -> None:
+    files = re.findall(r"^\d+\. `([\w/]+\.(?:py|sql))`: \S", section("The event's way"), flags=re.MULTILINE)
+    assert len(files) == len(set(files))
+    assert 10 <= len(files) <= 25
+    assert {name for name in files if not (SOURCE / name).is_file()} == set()
+    assert sum(len(read(SOURCE / name).splitlines()) for name in files) <= 4_500
+
+
+def test_the_glossary_has_few_words_each_once() -> None:
+    words = re.findall(r"^\| ([a-z ]+) \| [^|]+ \|$", section("Words"), flags=re.MULTILINE)[1:]
+    assert words
+    assert len(words) == len(set(words))
+    assert len(words) <= 30
+
+
+def test_every_invariant_names_tests_that_hold_it() -> None:
+    rows = re.findall(r"^\| (\d+) \| .* \| (.*) \|$", section("Invariants"), flags=re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, len(rows) + 1))
+    assert [number for number, tests in rows if not re.search(r"`tests/[\w/]+\.py`", tests)] == []
 
 
 def test_the_shipped_env_file_is_a_valid_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for field in Settings.model_fields:
         monkeypatch.delenv(variable_name(field), raising=False)
-    names = re.findall(r"^#?\s?([A-Z_]+)=", (ROOT / ".env.example").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    names = re.findall(r"^#?\s?([A-Z_]+)=", read(ROOT / ".env.example"), flags=re.MULTILINE)
     assert set(names) <= {variable_name(field) for field in Settings.model_fields}
     settings = Settings(_env_file=ROOT / ".env.example", JWT_SECRET="a secret that guards nothing at all")
     assert settings.server_port == 3000
-
-
-def test_every_test_that_the_architecture_names_is_there() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"`(tests/[\w/]+\.py)`", text))
-    assert named
-    assert {name for name in named if not (ROOT / name).is_file()} == set()
-
-
-@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], ids=lambda path: path.name)
-def test_every_link_between_documents_leads_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8"))
-    assert [link for link in links if not (page.parent / link).exists()] == []
