@@ -24,7 +24,7 @@ from forebay import cli
 from forebay.admin import metrics
 from forebay.admin.snapshot import Together
 from forebay.byte_size import format_bytes
-from forebay.settings import Settings, variable_name
+from forebay.settings import DIVIDED, Settings, variable_name
 
 FOLDER = Path(__file__).parent / "reference"
 PART = re.compile(
@@ -69,12 +69,9 @@ def render_settings(fields: Iterable[str]) -> str:
     rows = ["| variable | default | allowed | meaning |", "|---|---|---|---|"]
     for field in fields:
         info = Settings.model_fields[field]
-        cells = (
-            f"`{variable_name(field)}`",
-            show_default(field),
-            show_allowed(info),
-            join_lines(info.description or ""),
-        )
+        note = f" ({DIVIDED})" if DIVIDED in info.metadata else ""
+        meaning = join_lines(f"{info.description}{note}")
+        cells = (f"`{variable_name(field)}`", show_default(field), show_allowed(info), meaning)
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 

@@ -172,6 +172,10 @@ class _EnvFile(DotEnvSettingsSource):
         return parse_env_vars(values, self.case_sensitive, self.env_ignore_empty, self.env_parse_none_str)
 
 
+DIVIDED = "divided among the workers"
+"""Marks a limit of the whole server, of which each worker gets its share."""
+
+
 class Settings(BaseSettings):
     """All settings with their defaults. Sizes are in bytes, times in seconds.
 
@@ -276,11 +280,11 @@ class Settings(BaseSettings):
     request_timeout_s: float = Field(30, gt=0, le=DAY_S)
     """Seconds for a whole request to arrive. A slower one gets 408."""
 
-    connections_max: int = Field(10_000, ge=1)
+    connections_max: Annotated[int, DIVIDED] = Field(10_000, ge=1)
     """Connections at once. Beyond it, the connection that is idle longest is closed for the new one; if none is idle,
     the new one gets 503."""
 
-    in_hand_bytes_max: int = Field(64 * MIB, ge=1024)
+    in_hand_bytes_max: Annotated[int, DIVIDED] = Field(64 * MIB, ge=1024)
     """Bytes of all requests that are not answered yet, together. Beyond it, the slowest client gets 503."""
 
     keep_alive_s: float = Field(75, gt=0, le=DAY_S)
@@ -288,10 +292,10 @@ class Settings(BaseSettings):
 
     # Memory and bulks
 
-    channel_events_max: int = Field(100_000, ge=1)
+    channel_events_max: Annotated[int, DIVIDED] = Field(100_000, ge=1)
     """Events that wait in memory. More of them wait in the spool, and clients are told `pending`."""
 
-    channel_bytes_max: int = Field(96 * MIB, ge=MIB)
+    channel_bytes_max: Annotated[int, DIVIDED] = Field(96 * MIB, ge=MIB)
     """Bytes of the events that wait in memory. More of them wait in the spool."""
 
     bulk_events_max: int = Field(1_000, ge=1)
@@ -303,7 +307,7 @@ class Settings(BaseSettings):
     bulk_interval_s: float = Field(10, gt=0, le=DAY_S)
     """Seconds that an event waits for its bulk to fill; then the bulk goes as it is."""
 
-    bulk_workers: int = Field(10, ge=1, le=100)
+    bulk_workers: Annotated[int, DIVIDED] = Field(10, ge=1, le=100)
     """Bulks in flight at once, at the most; there are fewer while OpenSearch takes no more."""
 
     bulk_timeout_s: float = Field(30, gt=0, le=DAY_S)
@@ -322,7 +326,7 @@ class Settings(BaseSettings):
 
     # The spool and dead letters
 
-    spool_bytes_max: int = Field(10 * 1024 * MIB, ge=MIB)
+    spool_bytes_max: Annotated[int, DIVIDED] = Field(10 * 1024 * MIB, ge=MIB)
     """Bytes of events and dead letters in the spool. Beyond it, clients get 503."""
 
     dead_retention_days: int = Field(30, ge=1, le=36_500)
