@@ -20,7 +20,7 @@ OTHERS_TOLERATED = 0.1
 HEAD = """\
 # Benchmarks
 
-Made by `make bench` from what it measured; edits are overwritten. The raw numbers are in
+Made by `make bench` from its measurements; edits are overwritten. The raw numbers are in
 [`benchmarks/results/latest.json`](../benchmarks/results/latest.json).
 """
 
@@ -34,7 +34,7 @@ BATCHES = """\
 
 MEMORY = """\
 The stand-in refuses every bulk, so all events stay: the channel takes its 100,000, the others wait in the spool.
-Where the events are is what the server's own metrics say right after the memory was read.
+The server's own metrics, read right after its memory, say where the events are.
 """
 
 METHOD = """\
@@ -46,17 +46,18 @@ METHOD = """\
 - The candidates take turns within each of {rounds} rounds, in an order that moves on by one each round. Each
   turn starts the server afresh on an empty database, warms it up for {warm_up} s and measures for {seconds} s. The
   clock starts once all connections are open.
-  A ratio compares two turns of the same round, so what slows both alike cancels out; what hits one turn does not.
+  A ratio compares two turns of the same round, so anything that slows both alike cancels out; anything that hits
+  one turn does not.
 - Each request carries one event of about {event_bytes} bytes with a `log_id` of its own (UUIDv7 layout) and one
   of {users} tokens (HS256), in turn, so that remembering the last token helps nobody.
 - Only a 200 counts. An answer of 400 or more, or a socket error, ends the measurement without a result; before
   each turn a probe makes sure that a good event gets a 200 and a false token a 401.
 - After each turn the script waits until the stand-in has counted every accepted document and no more come.
-  *Missing* is what never came. The up to {connections} requests that were in flight when `wrk` stopped may arrive on
-  top, so a loss is certain to show only where it is larger than that.
+  *Missing* are those that never came. The up to {connections} requests that were in flight when `wrk` stopped may
+  arrive on top, so a loss is certain to show only if it is larger than that.
 - The plain collector (`benchmarks/plain_collector.py`) makes the same token check, validates the same fields
   and sends documents of the same form, in bulks of up to 1,000 events or {interval} s from a queue in memory.
-  Nothing of it is on disk: it answers like `ack=memory`, also where it is compared with `ack=disk`.
+  Nothing of it is on disk: it answers like `ack=memory`, also when it is compared with `ack=disk`.
 - Forebay keeps tokens that it has verified, so after the warm-up it verifies none of them again; the plain
   collector verifies the token of each request.
 - Forebay runs with its defaults, but for its addresses, metrics without a token, and the bulk interval, which is
@@ -73,7 +74,7 @@ METHOD = """\
 - Latencies are those of a closed loop at full load: {connections} clients that each send the next event as soon
   as the last is answered. They say how the server behaves when saturated, not how it feels at an ordinary load.
 - The stand-in answers at once, with the status of each document and nothing else. A real OpenSearch takes
-  longer, and at these rates it would be the bottleneck; what is measured here is the collector.
+  longer, and at these rates it would be the bottleneck; this measures the collector.
 """
 
 AGAIN = """\
@@ -84,7 +85,7 @@ make bench
 ```
 
 It needs Linux, two cores, `taskset` and `wrk`, and takes about {minutes} minutes. `python benchmarks/run.py --help`
-lists what can be changed; `--only plain,disk` measures a part and writes nothing.
+lists the options; `--only plain,disk` measures a part and writes nothing.
 """
 
 
@@ -139,7 +140,7 @@ def speed(runs: list[Run]) -> str:
 
 
 def resources(runs: list[Run]) -> str:
-    """Show what the candidates used, and what else took time of the two cores."""
+    """Show the time that the candidates used, and that others took of the two cores."""
     head = ["", "events per CPU second", "server CPU", "others there", "wrk CPU", "stand-in CPU", "others there"]
     head += ["wrk sleeps / request", "stolen by host", "RSS peak MB"]
     rows = []
@@ -156,7 +157,7 @@ def resources(runs: list[Run]) -> str:
 
 
 def disturbance(runs: list[Run]) -> str:
-    """Warn where other work had more than a little of either core: it can move a ratio in both directions."""
+    """Warn if other work had more than a little of either core: it can move a ratio in both directions."""
     server = max(run["server_core_others"] for run in runs)
     load = max(run["load_core_others"] for run in runs)
     if max(server, load) <= OTHERS_TOLERATED:
@@ -246,7 +247,7 @@ def machine(results: Run) -> str:
 
 
 def section(title: str, note: str, runs: list[Run]) -> list[str]:
-    """Write one measurement: what it is, the ratios if there are any, the rates, and what they cost."""
+    """Write one measurement: its title, the ratios if there are any, the rates, and their cost."""
     if not runs:
         return []
     return [f"## {title}\n", note, disturbance(runs), comparison(runs), speed(runs), resources(runs), turns(runs)]

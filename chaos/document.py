@@ -1,4 +1,4 @@
-"""Writes docs/reliability.md from what was kept."""
+"""Writes docs/reliability.md from the results that were kept."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ Kept = dict[str, Any]
 HEAD = """\
 # Reliability
 
-Made by `make chaos` and `make soak` from what they measured; edits are overwritten. The raw numbers are in
+Made by `make chaos` and `make soak` from their measurements; edits are overwritten. The raw numbers are in
 [`chaos/results`](../chaos/results). A 200 means that the event will be in OpenSearch exactly once, or among the dead
-letters with the reason: here is what that has been tried against.
+letters with the reason. That has been tried against these faults.
 
 ## Faults
 
-Each row is a trial of its own, with a real `forebay serve` on an empty spool and a real OpenSearch. Faults of the
+Each row is a run of its own, with a real `forebay serve` on an empty spool and a real OpenSearch. Faults of the
 network, and answers that OpenSearch does not give by itself, come from a proxy between the two
 (`testbed/servers/faulty_proxy.py`). Clients send singles and batches of up to 50 events, {rate:,.0f} events a second,
-two thirds of the requests with `log_id`s; what gets no answer or a 503 they send again unchanged. They begin before
-the fault and stop at its end.
+two thirds of the requests with `log_id`s. A request that gets no answer or a 503 they send again unchanged. They begin
+before the fault and stop at its end.
 """
 
 COLUMNS = """\
 - *ack*: which acknowledgement the clients asked for.
 - *accepted*: different events that were answered with 200.
-- *what clients saw*: requests by the status of their answer, requests without an answer, events that were sent again.
+- *answers*: requests by the status of their answer, requests without an answer, events that were sent again.
 - *lost*: answered with 200, and neither in OpenSearch (in the right index, with equal fields) nor among the dead
   letters with a reason.
-- *duplicated*: `log_id`s that stand in more than one place, over all indices and the dead letters. Events that a client
-  sends *without* a `log_id`, and again for want of an answer, are new events to the server; how many were stored so is
-  said below the table.
+- *duplicated*: `log_id`s that exist more than once, over all indices and the dead letters. If a client sends an event
+  *without* a `log_id`, gets no answer and sends it again, it is a new event to the server; the notes below the table
+  count the events that were stored so.
 - *recovered*: from the end of the fault (the connection is open again, the process runs again) until everything that
   was accepted is in OpenSearch.
 """
 
 SETTINGS = """\
-The server runs with its defaults but for {settings}, and what a row says. With the defaults, back-offs and intervals
-are longer, and so is the time to recover.
+The server runs with its defaults but for {settings}, and the settings that a row names. With the defaults, back-offs
+and intervals are longer, and so is the time to recover.
 """
 
 LIFE_HEAD = [
     *("life", "how it ended", "seconds", "samples", "resident MB, first third", "last third", "slope MB/h"),
     *("open files, first third", "last third", "most"),
 ]
-ROW_HEAD = ["fault", "ack", "accepted", "what clients saw", "lost", "duplicated", "recovered"]
+ROW_HEAD = ["fault", "ack", "accepted", "answers", "lost", "duplicated", "recovered"]
 
 
 def write() -> None:
@@ -136,7 +136,7 @@ def _where(kept: Kept) -> str:
 
 
 def _on(name: str, kept: Kept) -> str:
-    """Return what rows were measured on, with their names where it was not the same for all."""
+    """Return the versions and machine that rows were measured on; with the rows' names if there were several."""
     rows: dict[str, list[str]] = {}
     for row, result in kept.items():
         rows.setdefault(result["on"][name], []).append(row)
@@ -155,8 +155,8 @@ SOAK_HEAD = """\
 ## Soak
 
 `make soak`: a mixed load for a long time, singles and batches, `ack=disk` and `ack=memory`, some bad events among them,
-and one fault after another, chosen at random. What `ack=memory` has answered is let through before a `kill -9`, as that
-takes what is in memory with it.
+and one fault after another, chosen at random. Before a `kill -9`, events that `ack=memory` has answered are let
+through, since they would go with the process.
 """
 
 

@@ -185,7 +185,7 @@ def make_dated(number: int, with_id: bool) -> Event:  # noqa: FBT001 - the form 
 def make_around_midnight(number: int, with_id: bool) -> Event:  # noqa: FBT001 - the form of an `EventMaker`
     """Make an event of a client whose clock is a little before or behind the end of the month.
 
-    Its `log_id`, where it has one, is a UUIDv7, or it has a `timestamp`: so it is the same event whenever it is sent.
+    If it has a `log_id`, that is a UUIDv7, or it has a `timestamp`: so it is the same event whenever it is sent.
     """
     now_s = MIDNIGHT + number * 7 % (2 * AROUND_S) - AROUND_S
     event = make_event(number, with_id=with_id, now_s=now_s)

@@ -22,10 +22,10 @@ PAGE_BYTES = 4096
 OVERWRITTEN_BYTES = 4 * PAGE_BYTES
 PENDING_EVENTS = 3_000
 SETTINGS = {"FOREBAY_CHANNEL_EVENTS_MAX": "500"}
-"""What waits only in the file has to be read from it, and is more than SQLite keeps in memory."""
+"""Events that wait only in the file, more of them than SQLite keeps in memory: they have to be read from it."""
 
 TOLD = ("spool_damaged", "spool_emptied", "log_cut_off")
-"""What the server says of its files at the start: damaged, empty, or with a log that ends early."""
+"""The server's log lines about its files at the start: damaged, empty, or with a log that ends early."""
 
 LOG_HEADER_BYTES = 32
 FRAME_BYTES = 24 + PAGE_BYTES
@@ -52,12 +52,12 @@ def overwrite(path: Path) -> None:
 
 
 def overwrite_head(path: Path) -> None:
-    """Write noise over the page that says what the file is and where its tables begin."""
+    """Write noise over the page with the file's header and the roots of its tables."""
     _write_noise(path, 0, PAGE_BYTES)
 
 
 def overwrite_log(path: Path) -> None:
-    """Write noise over some pages of the disk in the middle of what SQLite's log holds."""
+    """Write noise over some pages of the disk in the middle of SQLite's log."""
     log = path.with_name(f"{path.name}-wal")
     middle = _count_frames(log) // 2 * FRAME_BYTES
     _write_noise(log, middle // PAGE_BYTES * PAGE_BYTES, OVERWRITTEN_BYTES)
@@ -96,7 +96,7 @@ def while_stopped(damage: Damage) -> Callable[[Stage], Awaitable[None]]:
 
 
 async def after_kill(stage: Stage) -> None:
-    """Kill the server while OpenSearch is away, overwrite what is in SQLite's log alone, and start all again."""
+    """Kill the server while OpenSearch is away, overwrite events that only SQLite's log has, and start all again."""
     await _let_events_wait(stage)
     await stage.kill_server()
     await _damage(stage, overwrite_log)
@@ -112,9 +112,9 @@ def _list_told(stage: Stage) -> str:
 
 
 async def while_running(stage: Stage) -> None:
-    """Overwrite pages of the file under the running server; where it ends by itself, start it again."""
+    """Overwrite pages of the file under the running server; if it ends by itself, start it again."""
     await _let_events_wait(stage)
-    # What is only in the log of SQLite cannot be damaged in the file.
+    # Pages that are only in SQLite's log cannot be damaged in the file.
     with contextlib.closing(sqlite3.connect(stage.spool_path)) as beside:
         beside.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     await _damage(stage, overwrite)
@@ -123,7 +123,7 @@ async def while_running(stage: Stage) -> None:
 
 
 async def _keep_running(stage: Stage) -> None:
-    """Start the server again where it ends, until all that waits was read; nothing is added to it meanwhile."""
+    """Start the server again if it ends, until all waiting events were read; none is added meanwhile."""
     pausing = asyncio.create_task(stage.load.pause())
     while True:
         await stage.revive()
@@ -147,8 +147,8 @@ async def _damage(stage: Stage, damage: Damage) -> None:
 
 
 PROSE = """\
-Events that were nowhere but in the damaged part of the file are gone with it. What can be asked is that the server
-says so, saves what can be read, and goes on: no event that was answered after the damage is lost."""
+Events that were nowhere but in the damaged part of the file are gone with it. The server must say so, save everything
+readable, and go on: no event that was answered after the damage is lost."""
 
 
 def _row(
@@ -192,9 +192,9 @@ ROWS: Sequence[Row] = (
         "pages of the spool's `-wal` overwritten after `kill -9`, with events waiting",
         after_kill,
         """\
-SQLite reads its log up to the first page that is not as it wrote it, and what is behind is lost. The server says so,
+SQLite reads its log up to the first page that is not as it wrote it, and the rest is lost. The server says so,
 and `forebay doctor` shows it as an incident. Pages behind the damage that are still whole could be read without SQLite:
-a server that did so lost 21 of 3,463 events in the short form of this trial. But only SQLite knows which of them count,
+a server that did so lost 21 of 3,463 events in the short form of this run. But only SQLite knows which of them count,
 and that server took sound spools for damaged ones ([why it is not done](decisions/sqlite-is-the-judge.md)).""",
     ),
     _row(

@@ -17,7 +17,7 @@ from testbed.servers.small_disk import SmallDisk
 from testbed.traffic.events import Event
 
 DISK_BYTES = 64 * 1024 * 1024
-"""Room for what a server keeps in reserve, so that it may begin at all."""
+"""Room for the server's reserve, so that it may begin at all."""
 
 NEIGHBOUR = "neighbour"
 SPOOL_BYTES_MAX = "1048576"
@@ -39,7 +39,7 @@ async def fill_disk(stage: Stage) -> None:
     """Take OpenSearch away, then all room on the disk; bring back OpenSearch, and at last the room."""
     await asyncio.to_thread(stage.proxy.refuse)
     await stage.wait_unwell()
-    # What `ack=memory` has answered goes there only when the channel is full.
+    # Events of `ack=memory` go there only when the channel is full.
     while (await stage.metrics()).spool_events < WAITING_MIN:
         await asyncio.sleep(POLL_S)
     await asyncio.to_thread(_take_room, stage.spool_path.with_name(NEIGHBOUR))
@@ -98,9 +98,9 @@ ROWS: Sequence[Row] = (
         make=make_bulky,
         settings={"FOREBAY_CHANNEL_EVENTS_MAX": "2000"},
         prose="""\
-Somebody else takes all the room on the disk. Clients hear 503 and send again; what was taken in before waits. When
-OpenSearch is back, that is delivered and deleted although the disk is still full, and when there is room again, events
-are taken in again by themselves.""",
+Another program takes all the room on the disk. Clients get 503 and send again; events that were accepted before wait.
+When OpenSearch is back, these are delivered and deleted although the disk is still full. When there is room again,
+events are accepted again by themselves.""",
     ),
     Row(
         "spool-full",

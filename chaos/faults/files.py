@@ -141,18 +141,19 @@ ROWS: Sequence[Row] = (
         "`-wal` of the spool removed while running, with events waiting; then `kill -9`",
         remove_log_and_kill,
         """\
-SQLite would go on writing into a file that has no name any more, and every answer after that would be lost at the next
-start. So the server compares its files with their paths. Nothing more is taken until it is started again, clients hear
-503, and what was in the log is written into the database: the server was killed here before it delivered anything.""",
+SQLite would go on writing into a file that has no name any more, and every event that was answered after that would
+be lost at the next start. So the server compares its files with their paths. It takes nothing more until it is
+started again, clients get 503, and the log's pages are written into the database. The server was killed here before
+it delivered anything.""",
         ("disk",),
     ),
     _row(
         "spool-removed",
-        "all files of the spool removed while running, with events waiting; what waits is delivered, then `kill -9`",
+        "all files of the spool removed while running, with events waiting; these are delivered, then `kill -9`",
         then_deliver(remove_all),
         """\
-What the server has taken before, it delivers. If it had been killed before that, what waited would be gone with the
-file that somebody removed.""",
+The server delivers the events that it took before. If it had been killed before that, they would be gone with the file
+that somebody removed.""",
     ),
     _row(
         "spool-replaced",
@@ -165,6 +166,6 @@ file that somebody removed.""",
         "lock-removed",
         "lock of the spool removed while running, and a second server started on it; the first one is killed at last",
         start_second,
-        "The second server owns the spool then. The first one takes nothing more, and both deliver what waits.",
+        "The second server then owns the spool. The first one takes nothing more, and both deliver the waiting events.",
     ),
 )

@@ -45,19 +45,19 @@ async def fail_syncs(stage: Stage) -> None:
     client = stage.load.client
     for _ in range(max(2, stage.scale.kills // 4)):
         refused = client.answers[UNAVAILABLE]
-        # A commit that only deletes what was delivered may meet it too, and no client hears of that.
+        # A commit that only deletes delivered events may meet it too, and no client hears of that.
         while client.answers[UNAVAILABLE] == refused:
             await fail_sync(stage.shaky)
             await asyncio.sleep(POLL_S)
         await stage.load.wait_accepted(stage.scale.events_before // 4)
-    stage.expect(client.connection_errors == 0, "a client got no answer where it could have had a 503")
+    stage.expect(client.connection_errors == 0, "a client got no answer, although a 503 was possible")
     await stage.load.pause()
     await stage.wait_drained()
     await _refuse_one(stage)
     await stage.kill_server()
     await stage.start_server()
     await stage.wait_drained()
-    await stage.index.count()  # makes what was written visible
+    await stage.index.count()  # makes written documents visible
     found = {log_id async for log_id, _ in stage.index.documents()}
     stage.expect(REFUSED not in found, "an event is there that was answered with 503 and not sent again")
     stage.load.resume()
@@ -147,7 +147,7 @@ ROWS: Sequence[Row] = (
         serve=ShakyForebay,
         prose="""\
 After a sync that failed nobody knows how much of the log is on the disk. So nobody is answered before SQLite has
-emptied the log; then those who wait hear 503, and nothing of theirs is in the spool: the last of them is not sent again
+emptied the log; then those who wait get 503, and nothing of theirs is in the spool: the last of them is not sent again
 here, the server is killed at once, and the event never appears. A sync that failed damages nothing, and nothing is
 called damaged.""",
     ),
@@ -158,7 +158,7 @@ called damaged.""",
         acks=("disk",),
         serve=ShakyForebay,
         prose="""\
-Nobody knows then whether what was being written will be there, and neither 200 nor 503 would be true. The connections
+Nobody then knows whether the last commit will be there, and neither 200 nor 503 would be true. The connections
 of those who wait are closed without an answer, and the process ends with 1. Clients send again.""",
     ),
     Row(

@@ -1,4 +1,4 @@
-"""What is between the server and OpenSearch fails, or answers in its place."""
+"""The network between the server and OpenSearch fails, or something else answers in OpenSearch's place."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ ROWS: Sequence[Row] = (
         make=make_poisonous,
         doomed=lambda event: event["page"] == POISON,
         prose="""\
-No answer says which event it is. Groups that fail while others are taken are delivered alone, halved, and what is left
-is one event, which becomes a dead letter (`poison`). The connection is reset to the end: what has recovered here is
-the server, not the network.""",
+No answer says which event it is. Groups that fail while others are taken are delivered alone and halved, until one
+event is left, which becomes a dead letter (`poison`). The connection is reset to the end: the server has recovered
+here, not the network.""",
     ),
 )

@@ -85,7 +85,7 @@ async def lose_data(stage: Stage) -> None:
 
 
 async def map_label_as_number(stage: Stage) -> None:
-    """Give the indices of this trial a mapping that some of the events do not fit."""
+    """Give the indices of this run a mapping that some of the events do not fit."""
     properties = {"event_info": {"properties": {"label": {"type": "long"}}}}
     mappings = {"dynamic": False, "properties": properties}
     await put_template(stage.opensearch_url, stage.environment, {"mappings": mappings})
@@ -113,7 +113,7 @@ async def _restart(stage: Stage, settings: dict[str, str]) -> None:
 
 
 async def _start(stage: Stage, settings: dict[str, str]) -> None:
-    # A busy machine takes minutes for this, and what clients send meanwhile shows nothing new.
+    # A busy machine takes minutes for this, and more events meanwhile show nothing new.
     await stage.load.pause()
     await asyncio.to_thread(stage.opensearch.start, settings)
     stage.load.resume()
@@ -160,9 +160,9 @@ on, while the server has put their events back. They are sent again with the sam
         place=Place.OWN,
         loss=Loss.DELIVERED,
         prose="""\
-The events that OpenSearch had taken are gone with its data and count as lost here, but not more than it had taken: what
-waited meanwhile, and what is accepted afterwards, all arrives. The server puts its index template in place again before
-an event makes an index without it; the trial looks if the new index has its mapping.""",
+The events that OpenSearch had taken are gone with its data and count as lost here, but no others: those that waited
+meanwhile, and those that are accepted afterwards, all arrive. The server puts its index template in place again before
+an event makes an index without it; the run checks that the new index has its mapping.""",
     ),
     Row("read-only", "index made read-only (`read_only_allow_delete`), then released", block),
     Row(

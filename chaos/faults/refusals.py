@@ -1,4 +1,4 @@
-"""Events are refused by OpenSearch, or by what is before it, and few of them or none are at fault."""
+"""OpenSearch, or a proxy before it, refuses events, and few of them or none are at fault."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORBIDDEN = "<script>"
 FORBIDDEN_EVERY = 500
 REQUEST_BYTES_MAX = 10_000
 EVENT_BYTES_MAX = 8_000
-"""What the server adds to an event fits between the two."""
+"""The server's additions to an event fit between the two."""
 
 ROUNDS = 12
 """An event that were thought to be at fault would be dead after ten rounds of redelivery."""
@@ -51,7 +51,7 @@ async def deliver_others(stage: Stage) -> None:
     """See that the others arrive while such events come in, and wait until these are dead letters."""
     began_at = time.monotonic()
     await stage.wait_delivered()
-    stage.notes.append(f"what had come in until then was delivered {time.monotonic() - began_at:.1f} s later")
+    stage.notes.append(f"events accepted until then were delivered {time.monotonic() - began_at:.1f} s later")
     await wait_buried(stage)
     stage.notes.append(f"{stage.proxy.interfered:,} requests were refused")
 

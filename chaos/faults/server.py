@@ -40,9 +40,10 @@ ROWS: Sequence[Row] = (
         loss=Loss.UNWRITTEN,
         short_acks=("disk", "memory"),
         prose="""\
-A request that was in hand has no answer, and the client sends it again. With `ack=disk` everything that was answered is
-in the spool and goes out after the start; what OpenSearch had taken already is answered with 409 and not stored twice.
-With `ack=memory` the events of the channel are gone with the process; that is what this acknowledgement gives up.""",
+A request that was under way has no answer, and the client sends it again. With `ack=disk` every event that was
+answered is in the spool and goes out after the start. Those that OpenSearch had already taken are answered with 409
+and not stored twice. With `ack=memory` the events of the channel are gone with the process: that is the price of
+this acknowledgement.""",
     ),
     Row(
         "sigterm",
@@ -50,7 +51,7 @@ With `ack=memory` the events of the channel are gone with the process; that is w
         end,
         short_acks=("disk", "memory"),
         prose="""\
-The requests in hand are answered, the channel is delivered, and what is left of it goes into the spool: nothing of
+The requests under way are answered, the channel is delivered, and the rest of it goes into the spool: nothing of
 `ack=memory` is lost either.""",
     ),
 )
