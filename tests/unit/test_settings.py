@@ -1,4 +1,4 @@
-"""Every setting is described and bounded, wrong ones are named in one line each, and secrets stay secret."""
+"""Every setting is described and bounded, each wrong one is named on one line, and secrets stay secret."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def complain(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
-    """Return what is said about wrong settings."""
+    """Return the complaint about wrong settings."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as raised:
@@ -82,9 +82,7 @@ def test_no_number_is_negative_or_something_else(field: str, value: str, monkeyp
 
 @pytest.mark.parametrize("field", TIMES)
 @pytest.mark.parametrize("value", ["inf", "1e300", "86401", "0"])
-def test_every_time_is_more_than_none_and_at_most_a_day(
-    field: str, value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_time_is_more_than_0_and_at_most_a_day(field: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert variable_name(field) in complain(monkeypatch, **{variable_name(field): value})
 
 
@@ -116,12 +114,12 @@ def test_the_env_file_is_read_as_it_is_written(
     assert resolve_secret(settings) == password
 
 
-def test_an_empty_variable_in_the_env_file_is_as_good_as_none(folder: Path) -> None:
+def test_an_empty_variable_in_the_env_file_counts_as_not_set(folder: Path) -> None:
     (folder / ".env").write_text("".join(f"{variable_name(field)}=\n" for field in Settings.model_fields))
     assert load_settings() == Settings(_env_file=None)
 
 
-def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for field in Settings.model_fields:
         monkeypatch.setenv(variable_name(field), "")
     assert load_settings() == Settings()
@@ -194,7 +192,7 @@ def test_an_env_file_that_cannot_be_read_is_a_wrong_setting(folder: Path, monkey
 
 
 @pytest.mark.parametrize("blank", ["\n", "\r\n", " ", "\t "])
-def test_blanks_around_a_setting_do_not_count(blank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blanks_around_a_setting_are_ignored(blank: str, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {
         "OPEN_SEARCH_DNS": "https://one:9200",
         "SERVER_ENVIRONMENT": "production",
@@ -227,7 +225,7 @@ def test_a_bearer_token_from_a_file_loses_its_line_break(monkeypatch: pytest.Mon
     assert bearer.get_secret_value() == "hunter2"
 
 
-def test_blanks_in_the_env_file_do_not_count_either(folder: Path) -> None:
+def test_blanks_around_a_setting_in_the_env_file_are_ignored(folder: Path) -> None:
     (folder / ".env").write_text('DATABASE_URL="sqlite://spool.db\n"\n')
     assert load_settings().database_url == Path("spool.db")
 
@@ -278,13 +276,13 @@ def test_the_spool_is_a_file(url: str, path: str, monkeypatch: pytest.MonkeyPatc
         "postgres://localhost/events",
     ],
 )
-def test_what_keeps_no_events_is_no_spool(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_keeps_no_events_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     said = complain(monkeypatch, DATABASE_URL=url)
     assert said.startswith("DATABASE_URL: ")
     assert said.endswith("expected: a file such as sqlite://sqlite3.db or sqlite:///var/lib/forebay/spool.db")
 
 
-def test_what_belongs_to_the_spool_lies_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_files_of_the_server_lie_beside_the_spool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "sqlite:///var/lib/spool.db")
     settings = load_settings()
     assert settings.store_path == Path("/var/lib/spool-events.db")
@@ -323,7 +321,7 @@ def test_opensearch_is_one_address_or_several(monkeypatch: pytest.MonkeyPatch) -
         "http://user:hunter/2@localhost:9200",
     ],
 )
-def test_what_is_no_address_is_not_taken_for_opensearch(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_that_is_no_address_of_opensearch_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     said = complain(monkeypatch, OPEN_SEARCH_DNS=value)
     assert said.startswith("OPEN_SEARCH_DNS: the value is not allowed; expected: an address such as ")
 
@@ -438,7 +436,7 @@ def test_credentials_that_contradict_each_other_are_both_named_on_one_line(
 # Secrets
 
 
-def test_no_secret_shows_in_what_settings_look_like(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_shows_in_the_text_of_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JWT_SECRET", "hunter2" * 6)
     monkeypatch.setenv("OPEN_SEARCH_DNS", "https://admin:hunter2@one:9200,https://admin:hunter2@two:9200")
     settings = load_settings()
@@ -566,7 +564,7 @@ def test_a_misspelled_variable_is_named_with_the_one_that_was_meant(monkeypatch:
     ]
 
 
-def test_what_kubernetes_sets_is_not_taken_for_a_misspelled_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_kubernetes_are_not_taken_for_misspelled_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FOREBAY_PORT", "FOREBAY_PORT_3000_TCP", "FOREBAY_SERVICE_HOST", "FOREBAY_SERVICE_PORT_HTTP"):
         monkeypatch.setenv(name, "tcp://10.0.0.1:3000")
     assert unknown_variables() == []
