@@ -37,7 +37,7 @@ def render(page: str) -> str:
     """Return a page with its parts made anew.
 
     Raises:
-        KeyError: a part names a setting that does not exist.
+        ValueError: a part names a command that does not exist.
     """
     groups = group_settings([match["name"] for match in PART.finditer(page) if match["kind"] == "settings"])
 
@@ -115,10 +115,16 @@ def read_bound(bound: object) -> tuple[str, Any]:
 
 
 def render_help(command: str) -> str:
-    """Return a command's help as a block of text."""
+    """Return a command's help as a block of text.
+
+    Raises:
+        ValueError: there is no such command.
+    """
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), mock.patch.dict(os.environ, {"COLUMNS": str(HELP_COLUMNS)}):
-        cli.main([*command.split()[1:], "--help"])
+        code = cli.main([*command.split()[1:], "--help"])
+    if code:
+        raise ValueError(f"there is no command {command!r}")
     return f"```text\n{printed.getvalue().strip()}\n```\n"
 
 

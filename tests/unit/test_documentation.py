@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from docs.render import PART, render
-from forebay import cli
+from docs.render import PART, render, render_help
 from forebay.admin import metrics
 from forebay.admin.snapshot import Together
 from forebay.model import Verdict
@@ -43,12 +43,13 @@ def section(title: str) -> str:
     return match[1]
 
 
-def printed_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    assert cli.main([*command, "--help"]) == 0, command
-    return capsys.readouterr().out
+@functools.cache
+def help_of(*command: str) -> str:
+    return render_help(" ".join(("forebay", *command)))
 
 
 def subcommands(help_text: str) -> list[str]:
+    """Return the commands that the help of a group lists."""
     _, _, listed = help_text.partition("\nCommands:\n")
     return re.findall(r"^  (\w+) ", listed, flags=re.MULTILINE)
 
@@ -66,11 +67,10 @@ def test_the_reference_has_every_setting_once() -> None:
     assert rows == [variable_name(field) for field in Settings.model_fields]
 
 
-def test_the_reference_has_the_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_reference_has_the_help_of_every_command() -> None:
     wanted = set()
-    for name in subcommands(printed_help([], capsys)):
-        parts = subcommands(printed_help([name], capsys))
-        wanted |= {f"forebay {name} {part}" for part in parts} or {f"forebay {name}"}
+    for name in subcommands(help_of()):
+        wanted |= {f"forebay {name} {part}" for part in subcommands(help_of(name))} or {f"forebay {name}"}
     assert wanted
     shown = {match["name"] for match in PART.finditer(read(ROOT / "docs/reference/commands.md"))}
     assert wanted - shown == set()
@@ -101,20 +101,16 @@ def test_every_metric_that_a_page_names_exists(page: Path) -> None:
 
 
 @every_page
-def test_every_command_that_a_page_names_exists_with_its_options(
-    page: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    names = subcommands(printed_help([], capsys))
+def test_every_command_that_a_page_names_exists_with_its_options(page: Path) -> None:
     for code in code_of(page):
         match = re.match(r"(?:\$ )?(?:\.venv/bin/)?forebay ([a-z].*)", code)
         if match is None:
             continue
         first, *rest = match[1].split()
-        assert first in names, code
-        parts = subcommands(printed_help([first], capsys))
-        command = [first, *rest[: 1 if parts else 0]]
+        assert first in subcommands(help_of()), code
+        parts = subcommands(help_of(first))
         assert not parts or rest == [] or rest[0] in parts, code
-        help_text = printed_help(command, capsys)
+        help_text = help_of(first, *rest[: 1 if parts else 0])
         assert [option for option in re.findall(r" (--[a-z][a-z-]*)", match[1]) if option not in help_text] == [], code
 
 
