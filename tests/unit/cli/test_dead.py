@@ -120,7 +120,7 @@ def test_show_says_when_there_are_more(run: Run, monkeypatch: pytest.MonkeyPatch
     result = run("dead", "show", "--all", "--json")
 
     assert [letter["log_id"] for letter in result.json_lines()] == ["recent", "large"]
-    assert result.err == "forebay: of 3 the newest 2 are shown\n"
+    assert result.err == "forebay: only the newest 2 of 3 are shown\n"
 
 
 def test_show_prints_json(run: Run) -> None:

@@ -145,7 +145,9 @@ def test_text_that_was_not_changed_changes_nothing(run: Run, buried: Folder, mon
     assert (entries(buried), left_behind(buried)) == (before, [])
 
 
-@pytest.mark.parametrize(("editor", "said"), [("false", "false ended with 1"), ("no-such-editor", "no-such-editor: ")])
+@pytest.mark.parametrize(
+    ("editor", "said"), [("false", "false ended with exit code 1"), ("no-such-editor", "no-such-editor: ")]
+)
 def test_editor_that_fails_changes_nothing(
     run: Run, buried: Folder, monkeypatch: pytest.MonkeyPatch, editor: str, said: str
 ) -> None:
@@ -167,12 +169,12 @@ def test_editor_that_fails_changes_nothing(
         (["a", "--set", "page=/new"], 2, "page: the value is not JSON"),
         (["a", "--set", 'log_id="b"'], 2, "log_id: must stay a"),
         (["a", "--set", 'page="/new"', "--set", 'received_at="now"'], 2, "received_at: invalid RFC3339"),
-        (["a", "--set", "page=1", "--file", "x.json"], 2, "only one of them can be taken"),
+        (["a", "--set", "page=1", "--file", "x.json"], 2, "only one of them can be used"),
         (["a", "--file", "no-such.json"], 2, "no-such.json"),
         (["a"], 2, "neither $VISUAL nor $EDITOR is set"),
         ([], 2, "Missing argument 'LOG_ID'"),
         (["nobody", "--set", "page=1"], 1, "no dead letter has the log_id nobody"),
-        (["a", "--index", "other", "--set", "page=1"], 1, "there is none of that index"),
+        (["a", "--index", "other", "--set", "page=1"], 1, "no dead letter of other has the log_id a"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_changes_nothing(
@@ -197,7 +199,7 @@ def test_editor_that_is_no_command_is_a_wrong_use(
     code, out, err = run("dead", "edit", "a")
 
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert 'no command: "\'vi": No closing quotation' in err
+    assert 'not a command: "\'vi": No closing quotation' in err
     assert left_behind(buried) == []
 
 
@@ -218,4 +220,4 @@ def test_damaged_letter_cannot_be_corrected(run: Run, buried: Folder) -> None:
 
     code, _, err = run("dead", "edit", "a", "--set", 'page="/new"')
 
-    assert (code, err) == (1, "forebay: the dead letter a is damaged: it does not say where it belongs\n")
+    assert (code, err) == (1, "forebay: the dead letter a is damaged: its index and _id cannot be read\n")

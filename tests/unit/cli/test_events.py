@@ -213,7 +213,7 @@ class Pages:
 
 def follow(run: Run, monkeypatch: pytest.MonkeyPatch, reader: Pages) -> Result:
     monkeypatch.setattr(events, "POLL_S", 0)
-    monkeypatch.setattr(events, "LOOK_EVENTS_MAX", 3)
+    monkeypatch.setattr(events, "POLL_EVENTS_MAX", 3)
     monkeypatch.setattr(events, "make_reader", lambda _: reader)
     return run("events", "tail", "--follow", "-n", "2")
 

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from io import StringIO
 
 import pytest
+import typer
 
+from forebay.cli.index import parse_before
 from forebay.model import Address, Document, EventInfo, encode_entry
 from forebay.settings import Settings
 from forebay.sinks import opensearch
@@ -154,3 +156,19 @@ def test_store_that_cannot_be_read_is_one_line_and_exit_code_1(run: Run, folder:
 
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "sqlite3-events.db" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "days"), [("0m", (0, 0)), ("1m", (28, 31)), ("12m", (365, 366)), ("400d", (400, 400))]
+)
+def test_time_so_many_months_or_days_ago(text: str, days: tuple[int, int]) -> None:
+    then = parse_before(text)
+    ago = datetime.now(UTC) - then
+
+    assert days[0] <= ago.days <= days[1]
+
+
+@pytest.mark.parametrize("text", ["", "6", "6months", "-6m", "36h", "99999m", "99999999d"])
+def test_anything_else_is_no_time_ago(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="is not a whole number with m for months or d for days"):
+        parse_before(text)

@@ -63,11 +63,11 @@ def test_events_that_fit_are_counted(run: Run, waiting: Folder, options: list[st
 
     assert (code, err) == (0, "")
     if not events:
-        assert out == "no pending events fit; nothing was asked\n"
+        assert out == "no pending event meets all conditions; the server was not asked\n"
         assert requests(waiting) == []
         return
     last = out.splitlines()[-1]
-    assert last == f"asked for {events} events; the server begins within a second, or when it starts"
+    assert last == f"asked the server for {events} events; it begins within a second, or when it starts"
 
 
 def test_every_owner_is_asked_for_what_was_there_at_that_moment(run: Run, waiting: Folder) -> None:
@@ -112,7 +112,7 @@ def test_a_log_id_that_is_not_pending_is_an_error_that_names_it(run: Run, waitin
     code, out, err = run("pending", "bury", "a", "nobody", "--yes")
 
     assert (code, out) == (1, "")
-    assert err == "forebay: of the pending events that fit, none has the log_id nobody\n"
+    assert err == "forebay: no pending event that meets all conditions has the log_id nobody\n"
     assert requests(waiting) == []
 
 
