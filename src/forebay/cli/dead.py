@@ -38,8 +38,8 @@ from forebay.spool.beside.all_spools import AllSpools, FoundLetter
 from forebay.spool.beside.inspection import Choice, StoredLetter
 
 app = typer.Typer(
-    help="Show, correct, replay or delete dead letters.\n\nA dead letter is an event that is delivered no more. It is kept "
-    "with the reason."
+    help="Show, correct, replay or delete dead letters.\n\n"
+    "A dead letter is an event that is delivered no more. It is kept with the reason."
 )
 
 COLUMNS = ("died_at", "log_id", "error_type", "reason", "attempts", "replay")

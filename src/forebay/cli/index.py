@@ -44,7 +44,7 @@ def parse_before(text: str) -> datetime:
 
 @app.command("init")
 def init() -> None:
-    """Put the index template into OpenSearch, like the server's start."""
+    """Put the index template into OpenSearch; every start does so, too."""
     settings = load_settings()
     from forebay.sinks.opensearch import put_template  # noqa: PLC0415 - aiohttp takes 25 MiB
 

@@ -63,7 +63,7 @@ def bury(
     everything: All = False,
     yes: Yes = False,
 ) -> None:
-    """Turn pending events into dead letters; the server then delivers them no more."""
+    """Turn pending events into dead letters, which are delivered no more."""
     choice = choose_pending(log_ids, index, older_than, refused=refused, everything=everything)
     spools = AllSpools(load_settings().database_url)
     meant = spools.find_meant(choice)

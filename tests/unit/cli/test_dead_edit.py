@@ -113,7 +113,8 @@ def test_editor_gets_the_document_to_read_and_its_text_is_taken(
     run: Run, buried: Folder, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv("EDITOR", "false")
-    use_editor(monkeypatch, """assert '\\n    "page": "/home",\\n' in t; t = t.replace('/home', '/new')""", variable)
+    check = """assert p.stat().st_mode & 0o077 == 0; assert '\\n    "page": "/home",\\n' in t"""
+    use_editor(monkeypatch, f"{check}; t = t.replace('/home', '/new')", variable)
 
     assert run("dead", "edit", "a").code == 0
 
@@ -158,6 +159,19 @@ def test_editor_that_fails_changes_nothing(
 
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert said in err
+    assert (entries(buried), left_behind(buried)) == (before, [])
+
+
+def test_editor_that_removes_its_file_changes_nothing(
+    run: Run, buried: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = entries(buried)
+    use_editor(monkeypatch, "p.unlink(); sys.exit()")
+
+    code, out, err = run("dead", "edit", "a")
+
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.endswith("No such file or directory; nothing was changed\n")
     assert (entries(buried), left_behind(buried)) == (before, [])
 
 

@@ -16,7 +16,7 @@ from forebay.model import entry_document
 from forebay.sinks.port import Query
 from unit.cli.running import HOSTILE, HOSTILE_SHOWN, NOON, NUMBERS, Folder, Result, Run, make_document, make_entry
 
-FOLLOW = (sys.executable, "-c", "import sys; from forebay.cli import main; sys.exit(main())", "events", "tail", "-f")
+FOLLOW = "import sys; from forebay.cli import events, main; events.POLL_S = 0.05; sys.exit(main())"
 
 
 def later(seconds: int) -> timedelta:
@@ -170,7 +170,11 @@ def test_opensearch_that_is_down_is_one_line_without_credentials(run: Run, monke
 def following(environment: dict[str, str], folder: Folder) -> subprocess.Popen[str]:
     folder.deliver(*(make_entry(f"old-{number}", NOON + later(number)) for number in range(12)))
     return subprocess.Popen(
-        [*FOLLOW, "--json", "-n", "1"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", FOLLOW, "events", "tail", "-f", "--json", "-n", "1"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
