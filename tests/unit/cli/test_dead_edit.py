@@ -109,7 +109,7 @@ def test_document_is_taken_from_standard_input_or_a_file(
 
 
 @pytest.mark.parametrize("variable", ["EDITOR", "VISUAL"])
-def test_editor_gets_the_document_to_read_and_its_text_is_taken(
+def test_editor_gets_the_indented_document_and_its_text_is_used(
     run: Run, buried: Folder, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv("EDITOR", "false")
@@ -122,7 +122,9 @@ def test_editor_gets_the_document_to_read_and_its_text_is_taken(
     assert left_behind(buried) == []
 
 
-def test_text_that_is_no_document_is_kept_and_named(run: Run, buried: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_text_is_kept_in_a_file_that_the_error_names(
+    run: Run, buried: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = entries(buried)
     use_editor(monkeypatch, "t = t.replace('/home', '')")
 
@@ -191,7 +193,7 @@ def test_editor_that_removes_its_file_changes_nothing(
         (["a", "--index", "other", "--set", "page=1"], 1, "no dead letter of other has the log_id a"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_and_changes_nothing(
+def test_edit_that_fails_is_one_line_and_changes_nothing(
     run: Run, buried: Folder, arguments: list[str], code: int, said: str
 ) -> None:
     buried.path.joinpath("x.json").write_text("{}")
@@ -205,7 +207,7 @@ def test_what_cannot_be_done_is_one_line_and_changes_nothing(
 
 
 @pytest.mark.parametrize("variable", ["EDITOR", "VISUAL"])
-def test_editor_that_is_no_command_is_a_wrong_use(
+def test_editor_that_is_not_a_command_is_a_wrong_use(
     run: Run, buried: Folder, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, "'vi")
@@ -217,7 +219,7 @@ def test_editor_that_is_no_command_is_a_wrong_use(
     assert left_behind(buried) == []
 
 
-def test_one_of_several_letters_is_named_by_its_index(run: Run, buried: Folder) -> None:
+def test_one_of_several_letters_is_chosen_by_its_index(run: Run, buried: Folder) -> None:
     again = make_entry("a").replace(INDEX.encode(), b"events_local_2026-10")
     buried.spool(Transaction(dead=[DeadLetter(again, "type", "reason", History(1), now_ms())]))
 

@@ -46,7 +46,7 @@ def test_index_and_id_stay() -> None:
         ("@timestamp", '"2026-01-01T00:00:00Z"', ["@timestamp"]),
     ],
 )
-def test_field_is_set_where_it_belongs(field: str, value: str, path: list[str]) -> None:
+def test_short_and_full_paths_set_the_same_field(field: str, value: str, path: list[str]) -> None:
     found = corrected(field, value)
     for name in path:
         found = found[name]
@@ -54,7 +54,7 @@ def test_field_is_set_where_it_belongs(field: str, value: str, path: list[str]) 
     assert found == json.loads(value)
 
 
-def test_what_was_not_set_stays_to_the_last_digit() -> None:
+def test_other_fields_stay_to_the_last_digit() -> None:
     body = BODY.replace(b'{"deep": 1}', b'{"deep": 1.50, "large": 12345678901234567890123}')
 
     entry = encode_edited(ADDRESS, set_field(body, "param.more", b"1e40"))
@@ -70,7 +70,7 @@ def test_value_over_several_lines_stays_one_document() -> None:
     assert json.loads(entry_document(entry))["event_info"]["param"] == {"a": [1, 2]}
 
 
-def test_optional_field_that_is_null_goes() -> None:
+def test_optional_field_set_to_null_is_removed() -> None:
     assert "label" not in corrected("label", "null")["event_info"]
 
 
@@ -93,7 +93,7 @@ def test_optional_field_that_is_null_goes() -> None:
         ("user_id", "null", "user_id: expected str, got null"),
     ],
 )
-def test_what_is_no_document_names_the_field_and_the_reason(field: str, value: str, said: str) -> None:
+def test_invalid_document_names_the_field_and_the_reason(field: str, value: str, said: str) -> None:
     with pytest.raises(NotADocument) as raised:
         corrected(field, value)
 
@@ -101,7 +101,7 @@ def test_what_is_no_document_names_the_field_and_the_reason(field: str, value: s
 
 
 @pytest.mark.parametrize("document", [b"", b"[]", b'{"a"', b'{"\xff":1}', b"[" * 100_000, BODY[:-1], BODY + BODY])
-def test_what_is_no_json_object_is_refused(document: bytes) -> None:
+def test_text_that_is_not_a_json_object_is_refused(document: bytes) -> None:
     with pytest.raises(NotADocument):
         encode_edited(ADDRESS, document)
 

@@ -1,4 +1,4 @@
-"""Whatever goes wrong is said on one line, with an exit code that tells a wrong use from a failure."""
+"""Every error is one line, and the exit code tells a wrong use from a failure."""
 
 from __future__ import annotations
 

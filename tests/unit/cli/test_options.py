@@ -25,6 +25,6 @@ def test_duration_is_a_whole_number_and_its_unit(text: str, duration: timedelta)
 
 
 @pytest.mark.parametrize("text", ["", "7", "d", "-1d", "1.5h", "7 d", "1d2h", "6m", "36502d", "٣d", "9999999999h"])
-def test_anything_else_is_no_duration(text: str) -> None:
+def test_anything_else_is_not_a_duration(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="is not a whole number with min, h or d"):
         parse_duration(text)

@@ -1,4 +1,4 @@
-"""Whatever a command prints, no terminal obeys it, any encoding can take it, and a failure to print is one line."""
+"""No terminal obeys an output, any encoding can hold it, and a failure to print is one line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHOWING = ["events tail", "events search", "dead list", "dead show --all", "pend
 
 
 def fill(folder: Folder, text: str) -> Folder:
-    """Put a text everywhere where a command may show it."""
+    """Put a text wherever a command may show it."""
     entry = make_entry(f"id {text}", page=f"/{text}", label=text, param=json.dumps({text: text}).encode())
     folder.deliver(entry)
     letter = DeadLetter(entry, f"type {text}", f"because of {text}", History(1), 1_000)
@@ -33,7 +33,7 @@ def fill(folder: Folder, text: str) -> Folder:
 
 
 Print: TypeAlias = Callable[..., int]
-"""Runs a command with its outputs on files of the operating system; returns the exit code."""
+"""Runs a command whose outputs go to files; returns the exit code."""
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def run_process(
 
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize("command", SHOWING)
-def test_nothing_is_shown_that_a_terminal_obeys(run: Run, folder: Folder, command: str, *, as_json: bool) -> None:
+def test_no_terminal_obeys_an_output(run: Run, folder: Folder, command: str, *, as_json: bool) -> None:
     fill(folder, HOSTILE)
 
     code, out, err = run(*command.split(), *["--json"] * as_json)
@@ -73,7 +73,7 @@ def test_nothing_is_shown_that_a_terminal_obeys(run: Run, folder: Folder, comman
     assert not set(HOSTILE) - set(HOSTILE_SHOWN) & set(out)
 
 
-def test_what_is_escaped_in_json_is_the_same_to_a_program(run: Run, folder: Folder) -> None:
+def test_escaped_json_is_the_same_to_a_program(run: Run, folder: Folder) -> None:
     fill(folder, HOSTILE)
 
     (document,) = run("events", "tail", "--json").json_lines()
@@ -82,7 +82,7 @@ def test_what_is_escaped_in_json_is_the_same_to_a_program(run: Run, folder: Fold
     assert document["event_info"]["param"] == {HOSTILE: HOSTILE}
 
 
-def test_errors_are_shown_without_anything_that_a_terminal_obeys(run: Run, folder: Folder) -> None:
+def test_no_terminal_obeys_an_error(run: Run, folder: Folder) -> None:
     fill(folder, "text")
 
     code, out, err = run("dead", "show", HOSTILE)
