@@ -145,19 +145,19 @@ async def _reader() -> AsyncIterator[EventReader]:
 
 
 def _parse(conditions: list[str]) -> dict[str, str]:
-    where: dict[str, str] = {}
+    wanted: dict[str, str] = {}
     for condition in conditions:
         field, equals, value = condition.partition("=")
         if not equals:
             raise typer.BadParameter(f"{condition!r} is not of the form FIELD=VALUE")
-        if field in where:
+        if field in wanted:
             raise typer.BadParameter(f"{field} is given twice")
         if field.partition(".")[0] not in FIELDS:
             nearest = difflib.get_close_matches(field, FIELDS, n=1)
             meant = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(sorted(FIELDS))}"
             raise typer.BadParameter(f"no event has a field {field!r}; {meant}")
-        where[field] = value
-    return where
+        wanted[field] = value
+    return wanted
 
 
 def _row(document: Raw) -> list[object]:
