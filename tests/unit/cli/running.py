@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,6 +18,9 @@ from forebay.sinks.local import LocalSink
 from forebay.spool import database, writing
 from forebay.spool.codec import BodyCodec
 from forebay.spool.records import Transaction
+
+FOREBAY = (sys.executable, "-c", "import sys; from forebay.cli import main; sys.exit(main())")
+"""The command line as a process of its own."""
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 INDEX = "events_local_2026-11"

@@ -10,9 +10,7 @@ import pytest
 from forebay import __version__, server
 from forebay.errors import SettingsError, SinkUnreachable, SpoolUnusable
 from forebay.settings import Settings
-from unit.cli.running import Folder, Run, make_entry
-
-FOREBAY = (sys.executable, "-c", "import sys; from forebay.cli import main; sys.exit(main())")
+from unit.cli.running import FOREBAY, Folder, Run, make_entry
 
 
 def test_version_is_printed(run: Run) -> None:

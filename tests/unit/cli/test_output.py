@@ -13,9 +13,8 @@ import pytest
 from forebay.cli import main
 from forebay.model import DeadLetter, History
 from forebay.spool.records import NewGroup, Transaction
-from unit.cli.running import HOSTILE, HOSTILE_SHOWN, Folder, Run, make_entry
+from unit.cli.running import FOREBAY, HOSTILE, HOSTILE_SHOWN, Folder, Run, make_entry
 
-FOREBAY = (sys.executable, "-c", "import sys; from forebay.cli import main; sys.exit(main())")
 FOREIGN = "w\u00f6rth \u65e5\u672c \U0001f600"
 CANNOT_BE_WRITTEN = "forebay: the output cannot be written: No space left on device\n"
 FOREIGN_SHOWN = "w\\u00f6rth \\u65e5\\u672c \\ud83d\\ude00"
