@@ -19,8 +19,8 @@ Strikes are kept with the event in the spool. The evidence is in memory only: a 
 
 Invariant 2: a row leaves the spool only in the transaction that settles every event in it. So a group is let go of, or
 shrunk to its unsettled events, when the last of its events has an outcome, and stays as it is until then: after a crash
-its settled events are delivered once more and answered with "there already". The rest of a group keeps one history for all
-of it. If the sink refused some of it, or refused it differently, each part gets a row of its own.
+its settled events are delivered once more and answered with "there already". The rest of a group keeps one history
+for all of it. If the sink refused some of it, or refused it differently, each part gets a row of its own.
 """
 
 from __future__ import annotations
