@@ -16,7 +16,7 @@ from forebay.spool import database, writing
 from forebay.spool.codec import BodyCodec
 from forebay.spool.files import SpoolFiles
 from forebay.spool.records import Totals
-from forebay.spool.statements import SQL
+from forebay.spool.statements import SCHEMA, SQL
 
 DAY_MS = 86_400_000
 INCIDENT_DAYS = 30
@@ -199,7 +199,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != database.APPLICATION_ID:
         raise SpoolUnusable(f"{path} is no spool: it belongs to another program, or a server has yet to make it")
-    if version > database.SCHEMA_VERSION:
+    if version > len(SCHEMA):
         raise SpoolUnusable(f"{path} was written by a newer Forebay: look at it with that one")
-    if version < database.SCHEMA_VERSION:
+    if version < len(SCHEMA):
         raise SpoolUnusable(f"{path} was written by an older Forebay: start the server, which brings it up to date")

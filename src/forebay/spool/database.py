@@ -17,7 +17,6 @@ from forebay.spool.files import SpoolFiles
 from forebay.spool.rescue import damage
 from forebay.spool.statements import SCHEMA
 
-SCHEMA_VERSION = len(SCHEMA)
 APPLICATION_ID = 0x466F7262
 """`Forb` in ASCII, so that `file` and we know a spool from another SQLite database."""
 
@@ -153,7 +152,7 @@ def connect_beside(path: Path) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         with closed_on_failure(connection):
-            if _check(connection, path) < SCHEMA_VERSION:
+            if _check(connection, path) < len(SCHEMA):
                 raise SpoolUnusable(
                     f"DATABASE_URL: {path} holds no spool of this version; start the server, which brings it up to date"
                 )
@@ -237,10 +236,10 @@ def _check(connection: sqlite3.Connection, path: Path) -> int:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if tables and (application != APPLICATION_ID or version < 1):
         raise SpoolUnusable(f"DATABASE_URL: {path} is a database of another program; it was left untouched")
-    if version > SCHEMA_VERSION:
+    if version > len(SCHEMA):
         raise SpoolUnusable(
             f"DATABASE_URL: {path} was written by a newer Forebay (version {version}, this one knows "
-            f"{SCHEMA_VERSION}); it was left untouched"
+            f"{len(SCHEMA)}); it was left untouched"
         )
     return int(version)
 

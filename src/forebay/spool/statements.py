@@ -25,9 +25,5 @@ def _fill(statement: str, fragments: dict[str, str]) -> str:
 SQL = _parse(_FOLDER.joinpath("statements.sql").read_text(encoding="utf-8"))
 """Statement by name."""
 
-SCHEMA = tuple(
-    file.read_text(encoding="utf-8")
-    for file in sorted(_FOLDER.joinpath("schema").iterdir(), key=lambda file: file.name)
-    if file.name.endswith(".sql")
-)
-"""What makes each version from the one before it; the first is version 1."""
+SCHEMA = (_FOLDER.joinpath("schema.sql").read_text(encoding="utf-8"),)
+"""The scripts that make a spool: the first makes version 1, each further one a version from the one before it."""

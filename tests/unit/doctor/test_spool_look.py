@@ -200,7 +200,7 @@ def test_files_that_were_moved_aside_are_found(path: Path) -> None:
     assert checkup.find_aside(path) == [aside[0], aside[3]]
 
 
-@pytest.mark.parametrize(("version", "said"), [(1, "an older Forebay: start the server"), (99, "a newer Forebay")])
+@pytest.mark.parametrize(("version", "said"), [(0, "an older Forebay: start the server"), (99, "a newer Forebay")])
 def test_spool_of_another_version_is_said(path: Path, version: int, said: str) -> None:
     write(path, Transaction())
     change(path, f"PRAGMA user_version = {version}")

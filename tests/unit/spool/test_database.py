@@ -19,15 +19,19 @@ from forebay.spool import database
 from forebay.spool.files import SpoolFiles
 from forebay.spool.spool import Spool
 from forebay.spool.statements import SCHEMA
+from unit.pipeline.fakes import read_rows
 
 NOBODY = 65534
 TABLES = {"groups", "dead_letters", "requests", "totals", "incidents", "clock_samples"}
-TABLES_OF_VERSION_1 = {"groups", "dead_letters", "requests"}
+STEP = "ALTER TABLE requests ADD COLUMN by_whom TEXT NOT NULL DEFAULT 'somebody'; CREATE TABLE extra (id INTEGER);"
+"""A made-up second version of the schema."""
+FAILING_STEP = "\n".join((STEP, "INSERT INTO requests VALUES ('retry', 1, 'twice');"))
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
+    (tmp_path / "folder").mkdir()
+    return tmp_path / "folder" / "spool.db"
 
 
 def pragma(connection: sqlite3.Connection, name: str) -> Any:
@@ -59,7 +63,7 @@ def test_a_new_file_gets_schema_version_and_settings(path: Path) -> None:
     with contextlib.closing(database.connect(path)) as connection:
         assert tables(connection) == TABLES
         assert pragma(connection, "application_id") == database.APPLICATION_ID
-        assert pragma(connection, "user_version") == database.SCHEMA_VERSION
+        assert pragma(connection, "user_version") == 1
         assert pragma(connection, "synchronous") == 2
         assert pragma(connection, "journal_mode") == "wal"
         assert pragma(connection, "auto_vacuum") == 2
@@ -98,9 +102,9 @@ def test_a_database_that_says_it_is_of_another_program_is_refused_and_untouched(
 
 def test_a_newer_version_is_refused_and_untouched(path: Path) -> None:
     database.connect(path).close()
-    content = make_database(path, "PRAGMA journal_mode = DELETE; PRAGMA user_version = 3;")
+    content = make_database(path, "PRAGMA journal_mode = DELETE; PRAGMA user_version = 2;")
 
-    assert_refused_and_untouched(path, content, "newer Forebay.*version 3, this one knows 2")
+    assert_refused_and_untouched(path, content, "newer Forebay.*version 2, this one knows 1")
 
 
 def test_a_file_that_is_no_database_is_refused_and_untouched(path: Path) -> None:
@@ -113,7 +117,7 @@ def test_a_file_that_is_no_database_is_refused_and_untouched(path: Path) -> None
 def test_a_spool_whose_tables_are_missing_is_refused_and_given_up(path: Path) -> None:
     make_database(
         path,
-        f"PRAGMA application_id = {database.APPLICATION_ID}; PRAGMA user_version = 2; CREATE TABLE other (id INTEGER);",
+        f"PRAGMA application_id = {database.APPLICATION_ID}; PRAGMA user_version = 1; CREATE TABLE other (id INTEGER);",
     )
 
     for _ in range(2):
@@ -185,33 +189,33 @@ def test_a_look_for_the_owner_keeps_no_server_from_starting(path: Path, monkeypa
     assert looking.closed
 
 
-def test_a_crash_at_any_moment_leaves_a_whole_schema_or_none(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def watch_sqlite(patch: pytest.MonkeyPatch, folder: Path) -> list[Path]:
+    """Copy a folder before each of SQLite's statements, as a process leaves it that is killed then."""
     snapshots: list[Path] = []
+    connect = sqlite3.connect
 
     def snapshot(_statement: str) -> None:
-        """Keep the folder as a killed process would leave it."""
-        snapshots.append(path.parent.with_name(f"snapshot{len(snapshots)}"))
-        shutil.copytree(path.parent, snapshots[-1])
-
-    connect = sqlite3.connect
+        snapshots.append(folder.with_name(f"snapshot{len(snapshots)}"))
+        shutil.copytree(folder, snapshots[-1])
 
     def connect_and_watch(*arguments: Any, **options: Any) -> sqlite3.Connection:
         connection: sqlite3.Connection = connect(*arguments, **options)
         connection.set_trace_callback(snapshot)
         return connection
 
+    patch.setattr(sqlite3, "connect", connect_and_watch)
+    return snapshots
+
+
+def test_a_crash_at_any_moment_leaves_a_whole_schema_or_none(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite3, "connect", connect_and_watch)
+        snapshots = watch_sqlite(patch, path.parent)
         database.connect(path).close()
     whole, empty = 0, 0
     for folder in snapshots:
         with contextlib.closing(sqlite3.connect(folder / path.name)) as connection:
             found = (tables(connection), pragma(connection, "application_id"), pragma(connection, "user_version"))
-        assert found in (
-            (TABLES, database.APPLICATION_ID, 2),
-            (TABLES_OF_VERSION_1, database.APPLICATION_ID, 1),
-            (set(), 0, 0),
-        )
+        assert found in ((TABLES, database.APPLICATION_ID, 1), (set(), 0, 0))
         empty += not found[0]
         with contextlib.closing(database.connect(folder / path.name)) as connection:
             whole += tables(connection) == TABLES
@@ -228,3 +232,64 @@ def test_a_schema_that_cannot_be_made_leaves_nothing(path: Path, monkeypatch: py
 
     with contextlib.closing(database.connect(path)) as connection:
         assert tables(connection) == TABLES
+
+
+# -- an older version
+
+
+@pytest.fixture
+def old(path: Path) -> Path:
+    """Return a spool of version 1 with something in it."""
+    with contextlib.closing(database.connect(path)) as connection:
+        connection.execute("INSERT INTO requests VALUES ('retry', 5)")
+    return path
+
+
+def test_the_owner_brings_an_older_version_up_to_date_with_all_that_is_in_it(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "SCHEMA", (*SCHEMA, STEP))
+
+    for _ in range(2):
+        Spool(old).close()
+
+    assert read_rows(old, "SELECT * FROM requests") == [("retry", 5, "somebody")]
+    assert read_rows(old, "PRAGMA user_version") == [(2,)]
+
+
+def test_a_crash_at_any_moment_leaves_the_older_version_whole_or_the_newer_one(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "SCHEMA", (*SCHEMA, STEP))
+    with monkeypatch.context() as patch:
+        snapshots = watch_sqlite(patch, old.parent)
+        database.connect(old).close()
+
+    versions = [read_rows(folder / old.name, "PRAGMA user_version")[0][0] for folder in snapshots]
+    assert versions == sorted(versions)
+    assert versions.count(1) > 5, "the statements of the step were watched"
+    for folder, version in zip(snapshots, versions, strict=True):
+        columns = [name for _, name, *_ in read_rows(folder / old.name, "PRAGMA table_info(requests)")]
+        assert ("by_whom" in columns) == (version == 2)
+        database.connect(folder / old.name).close()
+        assert read_rows(folder / old.name, "SELECT * FROM requests") == [("retry", 5, "somebody")]
+
+
+def test_a_step_that_fails_leaves_the_older_version(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "SCHEMA", (*SCHEMA, FAILING_STEP))
+        with pytest.raises(SpoolUnusable, match="UNIQUE"):
+            database.connect(old)
+
+    assert read_rows(old, "SELECT * FROM requests") == [("retry", 5)]
+    assert read_rows(old, "PRAGMA user_version") == [(1,)]
+    database.connect(old).close()
+
+
+def test_a_command_leaves_an_older_version_to_the_server(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "SCHEMA", (*SCHEMA, STEP))
+
+    with pytest.raises(SpoolUnusable, match="start the server, which brings it up to date"):
+        database.connect_beside(old)
+
+    assert read_rows(old, "PRAGMA user_version") == [(1,)]

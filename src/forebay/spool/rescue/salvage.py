@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from types import NoneType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -62,13 +63,14 @@ def verify(row: Row, codec: BodyCodec) -> Group | Other | Totals | None:
 
     The table of a row is known by its types: no two tables have the same.
     """
-    if _fits(row.values, (None, int, int, int, int, int, int, bytes), (int, str, str, int, int)):
+    types = tuple(type(value) for value in row.values)
+    if types == (NoneType, int, int, int, int, int, int, str, str, int, int, int, bytes):
         return _verify_group(row, codec)
-    if _fits(row.values, (None, str, str, str, str, int, int, int, bytes), (str,)):
+    if types == (NoneType, str, str, str, str, int, str, int, int, bytes):
         return _verify_letter(row)
-    if _fits(row.values, (None, int, str, str), ()):
+    if types == (NoneType, int, str, str):
         return Other("report", row.values[1:])
-    if row.sure and _fits(row.values, (None, int, int, int, int, int), ()):
+    if row.sure and types == (NoneType, int, int, int, int, int):
         return Totals(*row.values[1:])
     return None
 
@@ -125,18 +127,9 @@ class _Keeper:
             self._connection.execute(SQL["insert_group"], rival.columns | {"id": number})
 
 
-def _fits(values: tuple[Value, ...], types: tuple[type | None, ...], later: tuple[type, ...]) -> bool:
-    """Return whether values have the types of a table's columns, with or without those that a later version added."""
-    if len(values) not in (len(types), len(types) + len(later)):
-        return False
-    return all(
-        value is None if kind is None else type(value) is kind
-        for value, kind in zip(values, (*types, *later), strict=False)
-    )
-
-
 def _verify_group(row: Row, codec: BodyCodec) -> Group | None:
-    _, events, body_bytes, stored_bytes, attempts, received_at_ms, kept_as, kept, *later = row.values
+    _, events, body_bytes, stored_bytes, attempts, received_at_ms, strikes, times, _, *rest = row.values
+    refusals, refused_status, kept_as, kept = rest
     try:
         body = codec.unpack(kept_as, kept)
         found = split_entries(body)
@@ -144,7 +137,6 @@ def _verify_group(row: Row, codec: BodyCodec) -> Group | None:
         return None
     if row.id < 1 or (events, body_bytes, stored_bytes) != (len(found), len(body), len(kept)):
         return None
-    strikes, times, _, refusals, refused_status = later or (0, "[]", "", 0, 0)
     columns = {
         "id": row.id,
         "events": events,
@@ -191,7 +183,7 @@ def _is_whole(entry: Entry) -> bool:
 
 
 def _verify_letter(row: Row) -> Other | None:
-    _, index_name, log_id, error_type, reason, attempts, died_at_ms, replay, entry, *times = row.values
+    _, index_name, log_id, error_type, reason, attempts, times, died_at_ms, replay, entry = row.values
     if dead_address(entry) != Address(index_name, log_id) or (index_name and not _is_whole(entry)):
         return None
     return Other(
@@ -202,7 +194,7 @@ def _verify_letter(row: Row) -> Other | None:
             "error_type": error_type,
             "reason": reason,
             "attempts": _natural(attempts),
-            "attempted_at_ms": _times(times[0] if times else "[]"),
+            "attempted_at_ms": _times(times),
             "died_at_ms": _natural(died_at_ms),
             "replay": int(replay == 1),
             "entry": entry,

@@ -461,8 +461,8 @@ def save(rows: list[Any], path: Path) -> dict[int, int]:
 def make_row(row_id: int, events: int, *, sure: bool) -> Any:
     entries = make_entries(events, f"{row_id}-{events}-")
     body = b"".join(entries)
-    later = (0, "[]", "events_test_2026-11", 0, 0)
-    return Row(row_id, (None, events, len(body), len(body), 0, 1000, 0, body, *later), sure)
+    history = (0, 1000, 0, "[]", "events_test_2026-11", 0, 0)
+    return Row(row_id, (None, events, len(body), len(body), *history, 0, body), sure)
 
 
 def test_of_a_group_that_was_found_twice_what_its_table_leads_to_is_the_truth(tmp_path: Path) -> None:
@@ -488,9 +488,9 @@ def test_of_a_group_that_was_found_twice_where_nothing_leads_to_it_each_body_is_
         {1: 3},
         {2: 1},
         {3: 1},
-        {6: 7},
-        {7: b"no entry"},
-        {7: None},
+        {11: 7},
+        {12: b"no entry"},
+        {12: None},
         {1: "2"},
         {0: 5},
     ],
@@ -508,7 +508,7 @@ def test_of_a_group_the_events_are_saved_that_are_whole(tmp_path: Path) -> None:
     row = make_row(5, 3, sure=True)
     good = make_entries(3, "5-3-")
     body = good[0] + good[1].replace(b'{"x"', b'{"x\x00') + good[2]
-    values = (None, 3, len(body), len(body), *row.values[4:7], body, *row.values[8:])
+    values = (None, 3, len(body), len(body), *row.values[4:12], body)
 
     save([row._replace(values=values)], tmp_path / "spool.db")
 

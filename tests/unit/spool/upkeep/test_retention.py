@@ -146,8 +146,9 @@ async def test_commits_go_on_between_the_pieces_of_a_large_clean_up(spool: Spool
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(
             """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000)
-            INSERT INTO dead_letters (index_name, log_id, error_type, reason, attempts, died_at_ms, entry)
-            SELECT 'i', i, 't', 'r', 1, i, zeroblob(300) FROM n"""
+            INSERT INTO dead_letters
+            (index_name, log_id, error_type, reason, attempts, attempted_at_ms, died_at_ms, entry)
+            SELECT 'i', i, 't', 'r', 1, '[]', i, zeroblob(300) FROM n"""
         )
     pieces: list[int] = []
     expire = spool.expire
