@@ -18,6 +18,8 @@ from forebay.model import DeadLetter, Entry, History, entry_index
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.records import EVERY, NewGroup, StoredGroup, Transaction
 from forebay.spool.spool import Spool
+from forebay.spool.store import Store
+from forebay.spool.upkeep import expiry
 from unit.pipeline.fakes import commit, make_entry, read_rows, settle_down
 
 T = TypeVar("T")
@@ -168,7 +170,7 @@ class SpoolMachine(RuleBasedStateMachine):
     def mark(self, log_id: str | None) -> None:
         chosen = [letter for key, letter in self.dead.items() if log_id in (None, key)]
         with inspect(self.path) as inspection:
-            assert inspection.mark_for_replay(Choice(() if log_id is None else (log_id,))) == sum(
+            assert inspection.request_replay(Choice(() if log_id is None else (log_id,))) == sum(
                 not letter.marked for letter in chosen
             )
         for letter in chosen:
@@ -194,10 +196,11 @@ class SpoolMachine(RuleBasedStateMachine):
     def clean_up(self, age_ms: int, dead_max: int) -> None:
         died_before_ms = self.clock_ms - age_ms
         expired = {key for key, letter in self.dead.items() if letter.died_at_ms < died_before_ms and not letter.marked}
-        letters = self.run(self.spool.list_expired(died_before_ms, dead_max))
+        letters = self.run(self.spool.call(lambda store: expiry.list_expired(store, died_before_ms, dead_max)))
         self.file_equals_the_dictionaries()  # until then nothing is deleted
-        gone = self.run(self.spool.expire([letter.id for letter in letters], died_before_ms))
-        self.run(self.spool.vacuum())
+        ids = [letter.id for letter in letters]
+        gone = self.run(self.spool.call(lambda store: expiry.expire(store, ids, died_before_ms)))
+        self.run(self.spool.call(Store.vacuum))
         assert gone == min(dead_max, len(expired))
         left = {log_id for (log_id,) in read_rows(self.path, "SELECT log_id FROM dead_letters")}
         assert self.dead.keys() - left <= expired

@@ -13,7 +13,7 @@ import typer
 from forebay.cli.durations import parse_duration
 from forebay.clock import now_ms
 from forebay.spool.beside.inspection import Choice
-from forebay.spool.burials import Burial
+from forebay.spool.beside.requests import Burial
 
 DEAD_OPTIONS = ("--type", "--reason", "--index", "--older-than", "--newer-than")
 

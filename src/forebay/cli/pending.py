@@ -14,8 +14,8 @@ from forebay.cli.output import AsJson, Limit, Yes, confirm, format_time, print_j
 from forebay.errors import SpoolError
 from forebay.settings import load_settings
 from forebay.spool.beside.all_spools import AllSpools
-from forebay.spool.beside.inspection import PendingEvent, Request, Summary
-from forebay.spool.burials import Burial
+from forebay.spool.beside.inspection import PendingEvent, Summary
+from forebay.spool.beside.requests import Burial, Request
 from forebay.spool.records import GroupDamaged
 
 app = typer.Typer(help="Look at events that wait for their delivery.")

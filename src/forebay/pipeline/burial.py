@@ -20,7 +20,7 @@ from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.reading import GroupStore, load_groups
 from forebay.pipeline.settlement import bury
-from forebay.spool.burials import Burial
+from forebay.spool.beside.requests import Burial
 from forebay.spool.records import GroupDamaged, StoredGroup
 
 log = structlog.get_logger("forebay.burial")

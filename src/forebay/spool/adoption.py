@@ -11,18 +11,17 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from forebay.clock import now_ms
 from forebay.errors import SpoolUnusable
-from forebay.spool import database
-from forebay.spool.beside.inspection import Request
-from forebay.spool.files import SpoolFiles
+from forebay.spool.beside.requests import Request
+from forebay.spool.files import SpoolFiles, closed_on_failure, find_spools
+from forebay.spool.lock import OwnerLock
 from forebay.spool.opening import open_spool
 from forebay.spool.reserve import Reserve
-from forebay.spool.spool_paths import find_spools
 from forebay.spool.statements import SQL
-from forebay.spool.writing import transaction
+from forebay.spool.store import Store
 
 ROWS_MAX = 500
 STORED_BYTES_MAX = 1024 * 1024
@@ -74,11 +73,11 @@ class Orphan:
         """
         self.path = path
         self._files = SpoolFiles(path)
-        self._lock: IO[str] = database.lock(self._files)
-        with database.closed_on_failure(self._lock):
+        self._lock = OwnerLock(self._files)
+        with closed_on_failure(self._lock):
             # One that is damaged is saved first, as at the start of its owner.
             self._opened = open_spool(self._files, self._lock, Reserve(self._files.reserve))
-        self._connection = self._opened.connection
+        self._connection = self._opened.store.connection
 
     def take(self) -> Portion | None:
         """Read what is moved next, or None if nothing is left.
@@ -125,17 +124,16 @@ class Orphan:
         files = self._files
         try:
             # The lock last, and while it is still held: `lock` sees to it that nobody takes hold of one that is gone.
-            for leftover in (self.path, files.database, files.log, files.index, files.reserve, files.lock):
+            for leftover in (self.path, files.database, files.wal, files.shm, files.reserve, files.lock):
                 leftover.unlink(missing_ok=True)
         except OSError as error:
             raise SpoolUnusable(f"DATABASE_URL: {self.path} is empty and cannot be removed: {error}") from error
 
     def close(self) -> None:
         """Give it up; what was taken and not let go of stays. Doing it again does nothing."""
-        if not self._lock.closed:
-            database.note_closed(self._lock)
+        self._lock.note_closed()
         self._connection.close()
-        self._opened.open_files.close()
+        self._opened.wal.close()
         self._lock.close()
 
     def _read(self, statement: str, size: str) -> list[Row]:
@@ -160,12 +158,13 @@ class Orphan:
             raise SpoolUnusable(f"DATABASE_URL: {self.path} cannot be emptied: {error}") from error
 
 
-def keep(connection: sqlite3.Connection, portion: Portion, first_id: int) -> None:
+def keep(store: Store, portion: Portion, first_id: int) -> None:
     """Keep rows of an orphan in another spool; its groups get numbers from `first_id`."""
-    with transaction(connection):
+    connection = store.connection
+    with store.transaction():
         for number, row in enumerate(portion.groups, first_id):
             connection.execute(SQL["insert_group"], row | {"id": number})
-        connection.executemany(SQL["adopt_letter"], portion.letters)
+        connection.executemany(SQL["save_letter"], portion.letters)
         connection.executemany(SQL["ask"], portion.requests)
         # A command that marked them may find their file gone when it comes to ask.
         if any(row["replay"] for row in portion.letters):

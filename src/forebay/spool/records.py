@@ -13,7 +13,7 @@ from forebay.model import DeadLetter, Entry, History
 
 
 class NewGroup(NamedTuple):
-    """Events to keep together under a number that the owner gives.
+    """Events to store in one row, under a number that the owner gives.
 
     Attributes:
         received_at_ms: when they were received, 0 if that is now.

@@ -15,8 +15,8 @@ from forebay.pipeline.adoption import Adoption
 from forebay.pipeline.gate import Health
 from forebay.pipeline.pipeline import State
 from forebay.spool.adoption import Orphan, Portion
+from forebay.spool.files import spool_path
 from forebay.spool.records import NewGroup, Transaction
-from forebay.spool.spool_paths import spool_path
 from unit.pipeline.fakes import capture_log, commit, make_entries, open_spool, until
 
 STORED_BYTES_MAX = 1000

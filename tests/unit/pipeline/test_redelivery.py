@@ -33,10 +33,11 @@ from forebay.pipeline.redelivery import Redelivery
 from forebay.pipeline.replay import Replay
 from forebay.pipeline.settlement import settle
 from forebay.pipeline.suspects import Pace, Suspects
-from forebay.spool import writing
-from forebay.spool.beside.inspection import Choice, Request, inspect
+from forebay.spool.beside.inspection import Choice, inspect
+from forebay.spool.beside.requests import Request
 from forebay.spool.records import GroupDamaged, NewGroup, StoredGroup, Totals, Transaction, Wanted
 from forebay.spool.spool import Spool
+from forebay.spool.store import Store
 from forebay.telemetry.counters import Counters
 from unit.pipeline.fakes import (
     PAUSE,
@@ -297,7 +298,7 @@ async def test_a_group_that_is_settled_while_the_answer_is_on_its_way_does_not_c
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin, have_read, go_on, finished = (threading.Event() for _ in range(4))
-    load = writing.load
+    load = Store.load
 
     def read_slowly(*arguments: Any) -> list[StoredGroup]:
         groups = load(*arguments)
@@ -305,13 +306,13 @@ async def test_a_group_that_is_settled_while_the_answer_is_on_its_way_does_not_c
         assert go_on.wait(5)
         return groups
 
-    monkeypatch.setattr(writing, "load", read_slowly)
+    monkeypatch.setattr(Store, "load", read_slowly)
     async with open_spool(path) as spool:
         bench = Bench(spool)
         async with bench.running() as begun:
             await begun.wait()
             inbox = Inbox(make_entries(10))
-            spool._work.put((lambda _connection, _codec: begin.wait(5), lambda _: None))
+            spool.submit(lambda _: begin.wait(5))
             bench.journal.submit(inbox)
             await settle_down()
             bench.journal.ledger.store(1, 0)  # as if something were pending, so that a pass looks for it
@@ -325,7 +326,7 @@ async def test_a_group_that_is_settled_while_the_answer_is_on_its_way_does_not_c
             await until(lambda: inbox.heard)
             bench.deliver()
             await settle_down()
-            spool._work.put((lambda _connection, _codec: finished.set(), lambda _: None))
+            spool.submit(lambda _: finished.set())
             # The loop hears of both together.
             go_on.set()
             assert finished.wait(5)
@@ -529,7 +530,7 @@ async def test_a_replayed_dead_letter_comes_back(path: Path) -> None:
         async with bench.running():
             await settle_down()
             with inspect(path) as inspection:
-                assert inspection.mark_for_replay(Choice()) == 25
+                assert inspection.request_replay(Choice()) == 25
                 inspection.ask(Request.REPLAY)
 
             delivered = await asyncio.wait_for(_deliver_count(bench, 25), 5)
@@ -573,7 +574,7 @@ async def test_a_replay_that_was_begun_before_the_end_is_finished_at_the_start(p
     async with open_spool(path) as spool:
         await commit(spool, Transaction(dead=[DeadLetter(make_entry("dead"), "type", "reason", History(1), 1000)]))
         with inspect(path) as inspection:
-            inspection.mark_for_replay(Choice())
+            inspection.request_replay(Choice())
         # Nobody asks: whoever took the request died.
         bench = Bench(spool)
         async with bench.running():

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
 from forebay.errors import SpoolUnusable
 from forebay.model import DeadLetter, Entry, History
-from forebay.spool import adoption, database
+from forebay.spool import adoption
 from forebay.spool.adoption import Orphan, find_orphans
-from forebay.spool.beside.inspection import Choice, Request, inspect
+from forebay.spool.beside.inspection import Choice, inspect
+from forebay.spool.beside.requests import Request
+from forebay.spool.files import spool_path
 from forebay.spool.records import EVERY, NewGroup, Transaction
 from forebay.spool.spool import Spool
-from forebay.spool.spool_paths import spool_path
 from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool, read_rows
 
 GROUPS = (
@@ -142,7 +144,7 @@ async def test_dead_letters_that_are_marked_are_replayed_by_the_adopter_though_n
 ) -> None:
     await fill(orphan_path, [], [letter("a", 5), letter("b", 6)])
     with inspect(orphan_path) as inspection:
-        inspection.mark_for_replay(Choice(log_ids=("a",)))
+        inspection.request_replay(Choice(log_ids=("a",)))
     await empty(orphan_path, spool)
     assert await spool.take_requests() == {"replay"}
     assert (await spool.replay(50, 100))[0] == 1
@@ -241,16 +243,16 @@ def test_a_lock_that_went_with_an_emptied_spool_while_somebody_waited_for_it_mak
     orphan_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emptied = Orphan(orphan_path)
-    take_lock = database._lock
+    flock = fcntl.flock
 
-    def take_lock_late(file: IO[str], path: Path) -> None:
-        """Take the lock that was opened before the spool was removed."""
-        monkeypatch.setattr(database, "_lock", take_lock)
+    def lock_late(file: Any, operation: int) -> None:
+        """Lock the file that was opened before the spool was removed."""
+        monkeypatch.setattr(fcntl, "flock", flock)
         emptied.remove()
         emptied.close()
-        take_lock(file, path)
+        flock(file, operation)
 
-    monkeypatch.setattr(database, "_lock", take_lock_late)
+    monkeypatch.setattr(fcntl, "flock", lock_late)
     successor = Orphan(orphan_path)
     with pytest.raises(SpoolUnusable, match="belongs to another process"):
         Orphan(orphan_path)

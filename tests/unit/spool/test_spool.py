@@ -21,10 +21,14 @@ from forebay.clock import now_ms
 from forebay.errors import SpoolUnavailable, SpoolUnusable
 from forebay.model import DeadLetter, Entry, History
 from forebay.pipeline.reading import load_groups
-from forebay.spool import reserve, writing
-from forebay.spool.beside.inspection import Choice, Request, inspect
+from forebay.spool import reserve, store
+from forebay.spool.beside.inspection import Choice, inspect
+from forebay.spool.beside.requests import Request
+from forebay.spool.files import SpoolFiles
 from forebay.spool.records import EVERY, GroupDamaged, NewGroup, StoredGroup, Totals, Transaction, Wanted
 from forebay.spool.spool import Spool
+from forebay.spool.store import Store
+from forebay.spool.upkeep import expiry
 from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool, read_rows, settle_down, until
 
 PLENTY = (10**9, 10**9)
@@ -99,6 +103,12 @@ async def try_to_commit(spool: Spool, transaction: Transaction) -> Mapping[int, 
     return await asyncio.wait_for(future, 5)
 
 
+async def pragma(spool: Spool, text: str) -> Any:
+    """Do a PRAGMA on the owner's connection; return its result, None if it has none."""
+    row = await spool.call(lambda store: store.connection.execute(f"PRAGMA {text}").fetchone())
+    return row and row[0]
+
+
 async def load_all(spool: Spool) -> dict[int, list[Entry]]:
     return {group.id: group.entries for group in await spool.load(0, frozenset(), PLENTY, EVERY)}
 
@@ -135,11 +145,9 @@ async def test_what_is_committed_is_there_for_the_next_owner(path: Path) -> None
 
 
 async def test_a_commit_is_synced_before_it_is_reported(spool: Spool) -> None:
-    connection = spool._connection
-    settings = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode")}
+    names = ("synchronous", "journal_mode", "auto_vacuum")
 
-    assert settings == {"synchronous": 2, "journal_mode": "wal"}
-    assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+    assert [await pragma(spool, name) for name in names] == [2, "wal", 2]
 
 
 async def test_a_commit_changes_rows_as_it_says(spool: Spool, path: Path) -> None:
@@ -202,7 +210,7 @@ async def test_a_commit_that_fails_stores_nothing_of_it(spool: Spool, path: Path
 async def test_a_commit_waits_for_a_command_that_writes_and_fails_when_that_takes_too_long(
     spool: Spool, path: Path
 ) -> None:
-    spool._connection.execute("PRAGMA busy_timeout = 20")
+    await pragma(spool, "busy_timeout = 20")
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as command:
         command.execute("BEGIN IMMEDIATE")
         result = await try_to_commit(spool, Transaction(inserts=[NewGroup(1, make_entries(1))]))
@@ -216,9 +224,9 @@ async def test_a_commit_waits_for_a_command_that_writes_and_fails_when_that_take
 async def test_a_disk_that_was_full_takes_nothing_after_a_start_before_it_has_room(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_spool(path) as spool:
-        spool._reserve.take()
-        spool._reserve.give_up("full")
+    full_disk = reserve.Reserve(SpoolFiles(path).reserve)
+    full_disk.take()
+    full_disk.give_up("full")
     monkeypatch.setattr(reserve, "LEFT_BYTES_MIN", 2**62)
     monkeypatch.setattr(reserve, "TRY_EVERY_S", 0)
 
@@ -241,12 +249,12 @@ async def test_a_full_disk_refuses_and_deletions_make_room_again(
     bodies = [[make_entry(f"{number}{os.urandom(10_000).hex()}")] for number in range(10)]
     await commit(spool, Transaction(inserts=[NewGroup(number, body) for number, body in enumerate(bodies, 1)]))
     ((pages,),) = read_rows(path, "PRAGMA page_count")
-    spool._connection.execute(f"PRAGMA max_page_count = {pages}")
+    await pragma(spool, f"max_page_count = {pages}")
 
     result = await try_to_commit(spool, Transaction(inserts=[NewGroup(11, bodies[0])]))
     assert isinstance(result, SpoolUnavailable)
     assert "full" in str(result)
-    assert not spool._connection.in_transaction
+    assert not await spool.call(lambda store: store.connection.in_transaction)
 
     await commit(spool, Transaction(deletes=[3, 4]))
     assert spool.refusal == "the disk is full"
@@ -325,12 +333,12 @@ async def test_what_was_read_and_entered_memory_meanwhile_is_left_out(spool: Spo
     # The answers come in the order of the questions: a commit, a load that sees its row, and the row's deletion.
     held: set[int] = set()
     begin, finished = threading.Event(), threading.Event()
-    spool._work.put((lambda _connection, _codec: begin.wait(5), lambda _: None))
+    spool.submit(lambda _: begin.wait(5))
     spool.commit(Transaction(inserts=[NewGroup(1, make_entries(1))]), lambda _: held.add(1))
     loading = asyncio.create_task(load_groups(spool, 0, held, PLENTY))
     await settle_down()
     spool.commit(Transaction(deletes=[1]), lambda _: held.discard(1))
-    spool._work.put((lambda _connection, _codec: finished.set(), lambda _: None))
+    spool.submit(lambda _: finished.set())
 
     begin.set()
     assert finished.wait(5), "the loop has heard nothing of all this until now"
@@ -387,10 +395,11 @@ async def test_totals_stay_true_whatever_is_written(spool: Spool, path: Path) ->
     await commit(spool, Transaction(deletes=[1, 2, 77], shrinks=[(3, groups[2].entries[:1], History(1))]))
     await commit(spool, Transaction(dead=[make_letter(make_entry("a", 200), reason="wörth")]))
     with inspect(path) as inspection:
-        inspection.mark_for_replay(Choice(("b",)))
+        inspection.request_replay(Choice(("b",)))
         inspection.purge(Choice(("c",)))
     await spool.replay(8, 10)
-    await spool.expire([letter.id for letter in await spool.list_expired(2000, 1)], 2000)
+    letters = await spool.call(lambda store: expiry.list_expired(store, 2000, 1))
+    await spool.call(lambda store: expiry.expire(store, [letter.id for letter in letters], 2000))
 
     counted = read_rows(
         path,
@@ -435,7 +444,7 @@ def test_a_spool_that_could_not_be_opened_is_closed_in_order_as_before(
 ) -> None:
     Spool(path).close()
     with monkeypatch.context() as patch:
-        patch.setattr(writing, "read_totals", fail_for_a_full_disk)
+        patch.setattr(Store, "read_totals", fail_for_a_full_disk)
         with pytest.raises(SpoolUnusable):
             Spool(path)
     assert lock.read_text().endswith("opened\nclosed\n")
@@ -455,9 +464,9 @@ def fail_for_a_full_disk(*_: object, **__: object) -> None:
     raise error
 
 
-async def test_the_mark_of_the_owner_leaves_commits_synced(path: Path) -> None:
+async def test_the_note_of_the_owner_leaves_commits_synced(path: Path) -> None:
     async with open_spool(path) as spool:
-        assert spool._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert await pragma(spool, "synchronous") == 2
 
 
 # -- what a trial takes
@@ -578,11 +587,11 @@ async def test_requests_of_commands_are_taken_once(spool: Spool, path: Path) -> 
     assert await spool.take_requests() == frozenset()
 
 
-async def test_marked_dead_letters_become_a_group_again(spool: Spool, path: Path) -> None:
+async def test_dead_letters_become_a_group_again_if_that_was_requested(spool: Spool, path: Path) -> None:
     await commit(spool, Transaction(dead=[make_letter(make_entry(name)) for name in "abcd"]))
     with inspect(path) as inspection:
         for name in "abd":
-            inspection.mark_for_replay(Choice((name,)))
+            inspection.request_replay(Choice((name,)))
 
     assert (await spool.replay(1, 2))[0] == 2
     assert (await spool.replay(2, 2))[0] == 1
@@ -600,7 +609,7 @@ async def test_marked_dead_letters_become_a_group_again(spool: Spool, path: Path
 async def test_a_replay_reports_what_the_file_then_holds(spool: Spool, path: Path) -> None:
     await commit(spool, Transaction(dead=[make_letter(make_entry(f"{number}", 200)) for number in range(20)]))
     with inspect(path) as inspection:
-        inspection.mark_for_replay(Choice())
+        inspection.request_replay(Choice())
 
     assert await spool.replay(1, 100) == tuple(read_rows(path, "SELECT events, length(body) FROM groups")[0])
 
@@ -608,12 +617,12 @@ async def test_a_replay_reports_what_the_file_then_holds(spool: Spool, path: Pat
 async def test_large_dead_letters_become_several_groups(
     spool: Spool, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "REPLAY_BYTES_MAX", 1000)
+    monkeypatch.setattr(store, "REPLAY_BYTES_MAX", 1000)
     sizes = [400, 600, 100, 5000, 100]
     letters = [make_letter(make_entry(f"{number}", size)) for number, size in enumerate(sizes)]
     await commit(spool, Transaction(dead=letters))
     with inspect(path) as inspection:
-        inspection.mark_for_replay(Choice())
+        inspection.request_replay(Choice())
 
     assert [(await spool.replay(row_id, 100))[0] for row_id in range(1, 6)] == [2, 1, 1, 1, 0]
     assert [entry for entries in (await load_all(spool)).values() for entry in entries] == [
@@ -624,7 +633,7 @@ async def test_large_dead_letters_become_several_groups(
 async def test_a_replay_that_fails_leaves_the_dead_letters(spool: Spool, path: Path) -> None:
     await commit(spool, Transaction(inserts=[NewGroup(1, make_entries(1))], dead=[make_letter(make_entry("dead"))]))
     with inspect(path) as inspection:
-        inspection.mark_for_replay(Choice())
+        inspection.request_replay(Choice())
 
     with pytest.raises(SpoolUnavailable):
         await spool.replay(1, 10)
@@ -667,7 +676,7 @@ async def test_any_failure_of_a_piece_of_work_reaches_who_waits(spool: Spool, mo
     def fail(*_: Any) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(writing, "write", fail)
+    monkeypatch.setattr(Store, "write", fail)
     result = await try_to_commit(spool, Transaction(deletes=[1]))
 
     assert isinstance(result, SpoolUnavailable)

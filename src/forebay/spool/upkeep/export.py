@@ -1,6 +1,6 @@
 """Dead letters that are about to be deleted, written to files: one a day, one line of JSON for each letter.
 
-Whoever ends between writing and deleting writes some of them once more.
+A process that ends between writing and deleting writes some of them once more.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def append(folder: Path, name: str, letters: Sequence[ExpiredLetter], now: datet
 
 
 def describe(letter: ExpiredLetter) -> dict[str, Any]:
-    """Return all that is known of a letter; a document that is no JSON is given as text."""
+    """Return all that is known of a letter; a document that is no JSON becomes text."""
     return {
         "log_id": letter.log_id,
         "index": letter.index_name,

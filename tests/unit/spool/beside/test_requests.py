@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from forebay.pipeline.reading import load_groups
-from forebay.spool.beside.inspection import Request, inspect
-from forebay.spool.burials import Burial
+from forebay.spool.beside.inspection import inspect
+from forebay.spool.beside.requests import Burial, Request
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
 from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool
@@ -71,6 +71,6 @@ async def test_of_two_who_read_the_same_groups_at_the_same_time_one_gets_them(sp
     await asyncio.sleep(0)
     # The loop stands still until both have been answered, so that it hears both answers at once.
     answered = threading.Event()
-    spool._work.put((lambda *_: answered.set(), lambda _: None))
+    spool.submit(lambda _: answered.set())
     assert answered.wait(10)
     assert await asyncio.gather(*taking) == [3, 0]
