@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import shutil
 import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,6 @@ from forebay.spool.spool import Spool
 from forebay.spool.statements import SCHEMA
 from unit.pipeline.fakes import read_rows
 
-NOBODY = 65534
 TABLES = {"groups", "dead_letters", "requests", "totals", "incidents", "clock_samples"}
 STEP = "ALTER TABLE requests ADD COLUMN by_whom TEXT NOT NULL DEFAULT 'somebody'; CREATE TABLE extra (id INTEGER);"
 """A made-up second version of the schema."""
@@ -130,62 +126,10 @@ def test_a_folder_is_no_database(tmp_path: Path) -> None:
         database.connect(tmp_path)
 
 
-def test_a_folder_that_is_not_there_is_made(tmp_path: Path) -> None:
-    path = tmp_path / "some" / "where" / "spool.db"
-
-    Spool(path).close()
-    assert path.exists()
-
-
-def test_a_folder_that_cannot_be_made_is_an_error_to_act_on(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-
-    with pytest.raises(SpoolUnusable, match=r"DATABASE_URL: .*/file/spool.db cannot be opened"):
-        Spool(tmp_path / "file" / "spool.db")
-
-
-@contextlib.contextmanager
-def without_privileges() -> Iterator[None]:
-    """Be somebody who may not write anywhere he likes, where the tests run as root."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-
-
-def test_a_folder_that_cannot_be_written_is_an_error_to_act_on(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    try:
-        with without_privileges(), pytest.raises(SpoolUnusable, match=r"DATABASE_URL: .* opened: Permission denied"):
-            Spool(tmp_path / "spool.db")
-    finally:
-        tmp_path.chmod(0o700)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_disk_without_room_for_the_lock_is_an_error_to_act_on(path: Path) -> None:
-    path.with_name("spool.db.lock").symlink_to("/dev/full")
-
-    with pytest.raises(SpoolUnusable, match=r"DATABASE_URL: .* cannot be opened"):
-        Spool(path)
-
-
 def test_a_command_makes_no_database(path: Path) -> None:
     with pytest.raises(SpoolUnusable, match="there is no database at"):
         connect_beside(path)
     assert not path.exists()
-
-
-def test_a_look_for_the_owner_keeps_no_server_from_starting(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Spool(path).close()
-    looking = path.with_name("spool.db.lock").open()
-    fcntl.flock(looking, fcntl.LOCK_SH)
-    monkeypatch.setattr(time, "sleep", lambda _: looking.close())
-    Spool(path).close()
-    assert looking.closed
 
 
 def watch_sqlite(patch: pytest.MonkeyPatch, folder: Path) -> list[Path]:
