@@ -271,7 +271,7 @@ class SpoolHistory:
         spool.submit(lambda store: store.connection, answers.take)
         connection: Any
         connection, _ = answers.get()
-        if called := [file.name for file in path.parent.iterdir() if ".damaged" in file.name or ".aside-" in file.name]:
+        if called := [file.name for file in path.parent.iterdir() if ".damaged" in file.name or ".moved-" in file.name]:
             raise Violation(f"a sound spool was called damaged: {called}")
         if incidents := connection.execute("SELECT detail FROM incidents WHERE kind = 'damaged'").fetchall():
             raise Violation(f"a sound spool was called damaged: {incidents}")

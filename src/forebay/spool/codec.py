@@ -1,4 +1,4 @@
-"""How a group is kept in a row: its body compressed if that pays, its history in columns.
+"""Groups in rows: the body compressed if that pays, the history in columns.
 
 With zstd level 1 a commit of 500 events writes about a seventh of the bytes and takes half the processor time of a
 plain one; a body of one or two events hardly shrinks and stays as it is. A compressed one carries a checksum.
@@ -25,7 +25,7 @@ _decode_times = msgspec.json.Decoder(tuple[int, ...]).decode
 
 
 class Codec(enum.IntEnum):
-    """How a body is kept; the numbers are in the database."""
+    """The form of a stored body; the numbers are in the database."""
 
     PLAIN = 0
     ZSTD = 1
@@ -39,7 +39,7 @@ class GroupCodec:
         self._decompressor = zstandard.ZstdDecompressor()
 
     def pack(self, body: bytes) -> tuple[Codec, bytes]:
-        """Return how a body is best kept, and its bytes then."""
+        """Return the best form to store a body in, and its bytes then."""
         if len(body) <= PLAIN_BYTES_MAX:
             return Codec.PLAIN, body
         return Codec.ZSTD, self._compressor.compress(body)
@@ -104,7 +104,7 @@ def read_history(
 
 
 def dead_address(entry: Entry) -> Address:
-    """Return the address that a dead letter is kept under; a damaged one has none, and is kept under its digest."""
+    """Return the address of a dead letter; a damaged one has none, and gets its digest in place of a `log_id`."""
     try:
         return entry_address(entry)
     except ValueError:

@@ -107,7 +107,7 @@ def check_version(connection: sqlite3.Connection, path: Path, *, needs_tables: b
 
 
 def unusable(path: Path, wish: str, error: sqlite3.Error) -> SpoolUnusable:
-    """Return SQLite's error as one that a person can act on; `wish` says what was to be done to the file."""
+    """Return SQLite's error as one that a person can act on; `wish` is the verb: opened or read."""
     text = f"DATABASE_URL: {path} cannot be {wish}: {error}"
     return SpoolDamaged(text, str(error)) if is_damage(error) else SpoolUnusable(text)
 

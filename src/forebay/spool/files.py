@@ -57,14 +57,14 @@ class SpoolFiles:
 
     def new_name_away(self) -> SpoolFiles:
         """Return free names for SQLite's files, to move them to now."""
-        name = f".aside-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        name = f".moved-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         names = [name, *(f"{name}-{number}" for number in range(2, _SAME_SECOND_MAX))]
         candidates = (SpoolFiles(self._beside(name)) for name in names)
         return next(files for files in candidates if not any(file.exists() for file in files.of_sqlite))
 
     def list_moved_away(self) -> list[Path]:
         """Return the files that were moved away, without the logs of databases among them."""
-        found = set(self.database.parent.glob(f"{self.database.name}.aside-*"))
+        found = set(self.database.parent.glob(f"{self.database.name}.moved-*"))
         accompanying = {file for path in found for file in SpoolFiles(path).of_sqlite[1:]}
         return sorted(found - accompanying)
 
@@ -84,15 +84,15 @@ class SpoolFiles:
             self.doubt.touch()
 
     def describe_change(self, changed: list[Path]) -> str:
-        """Return what it means, and what to do, if files are not the ones any more that the owner has open."""
+        """Return the consequence, and the advice, if these files are not the open ones any more."""
         names = ", ".join(path.name for path in changed)
-        what = f"{names} in {changed[0].parent}: removed or replaced while the server runs, and no events are taken"
+        text = f"{names} in {changed[0].parent}: removed or replaced while the server runs, and no events are taken"
         if self.absolute in changed:
             return (
-                f"{what}; what is not delivered yet is in this process alone: do not end it before everything is "
+                f"{text}; what is not delivered yet is in this process alone: do not end it before everything is "
                 "delivered (forebay_spool_events 0), or put the files back"
             )
-        return f"{what}; what was synced is in {self.database.name}: restart this server, and start no other"
+        return f"{text}; what was synced is in {self.database.name}: restart this server, and start no other"
 
     def _beside(self, end: str) -> Path:
         return self.database.with_name(f"{self.database.name}{end}")

@@ -31,7 +31,7 @@ class Incident(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A spool that was opened, and what was known of it then."""
+    """A spool that was opened, and its facts then."""
 
     store: Store
     wal: Wal

@@ -225,7 +225,7 @@ class Spool:
         return await self.call(lambda store: store.replay(group_id, events_max))
 
     async def adopt(self, portion: Portion, first_id: int) -> None:
-        """Keep rows of another spool; its groups get numbers from `first_id`.
+        """Store rows of another spool; its groups get numbers from `first_id`.
 
         Raises:
             SpoolUnavailable: the other spool is to keep them too.

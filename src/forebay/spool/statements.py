@@ -7,7 +7,7 @@ from importlib import resources
 
 
 def read_statements(room: str) -> dict[str, str]:
-    """Return a package's statements by name; a fragment is filled in where its name stands in braces."""
+    """Return a package's statements by name; fragments replace their names in braces."""
     text = resources.files(room).joinpath("statements.sql").read_text(encoding="utf-8")
     parts = re.split(r"^-- (name|fragment): (\w+)\n", text, flags=re.MULTILINE)[1:]
     named = list(zip(parts[::3], parts[1::3], (part.strip() for part in parts[2::3]), strict=True))

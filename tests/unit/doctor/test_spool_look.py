@@ -189,8 +189,8 @@ def test_check_ends_when_its_time_is_up(path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_files_that_were_moved_aside_are_found(path: Path) -> None:
-    aside = [path.with_name(f"{path.name}.aside-{day}{side}") for day in ("01", "02") for side in ("", "-wal", "-shm")]
-    for file in (*aside, path, path.with_name("other.db.aside-01")):
+    aside = [path.with_name(f"{path.name}.moved-{day}{side}") for day in ("01", "02") for side in ("", "-wal", "-shm")]
+    for file in (*aside, path, path.with_name("other.db.moved-01")):
         file.touch()
 
     assert checkup.find_aside(path) == [aside[0], aside[3]]

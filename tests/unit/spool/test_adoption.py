@@ -228,7 +228,7 @@ async def test_a_damaged_orphan_is_saved_before_it_is_emptied(orphan_path: Path,
         await empty(orphan_path, spool)
         kept = await spool.load(0, frozenset(), (10**9, 10**9), EVERY)
     assert [group.entries for group in kept] == groups
-    assert any(".aside-" in name for name in files(orphan_path))
+    assert any(".moved-" in name for name in files(orphan_path))
 
 
 def damage(path: Path) -> None:

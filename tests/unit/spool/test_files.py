@@ -197,10 +197,10 @@ async def test_a_link_that_leads_elsewhere_is_found(path: Path, tmp_path: Path) 
 
 
 def test_files_that_were_moved_away_are_listed_with_logs_that_are_alone(path: Path) -> None:
-    for name in ("aside-1", "aside-1-wal", "aside-1-shm", "aside-2-wal"):
+    for name in ("moved-1", "moved-1-wal", "moved-1-shm", "moved-2-wal"):
         path.with_name(f"spool.db.{name}").touch()
 
-    assert [file.name for file in SpoolFiles(path).list_moved_away()] == ["spool.db.aside-1", "spool.db.aside-2-wal"]
+    assert [file.name for file in SpoolFiles(path).list_moved_away()] == ["spool.db.moved-1", "spool.db.moved-2-wal"]
 
 
 # -- the spools of several workers

@@ -94,7 +94,7 @@ def as_killed(path: Path, folder: Path) -> list[int]:
             shutil.copy(file, folder)
     left = folder / path.name
     Spool(left).close()
-    assert not [file for file in folder.iterdir() if ".aside-" in file.name]
+    assert not SpoolFiles(left).list_moved_away()
     assert read_rows(left, "SELECT kind FROM incidents") == []
     return [group_id for (group_id,) in read_rows(left, "SELECT id FROM groups ORDER BY id")]
 

@@ -28,7 +28,7 @@ def append(folder: Path, name: str, letters: Sequence[ExpiredLetter], now: datet
     """Add letters to the file of the day, and sync it. `name` tells the spools of several workers apart.
 
     Raises:
-        ExportFailed: they are not all on disk; what was written of them is taken back as far as possible.
+        ExportFailed: they are not all on disk; those that were written are taken back as far as possible.
     """
     path = folder / f"{name}.dead-{now.astimezone(UTC):%Y-%m-%d}.ndjson"
     lines = "".join(f"{write_line(describe(letter))}\n" for letter in letters)

@@ -86,7 +86,7 @@ def incidents(path: Path) -> list[str]:
 
 def files_moved_away(path: Path) -> set[str]:
     """Return the ends of the names of those of SQLite's files that were moved away."""
-    names = [file.name for file in path.parent.iterdir() if ".aside-" in file.name]
+    names = [file.name for file in path.parent.iterdir() if ".moved-" in file.name]
     return {f"-{side}" if side else "" for side in (name.partition("Z")[2].lstrip("-") for name in names)}
 
 
@@ -153,7 +153,7 @@ def test_a_file_whose_first_page_is_overwritten_is_saved_and_kept(path: Path, co
 
     assert open_once(path) == contents
 
-    (moved,) = [file for file in path.parent.iterdir() if ".aside-" in file.name]
+    (moved,) = SpoolFiles(path).list_moved_away()
     assert moved.read_bytes() == damaged
     assert {file.name for file in path.parent.iterdir()} == {"spool.db", "spool.db.lock", moved.name}
     (incident,) = incidents(path)
@@ -399,7 +399,7 @@ def test_garbage_in_the_place_of_a_spool_is_moved_away(path: Path) -> None:
     path.write_bytes(b"\x55" * 100_000)
 
     assert open_once(path) == Contents({}, {})
-    (moved,) = [file for file in path.parent.iterdir() if ".aside-" in file.name]
+    (moved,) = SpoolFiles(path).list_moved_away()
     assert moved.read_bytes() == b"\x55" * 100_000
 
 
@@ -451,7 +451,7 @@ def test_two_files_that_are_damaged_in_one_second_are_both_kept(path: Path) -> N
         overwrite_page(path, 1)
         Spool(path).close()
 
-    assert len([file for file in path.parent.iterdir() if ".aside-" in file.name]) == 2
+    assert len(SpoolFiles(path).list_moved_away()) == 2
 
 
 # -- rows that were found twice
