@@ -100,19 +100,6 @@ class Wanted(NamedTuple):
 EVERY = Wanted()
 
 
-class ExpiredLetter(NamedTuple):
-    """A dead letter that is past its retention."""
-
-    id: int
-    index_name: str
-    log_id: str
-    error_type: str
-    reason: str
-    history: History
-    died_at_ms: int
-    entry: Entry
-
-
 class GroupDamaged(SpoolUnavailable):
     """A group cannot be read; it stays in the file for a person to look at."""
 

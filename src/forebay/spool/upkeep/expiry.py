@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from forebay.model import Entry, History
 from forebay.spool.codec import read_history
-from forebay.spool.records import ExpiredLetter
 from forebay.spool.statements import read_statements
 from forebay.spool.store import Store
 
@@ -20,6 +21,19 @@ EXPIRED_BYTES_MAX = 1024 * 1024
 
 CLOCK_BUCKET_MS = 600_000
 CLOCK_BUCKETS_A_DAY = 86_400_000 // CLOCK_BUCKET_MS
+
+
+class ExpiredLetter(NamedTuple):
+    """A dead letter that is past its retention."""
+
+    id: int
+    index_name: str
+    log_id: str
+    error_type: str
+    reason: str
+    history: History
+    died_at_ms: int
+    entry: Entry
 
 
 def list_expired(store: Store, died_before_ms: int, letters_max: int) -> list[ExpiredLetter]:

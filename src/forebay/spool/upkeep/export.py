@@ -19,7 +19,7 @@ from forebay.errors import ExportFailed
 from forebay.jsontext import read_json, write_line
 from forebay.model import Entry, entry_document
 from forebay.spool.files import sync_folder
-from forebay.spool.records import ExpiredLetter
+from forebay.spool.upkeep.expiry import ExpiredLetter
 
 _TAIL_BYTES = 64 * 1024
 

@@ -21,12 +21,13 @@ from forebay.errors import ExportFailed, SpoolUnavailable
 from forebay.model import DeadLetter, History
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.codec import GroupCodec
-from forebay.spool.records import ExpiredLetter, NewGroup, Transaction
+from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.rescue import salvage
 from forebay.spool.rescue.trees import Row
 from forebay.spool.spool import Spool
 from forebay.spool.store import Store
 from forebay.spool.upkeep import expiry, export, retention
+from forebay.spool.upkeep.expiry import ExpiredLetter
 from forebay.spool.upkeep.retention import Clocks, Retention
 from unit.pipeline.fakes import capture_log, commit, make_entry, open_spool, read_rows, until
 
