@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -292,9 +293,15 @@ async def test_many_letters_are_changed_in_transactions_that_leave_room_for_the_
         spool, Transaction(dead=[make_letter(str(number), error_type=kind) for number, kind in enumerate(kinds)])
     )
     statements: list[str] = []
+    connect = sqlite3.connect
 
+    def connect_and_watch(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect_and_watch)
     with inspect(path) as view:
-        view._connection.set_trace_callback(statements.append)
         assert view.request_replay(Choice(error_type="rare")) == 20
         assert view.purge(Choice()) == 980
 
