@@ -58,7 +58,7 @@ class GroupCodec:
             raise ValueError(f"a compressed body is damaged: {error}") from error
 
     def body_columns(self, entries: Sequence[Entry]) -> dict[str, Any]:
-        """Return the columns of a group that hold its entries."""
+        """Return the columns of a group for its entries."""
         body = join_entries(entries)
         codec, stored = self.pack(body)
         return {
@@ -82,7 +82,7 @@ class GroupCodec:
 
 
 def history_columns(history: History) -> dict[str, Any]:
-    """Return the columns that hold a history."""
+    """Return the columns for a history."""
     return {
         "attempts": history.attempts,
         "strikes": history.strikes,

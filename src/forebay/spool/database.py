@@ -114,12 +114,12 @@ def unusable(path: Path, wish: str, error: sqlite3.Error) -> SpoolUnusable:
 
 def _configure(connection: sqlite3.Connection) -> None:
     # Both must come before the first table: they cannot be changed later without rewriting the file.
-    # Neither is set anew: in a file without tables that would write, over what its log still holds.
+    # Neither is set anew: in a file without tables that would write, over the contents of its log.
     if connection.execute("PRAGMA auto_vacuum").fetchone() != (INCREMENTAL,):
         connection.execute("PRAGMA page_size = 4096")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL")
-    # A first read makes log and index, whose names are looked up from here on.
+    # A first read makes log and index, whose names are compared from here on.
     connection.execute("PRAGMA user_version").fetchone()
     # FULL syncs the log at every commit: without it an answered event could be lost with the power (invariant 1).
     connection.execute("PRAGMA synchronous = FULL")

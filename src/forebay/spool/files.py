@@ -122,7 +122,7 @@ class OpenFiles:
 
     def __init__(self, files: SpoolFiles) -> None:
         """Take note of the files, right after SQLite has opened them."""
-        # As text: this is looked up for every commit. Absolute: the folder that we are in may be moved.
+        # As text: this is compared for every commit. Absolute: the folder that we are in may be moved.
         paths = list(map(str, (files.absolute, files.wal, files.shm, files.lock)))
         self._known = [(path, _identify(path)) for path in paths]
         self._folders = sorted({str(Path(path).parent) for path in paths})
@@ -131,7 +131,7 @@ class OpenFiles:
 
     def find_changed(self) -> list[Path]:
         """Return those of database, log, index and lock that are not at their paths any more, in this order."""
-        # Whoever removes or replaces a file changes its folder. That is one call instead of four, each of which lets
+        # Removing or replacing a file changes its folder. That is one call instead of four, each of which lets
         # another thread run and then waits for it.
         seen = [_last_change(folder) for folder in self._folders]
         if seen == self._seen and time.monotonic() >= self._trusted_from_s:

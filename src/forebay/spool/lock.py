@@ -50,7 +50,7 @@ class OwnerLock:
             raise SpoolUnusable(f"DATABASE_URL: {files.path} cannot be opened: {error.strerror or error}") from error
 
     def note_opened(self) -> None:
-        """Remember that the file is a spool, which a damaged one may not tell by itself, and that it has an owner."""
+        """Remember that the file is a spool, which a damaged one may not show, and that it has an owner."""
         self._write_state(_OPENED)
 
     def note_closed(self) -> None:

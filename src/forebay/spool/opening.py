@@ -41,7 +41,7 @@ class Opened(NamedTuple):
 
 
 def open_spool(files: SpoolFiles, lock: OwnerLock, reserve: Reserve) -> Opened:
-    """Open the spool that `lock` is held for.
+    """Open a spool that this process has locked.
 
     A file is rescued only if it is certainly a spool: any other is refused, and left as it is.
 
@@ -58,7 +58,7 @@ def open_spool(files: SpoolFiles, lock: OwnerLock, reserve: Reserve) -> Opened:
         try:
             opened = _open_with_room(files, reserve, incident)
         except SpoolDamaged as error:
-            if not lock.was_opened and not repair.holds_events(files):
+            if not lock.was_opened and not repair.is_spool(files):
                 raise
             cause = error.cause
     if opened is None:

@@ -101,7 +101,7 @@ EVERY = Wanted()
 
 
 class GroupDamaged(SpoolUnavailable):
-    """A group cannot be read; it stays in the file for a person to look at."""
+    """A group cannot be read; it stays in the file for a person to examine."""
 
     def __init__(self, group_id: int, reason: str) -> None:
         super().__init__(f"group {group_id} cannot be read: {reason}")

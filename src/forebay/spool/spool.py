@@ -138,7 +138,7 @@ class Spool:
         """Commit a transaction, then call `done` in the loop; `is_awaited` if clients wait for some of its inserts.
 
         It gets the stored bytes by the number of each row that was inserted or shrunk, or `SpoolUnavailable`, and then
-        nothing of it was stored; or `SpoolInDoubt`, and then nobody knows.
+        nothing of it was stored; or `SpoolInDoubt`, and then that is unknown.
         """
 
         def write(store: Store) -> Mapping[int, int]:
@@ -330,7 +330,7 @@ class Spool:
             return failure
 
     def _fail(self, error: Exception) -> SpoolUnavailable:
-        """Return an error that is true by then: that nothing was stored, or that nobody knows."""
+        """Return an error that is true by then: that nothing was stored, or that this is unknown."""
         if damage.is_damage(error):
             self._find_damage(str(error))
         if is_disk_full(error):

@@ -203,7 +203,7 @@ class Store:
     def empty_log(self) -> bool:
         """Write the log back to the file and cut it off; return whether that worked.
 
-        It waits for whoever reads from the log, as long as for any lock.
+        It waits for readers of the log, as long as for any lock.
 
         Raises:
             sqlite3.Error: the disk failed.

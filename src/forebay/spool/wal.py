@@ -1,7 +1,7 @@
 """SQLite's write-ahead log, seen from outside. SQLite alone decides which commits in it count.
 
-The log also holds frames of commits that were rolled back, and only SQLite's own recovery knows them. So nothing that
-is read here saves an event or calls a spool damaged.
+The log also contains frames of commits that were rolled back, and only SQLite's own recovery knows them. So no event is
+saved, and no spool called damaged, because of anything that is read here.
 
 Source: https://sqlite.org/fileformat2.html, section 4, and https://sqlite.org/walformat.html, section 2.1 (index).
 """
@@ -31,7 +31,7 @@ class Wal:
     """The log of a database that SQLite has open, through descriptors of our own.
 
     They stay open until SQLite has closed its own: closing any descriptor of the index gives up the locks that SQLite
-    holds on it (https://sqlite.org/howtocorrupt.html, section 2.2).
+    has on it (https://sqlite.org/howtocorrupt.html, section 2.2).
     """
 
     def __init__(self, files: SpoolFiles) -> None:
@@ -63,7 +63,7 @@ class Wal:
     def spoil_uncounted(self) -> None:
         """Spoil the frames behind the last one that counts, on the disk too, so that they never count.
 
-        Only for whoever holds SQLite's lock for writing: the next commit will be written there.
+        The caller has SQLite's lock for writing: the next commit will be written there.
 
         Raises:
             OSError: that could not be done.
@@ -109,7 +109,7 @@ class Wal:
             header = os.pread(self._log, FRAME_HEADER_BYTES, _frame_offset(number))
             if len(header) < FRAME_HEADER_BYTES:
                 return None
-            # Other salts are of what the log held before it last began anew, or are damaged.
+            # Other salts are older than the last time the log began anew, or are damaged.
             if header[8:16] == salts and int.from_bytes(header[4:8], "big"):
                 return number
         return None

@@ -119,7 +119,7 @@ class Inspection:
         """Go through the events that are not settled, oldest first; a damaged group stands for its events.
 
         Each group is read when its turn comes, by a query of its own: one that stayed open while a person reads would
-        hold up the owner's checkpoints.
+        delay the owner's checkpoints.
         """
         codec = GroupCodec()
         group_id = -1

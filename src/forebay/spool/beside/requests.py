@@ -54,7 +54,7 @@ class Burial(Struct, frozen=True, omit_defaults=True):
 
     @property
     def wanted(self) -> Wanted:
-        """The groups that may hold events that are meant."""
+        """The groups that may contain events that are meant."""
         return Wanted(index_name=self.index_name, is_refused=self.refused)
 
     def fits(self, entry: Entry) -> bool:

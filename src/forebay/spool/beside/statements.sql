@@ -10,7 +10,7 @@ AND (:died_before_ms IS NULL OR died_at_ms < :died_before_ms)
 AND (:died_after_ms IS NULL OR died_at_ms >= :died_after_ms)
 
 -- fragment: meant
--- The groups that may hold pending events which a command means (`Burial`).
+-- The groups that may contain pending events which a command means (`Burial`).
 received_at_ms < :received_before_ms
 AND (:index_name IS NULL OR index_name = :index_name)
 AND (NOT :refused OR refused_status != 0)
@@ -43,7 +43,7 @@ GROUP BY refused_status ORDER BY sum(events) DESC, refused_status
 SELECT index_name, sum(events), sum(body_bytes) FROM groups WHERE {meant} GROUP BY index_name
 
 -- name: list_pending_where
--- List the groups that may hold pending events which a command means.
+-- List the groups that may contain pending events which a command means.
 SELECT id FROM groups WHERE {meant} ORDER BY id
 
 -- name: list_dead

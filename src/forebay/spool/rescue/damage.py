@@ -1,4 +1,4 @@
-"""Damage to a spool's file. SQLite alone decides that there is any; a marker file tells it to the next start."""
+"""Damage to a spool's file. SQLite alone decides that there is any; a marker file shows it to the next start."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def check(connection: sqlite3.Connection) -> str:
 class Checker:
     """A thread that checks the whole file once, beside the work on it."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], tell: Callable[[str], None]) -> None:
-        """`connect` opens the file for reading alone; `tell` is called, in the thread, if it is damaged."""
+    def __init__(self, connect: Callable[[], sqlite3.Connection], report: Callable[[str], None]) -> None:
+        """`connect` opens the file for reading alone; `report` is called, in the thread, with the first problem."""
         self._connect = connect
-        self._tell = tell
+        self._report = report
         self._reading = threading.Lock()
         self._connection: sqlite3.Connection
         self._ended = threading.Event()
@@ -67,7 +67,7 @@ class Checker:
     def paused(self) -> Iterator[None]:
         """Interrupt the check during the block: the log cannot begin anew beside a reader."""
         while not self._reading.acquire(timeout=INTERRUPT_EVERY_S):
-            # A check that has not begun yet is not interrupted, so it is told until it ends.
+            # A check that has not begun yet cannot be interrupted, so this goes on until it ends.
             with contextlib.suppress(AttributeError, sqlite3.ProgrammingError):
                 self._connection.interrupt()
         try:
@@ -86,5 +86,5 @@ class Checker:
                     continue
                 cause = str(error) if is_damage(error) else ""
             if cause:
-                self._tell(cause)
+                self._report(cause)
             return

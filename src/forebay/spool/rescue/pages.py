@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PAGE_BYTES = 4096
-"""Every spool has pages of this size, so they can be found if the first page, which holds it, is damaged."""
+"""Every spool has pages of this size, so they can be found if the first page, which gives it, is damaged."""
 
 HEADER_BYTES = 100
 MAGIC = b"SQLite format 3\0"
@@ -32,7 +32,7 @@ class Header(NamedTuple):
     application_id: int
 
 
-def parse_header(page: bytes) -> Header | None:
+def _parse_header(page: bytes) -> Header | None:
     """Return the header that a first page begins with, None if that is no SQLite database with our pages."""
     if len(page) < HEADER_BYTES or page[:16] != MAGIC or page[16:18] != PAGE_BYTES.to_bytes(2, "big"):
         return None
@@ -47,7 +47,7 @@ class Pages:
         self._file = file
         self.count = len(file) // PAGE_BYTES
         first = self.read(1)
-        self.header = None if first is None else parse_header(first)
+        self.header = None if first is None else _parse_header(first)
 
     def read(self, number: int) -> bytes | None:
         """Return a page; pages are numbered from 1."""

@@ -41,8 +41,8 @@ class _Task(NamedTuple):
         return "emptied" if self.cause == EMPTIED else "damaged"
 
 
-def holds_events(files: SpoolFiles) -> bool:
-    """Return whether there is anything in the file that only a spool holds, though SQLite cannot read it."""
+def is_spool(files: SpoolFiles) -> bool:
+    """Return whether a file that SQLite cannot read contains anything that only a spool contains."""
     codec = GroupCodec()
     with open_pages(files.database) as pages:
         if pages.header is not None and pages.header.application_id == database.APPLICATION_ID:
@@ -135,7 +135,7 @@ def _copy(moved: SpoolFiles, copy: SpoolFiles) -> None:
     if moved.database.exists():
         shutil.copyfile(moved.database, copy.database)
     if copy.database.stat().st_size < PAGE_BYTES:
-        # SQLite deletes a log beside an empty file. A page of zeros is not empty, and the log holds all that counts.
+        # SQLite deletes a log beside an empty file. A page of zeros is not empty, and all that counts is in the log.
         with copy.database.open("r+b") as file:
             file.truncate(PAGE_BYTES)
     shutil.copyfile(moved.wal, copy.wal)

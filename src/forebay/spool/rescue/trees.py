@@ -1,4 +1,4 @@
-"""The rows that a damaged database still holds: found through its tables if they are whole, else page by page.
+"""The rows that are left in a damaged database: found through its tables if they are whole, else page by page.
 
 Source: https://sqlite.org/fileformat2.html, sections 1.6 (pages of a table), 2.1 (rows) and 2.6 (the schema's table).
 """

@@ -25,7 +25,7 @@ _TAIL_BYTES = 64 * 1024
 
 
 def append(folder: Path, name: str, letters: Sequence[ExpiredLetter], now: datetime) -> None:
-    """Add letters to the file of the day, and sync it. `name` tells the spools of several workers apart.
+    """Add letters to the file of the day, and sync it. `name` distinguishes the spools of several workers.
 
     Raises:
         ExportFailed: they are not all on disk; those that were written are taken back as far as possible.
