@@ -24,8 +24,7 @@ import structlog
 
 from forebay.errors import SpoolInDoubt, SpoolLost, SpoolUnavailable
 from forebay.model import Entry
-from forebay.spool import adoption, database, in_doubt
-from forebay.spool.adoption import Portion
+from forebay.spool import database, in_doubt
 from forebay.spool.beside.requests import Burial
 from forebay.spool.files import SpoolFiles, closed_on_failure
 from forebay.spool.lock import OwnerLock
@@ -223,21 +222,6 @@ class Spool:
     async def replay(self, group_id: int, events_max: int) -> tuple[int, int]:
         """Move dead letters that are requested for replay into a new group; return its events and stored bytes."""
         return await self.call(lambda store: store.replay(group_id, events_max))
-
-    async def adopt(self, portion: Portion, first_id: int) -> None:
-        """Store rows of another spool; its groups get numbers from `first_id`.
-
-        Raises:
-            SpoolUnavailable: the other spool is to keep them too.
-        """
-
-        def keep(store: Store) -> None:
-            self._refuse_new()
-            adoption.keep(store, portion, first_id)
-            if self._compare_files():
-                raise SpoolUnavailable(self._change)
-
-        await self.call(keep)
 
     def measure_log(self) -> int:
         """Return the bytes of the write-ahead log, which grows while a reader stays in it."""

@@ -109,33 +109,3 @@ INSERT INTO incidents (at_ms, kind, detail) VALUES (:at_ms, :kind, :detail)
 INSERT INTO incidents (at_ms, kind, detail)
 SELECT :at_ms, :kind, :detail
 WHERE NOT EXISTS (SELECT 1 FROM incidents WHERE kind = :kind AND detail = :detail)
-
--- name: oldest_groups
--- Read the oldest groups as they are stored.
-SELECT id, events, body_bytes, stored_bytes, attempts, received_at_ms, codec, body, strikes, attempted_at_ms,
-    index_name, refusals, refused_status
-FROM groups ORDER BY id LIMIT ?
-
--- name: oldest_letters
--- Read some dead letters as they are stored.
-SELECT id, index_name, log_id, error_type, reason, attempts, attempted_at_ms, died_at_ms, replay, entry,
-    length(entry) + length(CAST(reason AS BLOB)) AS letter_bytes
-FROM dead_letters ORDER BY id LIMIT ?
-
--- name: list_requests
--- List the requests of commands.
-SELECT name, asked_at_ms FROM requests
-
--- name: save_letter
--- Store a dead letter of another file; of two for one event the newest stays.
-INSERT INTO dead_letters (index_name, log_id, error_type, reason, attempts, attempted_at_ms, died_at_ms, replay, entry)
-VALUES (:index_name, :log_id, :error_type, :reason, :attempts, :attempted_at_ms, :died_at_ms, :replay, :entry)
-ON CONFLICT (index_name, log_id) DO UPDATE SET
-    error_type = excluded.error_type, reason = excluded.reason,
-    attempts = excluded.attempts, attempted_at_ms = excluded.attempted_at_ms, died_at_ms = excluded.died_at_ms,
-    replay = excluded.replay, entry = excluded.entry
-WHERE excluded.died_at_ms >= dead_letters.died_at_ms
-
--- name: ask
--- Store a request for the owner.
-INSERT INTO requests (name, asked_at_ms) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET asked_at_ms = excluded.asked_at_ms

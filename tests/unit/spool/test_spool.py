@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-import threading
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import pytest
 
 from forebay.errors import SpoolUnavailable
 from forebay.model import Entry, History
-from forebay.pipeline.reading import load_groups
 from forebay.spool import reserve
 from forebay.spool.files import SpoolFiles
 from forebay.spool.records import EVERY, NewGroup, StoredGroup, Transaction
@@ -121,23 +119,6 @@ async def test_a_full_disk_refuses_and_deletions_make_room_again(
 async def test_the_note_of_the_owner_leaves_commits_synced(path: Path) -> None:
     async with open_spool(path) as spool:
         assert await pragma(spool, "synchronous") == 2
-
-
-async def test_what_was_read_and_entered_memory_meanwhile_is_left_out(spool: Spool) -> None:
-    # The answers come in the order of the questions: a commit, a load that sees its row, and the row's deletion.
-    held: set[int] = set()
-    begin, finished = threading.Event(), threading.Event()
-    spool.submit(lambda _: begin.wait(5))
-    spool.commit(Transaction(inserts=[NewGroup(1, make_entries(1))]), lambda _: held.add(1))
-    loading = asyncio.create_task(load_groups(spool, 0, held, PLENTY))
-    await settle_down()
-    spool.commit(Transaction(deletes=[1]), lambda _: held.discard(1))
-    spool.submit(lambda _: finished.set())
-
-    begin.set()
-    assert finished.wait(5), "the loop has heard nothing of all this until now"
-
-    assert await loading == []
 
 
 async def test_an_event_that_was_refused_as_malformed_is_read_in_another_form(path: Path) -> None:
