@@ -98,13 +98,13 @@ class SpoolFiles:
         return self.database.with_name(f"{self.database.name}{end}")
 
 
-def spool_path(database: Path, slot: int) -> Path:
-    """Return the spool of the worker in a slot: the first has the named database, others `name.2.db` and so on."""
-    return database if slot == 1 else database.with_name(f"{database.stem}.{slot}{database.suffix}")
+def spool_path(database: Path, number: int) -> Path:
+    """Return the spool of a worker by its number: the first has the named database, others `name.2.db` and so on."""
+    return database if number == 1 else database.with_name(f"{database.stem}.{number}{database.suffix}")
 
 
 def find_spools(database: Path, *, end: str = "") -> dict[int, Path]:
-    """Return the spools of which the database, or a file with another end, is there: by slot, lowest first."""
+    """Return the spools by number, lowest first, of which the database, or the file with another end, is there."""
     form = re.compile(rf"{re.escape(database.stem)}\.([1-9][0-9]*){re.escape(database.suffix)}{re.escape(end)}")
     found = {1: database} if database.with_name(f"{database.name}{end}").exists() else {}
     for path in database.parent.glob("*"):

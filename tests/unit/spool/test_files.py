@@ -203,12 +203,12 @@ def test_files_that_were_moved_away_are_listed_with_logs_that_are_alone(path: Pa
 # -- the spools of several workers
 
 
-@pytest.mark.parametrize(("slot", "name"), [(1, "spool.db"), (2, "spool.2.db"), (12, "spool.12.db")])
-def test_each_worker_has_a_file_of_its_own_beside_the_named_one(slot: int, name: str) -> None:
-    assert spool_path(Path("/data/spool.db"), slot) == Path("/data") / name
+@pytest.mark.parametrize(("number", "name"), [(1, "spool.db"), (2, "spool.2.db"), (12, "spool.12.db")])
+def test_each_worker_has_a_file_of_its_own_beside_the_named_one(number: int, name: str) -> None:
+    assert spool_path(Path("/data/spool.db"), number) == Path("/data") / name
 
 
-def test_spools_are_found_by_slot_and_nothing_else_is(tmp_path: Path) -> None:
+def test_spools_are_found_by_number_and_nothing_else_is(tmp_path: Path) -> None:
     database = tmp_path / "spool.db"
     for name in ("spool.10.db", "spool.db", "spool.2.db", "spool.1.db", "spool.02.db", "spool.2.db-wal", "spoolx2.db"):
         (tmp_path / name).touch()
