@@ -230,10 +230,10 @@ async def test_letter_that_changed_since_it_was_read_or_is_on_its_way_back_is_no
         assert read.entry == b"by somebody else"
         assert view.correct(read, b"new", replay=True)
         assert not view.correct(read, b"newer", replay=False)
-        (marked,) = view.list_dead(Choice(), 10)
-        assert (marked.is_to_replay, marked.entry) == (True, b"new")
-        assert not view.correct(marked, b"newer", replay=True)
-        assert view.list_dead(Choice(), 10) == [marked]
+        (requested,) = view.list_dead(Choice(), 10)
+        assert (requested.is_to_replay, requested.entry) == (True, b"new")
+        assert not view.correct(requested, b"newer", replay=True)
+        assert view.list_dead(Choice(), 10) == [requested]
 
 
 async def test_letter_with_damaged_times_is_shown_all_the_same(spool: Spool, path: Path) -> None:
@@ -245,7 +245,7 @@ async def test_letter_with_damaged_times_is_shown_all_the_same(spool: Spool, pat
         assert [letter.history for letter in view.list_dead(Choice(), 10)] == [History(7)]
 
 
-async def test_marked_letters_are_moved_by_the_owner_alone(spool: Spool, path: Path) -> None:
+async def test_letters_that_are_to_be_replayed_are_moved_by_the_owner_alone(spool: Spool, path: Path) -> None:
     await commit(spool, Transaction(dead=[make_letter("a"), make_letter("b"), make_letter("c")]))
 
     with inspect(path) as view:
@@ -264,7 +264,7 @@ async def test_marked_letters_are_moved_by_the_owner_alone(spool: Spool, path: P
     assert (events, totals.events, totals.dead_letters) == (3, 3, 0)
 
 
-async def test_marked_letters_are_not_purged(spool: Spool, path: Path) -> None:
+async def test_letters_that_are_to_be_replayed_are_not_purged(spool: Spool, path: Path) -> None:
     await commit(spool, Transaction(dead=[make_letter("a"), make_letter("b")]))
 
     with inspect(path) as view:

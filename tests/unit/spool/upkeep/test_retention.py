@@ -139,15 +139,15 @@ async def test_large_dead_letters_go_in_smaller_pieces(spool: Spool, monkeypatch
 
 async def test_a_letter_that_changed_since_it_was_listed_stays(spool: Spool, path: Path) -> None:
     await commit(
-        spool, Transaction(dead=[make_letter("marked", 1), make_letter("died again", 1), make_letter("old", 1)])
+        spool, Transaction(dead=[make_letter("requested", 1), make_letter("died again", 1), make_letter("old", 1)])
     )
     letters = await list_expired(spool, 1000, 10)
     with inspect(path) as inspection:
-        inspection.request_replay(Choice(("marked",)))
+        inspection.request_replay(Choice(("requested",)))
     await commit(spool, Transaction(dead=[make_letter("died again", 5000)]))
 
     assert await expire(spool, [letter.id for letter in letters], 1000) == 1
-    assert left(path) == ["died again", "marked"]
+    assert left(path) == ["died again", "requested"]
 
 
 async def test_commits_go_on_between_the_pieces_of_a_large_clean_up(
@@ -436,12 +436,12 @@ async def test_a_log_that_grows_while_somebody_reads_is_told_of_and_begins_anew_
 
 
 async def test_a_dead_letter_that_is_to_be_replayed_stays(spool: Spool, path: Path) -> None:
-    await commit(spool, Transaction(dead=[make_letter("marked", 1), make_letter("other", 1)]))
+    await commit(spool, Transaction(dead=[make_letter("requested", 1), make_letter("other", 1)]))
     with inspect(path) as inspection:
-        inspection.request_replay(Choice(("marked",)))
+        inspection.request_replay(Choice(("requested",)))
 
     assert await retention.clean_up(spool, 1000) == 1
-    assert left(path) == ["marked"]
+    assert left(path) == ["requested"]
 
 
 async def test_freed_pages_go_back_to_the_file_system_some_at_a_time(
