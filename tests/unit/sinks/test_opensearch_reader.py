@@ -12,12 +12,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from forebay.errors import SinkUnreachable
-from forebay.settings import Settings, SinkHost
-from forebay.sinks.local import LocalReader
+from forebay.settings import SinkHost
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.reader import OpenSearchReader
 from forebay.sinks.port import Query
-from forebay.sinks.selection import make_reader
 
 ReadFrom = Callable[..., OpenSearchReader]
 
@@ -178,13 +176,3 @@ async def test_no_host_at_all_is_said(read_from: ReadFrom) -> None:
         await read_from(SinkHost("http://127.0.0.1:1", "admin", "hunter2")).search(Query({}))
 
     assert "hunter2" not in str(caught.value)
-
-
-async def test_settings_choose_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPEN_SEARCH_DNS", raising=False)
-    assert isinstance(make_reader(Settings(_env_file=None)), LocalReader)
-
-    monkeypatch.setenv("OPEN_SEARCH_DNS", "http://localhost:9200")
-    reader = make_reader(Settings(_env_file=None))
-    assert isinstance(reader, OpenSearchReader)
-    await reader.close()

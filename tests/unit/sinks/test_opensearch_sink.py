@@ -29,7 +29,7 @@ from forebay.model import (
 )
 from forebay.pipeline.sifting import Sifting
 from forebay.settings import Settings
-from forebay.sinks.opensearch import OpenSearchSink
+from forebay.sinks.opensearch.sink import OpenSearchSink
 
 HANG_UP = -1
 TALKATIVE = -2

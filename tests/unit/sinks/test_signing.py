@@ -22,10 +22,9 @@ from botocore.credentials import Credentials
 
 from forebay.model import DELIVERED, Address, Document, Entry, EventInfo, Verdict, encode_entry
 from forebay.settings import AwsService, Settings
-from forebay.sinks.opensearch import OpenSearchSink
 from forebay.sinks.opensearch.signing import Signer
+from forebay.sinks.opensearch.sink import OpenSearchSink
 from forebay.sinks.port import Query
-from forebay.sinks.selection import make_reader
 
 KEY_ID, SECRET, TOKEN = "AKIDEXAMPLE", "hunter2-secret", "hunter2-token"
 REGION = "eu-west-1"
@@ -142,11 +141,11 @@ async def test_every_request_is_signed_so_that_a_server_can_verify_it(aws: Verif
         assert await sink.deliver([make_entry("a"), make_entry("b")]) == [DELIVERED] * 2
     finally:
         await sink.close()
-    reader = make_reader(settings)
+    sink = OpenSearchSink(settings)
     try:
-        assert await reader.count(Query({"page": "/Ünïcode"})) == 7
+        assert await sink.count(Query({"page": "/Ünïcode"})) == 7
     finally:
-        await reader.close()
+        await sink.close()
     template, put, bulk, count = aws.verified
     assert (template[:4], put[:4], bulk) == ("GET ", "PUT ", "POST /_bulk")
     assert count == "POST /events_local_*,-events_local_*_*/_count"

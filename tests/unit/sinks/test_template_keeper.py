@@ -15,9 +15,10 @@ from aiohttp.test_utils import TestServer
 
 from forebay.model import DELIVERED, Address, Document, Entry, EventInfo, Outcome, encode_entry, entry_index
 from forebay.settings import Settings
-from forebay.sinks.opensearch import OpenSearchSink, template_keeper
+from forebay.sinks.opensearch import template_keeper
+from forebay.sinks.opensearch.sink import OpenSearchSink
 from forebay.sinks.opensearch.template import PATH, TEMPLATE
-from forebay.sinks.opensearch.template_keeper import HOLDS_S, INDICES_MAX
+from forebay.sinks.opensearch.template_keeper import INDICES_MAX, VALID_S
 
 
 class FakeOpenSearch:
@@ -138,7 +139,7 @@ async def until_asked(fake: FakeOpenSearch, *methods: str) -> None:
 async def test_busy_traffic_asks_once(fake: FakeOpenSearch, sink: OpenSearchSink, clock: Clock) -> None:
     for _ in range(20):
         assert await deliver(sink, [make_entry()] * 3) == [DELIVERED] * 3
-        clock.now_s += HOLDS_S * 0.9
+        clock.now_s += VALID_S * 0.9
 
     assert fake.asked == ["GET", "PUT", *["POST"] * 20]
 
@@ -147,7 +148,7 @@ async def test_after_a_quiet_time_the_template_is_there_before_the_bulk(
     fake: FakeOpenSearch, sink: OpenSearchSink, clock: Clock
 ) -> None:
     await deliver(sink, [make_entry()])
-    clock.now_s += HOLDS_S
+    clock.now_s += VALID_S
     fake.lose_data()
 
     assert await deliver(sink, [make_entry()]) == [DELIVERED]
@@ -159,7 +160,7 @@ async def test_after_a_quiet_time_with_the_template_in_place_it_stays_as_it_is(
     fake: FakeOpenSearch, sink: OpenSearchSink, clock: Clock
 ) -> None:
     await deliver(sink, [make_entry()])
-    clock.now_s += HOLDS_S
+    clock.now_s += VALID_S
 
     await deliver(sink, [make_entry()])
     assert fake.asked == ["GET", "PUT", "POST", "GET", "POST"]
@@ -227,7 +228,7 @@ async def test_what_was_found_while_a_bulk_failed_is_looked_for_again(
     fake.bulk_status = 503
     refused = asyncio.create_task(deliver(sink, [make_entry()]))
     await until_asked(fake, "GET", "PUT", "POST", "POST")
-    clock.now_s += HOLDS_S
+    clock.now_s += VALID_S
     fake.answers_go_on.clear()
     fake.bulk_status = 200
     waiting = asyncio.create_task(deliver(sink, [make_entry()]))
@@ -283,7 +284,7 @@ async def test_without_its_setting_the_template_is_never_asked_for(fake: FakeOpe
         await sink.open()
         for month in ("2026-11", "2026-12"):
             await deliver(sink, [make_entry(month)])
-            clock.now_s += HOLDS_S * 2
+            clock.now_s += VALID_S * 2
         fake.bulk_status = 503
         await deliver(sink, [make_entry()])
         await deliver(sink, [make_entry()])

@@ -6,6 +6,8 @@ The call can answer 200 and still have refused events, so every item is looked a
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 import msgspec
 from msgspec import Raw, Struct
 
@@ -22,23 +24,23 @@ REASON_BYTES_MAX = 8 * 1024
 TYPE_BYTES_MAX = 256
 CAUSES_MAX = 5
 
-HTTP_OK = 200
-HTTP_CREATED = 201
-HTTP_BAD_REQUEST = 400
-HTTP_UNAUTHORIZED = 401
-HTTP_FORBIDDEN = 403
-HTTP_NOT_FOUND = 404
-HTTP_CONFLICT = 409
-HTTP_TOO_MANY = 429
-HTTP_ERROR = 500
+CREATED = int(HTTPStatus.CREATED)
+"""A plain number, as it is compared for every event."""
 
 STATUSES = range(100, 600)
 """All that there are (RFC 9110, section 15)."""
 
 CLUSTER_BLOCK = "cluster_block_exception"
 
-OVERLOADED = frozenset({HTTP_TOO_MANY, 502, 503, 504})
-"""What a proxy in front of OpenSearch says in its own words, too."""
+OVERLOADED = frozenset(
+    {
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
+    }
+)
+"""A proxy in front of OpenSearch answers with them in its own words, too."""
 
 
 class _Error(Struct):
@@ -71,7 +73,7 @@ _decode_error = msgspec.json.Decoder(_Error).decode
 
 def read_answer(status: int, body: bytes, events: int) -> list[Outcome]:
     """Return the outcome of each of `events` entries."""
-    return _read_items(body, events) if status == HTTP_OK else [classify_request(status, body)] * events
+    return _read_items(body, events) if status == HTTPStatus.OK else [classify_request(status, body)] * events
 
 
 def classify_request(status: int, body: bytes) -> Outcome:
@@ -83,9 +85,11 @@ def classify_request(status: int, body: bytes) -> Outcome:
     error = _read_refusal(body)
     error_type, reason = _name(error) or f"http_{status}", _tell(error) or excerpt(body) or "no reason given"
     advice = _advise(status, error.type, error.reason or reason)
-    if advice or (HTTP_BAD_REQUEST <= status < HTTP_ERROR and status != HTTP_TOO_MANY):
+    if advice or (
+        HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.TOO_MANY_REQUESTS
+    ):
         return Outcome(Verdict.REFUSED, error_type, reason, advice or REFUSING, whole=True, status=status)
-    if status in OVERLOADED or (error.type and status == HTTP_ERROR):
+    if status in OVERLOADED or (error.type and status == HTTPStatus.INTERNAL_SERVER_ERROR):
         return Outcome(Verdict.RETRY, error_type, reason, whole=True)
     # A redirect, another service: nothing that is known of OpenSearch says anything about the events.
     return _unexpected(f"status {status}: {excerpt(body) or 'an empty answer'}")
@@ -93,7 +97,7 @@ def classify_request(status: int, body: bytes) -> Outcome:
 
 def _classify_item(status: int, error: _Error) -> Outcome:
     """Say what the refusal of one event of a bulk means."""
-    if status == HTTP_CONFLICT and error.type == "version_conflict_engine_exception":
+    if status == HTTPStatus.CONFLICT and error.type == "version_conflict_engine_exception":
         return DUPLICATE
     # What is behind it is told, and does not count: it may quote the event.
     error_type, reason = _name(error), _tell(error)
@@ -102,24 +106,26 @@ def _classify_item(status: int, error: _Error) -> Outcome:
     advice = _advise(status, error.type, error.reason or "")
     # Nothing that an event holds leads to one of these causes. Of the others even a right or an index that is missing
     # may be a single event's, as a pipeline may send it elsewhere.
-    if advice and (error.type == CLUSTER_BLOCK or status == HTTP_BAD_REQUEST):
+    if advice and (error.type == CLUSTER_BLOCK or status == HTTPStatus.BAD_REQUEST):
         return Outcome(Verdict.PAUSE, error_type, reason, advice, status=status)
     if status in OVERLOADED:
         return Outcome(Verdict.RETRY, error_type, reason)
-    known_status = status if status in STATUSES else HTTP_ERROR
+    known_status = status if status in STATUSES else HTTPStatus.INTERNAL_SERVER_ERROR
     return Outcome(Verdict.REFUSED, error_type, reason, advice or REFUSING, status=known_status)
 
 
 def _advise(status: int, error_type: str, reason: str) -> str:
     """Return what an operator has to do before an event can be taken, or nothing where that is not what is missing."""
-    if error_type == CLUSTER_BLOCK and status in (HTTP_FORBIDDEN, HTTP_TOO_MANY):
+    if error_type == CLUSTER_BLOCK and status in (HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS):
         return advise_block(reason)
-    if status == HTTP_BAD_REQUEST:
+    if status == HTTPStatus.BAD_REQUEST:
         # Not a type of error, but a text alone.
         return advise_400(error_type, reason) if error_type else PATH if reason.startswith("no handler found") else ""
-    if status == HTTP_NOT_FOUND:
+    if status == HTTPStatus.NOT_FOUND:
         return advise_404(error_type)
-    return {HTTP_UNAUTHORIZED: CREDENTIALS, HTTP_FORBIDDEN: f"{RIGHTS}, or {CREDENTIALS}"}.get(status, "")
+    if status == HTTPStatus.UNAUTHORIZED:
+        return CREDENTIALS
+    return f"{RIGHTS}, or {CREDENTIALS}" if status == HTTPStatus.FORBIDDEN else ""
 
 
 def _read_items(body: bytes, events: int) -> list[Outcome]:
@@ -132,14 +138,14 @@ def _read_items(body: bytes, events: int) -> list[Outcome]:
     # Nearly every event is created; a call for each of them would be felt in what a bulk costs.
     return [
         DELIVERED
-        if (result := item.create).status == HTTP_CREATED and result.error is None
+        if (result := item.create).status == CREATED and result.error is None
         else _read_result(result.status, result.error)
         for item in items
     ]
 
 
 def _read_result(status: int, error: _Error | None) -> Outcome:
-    if error is None and status == HTTP_OK:
+    if error is None and status == HTTPStatus.OK:
         # So OpenSearch says only of what an ingest pipeline of its own has dropped.
         return DROPPED
     return _classify_item(status, error or _Error())

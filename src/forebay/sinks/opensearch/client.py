@@ -6,14 +6,18 @@ A thin layer over aiohttp: see docs/decisions/opensearch-client.md for why it is
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+from http import HTTPStatus
+from typing import NamedTuple, TypeVar
 
 import aiohttp
+import msgspec
 
 from forebay.errors import AnswerTooLarge, OperatorNeeded, SinkUnreachable
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.advice import CERTIFICATE, CLIENT_CERTIFICATE
 from forebay.sinks.opensearch.hosts import BACKOFF, Hosts
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
@@ -23,19 +27,30 @@ HEAD_LINE_BYTES_MAX = 64 * 1024
 HEAD_LINES_MAX = 1_000
 """Limits of an answer's head, eight times those of aiohttp: one with many warnings still is an answer."""
 
-UNABLE = frozenset({502, 503, 504})
-"""What a host, or the proxy before it, answers when another host may do better."""
+UNABLE = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
+"""Statuses of a host, or of the proxy before it, if another host may do better."""
 
 
 class Answer(NamedTuple):
-    """What a host answered."""
+    """An answer of a host."""
 
     status: int
     body: bytes
 
+    def decode(self, kind: type[T]) -> T:
+        """Return the JSON of the body.
+
+        Raises:
+            SinkUnreachable: it is no JSON, or has another form.
+        """
+        try:
+            return msgspec.json.decode(self.body, type=kind)
+        except (ValueError, RecursionError) as error:
+            raise SinkUnreachable(f"the answer is not what OpenSearch sends: {error}") from error
+
 
 class _Failure(NamedTuple):
-    """Why a host gave no answer, and what to do about it where only an operator can."""
+    """Why a host gave no answer, and advice if only an operator can help."""
 
     text: str
     advice: str = ""

@@ -1,34 +1,47 @@
-"""Delivers bulks to OpenSearch."""
+"""OpenSearch as one object: its parts, and the delivery of bulks."""
 
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
+from http import HTTPStatus
 
 import structlog
+from msgspec import Raw
 
 from forebay.errors import AnswerTooLarge, OperatorNeeded, SinkUnreachable
-from forebay.model import HTTP_TOO_LARGE, Entry, Outcome, Verdict, entry_without_id, join_entries
+from forebay.model import Entry, Outcome, Verdict, entry_without_id, join_entries
 from forebay.settings import Settings
+from forebay.sinks.months import StoredMonth, index_of
 from forebay.sinks.opensearch.access import make_access
 from forebay.sinks.opensearch.answers import FILTER_PATH, read_answer
+from forebay.sinks.opensearch.check import check_access
 from forebay.sinks.opensearch.client import OpenSearchClient
+from forebay.sinks.opensearch.indices import OpenSearchMonths
+from forebay.sinks.opensearch.reader import OpenSearchReader
 from forebay.sinks.opensearch.repair import OVERWHELMING_BYTES_MIN, may_overwhelm, repair
-from forebay.sinks.opensearch.template_keeper import TemplateKeeper
+from forebay.sinks.opensearch.template import NAME, VERSION
+from forebay.sinks.opensearch.template_keeper import TemplateKeeper, ensure_template
+from forebay.sinks.port import Query, SinkCheck
 
 log = structlog.get_logger("forebay.opensearch")
 
 SHARDS_WAIT = 0.4
-"""How much of our patience OpenSearch may spend on waiting for a shard. It can wait twice, for an index to be made and
-for the shard. Left to itself it waits a minute each time, when we would have stopped listening to what it says of the
-other events of the bulk."""
+"""The share of our timeout for which OpenSearch may wait for a shard. It can wait twice, for an index to be made and
+for the shard. By default it waits a minute each time; by then we would not read its answer about the other events of
+the bulk any more."""
 
 
 class OpenSearchSink:
     """A `Sink`. No bulk goes before the index template is in place (`TemplateKeeper`)."""
 
     def __init__(self, settings: Settings) -> None:
-        self.place = "OpenSearch at " + ", ".join(host.url for host in settings.open_search_dns)
-        self._client = OpenSearchClient(make_access(settings), settings.bulk_timeout_s, settings.bulk_workers)
+        self.location = "OpenSearch at " + ", ".join(host.url for host in settings.open_search_dns)
+        self._access = make_access(settings)
+        self._environment = settings.server_environment
+        self._client = OpenSearchClient(self._access, settings.bulk_timeout_s, settings.bulk_workers)
+        self._reader = OpenSearchReader(self._access, self._environment)
+        self._months = OpenSearchMonths(self._access, self._environment)
         wait_ms = max(1, round(settings.bulk_timeout_s * SHARDS_WAIT * 1000))
         self._path = f"/_bulk?filter_path={FILTER_PATH}&timeout={wait_ms}ms"
         self._sends_ids = not settings.open_search_auto_id
@@ -40,6 +53,12 @@ class OpenSearchSink:
             await self._template.ensure()
         except SinkUnreachable as error:
             log.warning("sink_unreachable", cause=str(error), consequence="events wait in the spool")
+
+    async def prepare(self) -> str:
+        """Put the index template in place, whatever FOREBAY_INDEX_TEMPLATE says."""
+        was_put = await ensure_template(self._client)
+        done = "put in place" if was_put else "there already"
+        return f"index template {NAME} (version {VERSION}, for events_*): {done}"
 
     def expect(self, index: str) -> None:
         """Look for the template before the next bulk if the index is new to this process."""
@@ -57,7 +76,7 @@ class OpenSearchSink:
         outcomes = await self._deliver(sent)
         if not outcomes[0].whole:
             self._template.answered()
-        elif outcomes[0].status != HTTP_TOO_LARGE:
+        elif outcomes[0].status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             self._template.failed()
         return outcomes
 
@@ -65,17 +84,40 @@ class OpenSearchSink:
         """Return an entry in a form that OpenSearch takes; the same one if it is in it already."""
         return repair(entry)
 
+    async def search(self, query: Query) -> list[Raw]:
+        """Return documents, newest `received_at` first."""
+        return await self._reader.search(query)
+
+    async def count(self, query: Query) -> int:
+        """Count documents."""
+        return await self._reader.count(query)
+
+    async def list_months(self) -> list[StoredMonth]:
+        """Return the indices, oldest first."""
+        return await self._months.list_months()
+
+    async def delete_month(self, index: str) -> None:
+        """Delete an index."""
+        await self._months.delete_month(index)
+
+    async def check(self) -> SinkCheck:
+        """Ask each host whether it is an OpenSearch that knows us, and one that is whether we may write this month."""
+        return await check_access(self._access, index_of(self._environment, datetime.now(UTC), 0))
+
     async def close(self) -> None:
         """Close the connections."""
         await self._template.close()
-        await self._client.close()
+        for part in (self._reader, self._months, self._client):
+            await part.close()
 
     async def _deliver(self, entries: list[Entry]) -> list[Outcome]:
         try:
             answer = await self._client.request("POST", self._path, join_entries(entries), "application/x-ndjson")
         except AnswerTooLarge as error:
             # Of fewer events it says less. For one event alone nobody knows more.
-            verdict, status = (Verdict.REFUSED, HTTP_TOO_LARGE) if len(entries) > 1 else (Verdict.RETRY, 0)
+            verdict, status = (
+                (Verdict.REFUSED, HTTPStatus.REQUEST_ENTITY_TOO_LARGE) if len(entries) > 1 else (Verdict.RETRY, 0)
+            )
             return [Outcome(verdict, error.error_type, str(error), whole=True, status=status)] * len(entries)
         except SinkUnreachable as error:
             return [_outcome(error)] * len(entries)

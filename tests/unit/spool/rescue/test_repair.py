@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from forebay.doctor import spool_look as checkup
+from forebay.doctor.spool_state import open_read_only
 from forebay.errors import SpoolDamaged, SpoolUnavailable, SpoolUnusable
 from forebay.spool import database, writing
 from forebay.spool.beside.inspection import inspect
@@ -283,7 +283,7 @@ def test_a_last_commit_that_was_torn_is_told_of_and_is_no_damage(killed: tuple[P
     assert [incident.partition(":")[0] for incident in incidents(path)] == ["log_cut_off"]
 
 
-@pytest.mark.parametrize("look", [inspect, checkup._read])
+@pytest.mark.parametrize("look", [inspect, open_read_only])
 def test_no_command_opens_what_sqlite_would_make_worse(killed: tuple[Path, Contents], look: Any) -> None:
     path, contents = killed
     content = path.read_bytes()
@@ -301,7 +301,7 @@ def test_no_command_opens_what_sqlite_would_make_worse(killed: tuple[Path, Conte
     assert wal_of(path).exists()
 
 
-@pytest.mark.parametrize("look", [inspect, checkup._read])
+@pytest.mark.parametrize("look", [inspect, open_read_only])
 def test_a_command_leaves_the_log_of_a_killed_owner_as_it_is(killed: tuple[Path, Contents], look: Any) -> None:
     path, _ = killed
     overwrite(wal_of(path), frame_offset(100) + 100, b"\x55" * 50)

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from forebay.clock import now_ms
-from forebay.doctor import spool_look as checkup
-from forebay.doctor.spool_diagnosis import measure_drain
+from forebay.doctor import spool_file
+from forebay.doctor.spool_file import check_integrity
+from forebay.doctor.spool_pending import measure_drain
+from forebay.doctor.spool_room import count_file_bytes
+from forebay.doctor.spool_state import count_left, find_owner, open_read_only, read_state
 from forebay.errors import SpoolError, SpoolUnavailable, SpoolUnusable
 from forebay.model import Address, DeadLetter, Document, Entry, EventInfo, History, encode_entry
 from forebay.spool import database, writing
@@ -62,11 +65,11 @@ async def owned(path: Path) -> AsyncIterator[Spool]:
 
 
 async def test_owner_is_found_while_it_has_the_spool_open_and_no_longer(path: Path) -> None:
-    assert checkup.find_owner(path) is None
+    assert find_owner(path) is None
     spool = Spool(path)
-    assert checkup.find_owner(path) == f"pid {os.getpid()}"
+    assert find_owner(path) == f"pid {os.getpid()}"
     spool.close()
-    assert checkup.find_owner(path) is None
+    assert find_owner(path) is None
     # Looking has left it free.
     Spool(path).close()
 
@@ -90,24 +93,24 @@ async def test_look_tells_what_is_in_it(owned: Spool, path: Path) -> None:
     change(path, "UPDATE dead_letters SET replay = 1 WHERE error_type = 'back'")
     change(path, "INSERT INTO incidents (at_ms, kind, detail) VALUES (?, 'repaired', 'x'), (1, 'old', 'y')", before_ms)
 
-    look = checkup.look(path)
+    state = read_state(path)
 
-    assert (look.totals.events, look.totals.dead_letters, look.last_id) == (105, 4, 7)
-    assert list(look.refused.items()) == [(403, 2), (400, 1)]
-    assert look.dead_types == {"often": 2, "rare": 1}
-    assert list(look.dead_types) == ["often", "rare"]
-    assert look.incidents == [(before_ms, "repaired", "x")]
-    assert look.oldest_at_ms is not None
-    assert look.newest_at_ms is not None
-    assert before_ms <= look.oldest_at_ms <= look.newest_at_ms <= now_ms()
-    assert checkup.count_file_bytes(path) > 4096
+    assert (state.totals.events, state.totals.dead_letters, state.last_id) == (105, 4, 7)
+    assert list(state.refused.items()) == [(403, 2), (400, 1)]
+    assert state.dead_types == {"often": 2, "rare": 1}
+    assert list(state.dead_types) == ["often", "rare"]
+    assert state.incidents == [(before_ms, "repaired", "x")]
+    assert state.oldest_at_ms is not None
+    assert state.newest_at_ms is not None
+    assert before_ms <= state.oldest_at_ms <= state.newest_at_ms <= now_ms()
+    assert count_file_bytes(path) > 4096
 
 
 def test_empty_spool_has_no_times(path: Path) -> None:
     write(path, Transaction())
-    look = checkup.look(path)
+    state = read_state(path)
 
-    assert (look.oldest_at_ms, look.newest_at_ms, look.last_id, look.dead_types, look.incidents) == (
+    assert (state.oldest_at_ms, state.newest_at_ms, state.last_id, state.dead_types, state.incidents) == (
         None,
         None,
         0,
@@ -118,50 +121,50 @@ def test_empty_spool_has_no_times(path: Path) -> None:
 
 def test_what_moved_is_told_apart_from_what_came(path: Path) -> None:
     write(path, Transaction(inserts=[make_group(1, 10), make_group(2, 20)]))
-    first = checkup.look(path)
+    first = read_state(path)
     write(path, Transaction(inserts=[make_group(3, 7)], deletes=[1]))
-    second = checkup.look(path)
+    second = read_state(path)
 
-    drain = measure_drain(first, second, checkup.count_left(path, first.last_id))
+    drain = measure_drain(first, second, count_left(path, first.last_id))
 
     assert (drain.came, drain.settled, drain.left) == (7, 10, 27)
 
 
 def test_nothing_is_changed_and_nothing_made(path: Path) -> None:
     with pytest.raises(SpoolUnusable, match="there is no database"):
-        checkup.look(path)
+        read_state(path)
     write(path, Transaction(inserts=[make_group(1, 1)]))
     before = path.read_bytes()
 
-    checkup.look(path)
-    checkup.check_integrity(path, None)
+    read_state(path)
+    check_integrity(path, None)
 
     assert path.read_bytes() == before
-    with pytest.raises(SpoolError, match="readonly"), checkup._read(path) as connection:
+    with pytest.raises(SpoolError, match="readonly"), open_read_only(path) as connection:
         connection.execute("DELETE FROM groups")
 
 
 def test_other_database_and_no_database_are_refused(path: Path) -> None:
     change(path, "CREATE TABLE events (x)")
     with pytest.raises(SpoolUnusable, match="another program"):
-        checkup.look(path)
+        read_state(path)
 
     path.write_bytes(b"no database" * 1000)
     with pytest.raises(SpoolError, match="not a database"):
-        checkup.look(path)
+        read_state(path)
 
 
 def test_whole_file_is_whole(path: Path) -> None:
     write(path, Transaction(inserts=[make_group(1, 100), make_group(2, 1)]))
 
-    assert checkup.check_integrity(path, 60) == ([], [], True)
+    assert check_integrity(path, 60) == ([], [], True)
 
 
 def test_groups_that_cannot_be_read_are_named(path: Path) -> None:
     write(path, Transaction(inserts=[make_group(number, 100) for number in range(1, 4)]))
     change(path, "UPDATE groups SET body = x'00' WHERE id = 2")
 
-    problems, damaged, finished = checkup.check_integrity(path, 60)
+    problems, damaged, finished = check_integrity(path, 60)
 
     assert (problems, finished) == ([], True)
     assert [text[:8] for text in damaged] == ["group 2:"]
@@ -177,27 +180,15 @@ def test_damaged_pages_are_found(path: Path) -> None:
         file.seek((root - 1) * 4096)
         file.write(b"\xff" * 4096)
 
-    assert checkup.check_integrity(path, 60).problems
+    assert check_integrity(path, 60).problems
 
 
 def test_check_ends_when_its_time_is_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(path, Transaction(inserts=[make_group(number, 3) for number in range(1, 200)]))
-    assert not checkup.check_integrity(path, 0).finished
+    assert not check_integrity(path, 0).finished
     # Within SQLite's own check, too.
-    monkeypatch.setattr(checkup, "STEPS_BETWEEN_LOOKS_AT_THE_CLOCK", 1)
-    assert checkup.check_integrity(path, 0) == ([], [], False)
-
-
-def test_files_that_were_moved_aside_are_found(path: Path) -> None:
-    aside = [path.with_name(f"{path.name}.aside-{day}{side}") for day in ("01", "02") for side in ("", "-wal", "-shm")]
-    for file in (*aside, path, path.with_name("other.db.aside-01")):
-        file.touch()
-
-    assert checkup.find_aside(path) == [aside[0], aside[3]]
-    assert not checkup.is_marked(path)
-    path.with_name("spool.db.damaged").touch()
-    assert checkup.is_marked(path)
-    assert checkup.find_aside(path) == [aside[0], aside[3]]
+    monkeypatch.setattr(spool_file, "STEPS_PER_CLOCK_READING", 1)
+    assert check_integrity(path, 0) == ([], [], False)
 
 
 @pytest.mark.parametrize(("version", "said"), [(1, "an older Forebay: start the server"), (99, "a newer Forebay")])
@@ -206,4 +197,4 @@ def test_spool_of_another_version_is_said(path: Path, version: int, said: str) -
     change(path, f"PRAGMA user_version = {version}")
 
     with pytest.raises(SpoolUnusable, match=said):
-        checkup.look(path)
+        read_state(path)

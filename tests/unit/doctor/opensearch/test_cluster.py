@@ -1,4 +1,4 @@
-"""What OpenSearch answers about itself is told in one line each, with what to do where something is wrong."""
+"""What the answers about the cluster mean is told in one line each, with advice if something is wrong."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from forebay.doctor import cluster
-from forebay.doctor.rights import judge_rights
-from forebay.findings import Finding, Level
+from forebay.doctor.finding import Level, ok
+from forebay.doctor.opensearch import blocks, bulk_bytes, cluster, disks, shards
+from forebay.doctor.opensearch.answers import AnswerUnknown
+from forebay.doctor.opensearch.cluster_settings import read_settings
+from unit.doctor.contexts import INDEX, judge, levels, make_settings
 
-INDEX = "events_prod_2026-11"
 DISK = "cluster.routing.allocation.disk"
 WATERMARKS = {
     f"{DISK}.threshold_enabled": "true",
@@ -27,36 +28,9 @@ HEALTH = {
 }
 
 
-def levels(found: Any) -> list[Level]:
-    found = list(found)
-    assert all(finding.advice for finding in found if finding.level is not Level.OK)
-    return [finding.level for finding in found]
-
-
-def root(number: str, distribution: str | None = "opensearch") -> dict[str, Any]:
-    return {"version": {"number": number} | ({"distribution": distribution} if distribution else {})}
-
-
-@pytest.mark.parametrize(
-    ("answer", "level"),
-    [
-        (root("3.4.0"), Level.OK),
-        (root("2.7.0"), Level.OK),
-        (root("2.6.9"), Level.FAIL),
-        (root("1.3.20"), Level.FAIL),
-        (root("2.19.0"), Level.WARN),
-        (root("2.19.1"), Level.OK),
-        (root("3.0.0-beta1"), Level.OK),
-        (root("8.15.0", None), Level.FAIL),
-    ],
-)
-def test_version_is_one_that_events_can_go_to(answer: Any, level: Level) -> None:
-    assert cluster.judge_version("x", answer).level is level
-
-
 @pytest.mark.parametrize(("status", "level"), [("green", Level.OK), ("yellow", Level.WARN), ("red", Level.FAIL)])
 def test_health_is_that_of_the_cluster(status: str, level: Level) -> None:
-    assert levels(cluster.judge_health("x", HEALTH | {"status": status})) == [level]
+    assert levels(judge(cluster.check, health=HEALTH | {"status": status})) == [level]
 
 
 @pytest.mark.parametrize(
@@ -78,13 +52,18 @@ def test_disk_is_compared_with_the_watermarks_that_are_in_force(
     node = {"node": "a", "disk.percent": percent, "disk.avail": str(10 * 1024**3)}
     unassigned = {"node": "UNASSIGNED", "disk.percent": None, "disk.avail": None}
 
-    found = cluster.judge_disks("x", [node, unassigned], {"defaults": WATERMARKS, "persistent": settings})
-    assert levels(found) == [level]
+    (finding,) = judge(
+        disks.check, allocation=[node, unassigned], settings={"defaults": WATERMARKS, "persistent": settings}
+    )
+    assert finding.level is level
+    assert finding.text.startswith(f"a: {percent}% of its disk used, 10 GiB free")
 
 
-def test_setting_of_today_comes_before_those_that_last_and_the_defaults() -> None:
+def test_transient_setting_comes_before_a_persistent_one_and_that_before_a_default() -> None:
     settings = {"transient": {"a": "1"}, "persistent": {"a": "2", "b": "2"}, "defaults": {"a": "3", "b": "3", "c": "3"}}
-    assert cluster.flatten(settings) == {"a": "1", "b": "2", "c": "3"}
+    (finding,) = judge(lambda context: [ok(str(read_settings(context)))], settings=settings)
+
+    assert finding.text == str({"a": "1", "b": "2", "c": "3"})
 
 
 @pytest.mark.parametrize(
@@ -101,7 +80,7 @@ def test_setting_of_today_comes_before_those_that_last_and_the_defaults() -> Non
     ],
 )
 def test_cluster_that_takes_nothing_or_makes_no_month_is_said(settings: dict[str, str], failed: int) -> None:
-    found = levels(cluster.judge_cluster_settings("x", {"persistent": settings}, INDEX))
+    found = levels(judge(blocks.check_cluster, settings={"persistent": settings}))
 
     assert found == ([Level.FAIL] * failed or [Level.OK])
 
@@ -111,16 +90,14 @@ def test_block_counts_on_the_months_that_events_come_for_alone(block: str) -> No
     def blocked(*months: str) -> dict[str, Any]:
         return {month: {"settings": {f"index.blocks.{block}": "true"}} for month in months}
 
-    months = ("events_prod_2026-10", INDEX)
-    assert levels(cluster.judge_blocks("x", blocked("events_prod_2026-09", "events_prod_eu_2026-11"), months)) == [
-        Level.OK
-    ]
-    assert levels(cluster.judge_blocks("x", blocked(*months), months)) == [Level.FAIL] * 2
+    others = blocked("events_prod_2026-09", "events_prod_eu_2026-11")
+    assert levels(judge(blocks.check_months, blocks=others)) == [Level.OK]
+    assert levels(judge(blocks.check_months, blocks=blocked("events_prod_2026-10", INDEX))) == [Level.FAIL] * 2
 
 
 def test_block_on_metadata_is_none_for_events() -> None:
     settings = {INDEX: {"settings": {"index.blocks.metadata": "true", "index.blocks.write": "false"}}}
-    assert levels(cluster.judge_blocks("x", settings, (INDEX,))) == [Level.OK]
+    assert levels(judge(blocks.check_months, blocks=settings)) == [Level.OK]
 
 
 @pytest.mark.parametrize(("active", "level"), [(10, Level.OK), (18, Level.WARN), (19, Level.WARN), (20, Level.FAIL)])
@@ -128,40 +105,24 @@ def test_room_for_shards_is_that_of_all_data_nodes(active: int, level: Level) ->
     settings = {"defaults": {"cluster.max_shards_per_node": "10"}}
     health = HEALTH | {"active_shards": active - 2, "initializing_shards": 1, "unassigned_shards": 1}
 
-    assert levels(cluster.judge_shards("x", health, settings)) == [level]
+    assert levels(judge(shards.check, health=health, settings=settings)) == [level]
+
+
+def test_limit_of_shards_that_is_not_told_leaves_it_unknown() -> None:
+    with pytest.raises(AnswerUnknown, match=r"no cluster\.max_shards_per_node"):
+        judge(shards.check, health=HEALTH, settings={})
 
 
 @pytest.mark.parametrize(
-    ("bulk_bytes", "body_bytes", "said"),
+    ("bulk_bytes_max", "body_bytes_max", "said"),
     [(100, 100, None), (101, 1, "FOREBAY_BULK_BYTES_MAX to 50"), (1, 101, "FOREBAY_BODY_BYTES_MAX")],
 )
-def test_bulk_and_event_fit_into_what_the_smallest_node_takes(
-    bulk_bytes: int, body_bytes: int, said: str | None
+def test_bulk_and_event_fit_into_the_limit_of_the_smallest_node(
+    bulk_bytes_max: int, body_bytes_max: int, said: str | None
 ) -> None:
-    nodes = {
-        "nodes": {name: {"http": {"max_content_length_in_bytes": size}} for name, size in (("a", 900), ("b", 100))}
-    }
+    limits = {"bulk_bytes_max": bulk_bytes_max, "body_bytes_max": body_bytes_max}
+    nodes = {name: {"http": {"max_content_length_in_bytes": size}} for name, size in (("a", 900), ("b", 100))}
 
-    (finding,) = cluster.judge_bulk_bytes("x", nodes, bulk_bytes, body_bytes)
+    (finding,) = judge(bulk_bytes.check, make_settings().model_copy(update=limits), nodes={"nodes": nodes})
     assert finding.level is (Level.WARN if said else Level.OK)
     assert (said or "") in finding.advice
-
-
-@pytest.mark.parametrize(
-    ("answer", "level"),
-    [
-        ({"accessAllowed": True, "missingPrivileges": []}, Level.OK),
-        ({"accessAllowed": False, "missingPrivileges": ["indices:data/write/index"]}, Level.FAIL),
-        (
-            {"error": {"reason": "contains unrecognized parameter: [perform_permission_check]"}, "status": 400},
-            Level.WARN,
-        ),
-        ([], Level.WARN),
-    ],
-)
-def test_right_to_write_is_what_the_plugin_says_and_open_where_it_does_not(answer: Any, level: Level) -> None:
-    finding = judge_rights("user a with the roles b", INDEX, answer)
-
-    assert isinstance(finding, Finding)
-    assert finding.level is level
-    assert "user a" in finding.text

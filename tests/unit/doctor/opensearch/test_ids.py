@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from forebay.doctor.uniqueness import CONSEQUENCE, judge_uniqueness
-from forebay.findings import Finding, Level
+from forebay.doctor.finding import Finding, Level
+from forebay.doctor.opensearch import ids
+from forebay.doctor.opensearch.ids import CONSEQUENCE
 from forebay.sinks.opensearch.template import NAME, TEMPLATE
+from unit.doctor.contexts import INDEX, judge, levels
 
-INDEX = "events_prod_2026-11"
 
-
-def places(streams: list[str] | None = None, aliases: dict[str, list[str]] | None = None) -> dict[str, Any]:
+def names(streams: list[str] | None = None, aliases: dict[str, list[str]] | None = None) -> dict[str, Any]:
     return {
         "indices": [{"name": INDEX, "attributes": ["open"]}],
         "data_streams": [{"name": name, "backing_indices": [f".ds-{name}-000001"]} for name in streams or []],
@@ -30,43 +30,43 @@ def stream(pattern: str, priority: int | None) -> dict[str, Any]:
     return {"index_patterns": ["logs-*", pattern], "priority": priority, "data_stream": {}}
 
 
-def judge(there: dict[str, Any], known: dict[str, Any]) -> list[Finding]:
-    return list(judge_uniqueness("x", there, known, "prod", INDEX))
+def judge_ids(there: dict[str, Any], known: dict[str, Any]) -> list[Finding]:
+    return judge(ids.check, names=there, templates=known)
 
 
 @pytest.mark.parametrize(
     "there",
     [
-        places(),
-        places(aliases={INDEX: ["one"]}),
-        places(["events_prod_eu_2026-11", "events_prod_new"], {"events_prod_all": ["a", "b"]}),
+        names(),
+        names(aliases={INDEX: ["one"]}),
+        names(["events_prod_eu_2026-11", "events_prod_new"], {"events_prod_all": ["a", "b"]}),
     ],
     ids=["an index", "an alias of one index", "names of others"],
 )
 def test_months_of_one_index_are_well(there: dict[str, Any]) -> None:
-    (finding,) = judge(there, templates())
+    (finding,) = judge_ids(there, templates())
     assert finding.level is Level.OK
 
 
 @pytest.mark.parametrize(
     ("there", "said"),
     [
-        (places([INDEX]), f"{INDEX} is a data stream: {CONSEQUENCE}"),
-        (places(aliases={INDEX: ["a", "b"]}), f"{INDEX} is an alias of 2 indices: {CONSEQUENCE}"),
+        (names([INDEX]), f"{INDEX} is a data stream: {CONSEQUENCE}"),
+        (names(aliases={INDEX: ["a", "b"]}), f"{INDEX} is an alias of 2 indices: {CONSEQUENCE}"),
         (
-            places(["events_prod_2026-12"], {INDEX: ["a", "b", "c"]}),
+            names(["events_prod_2026-12"], {INDEX: ["a", "b", "c"]}),
             f"{INDEX} is an alias of 3 indices, events_prod_2026-12 is a data stream: {CONSEQUENCE}",
         ),
     ],
 )
 def test_months_of_several_indices_are_named(there: dict[str, Any], said: str) -> None:
-    (finding,) = judge(there, templates())
+    (finding,) = judge_ids(there, templates())
     assert (finding.level, finding.text) == (Level.WARN, said)
     assert finding.advice
 
 
 def test_many_months_are_named_up_to_a_limit() -> None:
-    (finding,) = judge(places([f"events_prod_2026-{month:02}" for month in range(1, 13)]), templates())
+    (finding,) = judge_ids(names([f"events_prod_2026-{month:02}" for month in range(1, 13)]), templates())
     assert "events_prod_2026-05 is a data stream and 7 more" in finding.text
 
 
@@ -83,11 +83,11 @@ def test_many_months_are_named_up_to_a_limit() -> None:
     ],
 )
 def test_template_that_makes_data_streams_is_told_of_if_it_counts(known: dict[str, Any], level: Level) -> None:
-    (finding,) = judge(places(), known)
+    (finding,) = judge_ids(names(), known)
     assert finding.level is level
     assert level is Level.OK or finding.text == f"the template a makes a data stream of a month: {CONSEQUENCE}"
 
 
 def test_data_stream_and_the_template_that_makes_more_are_both_told_of() -> None:
-    found = judge(places([INDEX]), templates(a=stream("events_*", 500)))
-    assert [finding.level for finding in found] == [Level.WARN, Level.WARN]
+    found = judge_ids(names([INDEX]), templates(a=stream("events_*", 500)))
+    assert levels(found) == [Level.WARN, Level.WARN]
