@@ -62,8 +62,8 @@ def make_settings(url: str, environment: str = "local") -> Settings:
 
 
 def by_name(found: list[Finding]) -> dict[str, Finding]:
-    assert len({finding.what for finding in found}) == len(found)
-    return {finding.what: finding for finding in found}
+    assert len({finding.subject for finding in found}) == len(found)
+    return {finding.subject: finding for finding in found}
 
 
 async def put(client: OpenSearchClient, path: str, body: object) -> None:
@@ -142,13 +142,13 @@ async def test_data_stream_in_the_place_of_a_month_and_its_template_are_found(
         await client.request("DELETE", f"/_data_stream/{index}")
         await client.request("DELETE", f"/_index_template/{environment}")
 
-    place, template = (finding for finding in found if finding.what == "ids")
+    place, template = (finding for finding in found if finding.subject == "ids")
     assert (place.level, template.level) == (Level.WARN, Level.WARN)
     assert f"{index} is a data stream: " in place.text
     assert f"the template {environment} makes a data stream" in template.text
     # The template of streams has no mapping, so that OpenSearch guessed one.
-    assert all(f"{index}-00000" in finding.text for finding in found if finding.what == "mapping")
-    assert Level.FAIL in {finding.level for finding in found if finding.what == "mapping"}
+    assert all(f"{index}-00000" in finding.text for finding in found if finding.subject == "mapping")
+    assert Level.FAIL in {finding.level for finding in found if finding.subject == "mapping"}
 
 
 async def test_alias_of_several_indices_in_the_place_of_a_month_is_found(
@@ -196,11 +196,11 @@ async def test_cluster_that_makes_no_month_is_found(
         await put(client, "/_cluster/settings", {"persistent": {"cluster.blocks.read_only": None}})
         await put(client, "/_cluster/settings", {"persistent": dict.fromkeys(limits)})
 
-    blocks = [finding for finding in found if finding.what == "cluster blocks"]
+    blocks = [finding for finding in found if finding.subject == "cluster blocks"]
     assert [finding.level for finding in blocks] == [Level.FAIL, Level.FAIL]
     assert any("cluster.blocks.read_only is set" in finding.text for finding in blocks)
     assert any("action.auto_create_index" in finding.text for finding in blocks)
-    (shards,) = (finding for finding in found if finding.what == "shards")
+    (shards,) = (finding for finding in found if finding.subject == "shards")
     assert (shards.level, " shards of 1 (c" in shards.text) == (Level.FAIL, True)
 
 

@@ -29,8 +29,8 @@ def doctor(
 
 def _show(finding: Finding, *, as_json: bool) -> None:
     if as_json:
-        level, text, advice, what = finding
-        print_json({"level": level, "what": what, "finding": text, "advice": advice})
+        level, text, advice, subject = finding
+        print_json({"level": level, "what": subject, "finding": text, "advice": advice})
         return
     advice = f" → {finding.advice}" if finding.advice else ""
-    say(f"{finding.level:<4}  {finding.what}  {finding.text}{advice}")
+    say(f"{finding.level:<4}  {finding.subject}  {finding.text}{advice}")

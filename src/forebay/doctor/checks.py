@@ -51,7 +51,7 @@ def examine(*, is_full: bool) -> Iterator[Finding]:
         settings = load_settings()
     except SettingsError as error:
         for finding in own_settings.describe_refusal(error):
-            yield finding._replace(what=SETTINGS.what)
+            yield finding._replace(subject=SETTINGS.subject)
         return
     context = make_context(settings, is_full=is_full)
     yield from run_checks([SETTINGS], context)
@@ -60,7 +60,7 @@ def examine(*, is_full: bool) -> Iterator[Finding]:
     except TimeoutError:
         spools = ()
         silent = fail("its folder does not answer", "see its disk, or network file system")
-        yield silent._replace(what=f"spool {settings.database_url.name}")
+        yield silent._replace(subject=f"spool {settings.database_url.name}")
     yield from run_checks(CHECKS, replace(context, spools=spools))
 
 

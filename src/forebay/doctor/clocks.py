@@ -1,4 +1,4 @@
-"""Whether our clock is right, as far as others can tell."""
+"""Checks whether our clock is right, as far as others can tell."""
 
 from __future__ import annotations
 

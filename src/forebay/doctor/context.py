@@ -1,4 +1,4 @@
-"""Everything that a check may look at; what is asked of the sink is asked once, for all checks."""
+"""Everything that a check may read; the sink and OpenSearch are asked once for all checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Context:
     Attributes:
         settings: those of the server, as they are in this folder.
         sink: returns the sink's own check; waits for it.
-        answers: returns what OpenSearch answered; waits for it, and raises `NotAsked` if there is no OpenSearch to ask.
+        answers: returns the answers of OpenSearch; waits for them, and raises `NotAsked` if there is none to ask.
         spools: the spools that are there.
         spool: the one to check, for a check of single spools.
         now: the time of the checks, in UTC.

@@ -24,13 +24,13 @@ class Finding(NamedTuple):
         level: how bad it is.
         text: the thing itself, in one line.
         advice: the next step, empty if none is needed.
-        what: the name of the thing that was checked, as in `spool sqlite3.db`; by default that of the check.
+        subject: the thing that was checked, as in `spool sqlite3.db`; by default that of the check.
     """
 
     level: Level
     text: str
     advice: str = ""
-    what: str = ""
+    subject: str = ""
 
 
 def ok(text: str, advice: str = "") -> Finding:
@@ -53,7 +53,7 @@ def is_well(findings: Iterable[Finding]) -> bool:
     return all(finding.level is not Level.FAIL for finding in findings)
 
 
-def enumerate_some(texts: Sequence[str], *, more: str = "more", separator: str = ", ") -> str:
+def enumerate_some(texts: Sequence[str], *, more: str = "more") -> str:
     """Return the first few texts in one line, and the number of the others, which are called `more`."""
     rest = len(texts) - SHOWN_MAX
-    return separator.join(texts[:SHOWN_MAX]) + (f" and {rest} {more}" if rest > 0 else "")
+    return ", ".join(texts[:SHOWN_MAX]) + (f" and {rest} {more}" if rest > 0 else "")

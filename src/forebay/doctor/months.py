@@ -1,4 +1,4 @@
-"""The months that are stored, and those that late events may still open."""
+"""Lists the months that are stored, and tells which ones late events may still open."""
 
 from __future__ import annotations
 

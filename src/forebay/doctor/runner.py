@@ -24,20 +24,20 @@ class Check(NamedTuple):
     """Something to check.
 
     Attributes:
-        what: its name.
+        subject: the name of the thing to check.
         check: yields the findings; those without a name get this one.
         is_of_spool: it runs for each spool, or for the one of the settings if there is none yet.
         is_long: with `Context.is_full` it may take as long as it takes.
     """
 
-    what: str
+    subject: str
     check: Callable[[Context], Iterable[Finding]]
     is_of_spool: bool = False
     is_long: bool = False
 
 
 class _Run(NamedTuple):
-    what: str
+    subject: str
     findings: Future[list[Finding]]
     seconds_max: float | None
 
@@ -49,7 +49,7 @@ def run_checks(checks: Sequence[Check], context: Context) -> Iterator[Finding]:
     for run in runs:
         left_s = None if run.seconds_max is None else max(0.0, started_at + run.seconds_max - time.monotonic())
         for finding in _collect(run, left_s):
-            yield finding if finding.what else finding._replace(what=run.what)
+            yield finding if finding.subject else finding._replace(subject=run.subject)
 
 
 def start(work: Callable[[], T]) -> Future[T]:
@@ -69,11 +69,11 @@ def start(work: Callable[[], T]) -> Future[T]:
 def _start_check(check: Check, context: Context) -> Iterator[_Run]:
     seconds_max = None if check.is_long and context.is_full else CHECK_S_MAX
     if not check.is_of_spool:
-        yield _Run(check.what, start(partial(_run, check, context)), seconds_max)
+        yield _Run(check.subject, start(partial(_run, check, context)), seconds_max)
         return
     for path in context.spools or (context.settings.database_url,):
         work = partial(_run, check, replace(context, spool=path))
-        yield _Run(f"{check.what} {path.name}", start(work), seconds_max)
+        yield _Run(f"{check.subject} {path.name}", start(work), seconds_max)
 
 
 def _run(check: Check, context: Context) -> list[Finding]:
@@ -87,7 +87,7 @@ def _run(check: Check, context: Context) -> list[Finding]:
         return [fail(" ".join(str(error).split()))]
     except Exception as error:  # noqa: BLE001 - whatever it is, the others are still worth knowing
         # Its text may quote anything.
-        return [fail(f"could not be looked at: {type(error).__name__}")]
+        return [fail(f"could not be checked: {type(error).__name__}")]
 
 
 def _collect(run: _Run, seconds_max: float | None) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""Whether a server is running here, and takes events."""
+"""Checks whether a server is running here, and takes events."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def judge_readiness(address: str, reply: Reply) -> Iterator[Finding]:
         body: dict[str, Any] = msgspec.json.decode(reply.body, type=dict[str, Any])
         status = str(body["status"])
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
-        text = f"what answers at {address} is not Forebay (status {reply.status})"
-        yield fail(text, "correct SERVER_PORT, or end what has taken the port")
+        text = f"another program than Forebay answers at {address} (status {reply.status})"
+        yield fail(text, "correct SERVER_PORT, or end that program")
         return
     if status == "ready":
         yield ok(f"takes events at {address}")
@@ -77,7 +77,7 @@ def judge_readiness(address: str, reply: Reply) -> Iterator[Finding]:
     level = Level.FAIL if reply.status == HTTPStatus.SERVICE_UNAVAILABLE else Level.WARN
     causes = body.get("causes") or ()
     for cause in causes:
-        yield Finding(level, f"{status}: {cause}", "see the lines about what it names, and the server's log")
+        yield Finding(level, f"{status}: {cause}", "see the lines about it, and the server's log")
     if not causes:
         advice = "run this with the JWT_SECRET that the server was started with"
         yield Finding(level, f"{status}, and does not tell us why", advice)

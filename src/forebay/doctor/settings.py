@@ -1,4 +1,4 @@
-"""Whether the settings fit together; `Settings` itself refuses only impossible ones."""
+"""Checks whether the settings fit together; `Settings` itself refuses only impossible ones."""
 
 from __future__ import annotations
 

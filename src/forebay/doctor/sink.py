@@ -1,4 +1,4 @@
-"""Whether the sink answers, knows us, and lets us write: its own check, as findings."""
+"""Checks whether the sink answers, knows us, and lets us write: turns its own check into findings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of one spool: its owner, its events, its dead letters, and accidents of its file."""
+"""Checks one spool: its owner, its events, its dead letters, and accidents of its file."""
 
 from __future__ import annotations
 
@@ -98,11 +98,11 @@ def judge_dead(dead_types: Mapping[str, int]) -> Finding:
 
 
 def judge_incidents(incidents: Sequence[Incident]) -> Iterator[Finding]:
-    """Return the latest incidents, each a reason to look into it."""
+    """Return a warning for each of the latest incidents."""
     for incident in incidents[:SHOWN_MAX]:
         at = datetime.fromtimestamp(incident.at_ms / 1000, UTC).isoformat(timespec="seconds")
         text = f"{at} {incident.kind}: {incident.detail}"
-        yield warn(text, f"look into it; it is shown for {INCIDENT_DAYS} days")
+        yield warn(text, f"find out its cause; it is shown for {INCIDENT_DAYS} days")
 
 
 def judge_damage(aside: Sequence[Path], *, is_marked: bool, is_in_doubt: bool) -> Iterator[Finding]:

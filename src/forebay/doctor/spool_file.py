@@ -1,4 +1,4 @@
-"""Whether a spool's file is whole, as far as SQLite and the codec of the groups can tell."""
+"""Checks whether a spool's file is whole, as far as SQLite and the codec of the groups can tell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a spool's events wait, and when they will be gone."""
+"""Judges how long a spool's events wait, and tells when they will be gone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Drain(NamedTuple):
 
 
 def measure_drain(first: SpoolState, second: SpoolState, left_of_first: int) -> Drain:
-    """Return what moved; `left_of_first` counts the events that were there at the first reading and still are."""
+    """Return the drain; `left_of_first` counts the events that were there at the first reading and still are."""
     return Drain(
         second.at_s - first.at_s,
         second.totals.events - left_of_first,

@@ -1,4 +1,4 @@
-"""How much more the spools take: all of them together, as the server counts it, and on their disk."""
+"""Checks the room that is left for all spools: up to their limit, as the server counts it, and on their disk."""
 
 from __future__ import annotations
 

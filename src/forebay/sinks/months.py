@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class StoredMonth(NamedTuple):
-    """A month's index, and what it holds; `stored_bytes` as the sink counts them."""
+    """A month's index with its size; `stored_bytes` as the sink counts them."""
 
     name: str
     documents: int
@@ -26,7 +26,7 @@ def month_of(index: str, environment: str) -> tuple[int, int] | None:
 
 
 def require_month(index: str, environment: str) -> None:
-    """Raise `ValueError` unless an index is a month of an environment: what is deleted must be one."""
+    """Raise `ValueError` unless an index is a month of an environment: nothing else may be deleted."""
     if month_of(index, environment) is None:
         raise ValueError(f"{index} is no month of {environment}")
 

@@ -58,5 +58,5 @@ def levels(found: Iterable[Finding]) -> list[Level]:
 
 async def check_opensearch(settings: Settings) -> list[Finding]:
     """Run every check of the sink and OpenSearch that settings name."""
-    chosen = [check for check in CHECKS if check.what not in OF_OURSELVES]
+    chosen = [check for check in CHECKS if check.subject not in OF_OURSELVES]
     return await asyncio.to_thread(lambda: list(run_checks(chosen, checks.make_context(settings))))

@@ -38,10 +38,10 @@ def test_findings_come_in_the_order_of_the_checks_and_with_their_names() -> None
 
     def end() -> list[Finding]:
         done.set()
-        return [ok("fine"), warn("odd", "see to it")._replace(what="own")]
+        return [ok("fine"), warn("odd", "see to it")._replace(subject="own")]
 
     found = run(check("first", wait_for_the_last), check("last", end))
-    assert [finding.what for finding in found] == ["first", "last", "own"]
+    assert [finding.subject for finding in found] == ["first", "last", "own"]
 
 
 def test_check_that_hangs_is_said_and_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +55,7 @@ def test_check_that_hangs_is_said_and_hides_no_other(monkeypatch: pytest.MonkeyP
     found = run(fine("a"), check("hanging", hang), fine("b"))
     never.set()
 
-    assert [(finding.level, finding.what) for finding in found] == [
+    assert [(finding.level, finding.subject) for finding in found] == [
         (Level.OK, "a"),
         (Level.FAIL, "hanging"),
         (Level.OK, "b"),
@@ -83,19 +83,19 @@ def test_check_of_a_spool_runs_for_each_and_for_the_one_of_the_settings_if_there
     two = list(run_checks([named], make_context(spools=(Path("/a/x.db"), Path("/a/x.2.db")))))
     none = list(run_checks([named], make_context()))
 
-    assert [(finding.what, finding.text) for finding in two] == [
+    assert [(finding.subject, finding.text) for finding in two] == [
         ("spool x.db", "/a/x.db"),
         ("spool x.2.db", "/a/x.2.db"),
     ]
-    assert [finding.what for finding in none] == ["spool sqlite3.db"]
+    assert [finding.subject for finding in none] == ["spool sqlite3.db"]
 
 
 @pytest.mark.parametrize(
     ("error", "found"),
     [
         (SpoolError("the\nspool"), [fail("the spool")]),
-        (ValueError("hunter2"), [fail("could not be looked at: ValueError")]),
-        (TimeoutError("hunter2"), [fail("could not be looked at: TimeoutError")]),
+        (ValueError("hunter2"), [fail("could not be checked: ValueError")]),
+        (TimeoutError("hunter2"), [fail("could not be checked: TimeoutError")]),
         (AnswerUnknown("status 403", "do this"), [warn("cannot be known: status 403", "do this")]),
         (NotAsked(), []),
     ],
@@ -104,5 +104,5 @@ def test_check_that_fails_is_said_without_anything_that_it_may_quote(error: Exce
     def raise_it() -> list[Finding]:
         raise error
 
-    named = [finding._replace(what="failing") for finding in found]
-    assert run(check("failing", raise_it), fine("b")) == [*named, ok("fine")._replace(what="b")]
+    named = [finding._replace(subject="failing") for finding in found]
+    assert run(check("failing", raise_it), fine("b")) == [*named, ok("fine")._replace(subject="b")]

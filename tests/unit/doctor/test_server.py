@@ -41,8 +41,8 @@ def judge(status: int, body: Any) -> list[tuple[Level, str]]:
         ),
         (503, {"status": "unready", "causes": ["a"]}, [(Level.FAIL, "unready: a")]),
         (503, {"status": "unready"}, [(Level.FAIL, "unready, and does not tell us why")]),
-        (200, b"<html>", [(Level.FAIL, "what answers at http://here is not Forebay (status 200)")]),
-        (404, {"error": 1}, [(Level.FAIL, "what answers at http://here is not Forebay (status 404)")]),
+        (200, b"<html>", [(Level.FAIL, "another program than Forebay answers at http://here (status 200)")]),
+        (404, {"error": 1}, [(Level.FAIL, "another program than Forebay answers at http://here (status 404)")]),
     ],
 )
 def test_readiness_is_told_with_its_causes(status: int, body: Any, found: list[tuple[Level, str]]) -> None:

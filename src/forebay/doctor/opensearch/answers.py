@@ -58,5 +58,6 @@ class Answers:
 def unreadable(detail: str) -> AnswerUnknown:
     """Return the error for an answer of another form than OpenSearch's."""
     return AnswerUnknown(
-        f"the answer is not what OpenSearch sends ({detail})", "see what stands between us and OpenSearch"
+        f"the answer does not have OpenSearch's form ({detail})",
+        "see whether something stands between us and OpenSearch",
     )

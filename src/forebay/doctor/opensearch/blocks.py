@@ -1,4 +1,4 @@
-"""Blocks on the cluster, or on the months that most events come for."""
+"""Checks for blocks on the cluster, and on the months that most events come for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether OpenSearch takes requests as large as a bulk, and as one event, may be."""
+"""Checks whether OpenSearch takes requests as large as a bulk, and as one event, may be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the cluster has all of its shards."""
+"""Checks whether the cluster has all of its shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of the cluster that are in force."""
+"""Reads the settings of the cluster that are in force."""
 
 from __future__ import annotations
 

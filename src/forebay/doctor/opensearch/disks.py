@@ -1,4 +1,4 @@
-"""How far the disks of the nodes are from the level at which OpenSearch stops writing."""
+"""Checks how far the disks of the nodes are from the level at which OpenSearch stops writing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether each month is one index: only within one does OpenSearch keep an `_id` unique."""
+"""Checks whether each month is one index: only within one does OpenSearch keep an `_id` unique."""
 
 from __future__ import annotations
 

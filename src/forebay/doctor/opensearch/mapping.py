@@ -1,4 +1,4 @@
-"""Whether this month's index has the template's mapping; it cannot be changed in an index that is there."""
+"""Checks whether this month's index has the template's mapping; it cannot be changed in an index that is there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the cluster has room for the shards of the next month."""
+"""Checks whether the cluster has room for the shards of the next month."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the index template is there, as new as this Forebay's, and the one that counts."""
+"""Checks whether the index template is there, as new as this Forebay's, and the one that counts."""
 
 from __future__ import annotations
 

@@ -80,4 +80,4 @@ def advise_connection(error: str) -> str:
     """Return advice on an error of a connection, or on an answer of something else than OpenSearch."""
     text = error.lower()
     advices = (advice for parts, advice in _CONNECTIONS if any(part in text for part in parts))
-    return next(advices, "correct OPEN_SEARCH_DNS, or see the log of OpenSearch and of what stands before it")
+    return next(advices, "correct OPEN_SEARCH_DNS, or see the log of OpenSearch and of the proxy before it")

@@ -1,6 +1,6 @@
-"""From an answer to `_bulk` to outcomes. Pure, and pessimistic: what is not known for sure is a retry.
+"""Turns an answer to `_bulk` into outcomes. Pure, and pessimistic: anything that is not certain is a retry.
 
-The call can answer 200 and still have refused events, so every item is looked at
+An answer with status 200 can still refuse events, so every item is read
 (https://docs.opensearch.org/latest/api-reference/document-apis/bulk/).
 """
 
@@ -16,10 +16,10 @@ from forebay.sinks.opensearch.advice import CREDENTIALS, PATH, REFUSING, RIGHTS,
 from forebay.sinks.opensearch.excerpt import cut, excerpt
 
 FILTER_PATH = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
-"""What an answer needs to hold. `status` stays, as an item without any field left would vanish and shift the others."""
+"""The fields of an answer. `status` must stay: an item without any field would vanish and shift the others."""
 
 REASON_BYTES_MAX = 8 * 1024
-"""How long the reason of an outcome is at the most: it is kept with each dead letter."""
+"""The longest reason of an outcome: it is kept with each dead letter."""
 
 TYPE_BYTES_MAX = 256
 CAUSES_MAX = 5
@@ -77,7 +77,7 @@ def read_answer(status: int, body: bytes, events: int) -> list[Outcome]:
 
 
 def classify_request(status: int, body: bytes) -> Outcome:
-    """Say what an answer other than 200 to a whole request means for each of its events.
+    """Return the outcome of each event of a request with another status than 200.
 
     A refusal with 4xx may be about a single event, whoever it comes from: a web firewall dislikes one, a proxy finds
     the request too large. With any other status nothing is said about them.
@@ -91,21 +91,21 @@ def classify_request(status: int, body: bytes) -> Outcome:
         return Outcome(Verdict.REFUSED, error_type, reason, advice or REFUSING, whole=True, status=status)
     if status in OVERLOADED or (error.type and status == HTTPStatus.INTERNAL_SERVER_ERROR):
         return Outcome(Verdict.RETRY, error_type, reason, whole=True)
-    # A redirect, another service: nothing that is known of OpenSearch says anything about the events.
+    # A redirect, or another service: it says nothing about the events.
     return _unexpected(f"status {status}: {excerpt(body) or 'an empty answer'}")
 
 
 def _classify_item(status: int, error: _Error) -> Outcome:
-    """Say what the refusal of one event of a bulk means."""
+    """Return the outcome of one event of a bulk that was not created."""
     if status == HTTPStatus.CONFLICT and error.type == "version_conflict_engine_exception":
         return DUPLICATE
-    # What is behind it is told, and does not count: it may quote the event.
+    # The causes behind it are told, and do not count: they may quote the event.
     error_type, reason = _name(error), _tell(error)
     if not error_type:
         error_type, reason = UNEXPECTED_ANSWER, f"an event has status {status} without an error"
     advice = _advise(status, error.type, error.reason or "")
-    # Nothing that an event holds leads to one of these causes. Of the others even a right or an index that is missing
-    # may be a single event's, as a pipeline may send it elsewhere.
+    # No content of an event leads to one of these causes. All others may be a single event's fault, even a missing
+    # right or index: a pipeline may send one event elsewhere.
     if advice and (error.type == CLUSTER_BLOCK or status == HTTPStatus.BAD_REQUEST):
         return Outcome(Verdict.PAUSE, error_type, reason, advice, status=status)
     if status in OVERLOADED:
@@ -115,7 +115,7 @@ def _classify_item(status: int, error: _Error) -> Outcome:
 
 
 def _advise(status: int, error_type: str, reason: str) -> str:
-    """Return what an operator has to do before an event can be taken, or nothing where that is not what is missing."""
+    """Return advice if an operator must act before an event can be taken, else nothing."""
     if error_type == CLUSTER_BLOCK and status in (HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS):
         return advise_block(reason)
     if status == HTTPStatus.BAD_REQUEST:
@@ -132,10 +132,10 @@ def _read_items(body: bytes, events: int) -> list[Outcome]:
     try:
         items = _decode_bulk(body).items
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return [_unexpected(f"status 200, but not what OpenSearch sends: {excerpt(body) or 'nothing'}")] * events
+        return [_unexpected(f"status 200, but not in OpenSearch's form: {excerpt(body) or 'nothing'}")] * events
     if len(items) != events:
         return [_unexpected(f"status 200, but it speaks of {len(items)} events, not of {events}")] * events
-    # Nearly every event is created; a call for each of them would be felt in what a bulk costs.
+    # Nearly every event is created; a call for each of them would make bulks notably slower.
     return [
         DELIVERED
         if (result := item.create).status == CREATED and result.error is None
@@ -146,20 +146,20 @@ def _read_items(body: bytes, events: int) -> list[Outcome]:
 
 def _read_result(status: int, error: _Error | None) -> Outcome:
     if error is None and status == HTTPStatus.OK:
-        # So OpenSearch says only of what an ingest pipeline of its own has dropped.
+        # This is OpenSearch's answer only for an event that an ingest pipeline has dropped.
         return DROPPED
     return _classify_item(status, error or _Error())
 
 
 def _read_refusal(body: bytes) -> _Error:
-    """Return OpenSearch's own words; without a type where it gave only a text, empty where they are another's."""
+    """Return OpenSearch's error; without a type if it is only a text, empty if it is not OpenSearch's."""
     try:
         error = _decode_refusal(body).error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _Error()
     if isinstance(error, str):
         return _Error(reason=error)
-    # Other services have an object there too, such as `{"error":{"code":400,"message":"text"}}`.
+    # Other services send an object here too, such as `{"error":{"code":400,"message":"text"}}`.
     return error if error.type else _Error()
 
 

@@ -114,7 +114,7 @@ async def _ask_security_plugin(client: OpenSearchClient, index: str) -> CheckRes
         return CheckResult("rights", f"{UNKNOWN} (status {who.status} of the security plugin)", SEE_EVENTS)
     user = who.decode(_User)
     name = f"user {user.user_name or 'unknown'} with the roles {', '.join(user.roles) or 'none'}"
-    # From 3.2 on the plugin tells what it would allow and carries nothing out (opensearch-project/security#5496).
+    # From 3.2 on the plugin only tells whether it would allow the request (opensearch-project/security#5496).
     # One that does not know the parameter refuses the request, and `require_alias` would refuse the document:
     # an events index is no alias.
     path = f"/{index}/_create/forebay-doctor?require_alias=true&perform_permission_check=true"

@@ -16,7 +16,7 @@ from forebay.sinks.port import Query, document_path
 
 TIMEOUT_S = 30
 ANSWER_BYTES_MAX = 512 * 1024 * 1024
-"""How much is read of an answer: the documents are as many and as large as those that were sent."""
+"""The most bytes that are read of an answer: it holds as many and as large documents as were sent."""
 
 OPTIONS = "ignore_unavailable=true&allow_no_indices=true"
 
@@ -71,7 +71,7 @@ class OpenSearchReader:
         """Return documents, newest `received_at` first, as far as a millisecond tells them apart.
 
         Raises:
-            SinkUnreachable: OpenSearch did not answer, refused, or could not look at all of the documents.
+            SinkUnreachable: OpenSearch did not answer, refused, or could not search all of the documents.
         """
         body = {"query": _condition(query), "sort": NEWEST_FIRST, "size": query.limit}
         found = await self._ask("_search", body, _Found)
@@ -81,7 +81,7 @@ class OpenSearchReader:
         """Count documents.
 
         Raises:
-            SinkUnreachable: OpenSearch did not answer, refused, or could not look at all of the documents.
+            SinkUnreachable: OpenSearch did not answer, refused, or could not search all of the documents.
         """
         counted = await self._ask("_count", {"query": _condition(query)}, _Counted)
         return 0 if counted is None else counted.count
@@ -114,7 +114,7 @@ def _condition(query: Query) -> dict[str, Any]:
 def _read_result(answer: Answer, kind: type[R]) -> R:
     result = answer.decode(kind)
     if result.shards.failed:
-        raise SinkUnreachable(f"OpenSearch could not look at all of the events: {result.shards.failed} shards failed")
+        raise SinkUnreachable(f"OpenSearch could not search all of the events: {result.shards.failed} shards failed")
     return result
 
 

@@ -55,7 +55,7 @@ class OpenSearchSink:
             log.warning("sink_unreachable", cause=str(error), consequence="events wait in the spool")
 
     async def prepare(self) -> str:
-        """Put the index template in place, whatever FOREBAY_INDEX_TEMPLATE says."""
+        """Put the index template in place, also with FOREBAY_INDEX_TEMPLATE=false."""
         was_put = await ensure_template(self._client)
         done = "put in place" if was_put else "there already"
         return f"index template {NAME} (version {VERSION}, for events_*): {done}"
@@ -65,8 +65,8 @@ class OpenSearchSink:
         self._template.expect(index)
 
     async def deliver(self, entries: list[Entry]) -> list[Outcome]:
-        """Return what became of each entry."""
-        sent = await _spare(entries)
+        """Return the outcome of each entry."""
+        sent = await _repair_overwhelming(entries)
         if not self._sends_ids:
             sent = [entry_without_id(entry) for entry in sent]
         try:
@@ -114,7 +114,7 @@ class OpenSearchSink:
         try:
             answer = await self._client.request("POST", self._path, join_entries(entries), "application/x-ndjson")
         except AnswerTooLarge as error:
-            # Of fewer events it says less. For one event alone nobody knows more.
+            # For fewer events it is shorter. For one event alone nobody knows more.
             verdict, status = (
                 (Verdict.REFUSED, HTTPStatus.REQUEST_ENTITY_TOO_LARGE) if len(entries) > 1 else (Verdict.RETRY, 0)
             )
@@ -124,12 +124,12 @@ class OpenSearchSink:
         return read_answer(answer.status, answer.body, len(entries))
 
 
-async def _spare(entries: list[Entry]) -> list[Entry]:
-    """Return entries with those repaired that OpenSearch may end over: it would never refuse them."""
+async def _repair_overwhelming(entries: list[Entry]) -> list[Entry]:
+    """Return entries with those repaired that may use up OpenSearch's memory: it would end and never refuse them."""
     large = [entry for entry in entries if len(entry) >= OVERWHELMING_BYTES_MIN]
     if not any(map(may_overwhelm, large)):
         return entries
-    # The event loop has no time for it.
+    # It would hold up the event loop.
     return await asyncio.to_thread(lambda: [repair(entry) if may_overwhelm(entry) else entry for entry in entries])
 
 

@@ -54,7 +54,7 @@ async def examine(settings: Settings) -> dict[str, Finding]:
     found = await check_opensearch(settings)
     assert "hunter2" not in repr(found)
     assert all(finding.advice for finding in found if finding.level is Level.WARN)
-    return {finding.what.split(" http")[0]: finding for finding in found}
+    return {finding.subject.split(" http")[0]: finding for finding in found}
 
 
 @pytest.mark.parametrize("answer", [(401, ""), (200, "<html>welcome</html>")])
@@ -65,7 +65,7 @@ async def test_address_of_something_else_is_said_and_asked_no_more(
 
     found = await check_opensearch(settings)
 
-    assert [(finding.level, finding.what.split(" http")[0]) for finding in found] == [(Level.FAIL, "opensearch")] * 2
+    assert [(finding.level, finding.subject.split(" http")[0]) for finding in found] == [(Level.FAIL, "opensearch")] * 2
     assert found[1].text == "no address answers as it should, so nothing else was asked"
     assert "hunter2" not in repr(found)
 

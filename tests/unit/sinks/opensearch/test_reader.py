@@ -133,9 +133,9 @@ async def test_absent_index_is_empty(fake: FakeOpenSearch, reader: OpenSearchRea
         ),
         (500, "x" * 10_000, "x" * 300),
         (302, "", "status 302)"),
-        (200, "<html></html>", "not what OpenSearch sends"),
-        (200, {"hits": {}, "count": "many", "_shards": WHOLE}, "not what OpenSearch sends"),
-        (200, {"hits": {"hits": []}, "count": 0, "_shards": {"failed": 2}}, "could not look at all"),
+        (200, "<html></html>", "does not have OpenSearch's form"),
+        (200, {"hits": {}, "count": "many", "_shards": WHOLE}, "does not have OpenSearch's form"),
+        (200, {"hits": {"hits": []}, "count": 0, "_shards": {"failed": 2}}, "could not search all"),
     ],
 )
 async def test_anything_else_is_one_clear_line(

@@ -9,7 +9,9 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -73,6 +75,20 @@ async def make_client() -> AsyncIterator[MakeClient]:
 
 
 @pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the addresses that requests went to, in their order."""
+    addresses: list[str] = []
+    request = aiohttp.ClientSession.request
+
+    def remember(session: aiohttp.ClientSession, method: str, url: str, **options: Any) -> Any:
+        addresses.append(url.removesuffix("/"))
+        return request(session, method, url, **options)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "request", remember)
+    return addresses
+
+
+@pytest.fixture
 def silent() -> Iterator[str]:
     """An address that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -80,23 +96,15 @@ def silent() -> Iterator[str]:
 
 
 async def test_a_host_that_refuses_is_asked_once_and_then_left_out(
-    hosts: tuple[Host, Host], make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+    hosts: tuple[Host, Host], make_client: MakeClient, sent: list[str]
 ) -> None:
     client = make_client("http://127.0.0.1:1", hosts[0].url)
-    sent: list[int] = []
-    send = client._send
-
-    async def count(number: int, *rest: object) -> object:
-        sent.append(number)
-        return await send(number, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(client, "_send", count)
     answers = await asyncio.gather(*(client.request("GET", "/") for _ in range(3)))
     answers += [await client.request("GET", "/") for _ in range(10)]
     assert {answer.status for answer in answers} == {200}
     # At most those that went out before it was known.
-    assert sent.count(0) <= 3
-    assert sent[-10:] == [1] * 10
+    assert sent.count("http://127.0.0.1:1") <= 3
+    assert sent[-10:] == [hosts[0].url] * 10
 
 
 UNUSABLE = ["http://a..b:9200", f"http://{'a' * 64}:9200", "http://1.2.3:9200", "http://é..b:9200"]
@@ -104,19 +112,11 @@ UNUSABLE = ["http://a..b:9200", f"http://{'a' * 64}:9200", "http://1.2.3:9200", 
 
 @pytest.mark.parametrize("url", UNUSABLE)
 async def test_a_host_whose_name_cannot_be_used_is_left_out_like_one_that_is_dead(
-    hosts: tuple[Host, Host], make_client: MakeClient, url: str, monkeypatch: pytest.MonkeyPatch
+    hosts: tuple[Host, Host], make_client: MakeClient, url: str, sent: list[str]
 ) -> None:
     client = make_client(url, hosts[0].url)
-    sent: list[int] = []
-    send = client._send
-
-    async def count(number: int, *rest: object) -> object:
-        sent.append(number)
-        return await send(number, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(client, "_send", count)
     assert [(await client.request("GET", "/")).status for _ in range(10)] == [200] * 10
-    assert sent.count(0) == 1
+    assert sent.count(url) == 1
 
 
 @pytest.mark.parametrize("url", UNUSABLE)
@@ -221,24 +221,15 @@ def blackhole() -> Iterator[str]:
 
 
 async def test_a_host_that_cannot_be_connected_to_costs_its_time_once_and_no_request(
-    hosts: tuple[Host, Host], make_client: MakeClient, blackhole: str, monkeypatch: pytest.MonkeyPatch
+    hosts: tuple[Host, Host], make_client: MakeClient, blackhole: str, sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("forebay.sinks.opensearch.client.CONNECT_TIMEOUT_S", 0.3)
     client = make_client(blackhole, hosts[0].url)
-    dead, living = 0, 1
-    sent: list[int] = []
-    send = client._send
-
-    async def count(number: int, *rest: object) -> object:
-        sent.append(number)
-        return await send(number, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(client, "_send", count)
     answers = await asyncio.gather(*(client.request("GET", "/") for _ in range(10)))
     answers += [await client.request("GET", "/") for _ in range(10)]
     assert {answer.status for answer in answers} == {200}
-    assert sent.count(dead) == 5
-    assert sent[-10:] == [living] * 10
+    assert sent.count(blackhole) == 5
+    assert sent[-10:] == [hosts[0].url] * 10
 
 
 async def test_no_host_at_all_is_said_with_each_reason_and_no_password(make_client: MakeClient) -> None:
@@ -252,19 +243,22 @@ async def test_no_host_at_all_is_said_with_each_reason_and_no_password(make_clie
 
 
 async def test_a_try_of_a_dead_host_that_is_cancelled_leaves_it_to_the_next_request(
-    make_client: MakeClient, silent: str
+    make_client: MakeClient, silent: str, sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = make_client(silent, "http://127.0.0.1:1")
-    dead = client._hosts._hosts[0]
-    client._hosts.failed(0, asyncio.get_running_loop().time() - 7200)
-    for _ in range(2):
+    monkeypatch.setattr("forebay.sinks.opensearch.client.BACKOFF", Backoff(0, 0))
+    client = make_client(silent, "http://127.0.0.1:1", timeout_s=1)
+    with pytest.raises(SinkUnreachable):
+        await client.request("GET", "/")
+    sent.clear()
+
+    for tries in (1, 2):
         task = asyncio.create_task(client.request("GET", "/"))
-        while not dead.is_probed:
+        while len(sent) < tries:
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert not dead.is_probed
+    assert sent == [silent, silent]
 
 
 async def test_one_host_that_cannot_be_trusted_needs_no_operator_where_another_may_come_back(
