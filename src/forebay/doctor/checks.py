@@ -67,7 +67,7 @@ def examine(*, is_full: bool) -> Iterator[Finding]:
 def make_context(settings: Settings, *, is_full: bool = False) -> Context:
     """Return the context of settings, and start to ask the sink and OpenSearch."""
     now = datetime.now(UTC)
-    checked = start(lambda: sink.ask_sink(settings))
+    checked = start(lambda: sink.check_sink(settings))
     answers = start(lambda: _ask_opensearch(settings, checked.result(), now))
     return Context(settings=settings, sink=checked.result, answers=answers.result, now=now, is_full=is_full)
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
 from forebay.doctor.context import Context
 from forebay.doctor.finding import Finding, ok
+from forebay.doctor.sink import ask
 from forebay.errors import SinkUnreachable
-from forebay.settings import Settings
 from forebay.sinks.months import format_month, month_of
-from forebay.sinks.selection import make_sink
 
 
 class _Row(Struct):
@@ -26,7 +24,7 @@ def check(context: Context) -> Iterator[Finding]:
         indices = [row.index for row in context.answers().read("months", list[_Row])]
     elif settings.store_path.exists():
         try:
-            indices = asyncio.run(_list_stored(settings))
+            indices = [month.name for month in ask(settings, lambda sink: sink.list_months())]
         except SinkUnreachable:
             return  # the line about the store tells why
     else:
@@ -45,11 +43,3 @@ def judge_months(indices: Iterable[str], environment: str, oldest_month: str) ->
     elif months[0] < oldest_month:
         text += f"; those before {oldest_month} (FOREBAY_OLDEST_MONTH) take no events"
     return ok(text)
-
-
-async def _list_stored(settings: Settings) -> list[str]:
-    sink = make_sink(settings)
-    try:
-        return [month.name for month in await sink.list_months()]
-    finally:
-        await sink.close()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
 
 from forebay.doctor.context import Context
 from forebay.doctor.finding import Finding, Level, fail
 from forebay.errors import SettingsError
 from forebay.settings import Settings
-from forebay.sinks.port import CheckResult, SinkCheck
+from forebay.sinks.port import CheckResult, Sink, SinkCheck
 from forebay.sinks.selection import make_sink
+
+T = TypeVar("T")
 
 
 def check_addresses(context: Context) -> Iterator[Finding]:
@@ -28,20 +31,30 @@ def check_rights(context: Context) -> Iterator[Finding]:
         yield _describe(rights)
 
 
-def ask_sink(settings: Settings) -> SinkCheck:
+def check_sink(settings: Settings) -> SinkCheck:
     """Return the sink's own check; settings that no sink can be made with count as an address that does not work."""
     try:
-        return asyncio.run(_ask(settings))
+        return ask(settings, lambda sink: sink.check())
     except SettingsError as error:
         return SinkCheck([CheckResult("opensearch", " ".join(str(error).split()), is_usable=False)])
 
 
-async def _ask(settings: Settings) -> SinkCheck:
-    sink = make_sink(settings)
-    try:
-        return await sink.check()
-    finally:
-        await sink.close()
+def ask(settings: Settings, question: Callable[[Sink], Awaitable[T]]) -> T:
+    """Return the answer of the sink to a question.
+
+    Raises:
+        SettingsError: no sink can be made with these settings.
+        SinkUnreachable: the sink did not answer, or refused.
+    """
+
+    async def run() -> T:
+        sink = make_sink(settings)
+        try:
+            return await question(sink)
+        finally:
+            await sink.close()
+
+    return asyncio.run(run())
 
 
 def _describe(result: CheckResult) -> Finding:

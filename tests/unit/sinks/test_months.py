@@ -80,7 +80,7 @@ def test_time_before_all_years_is_refused() -> None:
         ([], None),
     ],
 )
-def test_late_events_are_told_of_where_a_deleted_month_still_takes_some(deleted: list[str], after: str | None) -> None:
+def test_late_events_are_told_of_if_a_deleted_month_still_takes_some(deleted: list[str], after: str | None) -> None:
     told = tell_of_late([StoredMonth(name, 1, 1) for name in deleted], "a", "2024-01")
 
     assert ("back to 2024-01 (FOREBAY_OLDEST_MONTH)" in told, f"with {after} they" in told) == (bool(after),) * 2

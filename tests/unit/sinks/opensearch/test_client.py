@@ -261,7 +261,7 @@ async def test_a_try_of_a_dead_host_that_is_cancelled_leaves_it_to_the_next_requ
     assert sent == [silent, silent]
 
 
-async def test_one_host_that_cannot_be_trusted_needs_no_operator_where_another_may_come_back(
+async def test_one_host_that_cannot_be_trusted_needs_no_operator_if_another_may_come_back(
     make_client: MakeClient, tmp_path: Path
 ) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

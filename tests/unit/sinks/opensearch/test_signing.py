@@ -163,7 +163,7 @@ async def test_a_wrong_secret_pauses_and_is_not_shown(aws: VerifyingServer) -> N
     assert "hunter2" not in repr(outcome)
 
 
-async def test_no_credentials_pause_and_say_where_they_are_looked_for(
+async def test_no_credentials_pause_and_name_the_ways_to_give_them(
     aws: VerifyingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
