@@ -16,7 +16,6 @@ from msgspec import Raw
 from forebay.errors import SinkUnreachable
 from forebay.model import (
     DELIVERED,
-    UNEXPECTED_ANSWER,
     Address,
     Document,
     Entry,
@@ -27,6 +26,7 @@ from forebay.model import (
 )
 from forebay.pipeline.sifting import Sifting
 from forebay.settings import Settings
+from forebay.sinks.opensearch.answers import UNEXPECTED_ANSWER
 from forebay.sinks.opensearch.sink import OpenSearchSink
 from forebay.sinks.port import Query
 from testbed.servers.certificates import Authority

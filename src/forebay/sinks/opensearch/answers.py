@@ -11,7 +11,7 @@ from http import HTTPStatus
 import msgspec
 from msgspec import Raw, Struct
 
-from forebay.model import DELIVERED, DROPPED, DUPLICATE, UNEXPECTED_ANSWER, Outcome, Verdict
+from forebay.model import DELIVERED, DROPPED, DUPLICATE, Outcome, Verdict
 from forebay.sinks.opensearch.advice import CREDENTIALS, PATH, REFUSING, RIGHTS, advise_400, advise_404, advise_block
 from forebay.sinks.opensearch.excerpt import cut, excerpt
 
@@ -30,7 +30,16 @@ CREATED = int(HTTPStatus.CREATED)
 STATUSES = range(100, 600)
 """All that there are (RFC 9110, section 15)."""
 
+UNEXPECTED_ANSWER = "unexpected_answer"
+"""The `error_type` of an answer that is not one of OpenSearch's to a bulk."""
+
 CLUSTER_BLOCK = "cluster_block_exception"
+
+OUT_OF_MEMORY = "circuit_breaking_exception"
+"""The request needs more memory than OpenSearch has: it may take fewer bytes."""
+
+BUSY = frozenset({"rejected_execution_exception", OUT_OF_MEMORY, f"http_{HTTPStatus.TOO_MANY_REQUESTS}"})
+"""The `error_type`s of OpenSearch, or of a proxy in front of it, if it has too much to do."""
 
 OVERLOADED = frozenset(
     {
@@ -88,11 +97,37 @@ def classify_request(status: int, body: bytes) -> Outcome:
     if advice or (
         HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.TOO_MANY_REQUESTS
     ):
-        return Outcome(Verdict.REFUSED, error_type, reason, advice or REFUSING, whole=True, status=status)
+        return _refusal(error_type, reason, advice or REFUSING, status, whole=True)
     if status in OVERLOADED or (error.type and status == HTTPStatus.INTERNAL_SERVER_ERROR):
-        return Outcome(Verdict.RETRY, error_type, reason, whole=True)
+        return retry(error_type, reason, whole=True)
     # A redirect, or another service: it says nothing about the events.
     return _unexpected(f"status {status}: {excerpt(body) or 'an empty answer'}")
+
+
+def retry(error_type: str, reason: str, *, whole: bool = False) -> Outcome:
+    """Return the outcome of an event that is to be delivered again."""
+    return Outcome(
+        Verdict.RETRY,
+        error_type,
+        reason,
+        whole=whole,
+        is_busy=error_type in BUSY,
+        is_too_large=whole and error_type == OUT_OF_MEMORY,
+        is_unexpected=error_type == UNEXPECTED_ANSWER,
+    )
+
+
+def _refusal(error_type: str, reason: str, advice: str, status: int, *, whole: bool = False) -> Outcome:
+    return Outcome(
+        Verdict.REFUSED,
+        error_type,
+        reason,
+        advice,
+        whole=whole,
+        status=status,
+        is_too_large=whole and status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        is_unexpected=error_type == UNEXPECTED_ANSWER,
+    )
 
 
 def _classify_item(status: int, error: _Error) -> Outcome:
@@ -109,9 +144,9 @@ def _classify_item(status: int, error: _Error) -> Outcome:
     if advice and (error.type == CLUSTER_BLOCK or status == HTTPStatus.BAD_REQUEST):
         return Outcome(Verdict.PAUSE, error_type, reason, advice, status=status)
     if status in OVERLOADED:
-        return Outcome(Verdict.RETRY, error_type, reason)
+        return retry(error_type, reason)
     known_status = status if status in STATUSES else HTTPStatus.INTERNAL_SERVER_ERROR
-    return Outcome(Verdict.REFUSED, error_type, reason, advice or REFUSING, status=known_status)
+    return _refusal(error_type, reason, advice or REFUSING, known_status)
 
 
 def _advise(status: int, error_type: str, reason: str) -> str:
@@ -183,4 +218,4 @@ def _tell(error: _Error) -> str:
 
 
 def _unexpected(reason: str) -> Outcome:
-    return Outcome(Verdict.RETRY, UNEXPECTED_ANSWER, reason, whole=True)
+    return retry(UNEXPECTED_ANSWER, reason, whole=True)

@@ -14,7 +14,7 @@ from forebay.model import Entry, Outcome, Verdict, entry_without_id, join_entrie
 from forebay.settings import Settings
 from forebay.sinks.months import StoredMonth, index_of
 from forebay.sinks.opensearch.access import make_access
-from forebay.sinks.opensearch.answers import FILTER_PATH, read_answer
+from forebay.sinks.opensearch.answers import FILTER_PATH, read_answer, retry
 from forebay.sinks.opensearch.check import check_access
 from forebay.sinks.opensearch.client import OpenSearchClient
 from forebay.sinks.opensearch.indices import OpenSearchMonths
@@ -76,7 +76,7 @@ class OpenSearchSink:
         outcomes = await self._deliver(sent)
         if not outcomes[0].whole:
             self._template.answered()
-        elif outcomes[0].status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        elif not outcomes[0].is_too_large:
             self._template.failed()
         return outcomes
 
@@ -115,10 +115,13 @@ class OpenSearchSink:
             answer = await self._client.request("POST", self._path, join_entries(entries), "application/x-ndjson")
         except AnswerTooLarge as error:
             # For fewer events it is shorter. For one event alone nobody knows more.
-            verdict, status = (
-                (Verdict.REFUSED, HTTPStatus.REQUEST_ENTITY_TOO_LARGE) if len(entries) > 1 else (Verdict.RETRY, 0)
+            if len(entries) == 1:
+                return [retry(error.error_type, str(error), whole=True)]
+            status = int(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            outcome = Outcome(
+                Verdict.REFUSED, error.error_type, str(error), whole=True, status=status, is_too_large=True
             )
-            return [Outcome(verdict, error.error_type, str(error), whole=True, status=status)] * len(entries)
+            return [outcome] * len(entries)
         except SinkUnreachable as error:
             return [_outcome(error)] * len(entries)
         return read_answer(answer.status, answer.body, len(entries))
@@ -136,4 +139,4 @@ async def _repair_overwhelming(entries: list[Entry]) -> list[Entry]:
 def _outcome(error: SinkUnreachable) -> Outcome:
     if isinstance(error, OperatorNeeded):
         return Outcome(Verdict.PAUSE, error.error_type, str(error), error.advice, whole=True)
-    return Outcome(Verdict.RETRY, error.error_type, str(error), whole=True)
+    return retry(error.error_type, str(error), whole=True)

@@ -16,10 +16,10 @@ import structlog
 from msgspec import Struct
 
 from forebay.errors import OperatorNeeded, SinkUnreachable
-from forebay.model import UNEXPECTED_ANSWER, Verdict
+from forebay.model import Verdict
 from forebay.sinks.opensearch.advice import REFUSING
 from forebay.sinks.opensearch.advice import TEMPLATE as TEMPLATE_ADVICE
-from forebay.sinks.opensearch.answers import read_answer
+from forebay.sinks.opensearch.answers import UNEXPECTED_ANSWER, read_answer
 from forebay.sinks.opensearch.client import Answer, OpenSearchClient
 from forebay.sinks.opensearch.excerpt import excerpt
 from forebay.sinks.opensearch.template import PATH, TEMPLATE, VERSION

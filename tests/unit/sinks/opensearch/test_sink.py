@@ -16,7 +16,6 @@ from aiohttp.test_utils import TestServer
 
 from forebay.model import (
     DELIVERED,
-    UNEXPECTED_ANSWER,
     Address,
     Document,
     Entry,
@@ -29,6 +28,7 @@ from forebay.model import (
 )
 from forebay.pipeline.sifting import Sifting
 from forebay.settings import Settings
+from forebay.sinks.opensearch.answers import UNEXPECTED_ANSWER
 from forebay.sinks.opensearch.sink import OpenSearchSink
 
 HANG_UP = -1
@@ -272,4 +272,6 @@ async def test_without_the_template_no_bulk_goes(
     assert fake.bulks == []
     assert {outcome.verdict for outcome in outcomes} == {verdict}
     assert {outcome.error_type for outcome in outcomes} == {error_type or "template_refused"}
+    assert {outcome.is_unexpected for outcome in outcomes} == {error_type == UNEXPECTED_ANSWER}
+    assert {outcome.is_busy for outcome in outcomes} == {status == 429}
     assert all(outcome.whole and bool(outcome.advice) is (verdict is Verdict.PAUSE) for outcome in outcomes)
