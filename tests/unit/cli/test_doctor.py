@@ -69,7 +69,7 @@ def test_everything_that_is_there_has_its_lines(run: Run, folder: Folder) -> Non
         "warn no server has it open",
         "ok 1 events are not settled, the oldest for 0 s",
         "warn 1 dead letters: 1 mapper_parsing_exception",
-        "warn 1 files were moved aside: sqlite3.db.moved-1",
+        "warn 1 files were moved away: sqlite3.db.moved-1",
     ]
     assert lines["spool sqlite3.2.db"][0] == "warn an orphan, with 1 events and 0 dead letters"
     assert lines["file sqlite3.db"] == lines["file sqlite3.2.db"] == ["ok whole"]
