@@ -32,7 +32,6 @@ from forebay.intake.protocol import IntakeProtocol
 from forebay.intake.refusing import ConnectionLimits
 from forebay.intake.targets import METHODS
 from forebay.memory import give_back
-from forebay.pipeline.adoption import Adoption
 from forebay.pipeline.pipeline import Pipeline
 from forebay.secret import resolve_secret
 from forebay.settings import SECRET_CHARS_MIN, Settings, unknown_variables
@@ -97,11 +96,10 @@ async def serve(
     sink = make_sink(settings)
     spool.start(asyncio.get_running_loop(), sink.repair)
     pipeline = Pipeline(spool, sink, settings, counters)
-    adoption = Adoption(pipeline, settings.spool_bytes_max)
 
     def observe() -> Snapshot:
         stopping = pipeline.admitter.closed or server.should_exit
-        return Snapshot(siblings.slot, counters, pipeline.state, measure_process(), adoption.causes, stopping)
+        return Snapshot(siblings.slot, counters, pipeline.state, measure_process(), [], stopping)
 
     config = _configure_http(settings, secret, pipeline, counters, lambda: siblings.ask(observe()))
     server = HttpServer(config, lambda: started(server, sink))
@@ -113,7 +111,6 @@ async def serve(
     background = [
         asyncio.create_task(sink.open()),
         asyncio.create_task(retention.run(spool, settings.dead_retention_days, _export(settings))),
-        asyncio.create_task(adoption.run(settings.database_url, siblings.slot, settings.workers)),
         asyncio.create_task(server.sweep()),
         asyncio.create_task(siblings.answer(observe)),
         asyncio.create_task(give_back()),

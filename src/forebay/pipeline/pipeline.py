@@ -25,7 +25,6 @@ from forebay.pipeline.sifting import Receiver
 from forebay.pipeline.suspects import Pace, Suspects
 from forebay.pipeline.trials import Trials
 from forebay.settings import Settings
-from forebay.spool.adoption import Portion
 from forebay.telemetry.counters import Counters
 
 log = structlog.get_logger("forebay.pipeline")
@@ -36,9 +35,6 @@ WRITE_OUT_S = 10.0
 
 class PipelineSpool(Committer, BurialStore, RequestStore, Protocol):
     """All that the pipeline needs of a spool."""
-
-    async def adopt(self, portion: Portion, first_id: int) -> None:
-        """Keep rows of another spool."""
 
 
 class State(NamedTuple):
@@ -135,16 +131,6 @@ class Pipeline:
         except TimeoutError:
             log.error("spool_not_written", cause=self._journal.failure)  # noqa: TRY400 - the cause says it all
         log.info("pipeline_stopped", pending_events=self._journal.ledger.stored_events)
-
-    async def adopt(self, portion: Portion) -> None:
-        """Take over rows of a spool that has lost its owner; they are pending here from then on.
-
-        Raises:
-            SpoolUnavailable: nothing was kept.
-        """
-        await self._spool.adopt(portion, self._journal.new_ids(len(portion.groups)))
-        self._journal.ledger.store(portion.events, portion.stored_bytes)
-        self._redelivery.proceed()
 
     @property
     def state(self) -> State:

@@ -18,7 +18,7 @@ from forebay.pipeline import burial as burial_module
 from forebay.pipeline import journal, replay
 from forebay.pipeline.pipeline import Pipeline
 from forebay.settings import Settings
-from forebay.spool import adoption, writing
+from forebay.spool import writing
 from forebay.spool.beside.inspection import Choice, Request, inspect
 from forebay.spool.burials import Burial
 from forebay.spool.records import NewGroup, Transaction
@@ -365,23 +365,3 @@ async def test_buried_events_can_be_replayed_and_are_not_buried_again(path: Path
         await bench.bury(burial)
         assert dead(path) == set()
     assert read_rows(path, "SELECT sum(events) FROM groups") == [(3,)]
-
-
-async def test_an_adopter_does_what_was_asked_of_the_orphan_when_it_has_all_of_its_rows(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(adoption, "ROWS_MAX", 1)
-    orphan_path = tmp_path / "orphan.db"
-    async with open_spool(orphan_path) as spool:
-        await commit(spool, Transaction(inserts=[NewGroup(1, [make_entry("a")]), NewGroup(2, [make_entry("b")])]))
-    with inspect(orphan_path) as inspection:
-        inspection.ask(everything())
-    async with running(path, outcome=FAILED) as bench:
-        orphan = adoption.Orphan(orphan_path)
-        while portion := orphan.take():
-            await bench.pipeline.adopt(portion)
-            orphan.let_go(portion)
-            await asyncio.sleep(0.05)
-        orphan.close()
-        await until(lambda: not requests(path))
-        assert dead(path) == {"a", "b"}
