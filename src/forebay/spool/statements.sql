@@ -240,3 +240,10 @@ DELETE FROM clock_samples WHERE bucket < (SELECT max(bucket) FROM clock_samples 
 -- name: lowest_clock
 -- Find the lowest that the clock showed, and where the samples begin.
 SELECT min(lowest_ms), min(bucket) FROM clock_samples
+
+-- name: has_work
+-- Find whether there is anything for an owner to do: events, requests, dead letters to be replayed or past retention.
+SELECT EXISTS (SELECT 1 FROM groups)
+    OR EXISTS (SELECT 1 FROM requests)
+    OR EXISTS (SELECT 1 FROM dead_letters WHERE replay = 1)
+    OR EXISTS (SELECT 1 FROM dead_letters WHERE died_at_ms < ?)

@@ -2,15 +2,28 @@
 
 import pytest
 
-from forebay.settings import Settings
-from forebay.workers.shares import SHARED, take_share
+from forebay.settings import DIVIDED, Settings
+from forebay.workers.worker import take_share
+
+DIVIDED_FIELDS = {name for name, field in Settings.model_fields.items() if DIVIDED in field.metadata}
+
+
+def test_the_limits_of_the_whole_server_are_marked() -> None:
+    assert {
+        "channel_events_max",
+        "channel_bytes_max",
+        "spool_bytes_max",
+        "bulk_workers",
+        "connections_max",
+        "in_hand_bytes_max",
+    } == DIVIDED_FIELDS
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])
 def test_the_shares_of_all_workers_are_the_whole(workers: int) -> None:
     whole = Settings(_env_file=None, workers=workers)
     shares = [take_share(whole, slot) for slot in range(1, workers + 1)]
-    for name in SHARED:
+    for name in DIVIDED_FIELDS:
         parts = [getattr(share, name) for share in shares]
         assert sum(parts) == getattr(whole, name)
         assert max(parts) - min(parts) <= 1
@@ -30,4 +43,4 @@ def test_a_worker_can_take_the_largest_body_that_is_allowed() -> None:
 def test_what_is_no_limit_of_the_whole_stays_as_it_is() -> None:
     whole = Settings(_env_file=None, workers=4)
     share = take_share(whole, 2)
-    assert {name for name in Settings.model_fields if getattr(share, name) != getattr(whole, name)} == set(SHARED)
+    assert {name for name in Settings.model_fields if getattr(share, name) != getattr(whole, name)} == DIVIDED_FIELDS
