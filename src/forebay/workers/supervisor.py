@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -35,19 +36,31 @@ log = structlog.get_logger("forebay.supervisor")
 ORPHANS = 0
 """The slot of the process that empties orphans."""
 
-PING_INTERVAL_S = 5.0
-"""A worker hangs after 30 seconds, six of these."""
-
-ORPHANS_INTERVAL_S = 30.0
-"""How often orphans are looked for, or tried again."""
-
 LIFE_S_MIN = 10.0
 """A worker that lived this long did not fall because of how it was started."""
 
 RESTARTS = Backoff(delay_s_min=0.5, delay_s_max=30.0)
 
 
-def run(settings: Settings, ping_interval_s: float = PING_INTERVAL_S) -> int:
+class Intervals(NamedTuple):
+    """How often the supervisor does what it does by the clock.
+
+    Attributes:
+        ping_s: between two pings; a worker hangs after six of these.
+        orphans_s: until orphans are looked for again, or tried again.
+        orphan_turn_s: how long one orphan keeps the others waiting. Its events may wait for an operator, or its dead
+            letters for the end of a day of running time, which is noted every ten minutes.
+    """
+
+    ping_s: float = 5.0
+    orphans_s: float = 30.0
+    orphan_turn_s: float = 1800.0
+
+
+INTERVALS = Intervals()
+
+
+def run(settings: Settings, intervals: Intervals = INTERVALS) -> int:
     """Serve with several processes until a signal ends them; return the exit code.
 
     Raises:
@@ -60,7 +73,7 @@ def run(settings: Settings, ping_interval_s: float = PING_INTERVAL_S) -> int:
         # What is in memory so far stays shared with the workers, as no collection there looks through it.
         gc.collect()
         gc.freeze()
-        return Supervisor(settings, secret, listener, folder, ping_interval_s).run()
+        return Supervisor(settings, secret, listener, folder, intervals).run()
 
 
 @contextlib.contextmanager
@@ -110,13 +123,13 @@ class Supervisor:
     """Watches over one process for each slot."""
 
     def __init__(
-        self, settings: Settings, secret: str, listener: socket.socket, folder: Path, ping_interval_s: float
+        self, settings: Settings, secret: str, listener: socket.socket, folder: Path, intervals: Intervals
     ) -> None:
         self._settings = settings
         self._secret = secret
         self._listener = listener
         self._folder = folder
-        self._ping_interval_s = ping_interval_s
+        self._intervals = intervals
         self._slots = [Slot(number) for number in range(settings.workers + 1)]
         self._left_spools: dict[str, str] = {}
         self._next_ping_at = 0.0
@@ -175,7 +188,7 @@ class Supervisor:
                 if slot.number != ORPHANS or self._find_orphans():
                     self._start(slot)
                 else:
-                    slot.start_at = now + ORPHANS_INTERVAL_S
+                    slot.start_at = now + self._intervals.orphans_s
 
     def _find_orphans(self) -> bool:
         found = orphans.find_orphans(self._settings.database_url, self._settings.workers)
@@ -188,7 +201,8 @@ class Supervisor:
             link = SupervisorLink(end)
             if slot.number == ORPHANS:
                 self._listener.close()
-                return orphans.run(self._settings, self._folder, self._left_spools, link)
+                turn_s = self._intervals.orphan_turn_s
+                return orphans.run(self._settings, self._folder, self._left_spools, turn_s, link)
             return worker.run(slot.number, self._settings, self._secret, self._listener, self._folder, link)
 
         name = f"forebay-{slot.name}"
@@ -240,11 +254,11 @@ class Supervisor:
         now = time.monotonic()
         if now < self._next_ping_at:
             return
-        self._next_ping_at = now + self._ping_interval_s
+        self._next_ping_at = now + self._intervals.ping_s
         for slot in self._slots:
             child = slot.child
             if child is not None and child.hangs:
-                silent_s = round(PINGS_UNANSWERED_MAX * self._ping_interval_s, 1)
+                silent_s = round(PINGS_UNANSWERED_MAX * self._intervals.ping_s, 1)
                 log.error("worker_hangs", slot=slot.name, pid=child.pid, silent_s=silent_s)
                 # One that hangs would not hear another signal.
                 child.kill()
@@ -268,7 +282,7 @@ class Supervisor:
                 log.error("worker_failed", slot=slot.name, cause=life.cause)
                 self._exit_code = self._exit_code or 1
         elif slot.number == ORPHANS and life.exit_code == 0:
-            slot.start_at = time.monotonic() + (0 if did_serve else ORPHANS_INTERVAL_S)
+            slot.start_at = time.monotonic() + (0 if did_serve else self._intervals.orphans_s)
         elif self._is_refusal(slot, life):
             self._exit_code = life.exit_code
             self._end()
