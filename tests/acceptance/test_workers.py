@@ -13,6 +13,7 @@ from forebay.sinks.local import LocalReader
 from forebay.sinks.port import Query
 from testbed.servers.fixtures import OpenSearchAddress
 from testbed.servers.forebay import ForebayServer, ForebayStartError, is_running, wait_ended
+from testbed.servers.hasty_forebay import HastyForebay
 from testbed.servers.observing import (
     WAIT_S,
     count_events,
@@ -144,6 +145,40 @@ async def test_a_worker_that_does_not_answer_is_named_while_the_others_take_even
         finally:
             os.kill(stopped, signal.SIGCONT)
         await wait_well(server)
+        assert server.stop() == 0
+
+
+async def test_a_worker_that_hangs_is_ended_and_started_again_and_nothing_that_was_answered_is_lost(
+    tmp_path: Path,
+) -> None:
+    with HastyForebay(tmp_path, {**TWO, **QUICK, "FOREBAY_BULK_INTERVAL_S": "60"}) as server:
+        start_all(server)
+        client = Client(server.url, server.token())
+        await send_to_each(server, client, workers=2, events=1_000)
+        hanging = server.worker_pids[2]
+        os.kill(hanging, signal.SIGSTOP)
+        await wait_worker(server, 2, hanging)
+        assert not is_running(hanging)
+        await wait_well(server)
+        assert [(line["slot"], line["pid"]) for line in log_lines(server, "worker_hangs")] == [(2, hanging)]
+        assert [line["cause"] for line in log_lines(server, "worker_fell")] == ["signal SIGKILL"]
+        assert server.stop() == 0
+    await assert_in_embedded_store(client, tmp_path)
+
+
+async def test_workers_are_not_ended_because_the_whole_server_was_paused(tmp_path: Path) -> None:
+    with HastyForebay(tmp_path, {**TWO, **QUICK}) as server:
+        start_all(server)
+        processes = [server.pid, *server.worker_pids.values()]
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        # Far longer than a worker may be silent.
+        await asyncio.sleep(4)
+        for pid in processes:
+            os.kill(pid, signal.SIGCONT)
+        await wait_well(server)
+        assert [server.pid, *server.worker_pids.values()] == processes
+        assert log_lines(server, "worker_hangs") == []
         assert server.stop() == 0
 
 
