@@ -77,7 +77,7 @@ def work(settings: Settings, secret: str, listener: socket.socket, peers: Peers,
         SpoolUnusable: the database cannot be opened, or another process owns it.
     """
     with (
-        contextlib.closing(Spool(spool_path(settings.database_url, peers.slot))) as spool,
+        contextlib.closing(Spool(spool_path(settings.database_url, peers.number))) as spool,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         return runner.run(serve(settings, secret, listener, spool, peers, started))
@@ -90,7 +90,7 @@ async def serve(
     deliverer = Deliverer(settings, spool)
 
     def observe() -> Snapshot:
-        return deliverer.observe(peers.slot, stopping=server.should_exit)
+        return deliverer.observe(peers.number, stopping=server.should_exit)
 
     http_config = _configure_http(settings, secret, deliverer, lambda: peers.ask(observe()))
     server = HttpServer(http_config, lambda: started(server, deliverer.sink.place))
@@ -146,10 +146,10 @@ class Deliverer:
         )
         self._background = [asyncio.create_task(task) for task in tasks]
 
-    def observe(self, slot: int, *, stopping: bool) -> Snapshot:
+    def observe(self, number: int, *, stopping: bool) -> Snapshot:
         """Return the state of this process."""
         is_stopping = stopping or self.pipeline.admitter.closed
-        return Snapshot(slot, self.counters, self.pipeline.state, measure_process(), is_stopping)
+        return Snapshot(number, self.counters, self.pipeline.state, measure_process(), is_stopping)
 
     async def stop(self) -> int:
         """End everything, in the opposite order; return the process's exit code."""

@@ -21,7 +21,7 @@ SECRET = "the key of the tests, which guards nothing at all"
 COMMAND = [str(Path(sys.executable).parent / "forebay"), "serve"]
 
 WORKER_NAME = "forebay-"
-"""The beginning of a worker's name in the list of processes; its slot follows."""
+"""The beginning of a worker's name in the list of processes; its number follows."""
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 60.0
@@ -93,13 +93,13 @@ class ForebayServer:
 
     @property
     def worker_pids(self) -> dict[int, int]:
-        """The processes of several workers, by their slot; that which empties orphans stands under 0."""
+        """The processes of several workers, by their number; that which empties orphans stands under 0."""
         found = {}
         for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
             # One that has ended meanwhile, or has not become a worker yet, is none.
             with contextlib.suppress(OSError, ValueError):
-                slot = Path(f"/proc/{pid}/comm").read_text().strip().removeprefix(WORKER_NAME)
-                found[0 if slot == "orphans" else int(slot)] = int(pid)
+                number = Path(f"/proc/{pid}/comm").read_text().strip().removeprefix(WORKER_NAME)
+                found[0 if number == "orphans" else int(number)] = int(pid)
         return found
 
     @property

@@ -112,11 +112,11 @@ def nowhere() -> dict[str, str]:
 
 
 async def wait_lines(server: ForebayServer, event: str, count: int) -> list[int]:
-    """Wait until the log holds so many lines about one thing; return the slots that they name."""
+    """Wait until the log holds so many lines about one thing; return the numbers that they name."""
     async with asyncio.timeout(WAIT_S):
         while len(lines := log_lines(server, event)) < count:
             await asyncio.sleep(0.02)
-    return [line["slot"] for line in lines]
+    return [line["worker"] for line in lines]
 
 
 async def test_dead_letters_of_an_orphan_stay_until_a_command_wants_them_back(tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ async def test_whoever_is_killed_while_an_orphan_is_emptied_loses_and_doubles_no
         server.settings |= {"FOREBAY_WORKERS": "1", "OPEN_SEARCH_DNS": opensearch.url}
         start_all(server)
         for kills in range(1, 4):
-            slots = await wait_lines(server, "orphan_opened", kills)
-            await wait_fewer(tmp_path / f"spool.{slots[-1]}.db")
+            numbers = await wait_lines(server, "orphan_opened", kills)
+            await wait_fewer(tmp_path / f"spool.{numbers[-1]}.db")
             os.kill(server.worker_pids[0], signal.SIGKILL)
         await wait_lines(server, "orphan_opened", 4)
         server.kill()
@@ -175,12 +175,12 @@ async def wait_fewer(spool: Path) -> None:
 
 
 async def test_an_orphan_whose_events_have_to_wait_keeps_no_other_waiting_for_long(tmp_path: Path) -> None:
-    for slot in (2, 3):
-        await fill(tmp_path / f"spool.{slot}.db", Transaction(inserts=[NewGroup(1, make_entries(3))]))
+    for number in (2, 3):
+        await fill(tmp_path / f"spool.{number}.db", Transaction(inserts=[NewGroup(1, make_entries(3))]))
     with HastyForebay(tmp_path, ONE | nowhere()) as server:
         start_all(server)
-        slots = await wait_lines(server, "orphan_opened", 4)
-        assert sorted(slots[:4]) == [2, 2, 3, 3]
+        numbers = await wait_lines(server, "orphan_opened", 4)
+        assert sorted(numbers[:4]) == [2, 2, 3, 3]
         assert server.stop() == 0
     assert count_left(tmp_path) == 6
 
@@ -196,12 +196,12 @@ async def test_a_worker_without_a_listener_gives_way_to_those_that_take_events_a
         await wait_lines(server, "orphan_opened", 1)
         await wait_metric(server, "forebay_spool_events", 3)
         workers = server.worker_pids
-        priorities = {slot: os.getpriority(os.PRIO_PROCESS, pid) for slot, pid in workers.items()}
+        priorities = {number: os.getpriority(os.PRIO_PROCESS, pid) for number, pid in workers.items()}
         assert priorities[0] > priorities[1]
         os.kill(server.pid, signal.SIGKILL)
         await asyncio.to_thread(wait_ended, workers.values())
         server.kill()
-        assert sorted(line["slot"] for line in log_lines(server, "supervisor_gone")) == [1, 2]
+        assert sorted(line["worker"] for line in log_lines(server, "supervisor_gone")) == [1, 2]
         assert list(temporary.iterdir()) == []
         start_all(server)
         await wait_lines(server, "orphan_opened", 2)

@@ -59,7 +59,7 @@ async def test_two_workers_serve_one_port_and_whichever_is_asked_speaks_for_both
         client = Client(server.url, server.token())
         await send_to_each(server, client, workers=2, events=4_000)
         samples = read_metrics(server)
-        accepted = [samples[f'forebay_events_accepted_total{{worker="{slot}"}}'] for slot in (1, 2)]
+        accepted = [samples[f'forebay_events_accepted_total{{worker="{number}"}}'] for number in (1, 2)]
         assert sum(accepted) == len(client.accepted)
         assert (samples["forebay_workers"], samples["forebay_workers_up"]) == (2, 2)
         assert samples['process_start_time_seconds{worker="1"}'] > 0
@@ -80,19 +80,19 @@ async def test_a_worker_killed_in_the_middle_of_the_load_is_started_again_and_lo
         client = Client(server.url, server.token())
 
         def kill_one() -> None:
-            slot = 1 + len(killed) % 2
-            killed.append((slot, server.worker_pids[slot]))
+            number = 1 + len(killed) % 2
+            killed.append((number, server.worker_pids[number]))
             os.kill(killed[-1][1], signal.SIGKILL)
 
         await send_and_interfere(client, make_events(0, 40_000), [kill_one] * 2)
         assert client.resent > 0, "no request was interrupted: the kills came at the wrong moment"
-        for slot, pid in killed:
-            assert is_running(await wait_worker(server, slot, pid))
+        for number, pid in killed:
+            assert is_running(await wait_worker(server, number, pid))
         await assert_exactly_once(client, Index(opensearch.url, "workers"))
         await wait_well(server)
         assert server.pid == supervisor
         fallen = log_lines(server, "worker_fell")
-        assert [(line["slot"], line["cause"]) for line in fallen] == [(1, "signal SIGKILL"), (2, "signal SIGKILL")]
+        assert [(line["worker"], line["cause"]) for line in fallen] == [(1, "signal SIGKILL"), (2, "signal SIGKILL")]
         assert server.stop() == 0
 
 
@@ -160,7 +160,7 @@ async def test_a_worker_that_hangs_is_ended_and_started_again_and_nothing_that_w
         await wait_worker(server, 2, hanging)
         assert not is_running(hanging)
         await wait_well(server)
-        assert [(line["slot"], line["pid"]) for line in log_lines(server, "worker_hangs")] == [(2, hanging)]
+        assert [(line["worker"], line["pid"]) for line in log_lines(server, "worker_hangs")] == [(2, hanging)]
         assert [line["cause"] for line in log_lines(server, "worker_fell")] == ["signal SIGKILL"]
         assert server.stop() == 0
     await assert_in_embedded_store(client, tmp_path)
@@ -202,7 +202,7 @@ def test_a_spool_that_belongs_to_somebody_else_keeps_the_whole_server_from_start
             start_in_vain(server)
         assert refused.value.exit_code == 1
         (line,) = log_lines(server, "worker_refused")
-        assert line["slot"] == 2
+        assert line["worker"] == 2
         assert f"spool.2.db belongs to another process (pid {owner.pid})" in line["cause"]
         assert owner.stop() == 0
 

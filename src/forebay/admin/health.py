@@ -24,17 +24,17 @@ def judge_readiness(server: ServerSnapshot) -> Readiness:
     """Return how the server is: it takes events while one of its workers does."""
     causes = []
     takes_events = False
-    for slot, snapshot in sorted(server.snapshots.items()):
+    for number, snapshot in sorted(server.snapshots.items()):
         refusals, troubles = _find_causes(snapshot)
-        if slot > server.workers:
+        if number > server.workers:
             # Nobody sends events to it, and its end in order is its purpose.
             refusals = [snapshot.state.spool_failure] if snapshot.state.spool_failure else []
-            prefix = f"orphan {slot}: "
+            prefix = f"orphan {number}: "
         else:
             takes_events = takes_events or not refusals
-            prefix = f"worker {slot}: " if server.is_supervised else ""
+            prefix = f"worker {number}: " if server.is_supervised else ""
         causes += [f"{prefix}{cause}" for cause in refusals + troubles]
-    causes += [f"worker {slot} does not answer" for slot in server.missing]
+    causes += [f"worker {number} does not answer" for number in server.missing]
     causes += server.left_spools
     status = "ready" if not causes else "degraded" if takes_events else "unready"
     return Readiness(takes_events, status, causes)

@@ -84,7 +84,7 @@ class _Collector(Collector):
             yield GaugeMetricFamily(f"forebay_{name}", text, sum(map(attrgetter(attribute), states)))
         sink_up = all(state.sink_health is Health.GOOD for state in states)
         # An orphan's spool takes no events anyway.
-        taking = [snapshot.state for snapshot in self._snapshots if snapshot.slot <= self._server.workers]
+        taking = [snapshot.state for snapshot in self._snapshots if snapshot.number <= self._server.workers]
         spool_up = all(not state.spool_failure and not state.spool_full for state in taking)
         yield GaugeMetricFamily("forebay_sink_up", "1 while the sink takes events", int(sink_up))
         yield GaugeMetricFamily("forebay_spool_up", "1 while the spool takes events", int(spool_up))
@@ -103,13 +103,13 @@ class _Collector(Collector):
             for snapshot in self._snapshots:
                 for sample in samples:
                     if sample.name in snapshot.process:
-                        family.add_sample(sample.name, self._labels(snapshot.slot), snapshot.process[sample.name])
+                        family.add_sample(sample.name, self._labels(snapshot.number), snapshot.process[sample.name])
             yield family
 
     def _count(self, name: str, text: str, attribute: str) -> Metric:
         family = CounterMetricFamily(name, text, labels=[*self._labels(0)])
         for snapshot in self._snapshots:
-            family.add_metric([*self._labels(snapshot.slot).values()], getattr(snapshot.counters, attribute))
+            family.add_metric([*self._labels(snapshot.number).values()], getattr(snapshot.counters, attribute))
         return family
 
     def _count_each(self, name: str, text: str, label: str, attribute: str) -> Metric:
@@ -117,10 +117,10 @@ class _Collector(Collector):
         for snapshot in self._snapshots:
             counts: Mapping[object, int] = getattr(snapshot.counters, attribute)
             for key, count in list(counts.items()):
-                labels = [str(getattr(key, "value", key)), *self._labels(snapshot.slot).values()]
+                labels = [str(getattr(key, "value", key)), *self._labels(snapshot.number).values()]
                 family.add_metric(labels, count)
         return family
 
-    def _labels(self, slot: int) -> dict[str, str]:
+    def _labels(self, number: int) -> dict[str, str]:
         """Return the label of a process; a single one needs none."""
-        return {"worker": str(slot)} if self._server.is_supervised else {}
+        return {"worker": str(number)} if self._server.is_supervised else {}

@@ -1,7 +1,7 @@
 """The processes of one server: whichever is asked answers for all, so it asks the others first.
 
 Each hands out its snapshot on a Unix socket in a folder that the supervisor made. A worker's socket is named after its
-slot. The worker that empties an orphan has a socket too, but takes no events.
+number. The worker that empties an orphan has a socket too, but takes no events.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Peers:
     """The processes of one server, seen from one of them.
 
     Attributes:
-        slot: the number of this process's spool, from 1.
+        number: that of this process and of its spool, from 1.
         left_spools: why orphans are left where they are, one line each; the supervisor finds out.
     """
 
-    def __init__(self, slot: int = 1, workers: int = 1, folder: Path | None = None) -> None:
+    def __init__(self, number: int = 1, workers: int = 1, folder: Path | None = None) -> None:
         """Take the folder of the sockets; a single process without a supervisor has none."""
-        self.slot = slot
+        self.number = number
         self.left_spools: tuple[str, ...] = ()
         self._workers = workers
         self._folder = folder
@@ -44,11 +44,11 @@ class Peers:
         """Return the snapshots of all processes that answer in time."""
         answers = [own]
         if self._folder is not None:
-            others = [slot for slot in range(1, self._workers + 1) if slot != self.slot]
-            asked = [_ask(self._socket(self._folder, slot), slot) for slot in others]
+            others = [number for number in range(1, self._workers + 1) if number != self.number]
+            asked = [_ask(self._socket(self._folder, number), number) for number in others]
             found = await asyncio.gather(*asked, _ask(self._socket(self._folder, self._workers + 1)))
             answers += [snapshot for snapshot in found if snapshot]
-        snapshots = {snapshot.slot: snapshot for snapshot in answers}
+        snapshots = {snapshot.number: snapshot for snapshot in answers}
         return ServerSnapshot(self._workers, snapshots, self.left_spools, is_supervised=self._folder is not None)
 
     async def answer(self, observe: Callable[[], Snapshot]) -> None:
@@ -62,7 +62,7 @@ class Peers:
 
         try:
             # This replaces the socket of a process that was here before.
-            async with await asyncio.start_unix_server(hand_out, self._socket(self._folder, self.slot)) as server:
+            async with await asyncio.start_unix_server(hand_out, self._socket(self._folder, self.number)) as server:
                 await server.serve_forever()
         except OSError as error:
             log.error("worker_mute", cause=str(error))  # noqa: TRY400 - the cause says it all
@@ -71,15 +71,15 @@ class Peers:
         """Remove this process's socket, and the folder if it is empty then."""
         if self._folder is not None:
             with contextlib.suppress(OSError):
-                self._socket(self._folder, self.slot).unlink(missing_ok=True)
+                self._socket(self._folder, self.number).unlink(missing_ok=True)
                 self._folder.rmdir()
 
-    def _socket(self, folder: Path, slot: int) -> Path:
-        return folder / (f"{slot}.sock" if slot <= self._workers else "orphan.sock")
+    def _socket(self, folder: Path, number: int) -> Path:
+        return folder / (f"{number}.sock" if number <= self._workers else "orphan.sock")
 
 
-async def _ask(path: Path, slot: int | None = None) -> Snapshot | None:
-    """Return the snapshot of the process behind a socket; without a `slot` there need be none."""
+async def _ask(path: Path, number: int | None = None) -> Snapshot | None:
+    """Return the snapshot of the process behind a socket; without a `number` there need be none."""
     try:
         async with asyncio.timeout(ANSWER_S):
             reader, writer = await asyncio.open_unix_connection(path)
@@ -88,6 +88,6 @@ async def _ask(path: Path, slot: int | None = None) -> Snapshot | None:
             finally:
                 writer.close()
     except (OSError, TimeoutError, msgspec.DecodeError) as error:
-        if slot is not None:
-            log.warning("worker_silent", silent_slot=slot, cause=str(error) or type(error).__name__)
+        if number is not None:
+            log.warning("worker_silent", silent_worker=number, cause=str(error) or type(error).__name__)
         return None

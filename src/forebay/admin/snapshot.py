@@ -22,12 +22,12 @@ class Snapshot(Struct):
     """One process.
 
     Attributes:
-        slot: the number of its spool, from 1.
+        number: that of the worker and of its spool, from 1.
         process: its memory, processor time and descriptors, by the name of the sample.
         stopping: whether it takes no more events because it is about to end.
     """
 
-    slot: int
+    number: int
     counters: Counters
     state: State
     process: dict[str, float]
@@ -39,7 +39,7 @@ class ServerSnapshot(NamedTuple):
 
     Attributes:
         workers: how many there should be that take events.
-        snapshots: those of the processes that answered, by slot; one beyond `workers` empties an orphan.
+        snapshots: those of the processes that answered, by number; one beyond `workers` empties an orphan.
         left_spools: why orphans are left where they are, one line each.
         is_supervised: whether there is a supervisor, and so may be several processes.
     """
@@ -51,8 +51,8 @@ class ServerSnapshot(NamedTuple):
 
     @property
     def missing(self) -> list[int]:
-        """Return the slots of the workers that did not answer."""
-        return [slot for slot in range(1, self.workers + 1) if slot not in self.snapshots]
+        """Return the numbers of the workers that did not answer."""
+        return [number for number in range(1, self.workers + 1) if number not in self.snapshots]
 
     @property
     def answered(self) -> int:

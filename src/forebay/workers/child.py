@@ -88,7 +88,9 @@ class Child:
         os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once, and ping it no more: a disk that hangs may keep it for long."""
+        self.is_serving = False
+        self._pings_unanswered = 0
         os.kill(self.pid, signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""Orphans: spools of slots that there is no worker for any more, since there are fewer workers than last time.
+"""Orphans: spools without a worker, since there are fewer workers than last time.
 
 A worker without a listener empties them, one at a time, in a process that is started for each. It is the usual delivery
 on that spool, and it ends when nothing is left to do. Then the files go, unless dead letters are left. Those stay where
@@ -44,10 +44,10 @@ NICENESS = 10
 
 
 def find_orphans(database: Path, workers: int) -> dict[int, Path]:
-    """Return the spools beside `database` that belong to no worker, by slot."""
+    """Return the spools beside `database` that belong to no worker, by number."""
     # Of one whose database was removed its log may hold everything.
     spools = find_spools(database) | find_spools(database, end="-wal")
-    return {slot: path for slot, path in spools.items() if slot > workers}
+    return {number: path for number, path in spools.items() if number > workers}
 
 
 def run(settings: Settings, folder: Path, left_spools: dict[str, str], turn_s: float, link: SupervisorLink) -> int:
@@ -59,7 +59,7 @@ def run(settings: Settings, folder: Path, left_spools: dict[str, str], turn_s: f
     configure_logs(settings.log_format, settings.log_level)
     orphans = find_orphans(settings.database_url, settings.workers)
     causes = {path: cause for path, cause in left_spools.items() if Path(path) in orphans.values()}
-    for slot, path in sorted(orphans.items(), key=lambda orphan: _last_owned_ns(orphan[1])):
+    for number, path in sorted(orphans.items(), key=lambda orphan: _last_owned_ns(orphan[1])):
         causes.pop(str(path), None)
         if not needs_owner(path, settings):
             continue
@@ -69,7 +69,7 @@ def run(settings: Settings, folder: Path, left_spools: dict[str, str], turn_s: f
             causes[str(path)] = str(error)
             continue
         link.report(LeftSpools(causes))
-        return OrphanWorker(path, settings, turn_s, Peers(slot, settings.workers, folder)).run(spool, link)
+        return OrphanWorker(path, settings, turn_s, Peers(number, settings.workers, folder)).run(spool, link)
     link.report(LeftSpools(causes))
     return 0
 
@@ -97,7 +97,7 @@ class OrphanWorker:
 
     def run(self, spool: Spool, link: SupervisorLink) -> int:
         """Work until nothing is left to do, or until told to end; return the exit code."""
-        configure_logs(self._settings.log_format, self._settings.log_level, self._peers.slot)
+        configure_logs(self._settings.log_format, self._settings.log_level, self._peers.number)
         # The system runs those first that take events (nice(2)).
         os.nice(NICENESS)
         log.info("orphan_opened", events=spool.totals.events, dead_letters=spool.totals.dead_letters)
@@ -118,7 +118,7 @@ class OrphanWorker:
         deliverer = Deliverer(_limit(self._settings), spool)
 
         def observe() -> Snapshot:
-            return deliverer.observe(self._peers.slot, stopping=self._ending.is_set())
+            return deliverer.observe(self._peers.number, stopping=self._ending.is_set())
 
         deliverer.start(self._ending.set, self._peers.answer(observe))
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -27,14 +27,15 @@ from forebay.errors import SettingsError
 from forebay.secret import resolve_secret
 from forebay.settings import Settings
 from forebay.telemetry.logs import configure_logs
-from forebay.workers import orphans, worker
+from forebay.workers import orphans
 from forebay.workers.child import PINGS_UNANSWERED_MAX, SIGNALS, Child, Life, fork
 from forebay.workers.link import LeftSpools, Serving, SupervisorLink
+from forebay.workers.worker import run_worker
 
 log = structlog.get_logger("forebay.supervisor")
 
 ORPHANS = 0
-"""The slot of the process that empties orphans."""
+"""The number of the worker that empties orphans."""
 
 LIFE_S_MIN = 10.0
 """A worker that lived this long did not fall because of how it was started."""
@@ -92,19 +93,19 @@ def _make_folder() -> Iterator[Path]:
 
 
 class Restarts:
-    """When to start the worker of one slot again: at once, and later and later if it falls again and again."""
+    """When to start a worker again: at once, and later and later if it falls again and again."""
 
     def __init__(self) -> None:
         self._short_lives = 0
 
     def delay_s(self, lived_s: float) -> float:
-        """Return the seconds until the next start of a worker that fell after `lived_s`."""
+        """Return the seconds until the next start, after a process that lived `lived_s`."""
         self._short_lives = self._short_lives + 1 if lived_s < LIFE_S_MIN else 0
         return 0 if self._short_lives <= 1 else RESTARTS.whole_delay_s(self._short_lives - 1)
 
 
-class Slot:
-    """One slot: its process, if one runs, and else when the next one is started."""
+class Worker:
+    """One worker: its process, if one runs, and else when the next one is started."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -120,7 +121,7 @@ class Slot:
 
 
 class Supervisor:
-    """Watches over one process for each slot."""
+    """Watches over the workers."""
 
     def __init__(
         self, settings: Settings, secret: str, listener: socket.socket, folder: Path, intervals: Intervals
@@ -130,7 +131,7 @@ class Supervisor:
         self._listener = listener
         self._folder = folder
         self._intervals = intervals
-        self._slots = [Slot(number) for number in range(settings.workers + 1)]
+        self._workers = [Worker(number) for number in range(settings.workers + 1)]
         self._left_spools: dict[str, str] = {}
         self._next_ping_at = 0.0
         self._is_ending = False
@@ -140,7 +141,7 @@ class Supervisor:
         self._signals, self._signalled = socket.socketpair()
 
     def run(self) -> int:
-        """Keep a process in every slot until a signal ends the server; return the exit code."""
+        """Keep every worker running until a signal ends the server; return the exit code."""
         self._catch_signals()
         while True:
             self._start_due()
@@ -156,11 +157,11 @@ class Supervisor:
 
     @property
     def _children(self) -> list[Child]:
-        return [slot.child for slot in self._slots if slot.child is not None]
+        return [worker.child for worker in self._workers if worker.child is not None]
 
     @property
     def _all_served(self) -> bool:
-        return all(slot.has_served for slot in self._slots[1:])
+        return all(worker.has_served for worker in self._workers[1:])
 
     def _catch_signals(self) -> None:
         for end in (self._signals, self._signalled):
@@ -173,22 +174,22 @@ class Supervisor:
 
     def _wait_s(self) -> float:
         """Return how long nothing is to be done unless a signal or a report comes."""
-        starts = [slot.start_at for slot in self._slots if self._is_startable(slot)]
+        starts = [worker.start_at for worker in self._workers if self._is_startable(worker)]
         return max(0.0, min([self._next_ping_at, *starts]) - time.monotonic())
 
-    def _is_startable(self, slot: Slot) -> bool:
+    def _is_startable(self, worker: Worker) -> bool:
         # Orphans wait until the workers serve: those who send come first.
-        may_start = slot.number != ORPHANS or self._all_served
-        return slot.child is None and may_start and not self._is_ending
+        may_start = worker.number != ORPHANS or self._all_served
+        return worker.child is None and may_start and not self._is_ending
 
     def _start_due(self) -> None:
         now = time.monotonic()
-        for slot in self._slots:
-            if self._is_startable(slot) and slot.start_at <= now:
-                if slot.number != ORPHANS or self._find_orphans():
-                    self._start(slot)
+        for worker in self._workers:
+            if self._is_startable(worker) and worker.start_at <= now:
+                if worker.number != ORPHANS or self._find_orphans():
+                    self._start(worker)
                 else:
-                    slot.start_at = now + self._intervals.orphans_s
+                    worker.start_at = now + self._intervals.orphans_s
 
     def _find_orphans(self) -> bool:
         found = orphans.find_orphans(self._settings.database_url, self._settings.workers)
@@ -196,25 +197,25 @@ class Supervisor:
             self._left_spools = {}
         return bool(found)
 
-    def _start(self, slot: Slot) -> None:
+    def _start(self, worker: Worker) -> None:
         def work(end: socket.socket) -> int:
             link = SupervisorLink(end)
-            if slot.number == ORPHANS:
+            if worker.number == ORPHANS:
                 self._listener.close()
                 turn_s = self._intervals.orphan_turn_s
                 return orphans.run(self._settings, self._folder, self._left_spools, turn_s, link)
-            return worker.run(slot.number, self._settings, self._secret, self._listener, self._folder, link)
+            return run_worker(worker.number, self._settings, self._secret, self._listener, self._folder, link)
 
-        name = f"forebay-{slot.name}"
+        name = f"forebay-{worker.name}"
         try:
-            slot.child = fork(name, work, self._let_go)
+            worker.child = fork(name, work, self._let_go)
         except OSError as error:
-            log.error("worker_not_started", slot=slot.name, cause=str(error))  # noqa: TRY400 - the cause says it all
-            slot.start_at = time.monotonic() + slot.restarts.delay_s(0)
+            log.error("worker_not_started", worker=worker.name, cause=str(error))  # noqa: TRY400 - the cause says it all
+            worker.start_at = time.monotonic() + worker.restarts.delay_s(0)
             return
-        self._selector.register(slot.child.link, selectors.EVENT_READ, slot)
-        if slot.number != ORPHANS:
-            log.info("worker_started", slot=slot.number, pid=slot.child.pid)
+        self._selector.register(worker.child.link, selectors.EVENT_READ, worker)
+        if worker.number != ORPHANS:
+            log.info("worker_started", worker=worker.number, pid=worker.child.pid)
 
     def _let_go(self) -> None:
         """Close what a child has inherited and must not keep: the others would not notice the end of this process."""
@@ -224,21 +225,21 @@ class Supervisor:
         for child in self._children:
             child.link.close()
 
-    def _read_reports(self, slot: Slot) -> None:
-        child = slot.child
+    def _read_reports(self, worker: Worker) -> None:
+        child = worker.child
         if child is None:
             return  # it was found to have ended just before
         for report in child.read_reports():
             match report:
                 case Serving(sink_place):
                     child.is_serving = True
-                    self._note_service(slot, sink_place)
+                    self._note_service(worker, sink_place)
                 case LeftSpools(causes):
                     self._note_left(causes)
 
-    def _note_service(self, slot: Slot, sink_place: str) -> None:
-        if not slot.has_served and slot.number != ORPHANS:
-            slot.has_served = True
+    def _note_service(self, worker: Worker, sink_place: str) -> None:
+        if not worker.has_served and worker.number != ORPHANS:
+            worker.has_served = True
             if self._all_served:
                 server.announce(self._settings, self._secret, self._listener, sink_place)
 
@@ -255,47 +256,47 @@ class Supervisor:
         if now < self._next_ping_at:
             return
         self._next_ping_at = now + self._intervals.ping_s
-        for slot in self._slots:
-            child = slot.child
+        for worker in self._workers:
+            child = worker.child
             if child is not None and child.hangs:
                 silent_s = round(PINGS_UNANSWERED_MAX * self._intervals.ping_s, 1)
-                log.error("worker_hangs", slot=slot.name, pid=child.pid, silent_s=silent_s)
+                log.error("worker_hangs", worker=worker.name, pid=child.pid, silent_s=silent_s)
                 # One that hangs would not hear another signal.
                 child.kill()
             elif child is not None:
                 child.ping(tuple(self._left_spools.values()))
 
     def _reap(self) -> None:
-        for slot in self._slots:
-            if slot.child is not None and (life := slot.child.find_end()) is not None:
+        for worker in self._workers:
+            if worker.child is not None and (life := worker.child.find_end()) is not None:
                 # Its last words.
-                self._read_reports(slot)
-                child, slot.child = slot.child, None
+                self._read_reports(worker)
+                child, worker.child = worker.child, None
                 self._selector.unregister(child.link)
                 child.link.close()
-                self._note_end(slot, life, did_serve=child.is_serving)
+                self._note_end(worker, life, did_serve=child.is_serving)
 
-    def _note_end(self, slot: Slot, life: Life, *, did_serve: bool) -> None:
+    def _note_end(self, worker: Worker, life: Life, *, did_serve: bool) -> None:
         if self._is_ending:
             # A worker that was still starting knows no signal yet, and has nothing in memory.
             if life.exit_code not in (0, -signal.SIGTERM):
-                log.error("worker_failed", slot=slot.name, cause=life.cause)
+                log.error("worker_failed", worker=worker.name, cause=life.cause)
                 self._exit_code = self._exit_code or 1
-        elif slot.number == ORPHANS and life.exit_code == 0:
-            slot.start_at = time.monotonic() + (0 if did_serve else self._intervals.orphans_s)
-        elif self._is_refusal(slot, life):
+        elif worker.number == ORPHANS and life.exit_code == 0:
+            worker.start_at = time.monotonic() + (0 if did_serve else self._intervals.orphans_s)
+        elif self._is_refusal(worker, life):
             self._exit_code = life.exit_code
             self._end()
         else:
-            delay_s = slot.restarts.delay_s(life.lived_s)
+            delay_s = worker.restarts.delay_s(life.lived_s)
             log.warning(
-                "worker_fell", slot=slot.name, cause=life.cause, lived_s=round(life.lived_s, 1), again_in_s=delay_s
+                "worker_fell", worker=worker.name, cause=life.cause, lived_s=round(life.lived_s, 1), again_in_s=delay_s
             )
-            slot.start_at = time.monotonic() + delay_s
+            worker.start_at = time.monotonic() + delay_s
 
-    def _is_refusal(self, slot: Slot, life: Life) -> bool:
+    def _is_refusal(self, worker: Worker, life: Life) -> bool:
         """Return whether a first start has failed for a reason that the next start would meet too."""
-        return not slot.has_served and not self._all_served and life.exit_code > 0
+        return not worker.has_served and not self._all_served and life.exit_code > 0
 
     def _hear_signals(self) -> None:
         """End in order; at the second signal, at once: events that are not delivered are in the spools."""

@@ -22,16 +22,18 @@ EXIT_WRONG_SETTING = 2
 """As the command line ends."""
 
 
-def run(slot: int, settings: Settings, secret: str, listener: socket.socket, folder: Path, link: SupervisorLink) -> int:
+def run_worker(
+    number: int, settings: Settings, secret: str, listener: socket.socket, folder: Path, link: SupervisorLink
+) -> int:
     """Serve until told to end, or until the supervisor is gone; return the exit code."""
-    configure_logs(settings.log_format, settings.log_level, slot)
-    peers = Peers(slot, settings.workers, folder)
+    configure_logs(settings.log_format, settings.log_level, number)
+    peers = Peers(number, settings.workers, folder)
 
     def started(http_server: HttpServer, sink_place: str) -> None:
         link.serve(Serving(sink_place), peers, on_gone=http_server.end)
 
     try:
-        return server.work(take_share(settings, slot), secret, listener, peers, started)
+        return server.work(take_share(settings, number), secret, listener, peers, started)
     except ForebayError as error:
         log.error("worker_refused", cause=str(error))  # noqa: TRY400 - the cause says it all
         return EXIT_WRONG_SETTING if isinstance(error, SettingsError) else EXIT_FAILED
@@ -40,16 +42,16 @@ def run(slot: int, settings: Settings, secret: str, listener: socket.socket, fol
             peers.leave()
 
 
-def take_share(settings: Settings, slot: int) -> Settings:
-    """Return the settings of the worker in a slot; the lowest slots get the rest of an uneven division.
+def take_share(settings: Settings, number: int) -> Settings:
+    """Return the settings of one worker; those with the lowest numbers get the rest of an uneven division.
 
     Each has at least one of everything, and can take the largest body that is allowed.
     """
     divided = [name for name, field in Settings.model_fields.items() if DIVIDED in field.metadata]
-    shares = {name: _divide(getattr(settings, name), settings.workers, slot) for name in divided}
+    shares = {name: _divide(getattr(settings, name), settings.workers, number) for name in divided}
     shares["in_hand_bytes_max"] = max(shares["in_hand_bytes_max"], settings.body_bytes_max)
     return settings.model_copy(update=shares)
 
 
-def _divide(whole: int, workers: int, slot: int) -> int:
-    return max(1, whole // workers + (slot <= whole % workers))
+def _divide(whole: int, workers: int, number: int) -> int:
+    return max(1, whole // workers + (number <= whole % workers))

@@ -121,14 +121,14 @@ def two_workers(first: State = STATE, second: State = STATE) -> ServerSnapshot:
     """Return a server of three workers, two of which answer."""
     accepted = {1: 5, 3: 7}
     snapshots = {
-        slot: Snapshot(
-            slot,
-            Counters(accepted=accepted[slot], bulks_in_flight=slot, requests=Counter({200: slot})),
+        number: Snapshot(
+            number,
+            Counters(accepted=accepted[number], bulks_in_flight=number, requests=Counter({200: number})),
             state,
-            {"process_open_fds": 10.0 + slot},
+            {"process_open_fds": 10.0 + number},
             stopping=False,
         )
-        for slot, state in ((1, first), (3, second))
+        for number, state in ((1, first), (3, second))
     }
     return ServerSnapshot(3, snapshots, is_supervised=True)
 
@@ -173,7 +173,9 @@ def test_one_worker_whose_sink_or_spool_takes_nothing_is_shown(state: State, sin
 
 def test_the_worker_of_an_orphan_counts_among_the_events_and_not_among_the_workers() -> None:
     full = STATE._replace(stored_events=5, spool_full=True)
-    snapshots = {slot: Snapshot(slot, Counters(), state, {}, stopping=False) for slot, state in ((1, STATE), (4, full))}
+    snapshots = {
+        number: Snapshot(number, Counters(), state, {}, stopping=False) for number, state in ((1, STATE), (4, full))
+    }
     samples = read_all(ServerSnapshot(1, snapshots, is_supervised=True))
     assert (samples["forebay_workers"], samples["forebay_workers_up"]) == (1, 1)
     assert samples["forebay_spool_events"] == STATE.stored_events + 5

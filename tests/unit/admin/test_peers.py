@@ -21,17 +21,17 @@ from forebay.telemetry.counters import Counters
 STATE = State(1, 2, 3, 4, 5, Health.PAUSED, "no index", "", spool_full=False)
 
 
-def snapshot(slot: int) -> Snapshot:
-    counters = Counters(accepted=slot, requests=Counter({200: 1, 413: 2}), outcomes=Counter({Verdict.DEAD: 4}))
-    return Snapshot(slot, counters, STATE, {"process_open_fds": 7.0}, stopping=False)
+def snapshot(number: int) -> Snapshot:
+    counters = Counters(accepted=number, requests=Counter({200: 1, 413: 2}), outcomes=Counter({Verdict.DEAD: 4}))
+    return Snapshot(number, counters, STATE, {"process_open_fds": 7.0}, stopping=False)
 
 
 @contextlib.asynccontextmanager
-async def answering(folder: Path, slot: int, observe: Callable[[], Snapshot] | None = None) -> AsyncIterator[None]:
+async def answering(folder: Path, number: int, observe: Callable[[], Snapshot] | None = None) -> AsyncIterator[None]:
     """Have a worker answer; it does already when this is entered."""
-    task = asyncio.create_task(Peers(slot, 3, folder).answer(observe or (lambda: snapshot(slot))))
+    task = asyncio.create_task(Peers(number, 3, folder).answer(observe or (lambda: snapshot(number))))
     async with asyncio.timeout(10):
-        while slot not in (await Peers(1, 3, folder).ask(snapshot(1))).snapshots:
+        while number not in (await Peers(1, 3, folder).ask(snapshot(1))).snapshots:
             await asyncio.sleep(0)
     try:
         yield

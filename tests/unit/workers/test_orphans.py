@@ -43,12 +43,12 @@ async def fill(path: Path, transaction: Transaction) -> None:
         await commit(spool, transaction)
 
 
-@pytest.mark.parametrize(("workers", "slots"), [(1, [2, 3, 4, 5]), (2, [3, 4, 5]), (4, [5]), (5, [])])
-def test_an_orphan_is_a_spool_of_a_slot_that_has_no_worker(tmp_path: Path, workers: int, slots: list[int]) -> None:
+@pytest.mark.parametrize(("workers", "numbers"), [(1, [2, 3, 4, 5]), (2, [3, 4, 5]), (4, [5]), (5, [])])
+def test_an_orphan_is_a_spool_whose_number_no_worker_has(tmp_path: Path, workers: int, numbers: list[int]) -> None:
     database = tmp_path / "spool.db"
-    for slot in range(1, 6):
-        spool_path(database, slot).touch()
-    assert find_orphans(database, workers) == {slot: spool_path(database, slot) for slot in slots}
+    for number in range(1, 6):
+        spool_path(database, number).touch()
+    assert find_orphans(database, workers) == {number: spool_path(database, number) for number in numbers}
 
 
 def test_an_orphan_whose_database_was_removed_is_found_by_its_log(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_the_limits_of_the_whole_server_are_marked() -> None:
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])
 def test_the_shares_of_all_workers_are_the_whole(workers: int) -> None:
     whole = Settings(_env_file=None, workers=workers)
-    shares = [take_share(whole, slot) for slot in range(1, workers + 1)]
+    shares = [take_share(whole, number) for number in range(1, workers + 1)]
     for name in DIVIDED_FIELDS:
         parts = [getattr(share, name) for share in shares]
         assert sum(parts) == getattr(whole, name)
@@ -31,13 +31,13 @@ def test_the_shares_of_all_workers_are_the_whole(workers: int) -> None:
 
 def test_a_worker_has_at_least_one_of_what_cannot_be_divided_among_all() -> None:
     whole = Settings(_env_file=None, workers=3, bulk_workers=1, channel_events_max=2)
-    assert [take_share(whole, slot).bulk_workers for slot in (1, 2, 3)] == [1, 1, 1]
-    assert [take_share(whole, slot).channel_events_max for slot in (1, 2, 3)] == [1, 1, 1]
+    assert [take_share(whole, number).bulk_workers for number in (1, 2, 3)] == [1, 1, 1]
+    assert [take_share(whole, number).channel_events_max for number in (1, 2, 3)] == [1, 1, 1]
 
 
 def test_a_worker_can_take_the_largest_body_that_is_allowed() -> None:
     whole = Settings(_env_file=None, workers=3, body_bytes_max=4096, in_hand_bytes_max=5000)
-    assert [take_share(whole, slot).in_hand_bytes_max for slot in (1, 2, 3)] == [4096] * 3
+    assert [take_share(whole, number).in_hand_bytes_max for number in (1, 2, 3)] == [4096] * 3
 
 
 def test_what_is_no_limit_of_the_whole_stays_as_it_is() -> None:
