@@ -69,7 +69,8 @@ def run(settings: Settings, folder: Path, left_spools: dict[str, str], turn_s: f
             causes[str(path)] = str(error)
             continue
         link.report(LeftSpools(causes))
-        return OrphanWorker(path, settings, turn_s, Peers(number, settings.workers, folder)).run(spool, link)
+        worker = OrphanWorker(path, settings, turn_s, Peers(number, settings.workers, folder))
+        return worker.run(spool, link) or _remove(path, causes, link)
     link.report(LeftSpools(causes))
     return 0
 
@@ -86,7 +87,7 @@ def needs_owner(path: Path, settings: Settings) -> bool:
 
 
 class OrphanWorker:
-    """Delivers everything in one orphan, without a listener, and then removes its files if they are empty."""
+    """Delivers the events of one orphan, without a listener."""
 
     def __init__(self, path: Path, settings: Settings, turn_s: float, peers: Peers) -> None:
         self._path = path
@@ -103,16 +104,9 @@ class OrphanWorker:
         log.info("orphan_opened", events=spool.totals.events, dead_letters=spool.totals.dead_letters)
         try:
             with contextlib.closing(spool), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                exit_code = runner.run(self._deliver(spool, link))
-            if not exit_code:
-                remove_if_empty(self._path)
-        except SpoolError as error:
-            link.report(LeftSpools({str(self._path): str(error)}))
-            return EXIT_FAILED
+                return runner.run(self._deliver(spool, link))
         finally:
             self._peers.leave()
-        log.info("orphan_closed", removed=not self._path.exists())
-        return exit_code
 
     async def _deliver(self, spool: Spool, link: SupervisorLink) -> int:
         deliverer = Deliverer(_limit(self._settings), spool)
@@ -163,6 +157,17 @@ class OrphanWorker:
     def _is_waited_for(self) -> bool:
         orphans = find_orphans(self._settings.database_url, self._settings.workers).values()
         return any(needs_owner(path, self._settings) for path in orphans if path != self._path)
+
+
+def _remove(path: Path, causes: dict[str, str], link: SupervisorLink) -> int:
+    """Remove the files of an orphan if they are empty; return the exit code."""
+    try:
+        remove_if_empty(path)
+    except SpoolError as error:
+        link.report(LeftSpools({**causes, str(path): str(error)}))
+        return EXIT_FAILED
+    log.info("orphan_closed", removed=not path.exists())
+    return 0
 
 
 def _limit(settings: Settings) -> Settings:
