@@ -7,10 +7,8 @@ import contextlib
 import gc
 import socket
 import sys
-import time
 from collections.abc import Callable, Coroutine
 
-import jwt
 import structlog
 import uvicorn
 import uvloop
@@ -37,7 +35,7 @@ from forebay.spool.spool_paths import spool_path
 from forebay.spool.upkeep import retention
 from forebay.telemetry.counters import Counters
 from forebay.telemetry.logs import configure_logs
-from forebay.tokens import TokenVerifier
+from forebay.tokens import Scope, TokenVerifier, make_token
 
 log = structlog.get_logger("forebay.server")
 
@@ -48,7 +46,7 @@ REQUESTS_IN_HAND_S = 5
 CLOSING_S = 4
 """How long the rest of the shutdown may take beside the delivery; `deploy.sh` gives ten seconds for both."""
 
-TRIAL_TOKEN_S = 30 * 86_400
+CURL_TOKEN_S = 30 * 86_400
 
 Started = Callable[[HttpServer, str], None]
 """Called once connections are taken, with the server, which can be told to end, and the place where events go."""
@@ -242,9 +240,8 @@ def announce(settings: Settings, secret: str, listener: socket.socket, sink_plac
 
 
 def _curl_line(secret: str, port: int) -> str:
-    """Return a curl line that works, for a newcomer's first event."""
-    now = int(time.time())
-    token = jwt.encode({"sub": "trial", "iat": now, "exp": now + TRIAL_TOKEN_S}, secret, algorithm="HS256")
+    """Return a curl line that sends a first event, with a valid token."""
+    token = make_token(secret, "newcomer", [Scope.WRITE], CURL_TOKEN_S)
     return (
         "\nNo JWT_SECRET is set, so one was made. Send a first event:\n\n"
         f"curl -X POST http://localhost:{port}/events -H 'Content-Type: application/json' \\\n"

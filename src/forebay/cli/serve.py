@@ -8,9 +8,9 @@ from forebay.settings import load_settings
 
 
 def serve() -> None:
-    """Take events until a signal ends it."""
+    """Run the server until SIGTERM or Ctrl-C."""
     settings = load_settings()
-    # No other command needs the server.
+    # Imported here, since no other command needs them.
     from forebay import server  # noqa: PLC0415
     from forebay.workers import orphans, supervisor  # noqa: PLC0415
 
