@@ -28,15 +28,15 @@ SIGNALS = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)
 """The signals that the supervisor handles."""
 
 
-class Life(NamedTuple):
-    """How a worker process ended; the exit code is negative for a signal."""
+class ProcessEnd(NamedTuple):
+    """How a process ended, and how long it ran; the exit code is negative for a signal."""
 
     exit_code: int
-    lived_s: float
+    uptime_s: float
 
     @property
     def cause(self) -> str:
-        """Return in words what ended it."""
+        """Return the cause in words."""
         if self.exit_code >= 0:
             return f"exit code {self.exit_code}"
         return f"signal {signal.Signals(-self.exit_code).name}"
@@ -78,10 +78,10 @@ class Child:
                 self._pings_unanswered = 0
                 yield decode_report(message)
 
-    def find_end(self) -> Life | None:
+    def find_end(self) -> ProcessEnd | None:
         """Return how it ended, or None while it runs; to be called until it has ended and not again."""
         pid, status = os.waitpid(self.pid, os.WNOHANG)
-        return Life(os.waitstatus_to_exitcode(status), time.monotonic() - self._began_at) if pid else None
+        return ProcessEnd(os.waitstatus_to_exitcode(status), time.monotonic() - self._began_at) if pid else None
 
     def end(self) -> None:
         """Let it end in order."""
@@ -94,10 +94,10 @@ class Child:
         os.kill(self.pid, signal.SIGKILL)
 
 
-def fork(name: str, work: Callable[[socket.socket], int], let_go: Callable[[], None]) -> Child:
+def fork(name: str, work: Callable[[socket.socket], int], release: Callable[[], None]) -> Child:
     """Start a process that does `work` with its end of the socket, and ends with the exit code which that returns.
 
-    `let_go` closes, in the new process, what belongs to the supervisor alone. `name` is what `ps` and `top` show.
+    `release` closes, in the new process, what belongs to the supervisor alone. `name` is what `ps` and `top` show.
 
     Raises:
         OSError: the system has no room for another process.
@@ -111,7 +111,7 @@ def fork(name: str, work: Callable[[socket.socket], int], let_go: Callable[[], N
         pid = os.fork()
         if pid == 0:
             ours.close()
-            _be_child(name, lambda: work(theirs), let_go)
+            _be_child(name, lambda: work(theirs), release)
     except OSError:
         ours.close()
         raise
@@ -122,14 +122,14 @@ def fork(name: str, work: Callable[[socket.socket], int], let_go: Callable[[], N
     return Child(pid, ours)
 
 
-def _be_child(name: str, work: Callable[[], int], let_go: Callable[[], None]) -> NoReturn:
+def _be_child(name: str, work: Callable[[], int], release: Callable[[], None]) -> NoReturn:
     exit_code = EXIT_FAILED
     try:
         # Ctrl-C in a terminal goes to a whole process group, and a worker that hears a second signal ends at once.
         os.setpgid(0, 0)
         with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as comm:  # noqa: PTH123 - no file
             comm.write(name)
-        let_go()
+        release()
         signal.set_wakeup_fd(-1)
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)

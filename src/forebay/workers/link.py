@@ -1,7 +1,8 @@
 """The socket between the supervisor and one of its workers, and the messages on it.
 
-It keeps messages apart (SOCK_SEQPACKET) and ends with either process. A worker tells that it serves, and tells it again
-at each ping. With a ping the supervisor tells why orphans are left where they are: every worker answers for them.
+It keeps messages apart (SOCK_SEQPACKET), and its other end closes with the other process. A worker reports that it
+serves, and reports it again at each ping. A ping holds the reasons why orphans are left where they are, since every
+worker answers for the whole server.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from forebay.admin.peers import Peers
 log = structlog.get_logger("forebay.worker")
 
 MESSAGE_BYTES_MAX = 128 * 1024
-"""A few times the reasons why 64 orphans are left; a kernel that keeps the default takes 208 KiB (socket(7))."""
+"""Less than a socket takes, by default 208 KiB (socket(7))."""
+
+LEFT_SPOOLS_MAX = 64
+"""So many orphans are named in a message; with paths of usual length they take a few KiB."""
 
 
 class Serving(Struct, tag=True):
-    """The worker's event loop runs, and it does its work; `events_go_to` is the sink, for people."""
+    """The worker works, and its event loop answers; `events_go_to` is the sink, for people."""
 
     events_go_to: str
 
@@ -52,22 +56,26 @@ def make_link() -> tuple[socket.socket, socket.socket]:
 
 
 class SupervisorLink:
-    """The worker's end."""
+    """The worker's end.
+
+    Attributes:
+        is_supervised: false once the supervisor is gone.
+    """
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
         self.is_supervised = True
 
     def report(self, report: Report) -> None:
-        """Tell the supervisor something; one that is gone needs to know nothing."""
+        """Send a report; a supervisor that is gone needs none."""
         with contextlib.suppress(OSError):
             self._end.send(encode(report))
 
     def serve(self, serving: Serving, peers: Peers, on_gone: Callable[[], None]) -> None:
-        """Tell the supervisor that this worker serves, and answer its pings.
+        """Report that this worker serves, now and at each ping.
 
-        The event loop answers, so that a worker whose loop hangs is found out. `on_gone` is called when the supervisor
-        is gone: nobody would start this worker again, and its spool must be free for the next supervisor's.
+        The event loop answers, so that a loop that hangs is found. `on_gone` is called when the supervisor is gone:
+        nobody would start this worker again, and the next supervisor needs its spool.
         """
         loop = asyncio.get_running_loop()
 

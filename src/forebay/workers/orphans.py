@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -32,7 +33,7 @@ from forebay.spool.upkeep.removal import remove_if_empty
 from forebay.spool.upkeep.retention import DAY_MS
 from forebay.telemetry.logs import configure_logs
 from forebay.workers.child import EXIT_FAILED
-from forebay.workers.link import LeftSpools, Serving, SupervisorLink
+from forebay.workers.link import LEFT_SPOOLS_MAX, LeftSpools, Serving, SupervisorLink
 
 log = structlog.get_logger("forebay.orphans")
 
@@ -68,10 +69,10 @@ def run(settings: Settings, folder: Path, left_spools: dict[str, str], turn_s: f
         except SpoolUnusable as error:
             causes[str(path)] = str(error)
             continue
-        link.report(LeftSpools(causes))
+        _report_left(causes, link)
         worker = OrphanWorker(path, settings, turn_s, Peers(number, settings.workers, folder))
         return worker.run(spool, link) or _remove(path, causes, link)
-    link.report(LeftSpools(causes))
+    _report_left(causes, link)
     return 0
 
 
@@ -164,10 +165,14 @@ def _remove(path: Path, causes: dict[str, str], link: SupervisorLink) -> int:
     try:
         remove_if_empty(path)
     except SpoolError as error:
-        link.report(LeftSpools({**causes, str(path): str(error)}))
+        _report_left({str(path): str(error), **causes}, link)
         return EXIT_FAILED
     log.info("orphan_closed", removed=not path.exists())
     return 0
+
+
+def _report_left(causes: dict[str, str], link: SupervisorLink) -> None:
+    link.report(LeftSpools(dict(itertools.islice(causes.items(), LEFT_SPOOLS_MAX))))
 
 
 def _limit(settings: Settings) -> Settings:

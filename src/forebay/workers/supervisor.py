@@ -28,7 +28,7 @@ from forebay.secret import resolve_secret
 from forebay.settings import Settings
 from forebay.telemetry.logs import configure_logs
 from forebay.workers import orphans
-from forebay.workers.child import PINGS_UNANSWERED_MAX, SIGNALS, Child, Life, fork
+from forebay.workers.child import PINGS_UNANSWERED_MAX, SIGNALS, Child, ProcessEnd, fork
 from forebay.workers.link import LeftSpools, Serving, SupervisorLink
 from forebay.workers.worker import run_worker
 
@@ -37,8 +37,8 @@ log = structlog.get_logger("forebay.supervisor")
 ORPHANS = 0
 """The number of the worker that empties orphans."""
 
-LIFE_S_MIN = 10.0
-"""A worker that lived this long did not fall because of how it was started."""
+UPTIME_S_MIN = 10.0
+"""A worker that ran for this long did not fall because of how it was started."""
 
 RESTARTS = Backoff(delay_s_min=0.5, delay_s_max=30.0)
 
@@ -96,12 +96,12 @@ class Restarts:
     """When to start a worker again: at once, and later and later if it falls again and again."""
 
     def __init__(self) -> None:
-        self._short_lives = 0
+        self._early_falls = 0
 
-    def delay_s(self, lived_s: float) -> float:
-        """Return the seconds until the next start, after a process that lived `lived_s`."""
-        self._short_lives = self._short_lives + 1 if lived_s < LIFE_S_MIN else 0
-        return 0 if self._short_lives <= 1 else RESTARTS.whole_delay_s(self._short_lives - 1)
+    def delay_s(self, uptime_s: float) -> float:
+        """Return the seconds until the next start, after a process that ran for `uptime_s`."""
+        self._early_falls = self._early_falls + 1 if uptime_s < UPTIME_S_MIN else 0
+        return 0 if self._early_falls <= 1 else RESTARTS.whole_delay_s(self._early_falls - 1)
 
 
 class Worker:
@@ -208,7 +208,7 @@ class Supervisor:
 
         name = f"forebay-{worker.name}"
         try:
-            worker.child = fork(name, work, self._let_go)
+            worker.child = fork(name, work, self._release)
         except OSError as error:
             log.error("worker_not_started", worker=worker.name, cause=str(error))  # noqa: TRY400 - the cause says it all
             worker.start_at = time.monotonic() + worker.restarts.delay_s(0)
@@ -217,7 +217,7 @@ class Supervisor:
         if worker.number != ORPHANS:
             log.info("worker_started", worker=worker.number, pid=worker.child.pid)
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         """Close what a child has inherited and must not keep: the others would not notice the end of this process."""
         self._selector.close()
         self._signals.close()
@@ -268,35 +268,35 @@ class Supervisor:
 
     def _reap(self) -> None:
         for worker in self._workers:
-            if worker.child is not None and (life := worker.child.find_end()) is not None:
+            if worker.child is not None and (end := worker.child.find_end()) is not None:
                 # Its last words.
                 self._read_reports(worker)
                 child, worker.child = worker.child, None
                 self._selector.unregister(child.link)
                 child.link.close()
-                self._note_end(worker, life, did_serve=child.is_serving)
+                self._note_end(worker, end, did_serve=child.is_serving)
 
-    def _note_end(self, worker: Worker, life: Life, *, did_serve: bool) -> None:
+    def _note_end(self, worker: Worker, end: ProcessEnd, *, did_serve: bool) -> None:
         if self._is_ending:
             # A worker that was still starting knows no signal yet, and has nothing in memory.
-            if life.exit_code not in (0, -signal.SIGTERM):
-                log.error("worker_failed", worker=worker.name, cause=life.cause)
+            if end.exit_code not in (0, -signal.SIGTERM):
+                log.error("worker_failed", worker=worker.name, cause=end.cause)
                 self._exit_code = self._exit_code or 1
-        elif worker.number == ORPHANS and life.exit_code == 0:
+        elif worker.number == ORPHANS and end.exit_code == 0:
             worker.start_at = time.monotonic() + (0 if did_serve else self._intervals.orphans_s)
-        elif self._is_refusal(worker, life):
-            self._exit_code = life.exit_code
+        elif self._is_refusal(worker, end):
+            self._exit_code = end.exit_code
             self._end()
         else:
-            delay_s = worker.restarts.delay_s(life.lived_s)
+            delay_s = worker.restarts.delay_s(end.uptime_s)
             log.warning(
-                "worker_fell", worker=worker.name, cause=life.cause, lived_s=round(life.lived_s, 1), again_in_s=delay_s
+                "worker_fell", worker=worker.name, cause=end.cause, uptime_s=round(end.uptime_s, 1), again_in_s=delay_s
             )
             worker.start_at = time.monotonic() + delay_s
 
-    def _is_refusal(self, worker: Worker, life: Life) -> bool:
+    def _is_refusal(self, worker: Worker, end: ProcessEnd) -> bool:
         """Return whether a first start has failed for a reason that the next start would meet too."""
-        return not worker.has_served and not self._all_served and life.exit_code > 0
+        return not worker.has_served and not self._all_served and end.exit_code > 0
 
     def _hear_signals(self) -> None:
         """End in order; at the second signal, at once: events that are not delivered are in the spools."""

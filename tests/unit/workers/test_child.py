@@ -96,8 +96,8 @@ from forebay.workers.link import Serving, SupervisorLink
 for number in SIGNALS:
     signal.signal(number, lambda *_: None)
 
-def work(end):
-    SupervisorLink(end).report(Serving(f"{os.getpgid(0) == os.getpid()} {open('/proc/self/comm').read().strip()}"))
+def work(link):
+    SupervisorLink(link).report(Serving(f"{os.getpgid(0) == os.getpid()} {open('/proc/self/comm').read().strip()}"))
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     handlers = {signal.getsignal(number) for number in SIGNALS}
     if blocked or handlers != {signal.SIG_DFL}:
@@ -108,9 +108,9 @@ def work(end):
 
 try:
     child = fork("forebay-7", work, lambda: None)
-    while (life := child.find_end()) is None:
+    while (end := child.find_end()) is None:
         time.sleep(0.01)
-    print(life.exit_code, [report.events_go_to for report in child.read_reports()])
+    print(end.exit_code, [report.events_go_to for report in child.read_reports()])
 finally:
     print("the end of the supervisor")
 """
