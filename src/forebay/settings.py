@@ -172,6 +172,10 @@ class _EnvFile(DotEnvSettingsSource):
         return parse_env_vars(values, self.case_sensitive, self.env_ignore_empty, self.env_parse_none_str)
 
 
+DIVIDED = "divided among the workers"
+"""Marks a limit of the whole server, of which each worker gets its share."""
+
+
 class Settings(BaseSettings):
     """What can be set, with its default. Sizes are bytes, times are seconds.
 
@@ -235,26 +239,30 @@ class Settings(BaseSettings):
     batch_events_max: int = Field(10_000, ge=1, description="most events in one batch (413)")
     header_bytes_max: int = Field(16 * 1024, ge=1024, description="largest request head (431)")
     request_timeout_s: float = Field(30, gt=0, le=DAY_S, description="time for a whole request to arrive (408)")
-    connections_max: int = Field(10_000, ge=1, description="connections at once (idle ones go first, then 503)")
-    in_hand_bytes_max: int = Field(
+    connections_max: Annotated[int, DIVIDED] = Field(
+        10_000, ge=1, description="connections at once (idle ones go first, then 503)"
+    )
+    in_hand_bytes_max: Annotated[int, DIVIDED] = Field(
         64 * MIB, ge=1024, description="bytes of requests that are not answered yet, all together (503 beyond)"
     )
     keep_alive_s: float = Field(75, gt=0, le=DAY_S, description="how long an idle connection is kept")
 
-    channel_events_max: int = Field(100_000, ge=1, description="events waiting in memory; more wait in the spool")
-    channel_bytes_max: int = Field(96 * MIB, ge=MIB, description="their bytes")
+    channel_events_max: Annotated[int, DIVIDED] = Field(
+        100_000, ge=1, description="events waiting in memory; more wait in the spool"
+    )
+    channel_bytes_max: Annotated[int, DIVIDED] = Field(96 * MIB, ge=MIB, description="their bytes")
 
     bulk_events_max: int = Field(1_000, ge=1, description="events in one bulk")
     bulk_bytes_max: int = Field(5 * MIB, ge=64 * 1024, description="bytes of one bulk")
     bulk_interval_s: float = Field(10, gt=0, le=DAY_S, description="longest wait of an event for its bulk to fill")
-    bulk_workers: int = Field(10, ge=1, le=100, description="bulks in flight at once")
+    bulk_workers: Annotated[int, DIVIDED] = Field(10, ge=1, le=100, description="bulks in flight at once")
     bulk_timeout_s: float = Field(30, gt=0, le=DAY_S, description="time for the sink to answer a bulk")
 
     retry_interval_s: float = Field(60, gt=0, le=DAY_S, description="how often pending events are redelivered")
     retry_delay_s_min: float = Field(0.5, gt=0, le=DAY_S, description="first back-off after the sink failed")
     retry_delay_s_max: float = Field(30, gt=0, le=DAY_S, description="longest back-off")
 
-    spool_bytes_max: int = Field(
+    spool_bytes_max: Annotated[int, DIVIDED] = Field(
         10 * 1024 * MIB, ge=MIB, description="bytes of events and dead letters in the spool (503 beyond)"
     )
     dead_retention_days: int = Field(

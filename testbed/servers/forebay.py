@@ -19,7 +19,8 @@ from testbed.servers.ports import HOST, free_ports
 SECRET = "the key of the tests, which guards nothing at all"
 COMMAND = [str(Path(sys.executable).parent / "forebay"), "serve"]
 
-WORKER_MODULE = b"forebay.workers.worker"
+WORKER_NAME = "forebay-"
+"""The beginning of a worker's name in the list of processes; its number follows."""
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 60.0
@@ -91,13 +92,13 @@ class ForebayServer:
 
     @property
     def worker_pids(self) -> dict[int, int]:
-        """The processes of several workers, by their slot."""
+        """The processes of several workers, by their number; that which empties orphans stands under 0."""
         found = {}
         for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
             # One that has ended meanwhile, or has not become a worker yet, is none.
             with contextlib.suppress(OSError, ValueError):
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                found[int(command[command.index(WORKER_MODULE) + 1])] = int(pid)
+                number = Path(f"/proc/{pid}/comm").read_text().strip().removeprefix(WORKER_NAME)
+                found[0 if number == "orphans" else int(number)] = int(pid)
         return found
 
     @property

@@ -84,4 +84,4 @@ logging.getLogger("theirs").warning("theirs")
 def test_every_line_of_one_of_several_workers_names_its_slot() -> None:
     done = subprocess.run([sys.executable, "-c", SLOT], capture_output=True, text=True, check=True, timeout=30)
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    assert {line["event"]: line["slot"] for line in lines} == {"ours": 2, "theirs": 2}
+    assert {line["event"]: line["worker"] for line in lines} == {"ours": 2, "theirs": 2}

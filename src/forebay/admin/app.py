@@ -13,12 +13,12 @@ from starlette.routing import Route
 
 from forebay.admin.health import judge_readiness
 from forebay.admin.metrics import CONTENT_TYPE, render
-from forebay.admin.snapshot import Together
+from forebay.admin.snapshot import ServerSnapshot
 from forebay.errors import Rejection
 from forebay.problems import PROBLEM_TYPE, problem
 from forebay.tokens import OPERATOR_SCOPES
 
-Collect: TypeAlias = Callable[[], Awaitable[Together]]
+Collect: TypeAlias = Callable[[], Awaitable[ServerSnapshot]]
 """Asks all workers how they are."""
 
 

@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from forebay import __version__
-from forebay.admin.snapshot import PROCESS, Together
+from forebay.admin.snapshot import PROCESS, ServerSnapshot
 from forebay.pipeline.gate import Health
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -38,21 +38,21 @@ WORK_COUNTERS = (
 )
 
 
-def render(together: Together) -> bytes:
+def render(server: ServerSnapshot) -> bytes:
     """Return the metrics in Prometheus's text format."""
-    return generate_latest(_Collector(together))
+    return generate_latest(_Collector(server))
 
 
 class _Collector(Collector):
-    def __init__(self, together: Together) -> None:
-        self._together = together
-        self._snapshots = [snapshot for _, snapshot in sorted(together.snapshots.items())]
+    def __init__(self, server: ServerSnapshot) -> None:
+        self._server = server
+        self._snapshots = [snapshot for _, snapshot in sorted(server.snapshots.items())]
 
     def collect(self) -> Iterable[Metric]:
         """Yield every metric."""
         yield InfoMetricFamily("forebay", "The version that runs", {"version": __version__})
-        yield GaugeMetricFamily("forebay_workers", "Processes that share the port", self._together.workers)
-        yield GaugeMetricFamily("forebay_workers_up", "Those of them that answer", len(self._snapshots))
+        yield GaugeMetricFamily("forebay_workers", "Processes that share the port", self._server.workers)
+        yield GaugeMetricFamily("forebay_workers_up", "Those of them that answer", self._server.answered)
         yield from self._event_metrics()
         yield from self._work_metrics()
         yield from self._state_metrics()
@@ -83,7 +83,9 @@ class _Collector(Collector):
         ):
             yield GaugeMetricFamily(f"forebay_{name}", text, sum(map(attrgetter(attribute), states)))
         sink_up = all(state.sink_health is Health.GOOD for state in states)
-        spool_up = all(not state.spool_failure and not state.spool_full for state in states)
+        # An orphan's spool takes no events anyway.
+        taking = [snapshot.state for snapshot in self._snapshots if snapshot.number <= self._server.workers]
+        spool_up = all(not state.spool_failure and not state.spool_full for state in taking)
         yield GaugeMetricFamily("forebay_sink_up", "1 while the sink takes events", int(sink_up))
         yield GaugeMetricFamily("forebay_spool_up", "1 while the spool takes events", int(spool_up))
         on_hold = {hold.index_name for state in states for hold in state.holds}
@@ -101,13 +103,13 @@ class _Collector(Collector):
             for snapshot in self._snapshots:
                 for sample in samples:
                     if sample.name in snapshot.process:
-                        family.add_sample(sample.name, self._labels(snapshot.slot), snapshot.process[sample.name])
+                        family.add_sample(sample.name, self._labels(snapshot.number), snapshot.process[sample.name])
             yield family
 
     def _count(self, name: str, text: str, attribute: str) -> Metric:
         family = CounterMetricFamily(name, text, labels=[*self._labels(0)])
         for snapshot in self._snapshots:
-            family.add_metric([*self._labels(snapshot.slot).values()], getattr(snapshot.counters, attribute))
+            family.add_metric([*self._labels(snapshot.number).values()], getattr(snapshot.counters, attribute))
         return family
 
     def _count_each(self, name: str, text: str, label: str, attribute: str) -> Metric:
@@ -115,10 +117,10 @@ class _Collector(Collector):
         for snapshot in self._snapshots:
             counts: Mapping[object, int] = getattr(snapshot.counters, attribute)
             for key, count in list(counts.items()):
-                labels = [str(getattr(key, "value", key)), *self._labels(snapshot.slot).values()]
+                labels = [str(getattr(key, "value", key)), *self._labels(snapshot.number).values()]
                 family.add_metric(labels, count)
         return family
 
-    def _labels(self, slot: int) -> dict[str, str]:
-        """Return the label of a worker; one that serves alone needs none."""
-        return {"worker": str(slot)} if self._together.workers > 1 else {}
+    def _labels(self, number: int) -> dict[str, str]:
+        """Return the label of a process; a single one needs none."""
+        return {"worker": str(number)} if self._server.is_supervised else {}

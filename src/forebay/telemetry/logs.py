@@ -11,15 +11,15 @@ import structlog
 from forebay.model import LogFormat
 
 
-def configure_logs(log_format: LogFormat, level: str, slot: int | None = None) -> None:
+def configure_logs(log_format: LogFormat, level: str, worker: int | None = None) -> None:
     """Set up logging to standard error; `level` is debug, info, warning or error.
 
-    Every line of one of several workers names its slot, whichever thread it comes from.
+    Every line of one of several workers names it, whichever thread it comes from.
     """
     as_text = log_format is LogFormat.TEXT or (log_format is LogFormat.AUTO and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
-        *([] if slot is None else [partial(_name_slot, slot)]),
+        *([] if worker is None else [partial(_name_worker, worker)]),
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -57,7 +57,9 @@ def configure_logs(log_format: LogFormat, level: str, slot: int | None = None) -
     )
 
 
-def _name_slot(slot: int, logger: object, method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+def _name_worker(
+    worker: int, logger: object, method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
     del logger, method
-    line.setdefault("slot", slot)
+    line.setdefault("worker", worker)
     return line

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from forebay.admin.app import AdminApp, Collect
-from forebay.admin.snapshot import Snapshot, Together
+from forebay.admin.snapshot import ServerSnapshot, Snapshot
 from forebay.errors import Rejection
 from forebay.pipeline.gate import Health
 from forebay.pipeline.pipeline import State
@@ -50,8 +50,8 @@ class Fault(Exception):
 
 
 def as_collected(state: State) -> Collect:
-    async def collect() -> Together:
-        return Together(1, {1: Snapshot(1, Counters(accepted=7), state, {}, [], stopping=False)})
+    async def collect() -> ServerSnapshot:
+        return ServerSnapshot(1, {1: Snapshot(1, Counters(accepted=7), state, {}, stopping=False)})
 
     return collect
 
@@ -178,7 +178,7 @@ async def test_a_strange_host_leads_past_no_check(host: bytes) -> None:
 
 
 async def test_a_fault_of_our_own_says_nothing_of_itself() -> None:
-    async def fail() -> Together:
+    async def fail() -> ServerSnapshot:
         raise Fault("the password is hunter2")
 
     answer = await call("/health/ready", collect=fail)
