@@ -146,16 +146,16 @@ def test_what_happened_to_the_file_is_told() -> None:
 
 def test_files_that_were_moved_away_and_a_failed_sync_and_damage_are_found(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
-    aside = [path.with_name(f"{path.name}.moved-{day}{side}") for day in ("01", "02") for side in ("", "-wal", "-shm")]
-    for file in (*aside, path.with_name("other.db.moved-01")):
+    moved = [path.with_name(f"{path.name}.moved-{day}{side}") for day in ("01", "02") for side in ("", "-wal", "-shm")]
+    for file in (*moved, path.with_name("other.db.moved-01")):
         file.touch()
-    moved = (Level.WARN, "2 files were moved away: spool.db.moved-01, spool.db.moved-02")
-    assert judged(spool.check(make_context(spool=path)))[1:] == [moved]
+    line = (Level.WARN, "2 files were moved away: spool.db.moved-01, spool.db.moved-02")
+    assert judged(spool.check(make_context(spool=path)))[1:] == [line]
 
     for end in (".damaged", ".doubt"):
         path.with_name(f"{path.name}{end}").touch()
     assert judged(spool.check(make_context(spool=path)))[1:] == [
         (Level.FAIL, "a sync of its log failed"),
         (Level.FAIL, "it was found to be damaged"),
-        moved,
+        line,
     ]
