@@ -18,7 +18,7 @@ from forebay.errors import SettingsError
 from forebay.settings import Settings, load_settings
 from forebay.sinks.months import index_of
 from forebay.sinks.port import SinkCheck
-from forebay.spool.spool_paths import find_spools
+from forebay.spool.files import find_spools
 
 FIND_S_MAX = 5.0
 

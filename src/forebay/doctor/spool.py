@@ -30,7 +30,8 @@ def check(context: Context) -> Iterator[Finding]:
     else:
         yield judge_absence(path, owner)
     files = SpoolFiles(path)
-    yield from judge_damage(files.list_aside(), is_marked=files.marker.exists(), is_in_doubt=files.doubt.exists())
+    is_marked, is_in_doubt = files.damage_marker.exists(), files.doubt.exists()
+    yield from judge_damage(files.list_moved_away(), is_marked=is_marked, is_in_doubt=is_in_doubt)
 
 
 def _check_content(path: Path, owner: str | None, settle_s: float, *, is_workers: bool) -> Iterator[Finding]:
@@ -106,7 +107,7 @@ def judge_incidents(incidents: Sequence[Incident]) -> Iterator[Finding]:
 
 
 def judge_damage(aside: Sequence[Path], *, is_marked: bool, is_in_doubt: bool) -> Iterator[Finding]:
-    """Judge whether the file waits for its repair, or its log to be mended, and which files were moved aside."""
+    """Judge whether the file waits for its repair, or its log to be mended, and which files were moved away."""
     if is_in_doubt:
         advice = "see the disk; a restart of the server writes the log once more, and takes events if that works"
         yield fail("a sync of its log failed", advice)
@@ -116,4 +117,4 @@ def judge_damage(aside: Sequence[Path], *, is_marked: bool, is_in_doubt: bool) -
     if aside:
         names = ", ".join(path.name for path in aside[:SHOWN_MAX])
         advice = "keep them until you know what was lost, then delete them"
-        yield warn(f"{len(aside)} files were moved aside: {names}", advice)
+        yield warn(f"{len(aside)} files were moved away: {names}", advice)

@@ -11,9 +11,8 @@ from typing import NamedTuple
 from forebay.doctor.context import Context
 from forebay.doctor.finding import SHOWN_MAX, Finding, fail, ok
 from forebay.doctor.spool_state import open_read_only
-from forebay.spool import writing
-from forebay.spool.codec import BodyCodec
-from forebay.spool.statements import SQL
+from forebay.spool.beside.inspection import SQL
+from forebay.spool.codec import GroupCodec
 
 SHORT_S_MAX = 10.0
 """The time for a file unless all of it was asked for: somebody waits for the other lines."""
@@ -84,13 +83,13 @@ def check_integrity(path: Path, seconds_max: float | None) -> Integrity:
 
 
 def _unpack_all(connection: sqlite3.Connection, deadline: float | None) -> tuple[list[str], bool]:
-    codec = BodyCodec()
+    codec = GroupCodec()
     damaged: list[str] = []
     group_id = -1
     while row := connection.execute(SQL["next_group"], (group_id,)).fetchone():
         group_id = row[0]
         try:
-            writing.read_group(codec, row)
+            codec.read_group(row)
         except ValueError as error:
             damaged.append(f"group {group_id}: {error}")
         if _is_over(deadline):

@@ -56,9 +56,8 @@ def judge_room(stored_bytes: int, bytes_max: int, file_bytes: int, free_bytes: i
 
 def count_file_bytes(path: Path) -> int:
     """Return the bytes that a spool takes on disk with its log."""
-    files = SpoolFiles(path)
     sizes = []
-    for file in (files.database, files.log, files.index):
+    for file in SpoolFiles(path).of_sqlite:
         with contextlib.suppress(FileNotFoundError):
             sizes.append(file.stat().st_size)
     return sum(sizes)

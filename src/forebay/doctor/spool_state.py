@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from forebay.clock import now_ms
-from forebay.errors import SpoolError, SpoolUnusable
-from forebay.spool import database, writing
+from forebay.errors import SpoolError
+from forebay.spool.beside.connecting import reading
+from forebay.spool.beside.inspection import SQL
 from forebay.spool.files import SpoolFiles
 from forebay.spool.records import Totals
-from forebay.spool.statements import SQL
 
 DAY_MS = 86_400_000
 INCIDENT_DAYS = 30
@@ -83,7 +83,7 @@ def read_state(path: Path) -> SpoolState:
         since_ms = now_ms() - INCIDENT_DAYS * DAY_MS
         return SpoolState(
             time.monotonic(),
-            writing.read_totals(connection),
+            Totals(*connection.execute(SQL["totals"]).fetchone()),
             oldest and oldest[0],
             newest and newest[1],
             newest[0] if newest else 0,
@@ -107,23 +107,8 @@ def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
         SpoolUnusable: it is no spool of this version, or cannot be opened.
         SpoolError: SQLite failed.
     """
-    if not path.exists():
-        raise SpoolUnusable(f"there is no database at {path}")
     try:
-        database.refuse_unsafe(SpoolFiles(path))
-        with contextlib.closing(database.connect_to_read(path)) as connection:
-            _check(connection, path)
+        with reading(path) as connection:
             yield connection
     except sqlite3.Error as error:
         raise SpoolError(f"{path} cannot be read: {error}") from error
-
-
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application != database.APPLICATION_ID:
-        raise SpoolUnusable(f"{path} is no spool: it belongs to another program, or a server has yet to make it")
-    if version > database.SCHEMA_VERSION:
-        raise SpoolUnusable(f"{path} was written by a newer Forebay: check it with that one")
-    if version < database.SCHEMA_VERSION:
-        raise SpoolUnusable(f"{path} was written by an older Forebay: start the server, which brings it up to date")
