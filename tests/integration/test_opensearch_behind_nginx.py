@@ -182,7 +182,7 @@ async def test_user_and_password_open_the_way_for_everything_that_asks_opensearc
     async with sink_at(url, environment=environment, open_search_ca_file=authority.file) as sink:
         assert "there already" in await sink.prepare()
         assert await sink.search(Query({"log_id": "nothing"})) == []
-        assert await sink.list_months() == []
+        assert len(await sink.list_months()) == 1
 
 
 @pytest.mark.parametrize("user", ["", "fore%20bay:wrong-hunter2@", "nobody:hunter2@"])
