@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from forebay.model import Verdict
 
 
-class Crowding(enum.StrEnum):
+class Overload(enum.StrEnum):
     """What gave way where there was no room for all."""
 
     NEW_CONNECTION = "new_connection"
@@ -32,7 +32,7 @@ class Counters:
     overflowed: int = 0  # stored while the channel had no room
     redelivered: int = 0  # taken from the spool back into the channel
     requests: Counter[int] = field(default_factory=Counter)  # answers of the event addresses, by status
-    crowded: Counter[Crowding] = field(default_factory=Counter)  # connections and requests that gave way
+    crowded: Counter[Overload] = field(default_factory=Counter)  # connections and requests that gave way
     outcomes: Counter[Verdict] = field(default_factory=Counter)
     unexpected_answers: int = 0  # bulks that the sink gave an answer to which nobody expects
     bulks: int = 0

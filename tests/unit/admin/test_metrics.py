@@ -15,7 +15,7 @@ from forebay.model import Verdict
 from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import HoldState
 from forebay.pipeline.pipeline import State
-from forebay.telemetry.counters import Counters, Crowding
+from forebay.telemetry.counters import Counters, Overload
 
 STATE = State(11, 12, 13, 14, 15, Health.GOOD, "", "", spool_full=False)
 
@@ -43,7 +43,7 @@ def test_every_counter_is_shown_by_its_name() -> None:
     counters = Counters(
         requests=Counter({200: 1, 413: 2}),
         outcomes=Counter({Verdict.DELIVERED: 3, Verdict.DEAD: 4, Verdict.REFUSED: 2, Verdict.DROPPED: 1}),
-        crowded=Counter({Crowding.NEW_REQUEST: 5}),
+        crowded=Counter({Overload.NEW_REQUEST: 5}),
     )
     plain = [field.name for field in fields(Counters) if field.name not in ("requests", "outcomes", "crowded")]
     for value, name in enumerate(plain, start=100):
