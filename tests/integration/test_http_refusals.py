@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from forebay.intake.protocol import HEADER_LINES_MAX
+from forebay.intake.reader import HEADER_LINES_MAX
 from testbed.servers.doors import BODY_BYTES_MAX, HEADER_BYTES_MAX
 from testbed.traffic.requests import EVENT, PING, Client, assert_created, assert_problem, chunked, event, nested
 

@@ -1,4 +1,4 @@
-"""What one process says of itself at one moment, and what all of them say together."""
+"""The state of one process at one moment, and of all workers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROCESS = ProcessCollector(registry=None)
 
 
 class Snapshot(Struct):
-    """One process.
+    """The state of one process.
 
     Attributes:
         slot: its number among the workers, from 1.
@@ -36,25 +36,25 @@ class Snapshot(Struct):
     stopping: bool
 
 
-class Together(NamedTuple):
-    """All workers: how many there should be, and a snapshot of each that answered, by its slot."""
+class AllWorkers(NamedTuple):
+    """The number of workers that there should be, and a snapshot of each that answered, by its slot."""
 
-    workers: int
+    expected: int
     snapshots: Mapping[int, Snapshot]
 
     @property
     def missing(self) -> list[int]:
-        """Return the slots of those that did not answer."""
-        return [slot for slot in range(1, self.workers + 1) if slot not in self.snapshots]
+        """Return the slots of the workers that did not answer."""
+        return [slot for slot in range(1, self.expected + 1) if slot not in self.snapshots]
 
 
 def measure_process() -> dict[str, float]:
-    """Return what the system says of this process; nothing where it has no /proc."""
+    """Return the samples of this process by name; none if the system has no /proc."""
     return {sample.name: sample.value for family in PROCESS.collect() for sample in family.samples}
 
 
 def _decode_counter(kind: Any, value: Any) -> Any:
-    """Make a `Counter`, which msgspec does not know, from the mapping that it is written as."""
+    """Make a `Counter`, which msgspec does not know, from the mapping as which it is written."""
     return Counter(msgspec.convert(value, GenericAlias(dict, (*get_args(kind), int))))
 
 

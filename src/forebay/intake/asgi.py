@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
-from forebay.intake.request import RequestHead
+from forebay.intake.reader import RequestHead
 
 log = logging.getLogger("uvicorn.error")
 

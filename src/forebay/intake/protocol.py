@@ -17,7 +17,6 @@ from collections import deque
 from http import HTTPStatus
 from typing import Any
 
-import httptools
 import structlog
 import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -28,7 +27,8 @@ from forebay.intake import responses
 from forebay.intake.asgi import AsgiRequest
 from forebay.intake.intake import Intake
 from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, overloaded
-from forebay.intake.request import KEEP_ALIVE_LINE, METHODS, EventRequest, RequestHead, Route, resolve
+from forebay.intake.reader import RequestReader
+from forebay.intake.request import KEEP_ALIVE_LINE, METHODS, EventRequest, Route, resolve
 from forebay.intake.responses import Response
 
 log = structlog.get_logger("forebay.intake")
@@ -38,12 +38,6 @@ PIECE_BYTES = 16 * 1024
 
 REQUESTS_A_TURN = 100
 """Requests of one connection that are answered before other connections get a turn: thousands may arrive at once."""
-
-HEADER_LINES_MAX = 100
-"""Most lines in a head: short ones take many times their bytes in memory. Apache's `LimitRequestFields` is the same."""
-
-HEADER_LINE_BYTES = 130
-"""Memory of a line in a head, beside its own bytes."""
 
 EVENT_BYTES = 500
 """Memory of an event until it is answered, beside the bytes of its entry: its result, mostly."""
@@ -88,26 +82,16 @@ class IntakeProtocol(asyncio.Protocol):
         self._server_state = server_state
         self._connections: set[Any] = server_state.connections  # uvicorn's type names its own protocols only
         self._loop = asyncio.get_running_loop()
-        self._parser: Any = httptools.HttpRequestParser(self)
-        # Else what is pipelined behind a request that closes the connection would take its answer away.
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._reader = RequestReader(self, intake.limits.header_bytes_max)
         self._state = State.IDLE
         self._deadline: float | None = None  # when the time of the state is up, by the loop's clock
         self._abort_at: float | None = None  # when a connection is aborted that is closing already
         # The requests that are not answered yet, oldest first. Only the first may be answered.
         self._requests: deque[EventRequest | AsgiRequest] = deque()
         self._starting = False
-        # The request whose body is arriving, and the head of the one whose head is.
-        self._arriving: EventRequest | AsgiRequest | None = None
-        self._url = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        # Input that waits until requests are taken again, and its measures: bytes since a head began or since the last
-        # piece of a body; in the piece in which the head began, which the former leaves out; in the piece parsed last.
-        self._unparsed = b""
+        self._arriving: EventRequest | AsgiRequest | None = None  # the request whose body is arriving
+        self._unparsed = b""  # input that waits until requests are taken again
         self._parsing = False
-        self._stalled_bytes = 0
-        self._first_piece_bytes = 0
-        self._piece_bytes = 0
         self._default_headers: list[tuple[bytes, bytes]] | None = None
         self._default_lines = b""
 
@@ -122,7 +106,7 @@ class IntakeProtocol(asyncio.Protocol):
         try:
             self._limits.make_room(len(self._connections))
         except Rejection as error:
-            self._refuse_connection(error)
+            self.refuse_connection(error)
             transport.close()
         else:
             self._limits.idle[self] = None
@@ -144,7 +128,11 @@ class IntakeProtocol(asyncio.Protocol):
                 self._loop.call_soon(self._begin_turn)
                 break
             piece, self._unparsed = self._unparsed[:PIECE_BYTES], self._unparsed[PIECE_BYTES:]
-            self._parse_piece(piece)
+            try:
+                self._reader.feed(piece)
+            except Exception:
+                log.exception("connection_failed")
+                self._transport.close()
         self._parsing = False
         if self._drops_input:
             self._unparsed = b""
@@ -155,110 +143,52 @@ class IntakeProtocol(asyncio.Protocol):
         if not (len(self._requests) > 1 or self._flow.write_paused or self._drops_input):
             self._resume()
 
-    def _parse_piece(self, piece: bytes) -> None:
-        self._piece_bytes = len(piece)
-        self._stalled_bytes += len(piece)
-        try:
-            self._parse(piece)
-        except httptools.HttpParserCallbackError:
-            log.exception("connection_failed")
-            self._transport.close()
-        except httptools.HttpParserError:
-            self._refuse_connection(Rejection(HTTPStatus.BAD_REQUEST, "the request is not HTTP"))
-        if self._is_arriving and self._stalled_bytes > self._intake.limits.header_bytes_max:
-            # The parser keeps an unfinished line to itself, in the head or behind the body, so that only its input is
-            # known.
-            self._refuse_head()
+    # A request arrives: the reader calls these
 
-    def _parse(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            try:
-                self._parser.feed_data(rest)
-            except httptools.HttpParserUpgrade as upgrade:
-                # It has read the head, and would skip the body for the sake of a protocol that is not offered here. A
-                # server may answer as if nothing had been asked for (RFC 9110, section 7.8).
-                rest = rest[upgrade.args[0] :]
-                if self._parser.get_method() == b"CONNECT":
-                    self._refuse_connection(Rejection(HTTPStatus.NOT_IMPLEMENTED, "this is no proxy"))
-                    return
-                head = self._head().without_upgrade()
-                self._piece_bytes += len(head)
-                # The old parser has given up if the connection is to be closed behind the request.
-                self._parser = httptools.HttpRequestParser(self)
-                self._parser.feed_data(head)
-            else:
-                return
-
-    # A request arrives: the parser calls these
-
-    def on_message_begin(self) -> None:
+    def begin_request(self) -> None:
         """Begin a request."""
         if self._drops_input:
             return
         self._limits.idle.pop(self, None)
         self._state = State.HEAD
         self._deadline = self._loop.time() + self._timeouts.request_timeout_s
-        self._arriving = None
-        self._url = b""
-        self._headers = []
-        self._stalled_bytes = 0
-        self._first_piece_bytes = self._piece_bytes
 
-    def on_url(self, url: bytes) -> None:
-        """Take a piece of the address."""
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header line; lines behind a body have no use here."""
-        if self._state is not State.HEAD:
-            return
-        self._headers.append((name, value))
-        if len(self._headers) > HEADER_LINES_MAX:
-            detail = f"the head has more than {HEADER_LINES_MAX} lines"
-            self._refuse_connection(Rejection(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail))
-
-    def on_headers_complete(self) -> None:
+    def take_head(self) -> None:
         """Decide who answers the request."""
-        if self._drops_input or self._parser.should_upgrade():
-            return
-        header_bytes_max = self._intake.limits.header_bytes_max
-        # Measured only if the input leaves room for doubt.
-        if self._first_piece_bytes + self._stalled_bytes > header_bytes_max and self._head().size > header_bytes_max:
-            self._refuse_head()
+        if self._drops_input:
             return
         try:
-            route, query = resolve(self._url)
+            route, query = resolve(self._reader.url)
         except Rejection as error:
-            self._refuse_connection(error)
+            self.refuse_connection(error)
             return
         self._state = State.BODY
-        self._stalled_bytes = 0
-        if route is None or self._parser.get_method() not in METHODS[route]:
+        method = self._reader.method
+        if route is None or method not in METHODS[route]:
             self._begin_asgi_request()
         else:
-            self._begin_event_request(route, query)
+            self._begin_event_request(route, query, method)
 
     def _begin_asgi_request(self) -> None:
         request = self._arriving = AsgiRequest(
-            self._head(),
+            self._reader.head,
             self._flow,
             self._transport,
             self._server_state,
-            keep_alive=self._parser.get_http_version() != "1.0" and self._parser.should_keep_alive(),
+            keep_alive=self._reader.http_version != "1.0" and self._reader.keep_alive,
             on_response=self._finish_request,
         )
         self._queue(request)
         if self._requests[0] is request:
             self._start(request)
 
-    def _begin_event_request(self, route: Route, query: bytes) -> None:
-        headers = {name.lower(): value for name, value in self._headers}
+    def _begin_event_request(self, route: Route, query: bytes, method: bytes) -> None:
+        headers = {name.lower(): value for name, value in self._reader.headers}
         request = self._arriving = EventRequest(self, self._intake.counters, route, query, headers)
-        request.keep_alive = self._parser.should_keep_alive()
-        if b"connection" in headers and self._parser.get_http_version() == "1.0":
+        request.keep_alive = self._reader.keep_alive
+        if b"connection" in headers and self._reader.http_version == "1.0":
             request.keep_alive_line = KEEP_ALIVE_LINE
-        request.head_only = self._parser.get_method() == b"HEAD"
+        request.head_only = method == b"HEAD"
         self._queue(request)
         try:
             self._intake.check_head(request)
@@ -271,19 +201,18 @@ class IntakeProtocol(asyncio.Protocol):
 
     def _ask_for_body(self) -> None:
         # Behind an unanswered request, or in HTTP/1.0, it would be taken for an answer.
-        if len(self._requests) == 1 and self._parser.get_http_version() != "1.0":
+        if len(self._requests) == 1 and self._reader.http_version != "1.0":
             self._transport.write(responses.CONTINUE)
 
-    def on_body(self, body: bytes) -> None:
+    def take_body(self, data: bytes) -> None:
         """Take a piece of the body."""
-        self._stalled_bytes = 0
         request = self._arriving
         if request is None or self._drops_input:
             return
         if isinstance(request, AsgiRequest):
-            request.receive_body(body)
+            request.receive_body(data)
         elif request.early_response is None:
-            request.receive(body)
+            request.receive(data)
             self._limits.set_used_bytes(request, len(request.body))
             if len(request.body) > self._intake.limits.body_bytes_max:
                 self._intake.counters.rejected += 1
@@ -296,10 +225,10 @@ class IntakeProtocol(asyncio.Protocol):
         if self._limits.exceeded and request.early_response is None:
             self._refuse_request(request, self._limits.reject_request())
 
-    def on_message_complete(self) -> None:
+    def end_request(self) -> None:
         """Take the request, now that it has arrived whole."""
         request = self._arriving
-        if request is None or self._drops_input or self._parser.should_upgrade():
+        if request is None or self._drops_input:
             return
         self._arriving = None
         self._state = State.WAITING
@@ -335,7 +264,7 @@ class IntakeProtocol(asyncio.Protocol):
         try:
             self._intake.take(request)
         except Exception:
-            log.exception("request_failed", target=request.route and request.route.value)
+            log.exception("request_failed", path=request.route and request.route.value)
             request.keep_alive = False
             request.reply(responses.failed())
         if not request.response_complete:
@@ -433,17 +362,11 @@ class IntakeProtocol(asyncio.Protocol):
         """Whether a request has begun to arrive and is not there yet."""
         return self._state is State.HEAD or self._state is State.BODY
 
-    def _head(self) -> RequestHead:
-        method, http_version = self._parser.get_method(), self._parser.get_http_version()
-        return RequestHead(method, self._url, http_version, self._headers)
-
     def _count_memory(self) -> None:
         """Tell the limits how much memory waits for the client here."""
-        used_bytes = len(self._unparsed)
+        used_bytes = len(self._unparsed) + self._reader.head_memory_bytes
         if self._flow.write_paused:
             used_bytes += self._transport.get_write_buffer_size()
-        if self._state is State.HEAD:
-            used_bytes += self._stalled_bytes + self._piece_bytes + HEADER_LINE_BYTES * len(self._headers)
         self._limits.set_used_bytes(self, used_bytes)
         if used_bytes or (self._arriving is not None and self._arriving.used_bytes):
             self._limits.slow.setdefault(self)
@@ -463,13 +386,9 @@ class IntakeProtocol(asyncio.Protocol):
             # It does not read its answers, so it would not read this one.
             self._transport.abort()
         elif self._state is State.HEAD:
-            self._refuse_connection(error)
+            self.refuse_connection(error)
         elif isinstance(self._arriving, EventRequest) and self._arriving.early_response is None:
             self._refuse_request(self._arriving, error)
-
-    def _refuse_head(self) -> None:
-        detail = f"the head is larger than {self._intake.limits.header_bytes_max} bytes"
-        self._refuse_connection(Rejection(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail))
 
     def _refuse_request(self, request: EventRequest, error: Rejection) -> None:
         """Answer before the body has arrived, and drop the rest of it as it comes.
@@ -483,7 +402,7 @@ class IntakeProtocol(asyncio.Protocol):
         if self._requests[0] is request:
             self._start(request)
 
-    def _refuse_connection(self, error: Rejection) -> None:
+    def refuse_connection(self, error: Rejection) -> None:
         """Answer input that cannot be taken as a request, after all requests before it, and close."""
         if self._drops_input:
             return
@@ -494,7 +413,7 @@ class IntakeProtocol(asyncio.Protocol):
         self._limits.idle.pop(self, None)
         self._state = State.LINGERING
         self._deadline = self._loop.time() + self._timeouts.request_timeout_s
-        self._headers = []
+        self._reader.stop()
         request.keep_alive = False
         if request.response_complete:
             self._linger()
@@ -519,7 +438,7 @@ class IntakeProtocol(asyncio.Protocol):
                 self._transport.abort()
         elif self._deadline is not None and now >= self._deadline:
             if self._state is State.HEAD or (self._state is State.BODY and self._requests):
-                self._refuse_connection(Rejection(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time"))
+                self.refuse_connection(Rejection(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time"))
             else:
                 self._transport.close()
 
@@ -553,5 +472,4 @@ class IntakeProtocol(asyncio.Protocol):
         self._requests.clear()
         self._arriving = None
         self._flow.resume_writing()
-        # The parser refers to this connection, and cycles are collected rarely.
-        self._parser = None
+        self._reader.close()

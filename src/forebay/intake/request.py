@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from http import HTTPStatus
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 import httptools
@@ -51,27 +51,6 @@ def resolve(url: bytes) -> tuple[Route | None, bytes]:
     if parsed is None or parsed.path is None:
         raise Rejection(HTTPStatus.BAD_REQUEST, "the address of the request is not valid")
     return _ROUTES.get(unquote_to_bytes(parsed.path)), parsed.query or b""
-
-
-class RequestHead(NamedTuple):
-    """The head of a request, as it came."""
-
-    method: bytes
-    url: bytes
-    http_version: str
-    headers: list[tuple[bytes, bytes]]
-
-    @property
-    def size(self) -> int:
-        """Return its bytes."""
-        first_line = b"%b %b HTTP/1.1\r\n" % (self.method, self.url)
-        lines_bytes = sum(len(name) + len(b": ") + len(value) + len(b"\r\n") for name, value in self.headers)
-        return len(first_line) + lines_bytes + len(b"\r\n")
-
-    def without_upgrade(self) -> bytes:
-        """Return the head without the wish for another protocol."""
-        lines = [b"%b: %b\r\n" % line for line in self.headers if line[0].lower() != b"upgrade"]
-        return b"%b %b HTTP/%b\r\n%b\r\n" % (self.method, self.url, self.http_version.encode(), b"".join(lines))
 
 
 class Connection(Protocol):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from forebay.admin.app import READERS, AdminApp, Collect
-from forebay.admin.snapshot import Snapshot, Together
+from forebay.admin.snapshot import AllWorkers, Snapshot
 from forebay.errors import Rejection
 from forebay.pipeline.gate import Health
 from forebay.pipeline.pipeline import State
@@ -49,8 +49,8 @@ class Fault(Exception):
 
 
 def as_collected(state: State) -> Collect:
-    async def collect() -> Together:
-        return Together(1, {1: Snapshot(1, Counters(accepted=7), state, {}, [], stopping=False)})
+    async def collect() -> AllWorkers:
+        return AllWorkers(1, {1: Snapshot(1, Counters(accepted=7), state, {}, [], stopping=False)})
 
     return collect
 
@@ -177,7 +177,7 @@ async def test_a_strange_host_leads_past_no_check(host: bytes) -> None:
 
 
 async def test_a_fault_of_our_own_says_nothing_of_itself() -> None:
-    async def fail() -> Together:
+    async def fail() -> AllWorkers:
         raise Fault("the password is hunter2")
 
     answer = await call("/health/ready", collect=fail)

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from forebay import __version__
 from forebay.admin.metrics import render
-from forebay.admin.snapshot import Snapshot, Together, measure_process
+from forebay.admin.snapshot import AllWorkers, Snapshot, measure_process
 from forebay.model import Verdict
 from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import HoldState
@@ -20,18 +20,18 @@ from forebay.telemetry.counters import Counters, Overload
 STATE = State(11, 12, 13, 14, 15, Health.GOOD, "", "", spool_full=False)
 
 
-def alone(counters: Counters, state: State = STATE) -> Together:
-    return Together(1, {1: Snapshot(1, counters, state, measure_process(), [], stopping=False)})
+def alone(counters: Counters, state: State = STATE) -> AllWorkers:
+    return AllWorkers(1, {1: Snapshot(1, counters, state, measure_process(), [], stopping=False)})
 
 
 def read(counters: Counters, state: State = STATE) -> dict[str, float]:
     """Return every sample of a server of one process by its name and labels."""
-    return read_together(alone(counters, state))
+    return read_all(alone(counters, state))
 
 
-def read_together(together: Together) -> dict[str, float]:
+def read_all(workers: AllWorkers) -> dict[str, float]:
     """Return every sample by its name and labels."""
-    text = render(together).decode()
+    text = render(workers).decode()
     return {
         sample.name + "".join(f"[{value}]" for value in sample.labels.values()): sample.value
         for family in text_string_to_metric_families(text)
@@ -117,7 +117,7 @@ def test_how_many_bulks_go_at_once_and_how_many_indices_wait_is_shown() -> None:
     assert samples["forebay_unexpected_answers_total"] == 7
 
 
-def two_workers(first: State = STATE, second: State = STATE) -> Together:
+def two_workers(first: State = STATE, second: State = STATE) -> AllWorkers:
     """Return a server of three workers, two of which answer."""
     accepted = {1: 5, 3: 7}
     snapshots = {
@@ -131,7 +131,7 @@ def two_workers(first: State = STATE, second: State = STATE) -> Together:
         )
         for slot, state in ((1, first), (3, second))
     }
-    return Together(3, snapshots)
+    return AllWorkers(3, snapshots)
 
 
 def test_one_process_is_shown_without_a_label_for_it() -> None:
@@ -141,7 +141,7 @@ def test_one_process_is_shown_without_a_label_for_it() -> None:
 
 
 def test_what_each_of_several_workers_counts_is_shown_by_worker_so_that_none_begins_anew_in_a_sum() -> None:
-    samples = read_together(two_workers())
+    samples = read_all(two_workers())
     assert {name: value for name, value in samples.items() if name.startswith("forebay_events_accepted")} == {
         "forebay_events_accepted_total[1]": 5,
         "forebay_events_accepted_total[3]": 7,
@@ -152,14 +152,14 @@ def test_what_each_of_several_workers_counts_is_shown_by_worker_so_that_none_beg
 
 
 def test_what_there_is_now_is_the_sum_over_the_workers_that_answer() -> None:
-    samples = read_together(two_workers(STATE, STATE._replace(pending_events=100)))
+    samples = read_all(two_workers(STATE, STATE._replace(pending_events=100)))
     assert samples["forebay_pending_events"] == 115
     assert samples["forebay_channel_events"] == 22
     assert samples["forebay_bulks_in_flight"] == 4
 
 
 def test_a_worker_that_does_not_answer_is_counted_as_missing() -> None:
-    samples = read_together(two_workers())
+    samples = read_all(two_workers())
     assert (samples["forebay_workers"], samples["forebay_workers_up"]) == (3, 2)
 
 
@@ -168,5 +168,5 @@ def test_a_worker_that_does_not_answer_is_counted_as_missing() -> None:
     [(STATE._replace(sink_health=Health.FAILED), 0, 1), (STATE._replace(spool_full=True), 1, 0)],
 )
 def test_one_worker_whose_sink_or_spool_takes_nothing_is_shown(state: State, sink_up: int, spool_up: int) -> None:
-    samples = read_together(two_workers(STATE, state))
+    samples = read_all(two_workers(STATE, state))
     assert (samples["forebay_sink_up"], samples["forebay_spool_up"]) == (sink_up, spool_up)
