@@ -134,7 +134,7 @@ class IntakeProtocol(asyncio.Protocol):
                 log.exception("connection_failed")
                 self._transport.close()
         self._parsing = False
-        if self._drops_input:
+        if self._unparsed and self._drops_input:
             self._unparsed = b""
         if self._is_arriving or self._unparsed or self in self._limits.slow:
             self._count_memory()
@@ -147,15 +147,13 @@ class IntakeProtocol(asyncio.Protocol):
 
     def begin_request(self) -> None:
         """Begin a request."""
-        if self._drops_input:
-            return
         self._limits.idle.pop(self, None)
         self._state = State.HEAD
         self._deadline = self._loop.time() + self._timeouts.request_timeout_s
 
     def take_head(self) -> None:
         """Decide who answers the request."""
-        if self._drops_input:
+        if self._transport.is_closing():
             return
         try:
             route, query = resolve(self._reader.url)
@@ -207,7 +205,7 @@ class IntakeProtocol(asyncio.Protocol):
     def take_body(self, data: bytes) -> None:
         """Take a piece of the body."""
         request = self._arriving
-        if request is None or self._drops_input:
+        if request is None:
             return
         if isinstance(request, AsgiRequest):
             request.receive_body(data)
@@ -228,7 +226,7 @@ class IntakeProtocol(asyncio.Protocol):
     def end_request(self) -> None:
         """Take the request, now that it has arrived whole."""
         request = self._arriving
-        if request is None or self._drops_input:
+        if request is None or self._transport.is_closing():
             return
         self._arriving = None
         self._state = State.WAITING
@@ -348,7 +346,8 @@ class IntakeProtocol(asyncio.Protocol):
 
     def _resume(self) -> None:
         self._flow.resume_reading()
-        self._read_on()
+        if self._unparsed or self in self._limits.slow:
+            self._read_on()
 
     # Limits and refusals
 

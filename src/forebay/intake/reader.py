@@ -32,7 +32,7 @@ class Connection(Protocol):
         """Take the request, which has arrived whole."""
 
     def refuse_connection(self, error: Rejection) -> None:
-        """Answer input that is no request, and stop the reader."""
+        """Answer input that is no request, and stop the reader; called once."""
 
 
 class RequestHead(NamedTuple):
@@ -120,7 +120,7 @@ class RequestReader:
         except httptools.HttpParserCallbackError:
             raise
         except httptools.HttpParserError:
-            self._connection.refuse_connection(Rejection(HTTPStatus.BAD_REQUEST, "the request is not HTTP"))
+            self._refuse(HTTPStatus.BAD_REQUEST, "the request is not HTTP")
         if self._in_request and self._stalled_bytes > self._header_bytes_max:
             # The parser keeps an unfinished line to itself, in the head or behind the body, so that only its input is
             # known.
@@ -147,7 +147,7 @@ class RequestReader:
                 # server may answer as if nothing had been asked for (RFC 9110, section 7.8).
                 rest = rest[upgrade.args[0] :]
                 if self.method == b"CONNECT":
-                    self._connection.refuse_connection(Rejection(HTTPStatus.NOT_IMPLEMENTED, "this is no proxy"))
+                    self._refuse(HTTPStatus.NOT_IMPLEMENTED, "this is no proxy")
                     return
                 head = self.head.without_upgrade()
                 self._piece_bytes += len(head)
@@ -159,7 +159,12 @@ class RequestReader:
 
     def _refuse_head(self) -> None:
         detail = f"the head is larger than {self._header_bytes_max} bytes"
-        self._connection.refuse_connection(Rejection(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail))
+        self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
+
+    def _refuse(self, status: HTTPStatus, detail: str) -> None:
+        # The parser goes on to the end of a piece in which something was refused already.
+        if not self._stopped:
+            self._connection.refuse_connection(Rejection(status, detail))
 
     # The parser calls these
 
@@ -186,7 +191,7 @@ class RequestReader:
         self.headers.append((name, value))
         if len(self.headers) > HEADER_LINES_MAX:
             detail = f"the head has more than {HEADER_LINES_MAX} lines"
-            self._connection.refuse_connection(Rejection(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail))
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
 
     def on_headers_complete(self) -> None:
         """Pass on the head, unless it is too large."""
