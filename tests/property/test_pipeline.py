@@ -7,7 +7,7 @@ import contextlib
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
@@ -49,7 +49,11 @@ class MoodySpool(Spool):
     is_left = False
 
     def commit(
-        self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None], *, is_awaited: bool = True
+        self,
+        transaction: Transaction,
+        done: Callable[[Mapping[int, int] | SpoolUnavailable], None],
+        *,
+        is_awaited: bool = True,
     ) -> None:
         if self.is_left:
             return

@@ -8,7 +8,7 @@ that it takes is no dead letter. What comes back is found by going through the s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
@@ -18,8 +18,7 @@ from forebay.errors import SpoolUnavailable
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.journal import Journal
-from forebay.pipeline.ledger import Ledger
-from forebay.pipeline.reading import GroupStore
+from forebay.pipeline.reading import GroupStore, load_groups
 from forebay.pipeline.settlement import bury
 from forebay.spool.burials import Burial
 from forebay.spool.records import GroupDamaged, StoredGroup
@@ -47,27 +46,6 @@ class BurialStore(GroupStore, Protocol):
 
     async def forget_burial(self, burial: Burial) -> None:
         """Take note that a burial is done."""
-
-
-class _Held(Container[int]):
-    """The groups in memory, for the spool's thread to go over.
-
-    Attributes:
-        met: those that it went over and that may be meant.
-    """
-
-    def __init__(self, ledger: Ledger, burial: Burial) -> None:
-        self._ledger = ledger
-        self._burial = burial
-        self.met: set[int] = set()
-
-    def __contains__(self, row_id: object) -> bool:
-        group = self._ledger.held.get(row_id) if isinstance(row_id, int) else None
-        if group is None or group.row_id is None:
-            return False
-        if group.received_at_ms < self._burial.received_before_ms:
-            self.met.add(group.row_id)
-        return True
 
 
 class Burials:
@@ -109,32 +87,45 @@ class Burials:
         events, after_id = 0, 0
         give_up_at = self._loop.time() + self._patience_s
         while True:
-            held = _Held(self._journal.ledger, burial)
-            found = await self._go_through(burial, after_id, held)
+            left: set[int] = set()
+            found = await self._go_through(burial, after_id, left)
             events += found
             if found:
                 give_up_at = self._loop.time() + self._patience_s
-            if not held.met or self._loop.time() >= give_up_at:
+            if not left or self._loop.time() >= give_up_at:
                 break
             # What is left of a group has its row or newer ones.
-            after_id = min(held.met) - 1
-            await self._free(held.met, give_up_at)
-        log.info("pending_events_buried", events=events, groups_left_in_memory=len(held.met))
+            after_id = min(left) - 1
+            await self._free(left, give_up_at)
+        log.info("pending_events_buried", events=events, groups_left_in_memory=len(left))
 
-    async def _go_through(self, burial: Burial, after_id: int, held: _Held) -> int:
-        """Bury what is meant of the groups behind one that are not in memory; return how many events that were."""
+    def _find_in_memory(self, burial: Burial) -> set[int]:
+        """Return the rows of groups in memory that may be meant."""
+        return {
+            row_id
+            for row_id, group in self._journal.ledger.held.items()
+            if group.received_at_ms < burial.received_before_ms
+            and burial.wanted.includes(group.index, group.history.refused_status)
+        }
+
+    async def _go_through(self, burial: Burial, after_id: int, left: set[int]) -> int:
+        """Bury the meant events of groups behind one; return how many, and add rows that are in memory to `left`."""
         events = 0
         while True:
             await self._journal.wait_settling()
             if self._journal.refusal:
                 # A row leaves in the transaction that needs room for its letters; while that waits nothing else goes.
                 raise SpoolUnavailable(self._journal.refusal)
+            left |= self._find_in_memory(burial)
             try:
-                groups = await self._store.load(after_id, held, self._journal.limits, burial.may_fit)
+                groups = await load_groups(
+                    self._store, after_id, self._journal.ledger.held, self._journal.limits, burial.wanted
+                )
             except GroupDamaged as error:
                 log.error("group_damaged", cause=str(error))  # noqa: TRY400 - the cause says it all
                 after_id = error.group_id
                 continue
+            left |= self._find_in_memory(burial)
             if not groups:
                 return events
             after_id = groups[-1].id

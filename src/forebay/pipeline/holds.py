@@ -91,6 +91,11 @@ class Holds:
         return index in self._holds
 
     @property
+    def indices(self) -> frozenset[str]:
+        """Return the indices on hold."""
+        return frozenset(self._holds)
+
+    @property
     def states(self) -> tuple[HoldState, ...]:
         """Return what there is to see from outside."""
         return tuple(

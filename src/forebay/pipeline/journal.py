@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -53,7 +53,11 @@ class Committer(Protocol):
         """Why no events are taken, empty while they are."""
 
     def commit(
-        self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None], *, is_awaited: bool
+        self,
+        transaction: Transaction,
+        done: Callable[[Mapping[int, int] | SpoolUnavailable], None],
+        *,
+        is_awaited: bool,
     ) -> None:
         """Commit, then call `done` in the event loop; `is_awaited` if clients wait for some of it."""
 
@@ -213,7 +217,7 @@ class Journal:
         self._committing = _Commit(groups, spans, settlements, time.perf_counter())
         self._spool.commit(self._committing.transaction, self._end, is_awaited=bool(spans))
 
-    def _end(self, result: list[int] | SpoolUnavailable) -> None:
+    def _end(self, result: Mapping[int, int] | SpoolUnavailable) -> None:
         commit, self._committing = self._committing, None
         if commit is None:  # only a spool that answers twice
             return
@@ -224,16 +228,15 @@ class Journal:
         else:
             self._admit(commit, result)
 
-    def _admit(self, commit: _Commit, stored_bytes: list[int]) -> None:
+    def _admit(self, commit: _Commit, stored_bytes: Mapping[int, int]) -> None:
         self._failure = ""
         self._backlog.note_success()
         self._settling.set()
-        sizes = iter(stored_bytes)
-        # In the order in which the transaction wrote: first the new groups, then what settlements left.
         for group in commit.groups:
-            group.stored_bytes = next(sizes)
+            if group.row_id is not None:  # each has one
+                group.stored_bytes = stored_bytes[group.row_id]
             self.ledger.store(len(group.entries), group.stored_bytes)
-        self.ledger.settle(commit.settlements, sizes)
+        self.ledger.settle(commit.settlements, stored_bytes)
         self._released.set()
         if any(self._is_left(group) for settlement in commit.settlements for group in settlement.leaving):
             self.on_left()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 
 from forebay.pipeline.group import Group
 from forebay.pipeline.settlement import Settlement
@@ -45,23 +45,19 @@ class Ledger:
             if group.row_id is not None and self.held.pop(group.row_id, None) is not None:
                 self._held_events -= len(group.entries)
 
-    def settle(self, settlements: Iterable[Settlement], sizes: Iterator[int]) -> None:
-        """Take note of settlements that are in the spool now; `sizes` are the stored bytes of what they wrote."""
-        settlements = list(settlements)
+    def settle(self, settlements: Iterable[Settlement], stored_bytes: Mapping[int, int]) -> None:
+        """Take note of settlements that are in the spool now, with the stored bytes of each row that they wrote."""
         for settlement in settlements:
             for row in settlement.transaction.inserts:
-                self.store(len(row.entries), next(sizes))
-        shrunk = [group_id for settlement in settlements for group_id, *_ in settlement.transaction.shrinks]
-        new_sizes = dict(zip(shrunk, sizes, strict=True))
-        for settlement in settlements:
+                self.store(len(row.entries), stored_bytes[row.id])
             for group in settlement.leaving:
-                self._release(group, new_sizes)
+                self._release(group, stored_bytes)
 
-    def _release(self, group: Group, new_sizes: dict[int, int]) -> None:
+    def _release(self, group: Group, stored_bytes: Mapping[int, int]) -> None:
         """Let a group leave memory; what is left of it in its row is pending from now on."""
         if group.row_id is None or self.held.pop(group.row_id, None) is None:
             return
         self._held_events -= len(group.entries)
         self.stored_events -= len(group.entries) - len(group.rest)
         if len(group.rest) < len(group.entries):
-            self.stored_bytes += new_sizes.get(group.row_id, 0) - group.stored_bytes
+            self.stored_bytes += stored_bytes.get(group.row_id, 0) - group.stored_bytes

@@ -22,9 +22,9 @@ from forebay.pipeline.channel import Channel
 from forebay.pipeline.evidence import OWN_FAULT
 from forebay.pipeline.findings import Findings
 from forebay.pipeline.journal import Journal
-from forebay.pipeline.reading import GroupStore
+from forebay.pipeline.reading import GroupStore, load_groups
 from forebay.pipeline.suspects import Suspects
-from forebay.spool.records import GroupDamaged, StoredGroup
+from forebay.spool.records import GroupDamaged, StoredGroup, Wanted
 
 log = structlog.get_logger("forebay.redelivery")
 
@@ -115,7 +115,7 @@ class Redelivery:
         await self._journal.wait_settling()
         passes = self._passes
         try:
-            groups = await self._store.load(self._after_id, self._suspects, self._portion(), self._is_going)
+            groups = await load_groups(self._store, self._after_id, self._suspects, self._portion(), self._wanted)
         except GroupDamaged as error:
             # It holds up nothing that lies behind it, and is reported at every pass.
             log.error("group_damaged", cause=str(error))  # noqa: TRY400 - the cause says it all
@@ -133,9 +133,10 @@ class Redelivery:
             await self._channel.wait_room(len(left[0].entries), sum(map(len, left[0].entries)))
         return bool(groups)
 
-    def _is_going(self, index: str, refused_status: int) -> bool:
-        is_its_turn = self._is_whole or not refused_status or refused_status in OWN_FAULT
-        return is_its_turn and index not in self._findings.holds
+    @property
+    def _wanted(self) -> Wanted:
+        statuses = None if self._is_whole else OWN_FAULT | {0}
+        return Wanted(indices_left_out=self._findings.holds.indices, statuses=statuses)
 
     def _offer(self, groups: list[StoredGroup]) -> list[StoredGroup]:
         """Put groups into the channel in their order; return those that it has no room for."""

@@ -8,6 +8,7 @@ since; where nothing else is taken, for a whole interval of redelivery.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import structlog
@@ -70,8 +71,14 @@ class Suspects:
         self._added = asyncio.Event()
 
     def __contains__(self, row_id: object) -> bool:
-        """Say whether a group is in memory, or waits as a suspect; any thread may ask."""
+        """Return whether a group is in memory, or waits as a suspect."""
         return row_id in self._journal.ledger.held or row_id in self._waits
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._journal.ledger.held.keys() | self._waits.keys())
+
+    def __len__(self) -> int:
+        return len(self._journal.ledger.held.keys() | self._waits.keys())
 
     def keep(self, stored: StoredGroup) -> bool:
         """Take a group over if it is suspect; return whether it is."""

@@ -17,7 +17,7 @@ from forebay.pipeline.findings import Findings
 from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import Hold
 from forebay.pipeline.journal import Journal
-from forebay.pipeline.reading import ONE_GROUP, GroupStore
+from forebay.pipeline.reading import ONE_GROUP, GroupStore, load_trial
 from forebay.pipeline.suspects import Suspects
 
 log = structlog.get_logger("forebay.holds")
@@ -54,7 +54,7 @@ class Trials:
         # Also while the sink is not well: if there are no other events nothing else finds out that it is back. But a
         # struggling one is not made to fail with a thousand.
         room = self._journal.limits if self._findings.gate.health is Health.GOOD else ONE_GROUP
-        stored = await self._store.load_trial(hold.index, hold.after_id, self._journal.ledger.held, room)
+        stored = await load_trial(self._store, hold.index, hold.after_id, self._journal.ledger.held, room)
         # The hold may have been lifted while they were read.
         if hold.index not in self._findings.holds:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -163,11 +163,15 @@ class FakeCommitter:
         self.last_group_id = last_group_id
         self.totals = totals
         self.dead_bytes = totals.dead_bytes
-        self.open: list[tuple[Transaction, Callable[[list[int] | SpoolUnavailable], None]]] = []
+        self.open: list[tuple[Transaction, Callable[[Mapping[int, int] | SpoolUnavailable], None]]] = []
         self.transactions: list[Transaction] = []
 
     def commit(
-        self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None], *, is_awaited: bool = True
+        self,
+        transaction: Transaction,
+        done: Callable[[Mapping[int, int] | SpoolUnavailable], None],
+        *,
+        is_awaited: bool = True,
     ) -> None:
         del is_awaited
         assert not self.open, "one commit at a time"
@@ -178,8 +182,10 @@ class FakeCommitter:
         """Answer the commit that is under way, with success or an error; return what it would have written."""
         await settle_down()
         transaction, done = self.open.pop()
-        written = [*(group.entries for group in transaction.inserts), *(rest for _, rest, _ in transaction.shrinks)]
-        done(SpoolUnavailable(error) if error else [sum(map(len, entries)) for entries in written])
+        written = {group.id: group.entries for group in transaction.inserts}
+        written |= {row_id: rest for row_id, rest, _ in transaction.shrinks}
+        sizes = {row_id: sum(map(len, entries)) for row_id, entries in written.items()}
+        done(SpoolUnavailable(error) if error else sizes)
         await settle_down()
         return transaction
 
@@ -243,18 +249,13 @@ async def open_spool(path: Path, repair: Callable[[Entry], Entry] = lambda entry
         await settle_down()
 
 
-async def commit(spool: Spool, transaction: Transaction) -> list[int]:
+async def commit(spool: Spool, transaction: Transaction) -> Mapping[int, int]:
     """Commit a transaction and wait for it."""
-    future: asyncio.Future[list[int] | SpoolUnavailable] = asyncio.get_running_loop().create_future()
+    future: asyncio.Future[Mapping[int, int] | SpoolUnavailable] = asyncio.get_running_loop().create_future()
     spool.commit(transaction, future.set_result)
     stored = await asyncio.wait_for(future, PATIENCE_S)
-    assert isinstance(stored, list), stored
+    assert not isinstance(stored, SpoolUnavailable), stored
     return stored
-
-
-def every(_index: str, _refused_status: int) -> bool:
-    """Choose every group that is to be loaded."""
-    return True
 
 
 def read_rows(path: Path, statement: str, arguments: Iterable[object] = ()) -> list[tuple[Any, ...]]:

@@ -21,7 +21,7 @@ from forebay.settings import Settings
 from forebay.spool import adoption, writing
 from forebay.spool.beside.inspection import Choice, Request, inspect
 from forebay.spool.burials import Burial
-from forebay.spool.records import NewGroup, Transaction
+from forebay.spool.records import EVERY, NewGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.telemetry.counters import Counters
 from unit.pipeline.fakes import (
@@ -171,7 +171,7 @@ async def test_what_is_left_of_a_group_keeps_its_row_and_its_history(path: Path)
     assert dead(path) == {"e1"}
     assert read_rows(path, "SELECT id, events, refused_status FROM groups") == [(1, 2, 403)]
     async with open_spool(path) as spool:
-        (group,) = await spool.load(0, (), (10, 10_000), lambda *_: True)
+        (group,) = await spool.load(0, frozenset(), (10, 10_000), EVERY)
         assert group.entries == [make_entry("e0"), make_entry("e2")]
 
 

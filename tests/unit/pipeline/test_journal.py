@@ -21,6 +21,7 @@ from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import FAILURE_REMEMBERED_S, RETRY_S, Committer, Journal
 from forebay.pipeline.packing import GroupLimits
+from forebay.pipeline.reading import load_groups
 from forebay.pipeline.settlement import Settlement, abandon, settle
 from forebay.spool.records import NewGroup, StoredGroup, Transaction
 from forebay.telemetry.counters import Counters
@@ -33,7 +34,6 @@ from unit.pipeline.fakes import (
     FakeCommitter,
     Inbox,
     assert_ledger_is_true,
-    every,
     make_channel,
     make_entries,
     make_entry,
@@ -388,7 +388,7 @@ async def test_the_ledger_always_equals_the_file(tmp_path: Path) -> None:
                 await asyncio.wait_for(journal.wait_written(), 5)
                 assert_ledger_is_true(journal.ledger, path)
             if chance.random() < 0.2:
-                for group in await spool.load(0, journal.ledger.held, (10, 1000), every):
+                for group in await load_groups(spool, 0, journal.ledger.held, (10, 1000)):
                     journal.redeliver(group)
 
         journal.settle(abandon(channel.drain(), journal.new_id))

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Container
+from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,14 @@ from forebay.pipeline.group import UNTRIED
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.packing import GroupLimits
+from forebay.pipeline.reading import Hear
 from forebay.pipeline.redelivery import Redelivery
 from forebay.pipeline.replay import Replay
 from forebay.pipeline.settlement import settle
 from forebay.pipeline.suspects import Pace, Suspects
 from forebay.spool import writing
 from forebay.spool.beside.inspection import Choice, Request, inspect
-from forebay.spool.records import GroupDamaged, NewGroup, StoredGroup, Totals, Transaction
+from forebay.spool.records import GroupDamaged, NewGroup, StoredGroup, Totals, Transaction, Wanted
 from forebay.spool.spool import Spool
 from forebay.telemetry.counters import Counters
 from unit.pipeline.fakes import (
@@ -84,7 +86,7 @@ class FakeStore:
         return Totals(len(self.groups), events, sum(group.stored_bytes for group in self.groups.values()), 0, 0)
 
     async def load(
-        self, after_id: int, held: Container[int], room: tuple[int, int], is_wanted: Callable[[str, int], bool]
+        self, after_id: int, left_out: AbstractSet[int], room: tuple[int, int], wanted: Wanted, hear: Hear
     ) -> list[StoredGroup]:
         self.loads.append((after_id, room))
         await asyncio.sleep(0)
@@ -92,17 +94,17 @@ class FakeStore:
         left = room[0]
         found: list[StoredGroup] = []
         for row_id, group in sorted(self.groups.items()):
-            is_going = is_wanted(group.index_name, group.history.refused_status)
-            if row_id > after_id and row_id not in held and is_going:
+            is_going = wanted.includes(group.index_name, group.history.refused_status)
+            if row_id > after_id and row_id not in left_out and is_going:
                 left -= len(group.entries)
                 if found and left < 0:
                     break
                 found.append(group)
         self.during_load()
-        return [group for group in found if group.id not in held]
+        return hear(found)
 
     async def load_trial(
-        self, index: str, after_id: int, held: Container[int], room: tuple[int, int]
+        self, index: str, after_id: int, left_out: AbstractSet[int], room: tuple[int, int], hear: Hear
     ) -> list[StoredGroup]:
         raise NotImplementedError
 
@@ -189,7 +191,11 @@ class _NoCommits:
         self.totals = totals
 
     def commit(
-        self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None], *, is_awaited: bool = True
+        self,
+        transaction: Transaction,
+        done: Callable[[Mapping[int, int] | SpoolUnavailable], None],
+        *,
+        is_awaited: bool = True,
     ) -> None:
         """Leave every commit under way."""
 

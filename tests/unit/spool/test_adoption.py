@@ -14,10 +14,10 @@ from forebay.model import DeadLetter, Entry, History
 from forebay.spool import adoption, database
 from forebay.spool.adoption import Orphan, find_orphans
 from forebay.spool.beside.inspection import Choice, Request, inspect
-from forebay.spool.records import NewGroup, Transaction
+from forebay.spool.records import EVERY, NewGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.spool.spool_paths import spool_path
-from unit.pipeline.fakes import commit, every, make_entries, make_entry, open_spool, read_rows
+from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool, read_rows
 
 GROUPS = (
     "SELECT events, body_bytes, stored_bytes, attempts, strikes, attempted_at_ms, received_at_ms, codec, body, "
@@ -92,7 +92,7 @@ async def test_groups_keep_their_bytes_history_time_of_receipt_and_order(
     await commit(spool, Transaction(inserts=[NewGroup(7, make_entries(1, "own"))]))
     assert await empty(orphan_path, spool, first_id=8) == 1
     assert read(tmp_path / "spool.db", GROUPS)[1:] == before
-    groups = await spool.load(7, (), (10**9, 10**9), every)
+    groups = await spool.load(7, frozenset(), (10**9, 10**9), EVERY)
     assert [group.history for group in groups] == [TRIED] * 3
     assert groups[1].entries == make_entries(100, "packed")
 
@@ -214,7 +214,7 @@ async def test_an_orphan_whose_database_was_removed_is_found_by_its_log_and_save
     assert find_orphans(tmp_path / "spool.db", 1, 1) == [orphan_path]
     async with open_spool(tmp_path / "spool.db") as spool:
         await empty(orphan_path, spool)
-        assert [group.entries for group in await spool.load(0, (), (10**9, 10**9), every)] == groups
+        assert [group.entries for group in await spool.load(0, frozenset(), (10**9, 10**9), EVERY)] == groups
 
 
 async def test_a_damaged_orphan_is_saved_before_it_is_emptied(orphan_path: Path, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ async def test_a_damaged_orphan_is_saved_before_it_is_emptied(orphan_path: Path,
     damage(orphan_path)
     async with open_spool(tmp_path / "spool.db") as spool:
         await empty(orphan_path, spool)
-        kept = await spool.load(0, (), (10**9, 10**9), every)
+        kept = await spool.load(0, frozenset(), (10**9, 10**9), EVERY)
     assert [group.entries for group in kept] == groups
     assert any(".aside-" in name for name in files(orphan_path))
 

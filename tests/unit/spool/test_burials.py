@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from forebay.pipeline.reading import load_groups
 from forebay.spool.beside.inspection import Request, inspect
 from forebay.spool.burials import Burial
 from forebay.spool.records import NewGroup, Transaction
@@ -62,7 +63,7 @@ async def test_of_two_who_read_the_same_groups_at_the_same_time_one_gets_them(sp
     held: set[int] = set()
 
     async def take() -> int:
-        groups = await spool.load(0, held, (100, 10_000), lambda *_: True)
+        groups = await load_groups(spool, 0, held, (100, 10_000))
         held.update(group.id for group in groups)
         return len(groups)
 
