@@ -45,7 +45,7 @@ def roomy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 
 def gave_way(client: Client, what: str) -> int:
-    """Return how many of a kind have given way so far."""
+    """Return how many of a kind were closed or refused so far."""
     lines = client.get("/metrics").body.decode().splitlines()
     counts = dict(line.rsplit(" ", 1) for line in lines if line.startswith("forebay_crowded_total"))
     return int(float(counts.get(f'forebay_crowded_total{{gave_way="{what}"}}', "0")))

@@ -1,8 +1,8 @@
 """Limits of one request, of a connection's time, and of all connections together.
 
-Thousands of connections that each keep to their own limits could still take the whole memory or every file descriptor.
-So if there is no room, the least useful gives way: of connections the one that has been idle longest, of requests the
-one whose client has been slow longest. Clients that send at once are served meanwhile.
+Thousands of connections within their own limits could still use the whole memory or every file descriptor. So if there
+is no room, the connection that has been idle longest is closed, and the request whose client has been slow longest is
+dropped. Clients that send at once are served meanwhile.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class LimitedConnection(MemoryUser, Protocol):
 
 
 class ConnectionLimits:
-    """Limits the connections of this process and the bytes of their requests, all together.
+    """Limits the number of connections of this process, and the bytes of all their requests.
 
     Attributes:
         connections_max: most connections.
@@ -97,7 +97,7 @@ class ConnectionLimits:
         user.used_bytes = used_bytes
 
     def drop_slow_requests(self) -> None:
-        """Drop the requests of the slowest clients, until the limit is kept or none is left."""
+        """Drop the requests of the slowest clients until the limit is met or none is left."""
         while self.slow and self.exceeded:
             self._count(Overload.SLOW_REQUEST)
             oldest = next(iter(self.slow))

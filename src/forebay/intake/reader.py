@@ -23,7 +23,7 @@ class Connection(Protocol):
         """Begin: the first byte of a request is there."""
 
     def take_head(self) -> None:
-        """Take the head, which the reader's attributes hold."""
+        """Take the head, from the reader's attributes."""
 
     def take_body(self, data: bytes) -> None:
         """Take a piece of the body."""
@@ -68,7 +68,7 @@ class RequestReader:
         self._connection = connection
         self._header_bytes_max = header_bytes_max
         self._parser: Any = httptools.HttpRequestParser(self)
-        # Else input behind a request that closes the connection would be an error, and take the answer's place.
+        # Without this, input behind a request with `Connection: close` would be an error, and be refused.
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self.url = b""
         self.headers: list[tuple[bytes, bytes]] = []
@@ -122,12 +122,11 @@ class RequestReader:
         except httptools.HttpParserError:
             self._refuse(HTTPStatus.BAD_REQUEST, "the request is not HTTP")
         if self._in_request and self._stalled_bytes > self._header_bytes_max:
-            # The parser keeps an unfinished line to itself, in the head or behind the body, so that only its input is
-            # known.
+            # The parser does not pass on an unfinished line, in the head or behind the body, so the input is measured.
             self._refuse_head()
 
     def stop(self) -> None:
-        """Read no more requests; what the parser still finds is dropped."""
+        """Read no more requests; further input is dropped."""
         self._stopped = True
         self._in_request = False
         self._in_head = False

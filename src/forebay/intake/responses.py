@@ -32,13 +32,13 @@ def head(status: int, content_type: str, length: int, headers: Headers = ()) -> 
 
 
 def rejection(error: Rejection) -> Response:
-    """Return the refusal of a request, which says what to correct."""
+    """Return the answer that tells a client its mistake."""
     body = problem(error.status, error.detail, error.errors)
     return error.status, head(error.status, PROBLEM_TYPE, len(body), error.headers), body
 
 
 def unavailable(error: SpoolUnavailable) -> Response:
-    """Return the request to send again, and when."""
+    """Return the answer that asks a client to send again, and when."""
     status = HTTPStatus.SERVICE_UNAVAILABLE
     body = problem(status, str(error))
     return status, head(status, PROBLEM_TYPE, len(body), (("Retry-After", str(error.retry_after_s)),)), body

@@ -66,7 +66,7 @@ def test_an_address_has_its_route_however_it_is_written(url: bytes, route: Route
 
 
 @pytest.mark.parametrize("url", [b"http://x", b"http://[/"])
-def test_what_is_no_address_is_rejected(url: bytes) -> None:
+def test_an_invalid_address_is_rejected(url: bytes) -> None:
     with pytest.raises(Rejection) as rejection:
         resolve(url)
     assert rejection.value.status == 400

@@ -1,4 +1,4 @@
-"""Answers as bytes."""
+"""Responses as bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from forebay.model import Admission
 
 
 def read(reply: responses.Response) -> tuple[int, dict[str, str], bytes]:
-    """Return status, header lines and body, after a look at the whole."""
+    """Return status, header lines and body of a well-formed response."""
     status, head, body = reply
     assert head.endswith(b"\r\n")
     assert b"\r\n\r\n" not in head
