@@ -14,11 +14,11 @@ from starlette.routing import Route
 
 from forebay.admin.health import judge_readiness
 from forebay.admin.metrics import CONTENT_TYPE, render
-from forebay.admin.snapshot import AllWorkers
+from forebay.admin.snapshot import ServerSnapshot
 from forebay.errors import Rejection
 from forebay.problems import PROBLEM_TYPE, problem
 
-Collect: TypeAlias = Callable[[], Awaitable[AllWorkers]]
+Collect: TypeAlias = Callable[[], Awaitable[ServerSnapshot]]
 """Asks all workers for their state."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from forebay.admin.snapshot import AllWorkers, Snapshot
+from forebay.admin.snapshot import ServerSnapshot, Snapshot
 from forebay.pipeline.gate import Health
 
 
@@ -20,22 +20,22 @@ class Readiness(NamedTuple):
     causes: list[str]
 
 
-def judge_readiness(workers: AllWorkers) -> Readiness:
+def judge_readiness(server: ServerSnapshot) -> Readiness:
     """Return the readiness of the server: it takes events while one of its workers does."""
     causes = []
     takes_events = False
-    for slot, snapshot in sorted(workers.snapshots.items()):
+    for slot, snapshot in sorted(server.snapshots.items()):
         refusals, troubles = _find_causes(snapshot)
         takes_events = takes_events or not refusals
-        prefix = f"worker {slot}: " if workers.expected > 1 else ""
+        prefix = f"worker {slot}: " if server.workers > 1 else ""
         causes += [f"{prefix}{cause}" for cause in refusals + troubles]
-    causes += [f"worker {slot} does not answer" for slot in workers.missing]
+    causes += [f"worker {slot} does not answer" for slot in server.missing]
     status = "ready" if not causes else "degraded" if takes_events else "unready"
     return Readiness(takes_events, status, causes)
 
 
 def _find_causes(snapshot: Snapshot) -> tuple[list[str], list[str]]:
-    """Return the causes for which a worker takes no events, and its other troubles."""
+    """Return why a process takes no events, and its other troubles."""
     state = snapshot.state
     refusals = []
     if snapshot.stopping:

@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from forebay import __version__
-from forebay.admin.snapshot import PROCESS, AllWorkers
+from forebay.admin.snapshot import PROCESS, ServerSnapshot
 from forebay.pipeline.gate import Health
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -37,20 +37,20 @@ WORK_COUNTERS = (
 )
 
 
-def render(workers: AllWorkers) -> bytes:
+def render(server: ServerSnapshot) -> bytes:
     """Return the metrics in Prometheus's text format."""
-    return generate_latest(_Collector(workers))
+    return generate_latest(_Collector(server))
 
 
 class _Collector(Collector):
-    def __init__(self, workers: AllWorkers) -> None:
-        self._workers = workers
-        self._snapshots = [snapshot for _, snapshot in sorted(workers.snapshots.items())]
+    def __init__(self, server: ServerSnapshot) -> None:
+        self._server = server
+        self._snapshots = [snapshot for _, snapshot in sorted(server.snapshots.items())]
 
     def collect(self) -> Iterable[Metric]:
         """Yield every metric."""
         yield InfoMetricFamily("forebay", "The running version.", {"version": __version__})
-        yield GaugeMetricFamily("forebay_workers", "Worker processes that share the port.", self._workers.expected)
+        yield GaugeMetricFamily("forebay_workers", "Worker processes that share the port.", self._server.workers)
         yield GaugeMetricFamily("forebay_workers_up", "Worker processes that answer.", len(self._snapshots))
         yield from self._event_metrics()
         yield from self._work_metrics()
@@ -132,5 +132,5 @@ class _Collector(Collector):
         return family
 
     def _labels(self, slot: int) -> dict[str, str]:
-        """Return the label of a worker; a single process has none."""
-        return {"worker": str(slot)} if self._workers.expected > 1 else {}
+        """Return the label of a process; a single one needs none."""
+        return {"worker": str(slot)} if self._server.workers > 1 else {}

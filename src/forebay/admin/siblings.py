@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from forebay.admin.snapshot import AllWorkers, Snapshot, decode_snapshot, encode_snapshot
+from forebay.admin.snapshot import ServerSnapshot, Snapshot, decode_snapshot, encode_snapshot
 
 log = structlog.get_logger("forebay.siblings")
 
@@ -36,11 +36,11 @@ class Siblings:
         self._workers = workers
         self._folder = folder
 
-    async def ask(self, own: Snapshot) -> AllWorkers:
+    async def ask(self, own: Snapshot) -> ServerSnapshot:
         """Return the snapshots of all that answer in time."""
         others = [slot for slot in range(1, self._workers + 1) if slot != self.slot]
         answers = await asyncio.gather(*(self._ask(slot) for slot in others))
-        return AllWorkers(self._workers, {snapshot.slot: snapshot for snapshot in (own, *answers) if snapshot})
+        return ServerSnapshot(self._workers, {snapshot.slot: snapshot for snapshot in (own, *answers) if snapshot})
 
     async def answer(self, observe: Callable[[], Snapshot]) -> None:
         """Hand out snapshots for ever."""

@@ -1,4 +1,4 @@
-"""The state of one process at one moment, and of all workers."""
+"""The state of one process at one moment, and that of the whole server."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ class Snapshot(Struct):
     stopping: bool
 
 
-class AllWorkers(NamedTuple):
+class ServerSnapshot(NamedTuple):
     """The number of workers that there should be, and a snapshot of each that answered, by its slot."""
 
-    expected: int
+    workers: int
     snapshots: Mapping[int, Snapshot]
 
     @property
     def missing(self) -> list[int]:
         """Return the slots of the workers that did not answer."""
-        return [slot for slot in range(1, self.expected + 1) if slot not in self.snapshots]
+        return [slot for slot in range(1, self.workers + 1) if slot not in self.snapshots]
 
 
 def measure_process() -> dict[str, float]:
-    """Return the samples of this process by name; none if the system has no /proc."""
+    """Return the figures that the system has of this process; none if it has no /proc."""
     return {sample.name: sample.value for family in PROCESS.collect() for sample in family.samples}
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from forebay.admin.app import READERS, AdminApp, Collect
-from forebay.admin.snapshot import AllWorkers, Snapshot
+from forebay.admin.snapshot import ServerSnapshot, Snapshot
 from forebay.errors import Rejection
 from forebay.pipeline.gate import Health
 from forebay.pipeline.pipeline import State
@@ -59,8 +59,8 @@ class Fault(Exception):
 
 
 def as_collected(state: State) -> Collect:
-    async def collect() -> AllWorkers:
-        return AllWorkers(1, {1: Snapshot(1, Counters(accepted=7), state, {}, [], stopping=False)})
+    async def collect() -> ServerSnapshot:
+        return ServerSnapshot(1, {1: Snapshot(1, Counters(accepted=7), state, {}, [], stopping=False)})
 
     return collect
 
@@ -187,7 +187,7 @@ async def test_a_strange_host_leads_past_no_check(host: bytes) -> None:
 
 
 async def test_a_fault_of_our_own_says_nothing_of_itself() -> None:
-    async def fail() -> AllWorkers:
+    async def fail() -> ServerSnapshot:
         raise Fault("the password is hunter2")
 
     answer = await call("/health/ready", collect=fail)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from forebay.admin.health import Readiness, judge_readiness
-from forebay.admin.snapshot import AllWorkers, Snapshot
+from forebay.admin.snapshot import ServerSnapshot, Snapshot
 from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import HoldState
 from forebay.pipeline.pipeline import State
@@ -31,13 +31,13 @@ def take_snapshot(slot: int, state: State, *, stopping: bool = False, left_spool
 
 
 def judge_alone(state: State, *, stopping: bool = False) -> Readiness:
-    return judge_readiness(AllWorkers(1, {1: take_snapshot(1, state, stopping=stopping)}))
+    return judge_readiness(ServerSnapshot(1, {1: take_snapshot(1, state, stopping=stopping)}))
 
 
 def judge_three(*states: State) -> Readiness:
     """Judge a server of three workers, the first of which answer."""
     return judge_readiness(
-        AllWorkers(3, {slot: take_snapshot(slot, state) for slot, state in enumerate(states, start=1)})
+        ServerSnapshot(3, {slot: take_snapshot(slot, state) for slot, state in enumerate(states, start=1)})
     )
 
 
@@ -123,4 +123,4 @@ def test_workers_none_of_which_takes_events_are_unready() -> None:
 
 def test_a_spool_without_an_owner_that_cannot_be_taken_over_is_a_cause() -> None:
     snapshot = take_snapshot(1, WELL, left_spools=["spool.3.db is damaged"])
-    assert judge_readiness(AllWorkers(1, {1: snapshot})) == (True, "degraded", ["spool.3.db is damaged"])
+    assert judge_readiness(ServerSnapshot(1, {1: snapshot})) == (True, "degraded", ["spool.3.db is damaged"])

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from forebay import __version__
 from forebay.admin.metrics import render
-from forebay.admin.snapshot import AllWorkers, Snapshot, measure_process
+from forebay.admin.snapshot import ServerSnapshot, Snapshot, measure_process
 from forebay.model import Verdict
 from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import HoldState
@@ -30,8 +30,8 @@ STATE = State(
 )
 
 
-def alone(counters: Counters, state: State = STATE) -> AllWorkers:
-    return AllWorkers(1, {1: Snapshot(1, counters, state, measure_process(), [], stopping=False)})
+def alone(counters: Counters, state: State = STATE) -> ServerSnapshot:
+    return ServerSnapshot(1, {1: Snapshot(1, counters, state, measure_process(), [], stopping=False)})
 
 
 def read(counters: Counters, state: State = STATE) -> dict[str, float]:
@@ -39,9 +39,9 @@ def read(counters: Counters, state: State = STATE) -> dict[str, float]:
     return read_all(alone(counters, state))
 
 
-def read_all(workers: AllWorkers) -> dict[str, float]:
+def read_all(server: ServerSnapshot) -> dict[str, float]:
     """Return every sample by its name and labels."""
-    text = render(workers).decode()
+    text = render(server).decode()
     return {
         sample.name + "".join(f"[{value}]" for value in sample.labels.values()): sample.value
         for family in text_string_to_metric_families(text)
@@ -127,7 +127,7 @@ def test_how_many_bulks_go_at_once_and_how_many_indices_wait_is_shown() -> None:
     assert samples["forebay_unexpected_answers_total"] == 7
 
 
-def two_workers(first: State = STATE, second: State = STATE) -> AllWorkers:
+def two_workers(first: State = STATE, second: State = STATE) -> ServerSnapshot:
     """Return a server of three workers, two of which answer."""
     accepted = {1: 5, 3: 7}
     snapshots = {
@@ -141,7 +141,7 @@ def two_workers(first: State = STATE, second: State = STATE) -> AllWorkers:
         )
         for slot, state in ((1, first), (3, second))
     }
-    return AllWorkers(3, snapshots)
+    return ServerSnapshot(3, snapshots)
 
 
 def test_one_process_is_shown_without_a_label_for_it() -> None:
