@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
-from forebay.intake.reader import RequestHead
+from forebay.intake.reader import RequestReader
 
 log = logging.getLogger("uvicorn.error")
 
@@ -24,6 +24,7 @@ class AsgiRequest(RequestResponseCycle):
     """Runs the ASGI application for one request, by uvicorn's own means.
 
     Args of the constructor:
+        reader: has read the head of the request.
         on_response: called once the answer is written.
     """
 
@@ -32,17 +33,15 @@ class AsgiRequest(RequestResponseCycle):
 
     def __init__(
         self,
-        head: RequestHead,
+        reader: RequestReader,
         flow: FlowControl,
         transport: asyncio.Transport,
         server_state: ServerState,
-        *,
-        keep_alive: bool,
         on_response: Callable[[], None],
     ) -> None:
-        headers = [(name.lower(), value) for name, value in head.headers]
+        headers = [(name.lower(), value) for name, value in reader.headers]
         super().__init__(
-            scope=_scope(head, headers, transport),
+            scope=_scope(reader, headers, transport),
             transport=transport,
             flow=flow,
             logger=log,
@@ -51,7 +50,7 @@ class AsgiRequest(RequestResponseCycle):
             default_headers=server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers),
-            keep_alive=keep_alive,
+            keep_alive=reader.http_version != "1.0" and reader.keep_alive,
             on_response=on_response,
         )
         self._tasks = server_state.tasks
@@ -82,16 +81,16 @@ class AsgiRequest(RequestResponseCycle):
         self.message_event.set()
 
 
-def _scope(head: RequestHead, headers: list[tuple[bytes, bytes]], transport: asyncio.Transport) -> HTTPScope:
-    url = httptools.parse_url(head.url)
+def _scope(reader: RequestReader, headers: list[tuple[bytes, bytes]], transport: asyncio.Transport) -> HTTPScope:
+    url = httptools.parse_url(reader.url)
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": head.http_version,
+        "http_version": reader.http_version,
         "server": get_local_addr(transport),
         "client": get_remote_addr(transport),
         "scheme": "http",
-        "method": head.method.decode("ascii"),
+        "method": reader.method.decode("ascii"),
         "root_path": "",
         "path": unquote(url.path.decode("ascii")),
         "raw_path": url.path,

@@ -73,7 +73,7 @@ class IntakeProtocol(asyncio.Protocol):
         *,
         config: uvicorn.Config,
         server_state: ServerState,
-        **_: object,
+        **_: object,  # uvicorn passes more, which is not needed here
     ) -> None:
         self._intake = intake
         self._timeouts = timeouts
@@ -169,12 +169,7 @@ class IntakeProtocol(asyncio.Protocol):
 
     def _begin_asgi_request(self) -> None:
         request = self._arriving = AsgiRequest(
-            self._reader.head,
-            self._flow,
-            self._transport,
-            self._server_state,
-            keep_alive=self._reader.http_version != "1.0" and self._reader.keep_alive,
-            on_response=self._finish_request,
+            self._reader, self._flow, self._transport, self._server_state, self._finish_request
         )
         self._queue(request)
         if self._requests[0] is request:
@@ -194,12 +189,9 @@ class IntakeProtocol(asyncio.Protocol):
             self._intake.counters.rejected += 1
             self._refuse_request(request, error)
             return
-        if headers.get(b"expect", b"").lower() == b"100-continue":
-            self._ask_for_body()
-
-    def _ask_for_body(self) -> None:
+        is_asked = headers.get(b"expect", b"").lower() == b"100-continue"
         # Behind an unanswered request, or in HTTP/1.0, it would be taken for an answer.
-        if len(self._requests) == 1 and self._reader.http_version != "1.0":
+        if is_asked and len(self._requests) == 1 and self._reader.http_version != "1.0":
             self._transport.write(responses.CONTINUE)
 
     def take_body(self, data: bytes) -> None:

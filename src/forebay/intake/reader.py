@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import httptools
 
@@ -33,27 +33,6 @@ class Connection(Protocol):
 
     def refuse_connection(self, error: Rejection) -> None:
         """Answer input that is no request, and stop the reader; called once."""
-
-
-class RequestHead(NamedTuple):
-    """The head of a request, as it came."""
-
-    method: bytes
-    url: bytes
-    http_version: str
-    headers: list[tuple[bytes, bytes]]
-
-    @property
-    def size(self) -> int:
-        """Return its bytes."""
-        first_line = b"%b %b HTTP/1.1\r\n" % (self.method, self.url)
-        lines_bytes = sum(len(name) + len(b": ") + len(value) + len(b"\r\n") for name, value in self.headers)
-        return len(first_line) + lines_bytes + len(b"\r\n")
-
-    def without_upgrade(self) -> bytes:
-        """Return the head without the wish for another protocol."""
-        lines = [b"%b: %b\r\n" % line for line in self.headers if line[0].lower() != b"upgrade"]
-        return b"%b %b HTTP/%b\r\n%b\r\n" % (self.method, self.url, self.http_version.encode(), b"".join(lines))
 
 
 class RequestReader:
@@ -100,11 +79,6 @@ class RequestReader:
         return keep_alive
 
     @property
-    def head(self) -> RequestHead:
-        """Return the head of the newest request."""
-        return RequestHead(self.method, self.url, self.http_version, self.headers)
-
-    @property
     def head_memory_bytes(self) -> int:
         """Return the memory of a head that is still arriving, else 0."""
         if not self._in_head:
@@ -148,13 +122,22 @@ class RequestReader:
                 if self.method == b"CONNECT":
                     self._refuse(HTTPStatus.NOT_IMPLEMENTED, "this is no proxy")
                     return
-                head = self.head.without_upgrade()
+                head = self._head_without_upgrade()
                 self._piece_bytes += len(head)
                 # The old parser has given up if the connection is to be closed behind the request.
                 self._parser = httptools.HttpRequestParser(self)
                 self._parser.feed_data(head)
             else:
                 return
+
+    def _head_size(self) -> int:
+        first_line = b"%b %b HTTP/1.1\r\n" % (self.method, self.url)
+        lines_bytes = sum(len(name) + len(b": ") + len(value) + len(b"\r\n") for name, value in self.headers)
+        return len(first_line) + lines_bytes + len(b"\r\n")
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [b"%b: %b\r\n" % line for line in self.headers if line[0].lower() != b"upgrade"]
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (self.method, self.url, self.http_version.encode(), b"".join(lines))
 
     def _refuse_head(self) -> None:
         detail = f"the head is larger than {self._header_bytes_max} bytes"
@@ -198,7 +181,7 @@ class RequestReader:
             return
         # Measured only if the input leaves room for doubt.
         input_bytes = self._first_piece_bytes + self._stalled_bytes
-        if input_bytes > self._header_bytes_max and self.head.size > self._header_bytes_max:
+        if input_bytes > self._header_bytes_max and self._head_size() > self._header_bytes_max:
             self._refuse_head()
             return
         self._in_head = False
