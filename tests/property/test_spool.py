@@ -115,7 +115,7 @@ class SpoolMachine(RuleBasedStateMachine):
         for row_id in self.choose(data):
             row = self.rows[row_id]
             row.entries = row.entries[: data.draw(st.integers(1, len(row.entries)))]
-            row.history = row.history.tried(data.draw(times), struck=data.draw(st.booleans()))
+            row.history = row.history.tried(data.draw(times), strikes=data.draw(st.integers(0, 1)))
             shrinks.append((row_id, row.entries, row.history))
         self.commit(Transaction(shrinks=shrinks))
 
@@ -124,7 +124,7 @@ class SpoolMachine(RuleBasedStateMachine):
     def attempt(self, data: st.DataObject) -> None:
         for row_id in (tried := self.choose(data)):
             row = self.rows[row_id]
-            row.history = row.history.tried(data.draw(times), struck=data.draw(st.booleans()))
+            row.history = row.history.tried(data.draw(times), strikes=data.draw(st.integers(0, 1)))
         self.commit(Transaction(attempts=[(row_id, self.rows[row_id].history) for row_id in tried]))
 
     @precondition(lambda self: self.rows)

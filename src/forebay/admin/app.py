@@ -17,6 +17,7 @@ from forebay.admin.metrics import CONTENT_TYPE, render
 from forebay.admin.snapshot import ServerSnapshot
 from forebay.errors import Rejection
 from forebay.problems import PROBLEM_TYPE, problem
+from forebay.tokens import OPERATOR_SCOPES
 
 Collect: TypeAlias = Callable[[], Awaitable[ServerSnapshot]]
 """Asks all workers for their state."""
@@ -27,10 +28,6 @@ class Verifier(Protocol):
 
     def verify(self, authorization: bytes | None, *scopes: str) -> object:
         """Raise `Rejection` unless a valid token has one of the scopes; without scopes any valid token will do."""
-
-
-READERS = ("events:read", "admin")
-"""Scopes that may see the state of the server; a token that ships in an application has neither."""
 
 
 class AdminApp:
@@ -88,7 +85,7 @@ class AdminApp:
 
     async def _render_metrics(self, request: Request) -> Response:
         if not self._metrics_open:
-            self._verifier.verify(_authorization(request), *READERS)
+            self._verifier.verify(_authorization(request), *OPERATOR_SCOPES)
         return Response(render(await self._collect()), media_type=CONTENT_TYPE)
 
     async def _answer_unknown(self, request: Request, error: HTTPException) -> Response:
@@ -109,7 +106,7 @@ class AdminApp:
 
     def _may_read(self, request: Request) -> bool:
         try:
-            self._verifier.verify(_authorization(request), *READERS)
+            self._verifier.verify(_authorization(request), *OPERATOR_SCOPES)
         except Rejection:
             return False
         return True

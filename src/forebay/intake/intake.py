@@ -15,7 +15,7 @@ from forebay.intake.formats.native import check_text, decode_batch, decode_event
 from forebay.intake.limits import RequestLimits
 from forebay.intake.request import EventRequest, Route
 from forebay.model import Ack, Admission, Entry, Sender
-from forebay.pipeline.admission import Admitter
+from forebay.pipeline.pipeline import Admitter
 from forebay.problems import field_errors
 from forebay.telemetry.counters import Counters
 from forebay.tokens import Scope, TokenVerifier

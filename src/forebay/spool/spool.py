@@ -25,8 +25,7 @@ import structlog
 
 from forebay.errors import SpoolInDoubt, SpoolLost, SpoolUnavailable
 from forebay.model import Entry
-from forebay.spool import adoption, database, doubt, writing
-from forebay.spool.adoption import Portion
+from forebay.spool import database, doubt, writing
 from forebay.spool.burials import Burial
 from forebay.spool.codec import BodyCodec
 from forebay.spool.files import SpoolFiles
@@ -205,21 +204,6 @@ class Spool:
     async def replay(self, group_id: int, events_max: int) -> tuple[int, int]:
         """Move marked dead letters into the new group `group_id`; return its events and stored bytes."""
         return await self._call(lambda connection, codec: writing.replay(connection, codec, group_id, events_max))
-
-    async def adopt(self, portion: Portion, first_id: int) -> None:
-        """Keep rows of another spool; its groups get numbers from `first_id`.
-
-        Raises:
-            SpoolUnavailable: the other spool is to keep them too.
-        """
-
-        def keep(connection: sqlite3.Connection, _: BodyCodec) -> None:
-            self._refuse_new()
-            adoption.keep(connection, portion, first_id)
-            if self._compare_files():
-                raise SpoolUnavailable(self._change)
-
-        await self._call(keep)
 
     async def list_expired(self, died_before_ms: int, letters_max: int) -> list[ExpiredLetter]:
         """Read a bounded piece of the dead letters that died before that moment."""

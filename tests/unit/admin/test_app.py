@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from forebay.admin.app import READERS, AdminApp, Collect
+from forebay.admin.app import AdminApp, Collect
 from forebay.admin.snapshot import ServerSnapshot, Snapshot
 from forebay.errors import Rejection
 from forebay.pipeline.gate import Health
 from forebay.pipeline.pipeline import State
 from forebay.telemetry.counters import Counters
+from forebay.tokens import OPERATOR_SCOPES
 
 WELL = State(
     channel_events=0,
@@ -39,7 +40,7 @@ class Verifier:
     def verify(self, authorization: bytes | None, *scopes: str) -> object:
         if authorization not in (WRITER, READER):
             raise Rejection(401, "who are you?", headers=(("WWW-Authenticate", "Bearer"),))
-        if scopes and (authorization == WRITER or tuple(scopes) != READERS):
+        if scopes and (authorization == WRITER or tuple(scopes) != OPERATOR_SCOPES):
             raise Rejection(403, "not you", headers=(("WWW-Authenticate", "Bearer"),))
         return authorization
 

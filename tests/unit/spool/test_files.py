@@ -12,7 +12,6 @@ import pytest
 
 from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.spool import writing
-from forebay.spool.adoption import Portion
 from forebay.spool.files import SpoolFiles
 from forebay.spool.records import EVERY, NewGroup, Transaction
 from forebay.spool.spool import Spool
@@ -88,8 +87,6 @@ async def test_files_that_are_gone_or_replaced_end_the_taking_of_events(
     assert isinstance(refused, SpoolUnavailable)
     assert "removed or replaced" in str(refused)
     assert spool.refusal == str(refused)
-    with pytest.raises(SpoolUnavailable):
-        await spool.adopt(Portion([], [], []), 5)
 
 
 @pytest.mark.parametrize("ends", [("",), ALL])

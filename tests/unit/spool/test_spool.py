@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -20,7 +19,6 @@ import pytest
 from forebay.clock import now_ms
 from forebay.errors import SpoolUnavailable, SpoolUnusable
 from forebay.model import DeadLetter, Entry, History
-from forebay.pipeline.reading import load_groups
 from forebay.spool import reserve, writing
 from forebay.spool.beside.inspection import Choice, Request, inspect
 from forebay.spool.records import EVERY, GroupDamaged, NewGroup, StoredGroup, Totals, Transaction, Wanted
@@ -319,23 +317,6 @@ async def test_what_is_held_takes_none_of_the_room(spool: Spool) -> None:
     await commit(spool, Transaction(inserts=rows))
 
     assert [group.id for group in await spool.load(0, {1, 3}, (6, 10_000), EVERY)] == [2, 4]
-
-
-async def test_what_was_read_and_entered_memory_meanwhile_is_left_out(spool: Spool) -> None:
-    # The answers come in the order of the questions: a commit, a load that sees its row, and the row's deletion.
-    held: set[int] = set()
-    begin, finished = threading.Event(), threading.Event()
-    spool._work.put((lambda _connection, _codec: begin.wait(5), lambda _: None))
-    spool.commit(Transaction(inserts=[NewGroup(1, make_entries(1))]), lambda _: held.add(1))
-    loading = asyncio.create_task(load_groups(spool, 0, held, PLENTY))
-    await settle_down()
-    spool.commit(Transaction(deletes=[1]), lambda _: held.discard(1))
-    spool._work.put((lambda _connection, _codec: finished.set(), lambda _: None))
-
-    begin.set()
-    assert finished.wait(5), "the loop has heard nothing of all this until now"
-
-    assert await loading == []
 
 
 @pytest.mark.parametrize(
