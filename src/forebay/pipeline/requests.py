@@ -59,7 +59,7 @@ class RequestStore(Protocol):
 
 
 class Requests:
-    """Does what commands ask for."""
+    """Carries out the requests of commands."""
 
     def __init__(
         self,
