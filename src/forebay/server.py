@@ -70,7 +70,7 @@ def run(settings: Settings) -> int:
     warn(secret)
     with contextlib.closing(listen(settings)) as listener:
         announcement = partial(announce, settings, secret, listener)
-        return work(settings, secret, listener, Siblings(), lambda _, sink: announcement(sink.place).tell())
+        return work(settings, secret, listener, Siblings(), lambda _, sink: announcement(sink.location).tell())
 
 
 def work(settings: Settings, secret: str, listener: socket.socket, siblings: Siblings, started: Started) -> int:
