@@ -11,10 +11,9 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jwt
-
 from benchmarks.candidates import SECRET
 from benchmarks.processes import BenchmarkError
+from forebay.tokens import Scope, make_token
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,10 +45,9 @@ class Client(NamedTuple):
 
 def make(users: int) -> list[Client]:
     """Make clients with tokens of their own: one token for all would flatter a server that remembers tokens."""
-    expires = int(time.time()) + TOKEN_LIFE_S
     return [
         Client(
-            jwt.encode({"sub": f"user-{number}", "exp": expires}, SECRET, algorithm="HS256"),
+            make_token(SECRET, f"user-{number}", [Scope.WRITE], TOKEN_LIFE_S),
             str(uuid.uuid4()),
             *VERSIONS[number % len(VERSIONS)],
         )

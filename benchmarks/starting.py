@@ -14,14 +14,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import jwt
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a script finds only its own directory
 from benchmarks import processes
 from forebay.model import Entry
 from forebay.spool import database, writing
 from forebay.spool.codec import BodyCodec
 from forebay.spool.records import NewGroup, Transaction
+from forebay.tokens import Scope, make_token
 
 EVENTS = 5_000_000
 GROUPS_A_COMMIT = 500
@@ -71,7 +70,7 @@ def fill(path: Path, events: int) -> int:
 
 def wait_for_200(port: int) -> None:
     """Send one event again and again until it is accepted."""
-    token = jwt.encode({"sub": "bench", "exp": int(time.time()) + 3600}, SECRET, algorithm="HS256")
+    token = make_token(SECRET, "bench", [Scope.WRITE], lifetime_s=3600)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     deadline = time.monotonic() + processes.START_WITHIN_S
     while time.monotonic() < deadline:

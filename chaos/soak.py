@@ -96,7 +96,7 @@ class Soak:
     def __init__(self, server: ShakyForebay, opensearch: OpenSearchServer, proxy: FaultyProxy, rate: float) -> None:
         self._server = server
         self._rate = rate
-        self._mixture = Mixture(server, opensearch, proxy, rate, server.token(exp=time.time() + TOKEN_S))
+        self._mixture = Mixture(server, opensearch, proxy, rate, server.token(lifetime_s=TOKEN_S))
         self._index = Index(opensearch.url, SETTINGS["SERVER_ENVIRONMENT"])
         self._template = Template(opensearch.url, SETTINGS["SERVER_ENVIRONMENT"], STRICT)
         self._sampler = Sampler(lambda: server.pid if server.is_running else None)

@@ -61,7 +61,7 @@ class Stage:
         at_risk: how many events only the spool held then, or only OpenSearch.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts, by name
+    def __init__(
         self,
         *,
         environment: str,

@@ -73,7 +73,7 @@ def _set_stage(stack: contextlib.ExitStack, row: Row, ack: str, scale: Scale, pl
         "FOREBAY_LOG_FORMAT": "json",
     }
     server = stack.enter_context(row.serve(folder, settings))
-    sender = Sender(server.url, server.token(exp=time.time() + TOKEN_S), ack, row.doomed, row.find_month)
+    sender = Sender(server.url, server.token(lifetime_s=TOKEN_S), ack, row.doomed, row.find_month)
     return Stage(
         environment=environment,
         scale=scale,

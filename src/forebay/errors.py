@@ -1,17 +1,17 @@
-"""What can go wrong, typed by what the caller does next.
+"""The tree of errors, typed by what the caller does next.
 
 ForebayError
 ├── SettingsError       stop: the operator corrects a setting
-├── NotADocument        correct it: what was given to a command in place of a document is none
+├── NotADocument        stop: the person corrects the text that was given as a document
 ├── Rejection           answer: the client corrects the request
 ├── SpoolError
-│   ├── SpoolUnusable   stop: the database cannot be opened, or somebody else owns it
-│   │   └── SpoolDamaged  the owner saves what can be read, everybody else stops
+│   ├── SpoolUnusable   stop: the database cannot be opened, or another process owns it
+│   │   └── SpoolDamaged  the owner rescues what can be read, everybody else stops
 │   └── SpoolUnavailable  answer 503 and go on: nothing was stored, the client sends again
 │       └── SpoolLost     the same, and end: this process stores nothing any more
 │           └── SpoolInDoubt  close the connection unanswered, and end: it may have been stored
-├── ExportFailed        keep what was to be deleted, and tell the operator
-└── SinkUnreachable     try again, or tell the reader: what was asked of the sink could not be had
+├── ExportFailed        keep the dead letters that were to be deleted, and tell the operator
+└── SinkUnreachable     try again, or tell the reader: the sink gave no usable answer
     ├── OperatorNeeded  try again slowly: an operator has to change something first
     └── AnswerTooLarge  ask for less at once
 """
@@ -26,27 +26,27 @@ class ForebayError(Exception):
 
 
 class SettingsError(ForebayError):
-    """A setting is missing or not allowed; the text names each variable, its value and what is allowed."""
+    """A setting is missing or not allowed; the text names each variable, its value and the allowed values."""
 
 
 class NotADocument(ForebayError):
-    """A corrected document cannot be sent; the text names the field and the reason, and nothing was changed."""
+    """The corrected text is not a valid document; the message names the field and the reason. Nothing was changed."""
 
 
 class FieldError(NamedTuple):
-    """One field of a request that is to blame, and why."""
+    """A field of a request that is at fault, and the reason."""
 
     field: str
     reason: str
 
 
 class Rejection(ForebayError):
-    """A request, or one event of a batch, that cannot be taken as it is.
+    """A request, or an event of a batch, is refused.
 
     Attributes:
         status: the HTTP status of the answer.
         detail: one sentence for the developer of the client.
-        errors: the fields to blame, empty where no single field is.
+        errors: the fields at fault, if single fields are.
         headers: further header lines of the answer, such as `Allow`.
     """
 
@@ -65,18 +65,18 @@ class Rejection(ForebayError):
 
 
 class SpoolError(ForebayError):
-    """The spool could not do what was asked of it."""
+    """The spool could not do its work."""
 
 
 class SpoolUnusable(SpoolError):
-    """The spool cannot be opened: no such folder, no database, a newer version, or another owner."""
+    """The spool cannot be opened: no such folder, not a database, a newer version, or another owner."""
 
 
 class SpoolDamaged(SpoolUnusable):
-    """The file is not as it was left.
+    """The spool's file is damaged.
 
     Attributes:
-        cause: what is wrong with it.
+        cause: the damage, in a few words.
     """
 
     def __init__(self, detail: str, cause: str) -> None:
@@ -85,7 +85,7 @@ class SpoolDamaged(SpoolUnusable):
 
 
 class SpoolUnavailable(SpoolError):
-    """Nothing was stored, and the same request may be sent again after `retry_after_s` seconds."""
+    """Nothing was stored; the client may send the same request again after `retry_after_s` seconds."""
 
     def __init__(self, detail: str, retry_after_s: int = 5) -> None:
         super().__init__(detail)
@@ -93,11 +93,11 @@ class SpoolUnavailable(SpoolError):
 
 
 class SpoolLost(SpoolUnavailable):
-    """Nothing will be stored until the next start, which repairs the spool if it needs to be."""
+    """Nothing will be stored until the next start, which rescues the spool if it is damaged."""
 
 
 class SpoolInDoubt(SpoolLost):
-    """Whether it was stored is not known before the next start: no answer can be right."""
+    """Only the next start will know whether it was stored, so no answer can be right."""
 
 
 class ExportFailed(ForebayError):
@@ -105,10 +105,10 @@ class ExportFailed(ForebayError):
 
 
 class SinkUnreachable(ForebayError):
-    """The sink did not give the answer that was asked for.
+    """The sink gave no usable answer.
 
     Attributes:
-        error_type: what is wrong, in one word, for the outcome of a bulk.
+        error_type: the cause in one word, for the outcome of a bulk.
     """
 
     def __init__(self, detail: str, error_type: str = "unreachable") -> None:
@@ -117,10 +117,10 @@ class SinkUnreachable(ForebayError):
 
 
 class OperatorNeeded(SinkUnreachable):
-    """The sink, or what is needed to reach it, refuses, and will until an operator acts.
+    """The sink, or something on the way to it, refuses until an operator acts.
 
     Attributes:
-        advice: what the operator can do.
+        advice: a remedy for the operator.
     """
 
     def __init__(self, detail: str, error_type: str, advice: str) -> None:
@@ -129,7 +129,7 @@ class OperatorNeeded(SinkUnreachable):
 
 
 class AnswerTooLarge(SinkUnreachable):
-    """The sink's answer is larger than what is read of one; what was asked of it may have been done."""
+    """The sink's answer is larger than the limit; the sink may have done its work."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, "answer_too_large")

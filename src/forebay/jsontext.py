@@ -1,4 +1,4 @@
-"""JSON as people and programs are shown it: each number as it came, and nothing in it that a terminal would obey."""
+"""JSON for output: every number as it came, and no character that a terminal takes for a command."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-# C0, DEL and C1; characters that turn the direction of the text around them, or end a line; halves of a pair.
+# C0, DEL and C1; characters that change the direction of text or end a line; halves of a surrogate pair.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def escape_unsafe(text: str) -> str:
-    """Return text, which anybody may have sent, without anything that a terminal would obey; JSON stays the same."""
+    """Return text with all characters escaped that a terminal takes for a command; JSON keeps its meaning."""
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def read_json(text: bytes) -> Raw:
-    """Return JSON, looked at and kept as it is, on one line.
+    """Return JSON undecoded and on one line, once it has been checked.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not JSON.
         RecursionError: it is nested too deeply.
     """
     text.decode()
@@ -30,12 +30,12 @@ def read_json(text: bytes) -> Raw:
 
 
 def write_line(value: Any) -> str:
-    """Return a value as JSON on one line. What is `Raw` in it stays as it was written: a float could not hold it."""
+    """Return a value as JSON on one line; `Raw` in it stays as it was written, since no float holds every number."""
     return escape_unsafe(_write(value))
 
 
 def write_indented(value: Any) -> list[str]:
-    """Return the lines of a value for a person to read."""
+    """Return a value as indented JSON, line by line."""
     return msgspec.json.format(write_line(value), indent=2).split("\n")
 
 

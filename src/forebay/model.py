@@ -161,12 +161,15 @@ class Verdict(enum.Enum):
 
 
 class Outcome(Struct, frozen=True, gc=False):
-    """What became of one event in one bulk, and why where it was not taken.
+    """What became of one event in one bulk, and the reason if it was not taken.
 
     Attributes:
         advice: what an operator can do about it.
         whole: the sink refused, or did not answer, the bulk as a whole: it says nothing about this event in particular.
         status: the HTTP status of a refusal.
+        is_busy: whether it is to be tried again because the sink has too much to do.
+        is_too_large: whether the sink may take fewer bytes at once.
+        is_unexpected: whether the sink gave an answer that nobody expects of it.
         is_own: whether a refusal is the event's own fault, as others of its index were taken.
         is_struck: whether it then counts against the event.
     """
@@ -177,6 +180,9 @@ class Outcome(Struct, frozen=True, gc=False):
     advice: str = ""
     whole: bool = False
     status: int = 0
+    is_busy: bool = False
+    is_too_large: bool = False
+    is_unexpected: bool = False
     is_own: bool = False
     is_struck: bool = False
 
@@ -185,21 +191,17 @@ class Outcome(Struct, frozen=True, gc=False):
         """Whether the event needs no further delivery."""
         return self.verdict not in _UNSETTLED
 
+    @property
+    def is_blocking(self) -> bool:
+        """Whether a bulk that one of its events blocks ends so: as a whole, without a word about single events."""
+        return self.whole and self.verdict is Verdict.RETRY and not self.is_busy
+
 
 _UNSETTLED = frozenset({Verdict.RETRY, Verdict.PAUSE, Verdict.REFUSED})
 
 
 UNEXPECTED_ANSWER = "unexpected_answer"
 """The `error_type` of a retry because the sink gave an answer that nobody expects of it."""
-
-OUT_OF_MEMORY = "circuit_breaking_exception"
-"""The `error_type` of a retry because the request needs more memory than the sink has (OpenSearch's own name)."""
-
-BUSY = frozenset({"rejected_execution_exception", OUT_OF_MEMORY, "http_429"})
-"""The `error_type`s of a retry because the sink has too much to do (OpenSearch's own names, and a proxy's 429)."""
-
-HTTP_TOO_LARGE = 413
-"""The status of a refusal that fewer events at once may not meet (RFC 9110, section 15.5.14)."""
 
 DELIVERED = Outcome(Verdict.DELIVERED)
 DUPLICATE = Outcome(Verdict.DUPLICATE)
@@ -226,9 +228,9 @@ class History(Struct, frozen=True, gc=False):
     refusals: int = 0
     refused_status: int = 0
 
-    def tried(self, at_ms: int, *, struck: bool = False) -> History:
-        """Return the history with one more attempt."""
-        return self.followed_by(History(1, (at_ms,), int(struck)))
+    def tried(self, at_ms: int, strikes: int = 0) -> History:
+        """Return the history with one more attempt, which counted as so many strikes."""
+        return self.followed_by(History(1, (at_ms,), strikes))
 
     def refused(self, status: int, *, is_struck: bool) -> History:
         """Return the history with what the last attempt came to: a refusal."""

@@ -1,9 +1,9 @@
-"""Errors as clients see them: problem details (RFC 9457), with the fields to blame."""
+"""Errors as clients see them: problem details (RFC 9457), with the fields at fault."""
 
 from __future__ import annotations
 
-import http
 from collections.abc import Sequence
+from http import HTTPStatus
 
 import msgspec
 
@@ -13,10 +13,10 @@ PROBLEM_TYPE = "application/problem+json"
 
 
 def problem(status: int, detail: str, errors: Sequence[FieldError] = ()) -> bytes:
-    """Return the body of a problem."""
+    """Return the body of an answer with this status."""
     body: dict[str, object] = {
         "type": "about:blank",
-        "title": http.HTTPStatus(status).phrase,
+        "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
     }
@@ -26,5 +26,5 @@ def problem(status: int, detail: str, errors: Sequence[FieldError] = ()) -> byte
 
 
 def field_errors(errors: Sequence[FieldError]) -> list[dict[str, str]]:
-    """Return the fields to blame as they stand in an answer."""
+    """Return the fields at fault as they appear in an answer."""
     return [{"field": error.field, "reason": error.reason} for error in errors]

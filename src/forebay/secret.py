@@ -1,4 +1,4 @@
-"""The key of the tokens: the one that was set, or one that is made once and kept beside the spool."""
+"""The key that signs tokens: `JWT_SECRET`, or one that is made once and kept beside the spool."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ MADE_BYTES = 32
 
 
 def resolve_secret(settings: Settings) -> str:
-    """Return `JWT_SECRET`, or the key that was made because none was set.
+    """Return `JWT_SECRET`; if it is not set, the key beside the spool, which is made if it is missing.
 
-    `Settings` sees to it that it may be left out in a local environment only.
+    `Settings` allows no `JWT_SECRET` in a local environment only.
 
     Raises:
-        SettingsError: the made key cannot be kept or read.
+        SettingsError: the key beside the spool can be neither written nor read, or is not a key.
     """
     if settings.jwt_secret is not None:
         return settings.jwt_secret.get_secret_value()
     path = settings.secret_path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Whoever comes first makes it; nobody else on the machine can read it.
+        # The first process makes the key, readable for its owner only; all others read it.
         with contextlib.suppress(FileExistsError):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="ascii") as file:

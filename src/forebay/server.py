@@ -7,11 +7,9 @@ import contextlib
 import gc
 import socket
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 
-import jwt
 import structlog
 import uvicorn
 import uvloop
@@ -32,7 +30,6 @@ from forebay.intake.protocol import IntakeProtocol
 from forebay.intake.refusing import ConnectionLimits
 from forebay.intake.targets import METHODS
 from forebay.memory import give_back
-from forebay.pipeline.adoption import Adoption
 from forebay.pipeline.pipeline import Pipeline
 from forebay.secret import resolve_secret
 from forebay.settings import SECRET_CHARS_MIN, Settings, unknown_variables
@@ -43,7 +40,7 @@ from forebay.spool.spool_paths import spool_path
 from forebay.spool.upkeep import retention
 from forebay.telemetry.counters import Counters
 from forebay.telemetry.logs import configure_logs
-from forebay.tokens import TokenVerifier
+from forebay.tokens import Scope, TokenVerifier, make_token
 
 log = structlog.get_logger("forebay.server")
 
@@ -54,7 +51,7 @@ REQUESTS_IN_HAND_S = 5
 CLOSING_S = 4
 """How long the rest of the shutdown may take beside the delivery; `deploy.sh` gives ten seconds for both."""
 
-TRIAL_TOKEN_S = 30 * 86_400
+CURL_TOKEN_S = 30 * 86_400
 
 
 Started = Callable[[HttpServer, Sink], None]
@@ -97,11 +94,10 @@ async def serve(
     sink = make_sink(settings)
     spool.start(asyncio.get_running_loop(), sink.repair)
     pipeline = Pipeline(spool, sink, settings, counters)
-    adoption = Adoption(pipeline, settings.spool_bytes_max)
 
     def observe() -> Snapshot:
         stopping = pipeline.admitter.closed or server.should_exit
-        return Snapshot(siblings.slot, counters, pipeline.state, measure_process(), adoption.causes, stopping)
+        return Snapshot(siblings.slot, counters, pipeline.state, measure_process(), [], stopping)
 
     config = _configure_http(settings, secret, pipeline, counters, lambda: siblings.ask(observe()))
     server = HttpServer(config, lambda: started(server, sink))
@@ -113,7 +109,6 @@ async def serve(
     background = [
         asyncio.create_task(sink.open()),
         asyncio.create_task(retention.run(spool, settings.dead_retention_days, _export(settings))),
-        asyncio.create_task(adoption.run(settings.database_url, siblings.slot, settings.workers)),
         asyncio.create_task(server.sweep()),
         asyncio.create_task(siblings.answer(observe)),
         asyncio.create_task(give_back()),
@@ -220,13 +215,12 @@ def announce(settings: Settings, secret: str, listener: socket.socket, sink_plac
     }
     if settings.workers > 1:
         fields["workers"] = settings.workers
-    return Announcement(fields, _trial(secret, port) if settings.jwt_secret is None else "")
+    return Announcement(fields, _curl_line(secret, port) if settings.jwt_secret is None else "")
 
 
-def _trial(secret: str, port: int) -> str:
-    """Return a curl line that works, for a newcomer's first event."""
-    now = int(time.time())
-    token = jwt.encode({"sub": "trial", "iat": now, "exp": now + TRIAL_TOKEN_S}, secret, algorithm="HS256")
+def _curl_line(secret: str, port: int) -> str:
+    """Return a curl line that sends a first event, with a valid token."""
+    token = make_token(secret, "newcomer", [Scope.WRITE], CURL_TOKEN_S)
     return (
         "\nNo JWT_SECRET is set, so one was made. Send a first event:\n\n"
         f"curl -X POST http://localhost:{port}/events -H 'Content-Type: application/json' \\\n"

@@ -10,10 +10,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import jwt
-
+from forebay.tokens import Scope, make_token
 from testbed.servers.guarded_folder import GuardedFolder
 from testbed.servers.ports import HOST, free_ports
 
@@ -113,12 +112,9 @@ class ForebayServer:
         path = self.folder / "forebay.out"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def token(self, sub: str = "tester", scope: str | None = None, exp: float | None = None, **claims: Any) -> str:
-        """Return a token, valid for an hour unless `exp` says otherwise."""
-        claims |= {"sub": sub, "exp": int(time.time() + TOKEN_S) if exp is None else exp}
-        if scope is not None:
-            claims["scope"] = scope
-        return jwt.encode(claims, self.settings["JWT_SECRET"], algorithm="HS256")
+    def token(self, sub: str = "tester", scope: str = Scope.WRITE, lifetime_s: float = TOKEN_S) -> str:
+        """Return a token with scopes, separated by spaces."""
+        return make_token(self.settings["JWT_SECRET"], sub, scope.split(), lifetime_s)
 
     def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Start the server and wait until it answers.

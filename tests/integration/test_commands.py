@@ -29,7 +29,7 @@ NUMBERS = {
         "event_info": {"properties": {"param": {"properties": {"key": {"type": "integer"}}}}},
     },
 }
-"""A mapping in which a key has to be a number: an event that has a text there dies."""
+"""A mapping in which a key must be a number: an event with a text there dies."""
 
 
 class Beside:
@@ -50,7 +50,7 @@ class Beside:
         )
 
     def read(self, *arguments: str) -> list[dict[str, Any]]:
-        """Return the JSON lines of a command that ends well."""
+        """Return the JSON lines of a command that succeeds."""
         done = self.run(*arguments, "--json")
         assert (done.returncode, done.stderr) == (0, "")
         return [json.loads(line) for line in done.stdout.splitlines()]
@@ -64,7 +64,7 @@ class Beside:
         return lines
 
     def wait_dead(self, count: int, *arguments: str) -> list[dict[str, Any]]:
-        """Return dead letters once there are so many; meanwhile good events come, which speak against them."""
+        """Return dead letters once there are so many; good events come meanwhile, as evidence."""
         deadline = time.monotonic() + WAIT_S
         while len(lines := self.read("dead", "list", *arguments)) != count:
             assert time.monotonic() < deadline, (lines, self.server.log)
@@ -73,7 +73,7 @@ class Beside:
         return lines
 
     def send(self, log_id: str, param: object) -> None:
-        """Send an event, which is taken."""
+        """Send an event that is accepted."""
         body = json.dumps({"log_id": log_id, "page": "/home", "event": "click", "param": param}).encode()
         request = urllib.request.Request(  # noqa: S310 - the server under test
             f"{self.server.url}/events",
@@ -128,7 +128,7 @@ def test_dead_letter_is_found_corrected_and_delivered_under_its_own_id(choosy: B
     beside.wait(0, "pending", "list")
 
 
-def test_letters_that_fit_are_purged_and_the_others_stay(choosy: Beside) -> None:
+def test_chosen_letters_are_purged_and_the_others_stay(choosy: Beside) -> None:
     beside = choosy
     for log_id in ("a", "b", "c"):
         beside.send(log_id, {"key": "seven"})
@@ -183,7 +183,7 @@ def test_doctor_tells_why_a_server_is_degraded(beside: Beside) -> None:
     assert "hunter2" not in text
 
 
-def test_what_no_sink_is_there_for_is_buried_and_replayed_once_there_is_one(tmp_path: Path) -> None:
+def test_events_without_a_sink_are_buried_and_replayed_once_there_is_one(tmp_path: Path) -> None:
     settings = {
         "OPEN_SEARCH_DNS": f"http://127.0.0.1:{free_ports(1)[0]}",
         "SERVER_ENVIRONMENT": "burial",

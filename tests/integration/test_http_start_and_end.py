@@ -95,7 +95,7 @@ def test_a_newcomer_is_shown_a_request_that_works(tmp_path: Path) -> None:
         assert f"http://localhost:{server.port}/events" in server.output
         token = server.output.partition("Authorization: Bearer ")[2].partition("'")[0]
         client = Client(server, f"Bearer {token}")
-        assert client.document(assert_created(client.post()))["user_id"] == "trial"
+        assert client.document(assert_created(client.post()))["user_id"] == "newcomer"
         assert token not in server.log
         assert (tmp_path / "spool.db.secret").read_text() not in server.log + server.output
         # The secret that was made is the same after a new start.

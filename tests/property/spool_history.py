@@ -238,7 +238,7 @@ class SpoolHistory:
     def _judge(self, change: Change, result: object, disk: FaultyDisk) -> None:
         if self._in_doubt and not isinstance(result, SpoolLost):
             raise Violation(f"in doubt the answer was {result!r}")
-        if isinstance(result, list):
+        if isinstance(result, dict):
             if not change.after:
                 raise Violation("success was answered where it cannot be")
             self.counts["commits"] += 1

@@ -7,7 +7,7 @@ import contextlib
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
@@ -19,7 +19,17 @@ from hypothesis import strategies as st
 
 from forebay.errors import SpoolUnavailable
 from forebay.model import Ack, Entry, entry_address
-from forebay.pipeline import delivery, findings, holds, journal, pipeline, redelivery, replay, suspects, trials
+from forebay.pipeline import (
+    delivery,
+    holds,
+    journal,
+    pipeline,
+    redelivery,
+    separate_bulks,
+    sifting,
+    wake,
+)
+from forebay.pipeline import requests as requests_module
 from forebay.pipeline.pipeline import Pipeline
 from forebay.settings import Settings
 from forebay.spool.records import Transaction
@@ -49,7 +59,11 @@ class MoodySpool(Spool):
     is_left = False
 
     def commit(
-        self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None], *, is_awaited: bool = True
+        self,
+        transaction: Transaction,
+        done: Callable[[Mapping[int, int] | SpoolUnavailable], None],
+        *,
+        is_awaited: bool = True,
     ) -> None:
         if self.is_left:
             return
@@ -173,7 +187,7 @@ class Run:
         stopping.result()
         assert self.running.cancelled(), "it ran until it was stopped"
         await settle_down()
-        assert_ledger_is_true(self.pipeline._journal.ledger, self.world.path)
+        assert_ledger_is_true(self.pipeline._ledger, self.world.path)
         for inbox, _ in self.sent:
             assert len(inbox.heard) == 1
             if not isinstance(inbox.heard[0], SpoolUnavailable):
@@ -252,11 +266,11 @@ def by_id(entries: list[Entry]) -> dict[str, Entry]:
 @pytest.fixture(autouse=True)
 def _quick_and_quiet() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(replay, "POLL_S", 0.005))
+        stack.enter_context(mock.patch.object(requests_module, "POLL_S", 0.005))
         stack.enter_context(mock.patch.object(journal, "RETRY_S", 0.005))
-        stack.enter_context(mock.patch.object(redelivery, "RETRY_SOON_S", 0.02))
-        stack.enter_context(mock.patch.object(suspects, "POLL_S", 0.002))
-        for module in (delivery, findings, holds, pipeline, redelivery, replay, suspects, trials):
+        stack.enter_context(mock.patch.object(wake, "SOON_S", 0.02))
+        stack.enter_context(mock.patch.object(separate_bulks, "POLL_S", 0.002))
+        for module in (delivery, holds, pipeline, redelivery, requests_module, separate_bulks, sifting):
             stack.enter_context(mock.patch.object(module, "log", mock.Mock()))
         yield
 

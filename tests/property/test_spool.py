@@ -16,9 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from forebay.errors import SpoolUnavailable
 from forebay.model import DeadLetter, Entry, History, entry_index
 from forebay.spool.beside.inspection import Choice, inspect
-from forebay.spool.records import NewGroup, StoredGroup, Transaction
+from forebay.spool.records import EVERY, NewGroup, StoredGroup, Transaction
 from forebay.spool.spool import Spool
-from unit.pipeline.fakes import commit, every, make_entry, read_rows, settle_down
+from unit.pipeline.fakes import commit, make_entry, read_rows, settle_down
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ class SpoolMachine(RuleBasedStateMachine):
         for row_id in self.choose(data):
             row = self.rows[row_id]
             row.entries = row.entries[: data.draw(st.integers(1, len(row.entries)))]
-            row.history = row.history.tried(data.draw(times), struck=data.draw(st.booleans()))
+            row.history = row.history.tried(data.draw(times), strikes=data.draw(st.integers(0, 1)))
             shrinks.append((row_id, row.entries, row.history))
         self.commit(Transaction(shrinks=shrinks))
 
@@ -124,7 +124,7 @@ class SpoolMachine(RuleBasedStateMachine):
     def attempt(self, data: st.DataObject) -> None:
         for row_id in (tried := self.choose(data)):
             row = self.rows[row_id]
-            row.history = row.history.tried(data.draw(times), struck=data.draw(st.booleans()))
+            row.history = row.history.tried(data.draw(times), strikes=data.draw(st.integers(0, 1)))
         self.commit(Transaction(attempts=[(row_id, self.rows[row_id].history) for row_id in tried]))
 
     @precondition(lambda self: self.rows)
@@ -183,7 +183,7 @@ class SpoolMachine(RuleBasedStateMachine):
         assert (stored_bytes > 0) == (events > 0)
         if not events:
             return
-        (group,) = self.run(self.spool.load(row_id - 1, (), PLENTY, every))
+        (group,) = self.run(self.spool.load(row_id - 1, frozenset(), PLENTY, EVERY))
         moved = {key for key in marked if self.dead[key].entry in group.entries}
         assert len(moved) == len(group.entries) == events
         self.rows[row_id] = Row(group.entries, History())
@@ -207,7 +207,7 @@ class SpoolMachine(RuleBasedStateMachine):
     def load(self, data: st.DataObject, room: tuple[int, int]) -> None:
         after_id = data.draw(st.integers(0, self.last_id))
         held = data.draw(st.sets(st.sampled_from(sorted(self.rows)))) if self.rows else set()
-        groups = self.run(self.spool.load(after_id, held, room, every))
+        groups = self.run(self.spool.load(after_id, held, room, EVERY))
 
         waiting = [row_id for row_id in sorted(self.rows) if row_id > after_id and row_id not in held]
         assert [group.id for group in groups] == waiting[: len(groups)], "oldest first, and none left out"
@@ -253,7 +253,8 @@ class SpoolMachine(RuleBasedStateMachine):
     @invariant()
     def file_equals_the_dictionaries(self) -> None:
         loaded = {
-            group.id: Row(group.entries, group.history) for group in self.run(self.spool.load(0, (), PLENTY, every))
+            group.id: Row(group.entries, group.history)
+            for group in self.run(self.spool.load(0, frozenset(), PLENTY, EVERY))
         }
         assert loaded == self.rows
         statement = "SELECT log_id, entry, attempts, died_at_ms, replay FROM dead_letters"

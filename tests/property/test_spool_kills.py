@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from forebay.spool.records import EVERY
 from testbed.servers.spool_writer import Script
-from unit.pipeline.fakes import every, open_spool, read_rows
+from unit.pipeline.fakes import open_spool, read_rows
 
 ROOT = Path(__file__).parents[2]
 KILLS = 8
@@ -58,7 +59,9 @@ async def test_a_process_killed_amid_transactions_leaves_what_it_answered_and_no
             script.next()
         assert "closed" not in read_lock(database)
         async with open_spool(database) as spool:
-            rows = {group.id: (group.entries, group.history) for group in await spool.load(0, (), PLENTY, every)}
+            rows = {
+                group.id: (group.entries, group.history) for group in await spool.load(0, frozenset(), PLENTY, EVERY)
+            }
             totals = spool.totals
         dead = {log_id for (log_id,) in read_rows(database, "SELECT log_id FROM dead_letters")}
         if (rows, dead) != script.state:

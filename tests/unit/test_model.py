@@ -95,7 +95,7 @@ def test_only_an_event_that_may_still_arrive_is_not_settled() -> None:
 
 
 def test_an_attempt_is_added_to_a_history() -> None:
-    history = History().tried(1000).tried(2000, struck=True)
+    history = History().tried(1000).tried(2000, strikes=1)
 
     assert history == History(2, (1000, 2000), 1)
 

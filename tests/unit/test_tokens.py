@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import jwt
@@ -16,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from forebay import tokens
 from forebay.errors import Rejection
-from forebay.tokens import CLOCK_LEEWAY_S, Scope, TokenVerifier
+from forebay.tokens import CLOCK_LEEWAY_S, Scope, TokenVerifier, make_token
 
 SECRET = "a secret that is long enough for HS256"
 LATER = 3600
@@ -43,10 +45,9 @@ def refusal(authorization: bytes | None, *scopes: str) -> Rejection:
 
 
 def test_a_valid_token_names_its_user_its_scopes_and_its_end() -> None:
-    now = int(time.time())
-    authorization = f"Bearer {jwt.encode({'sub': 'alice', 'exp': now + 60}, SECRET, 'HS256')}".encode()
-    claims = TokenVerifier(SECRET).verify(authorization, Scope.WRITE)
-    assert (claims.user_id, sorted(claims.scopes), claims.expires_at) == ("alice", ["events:write"], now + 60)
+    end = int(time.time()) + 60
+    claims = TokenVerifier(SECRET).verify(token(exp=end), Scope.WRITE)
+    assert (claims.user_id, sorted(claims.scopes), claims.expires_at) == ("alice", ["events:write"], end)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +240,7 @@ def test_a_token_that_was_verified_is_not_decoded_again(monkeypatch: pytest.Monk
     assert verifier.verify(authorization) is first
 
 
-def test_a_kept_token_still_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_token_still_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     verifier, authorization = TokenVerifier(SECRET), token()
     end = verifier.verify(authorization).expires_at + CLOCK_LEEWAY_S
     monkeypatch.setattr(time, "time", lambda: end - 1)
@@ -249,31 +250,55 @@ def test_a_kept_token_still_expires(monkeypatch: pytest.MonkeyPatch) -> None:
         verifier.verify(authorization)
 
 
-def test_a_kept_token_still_needs_its_scope() -> None:
+def test_a_cached_token_still_needs_its_scope() -> None:
     verifier, authorization = TokenVerifier(SECRET), token()
     verifier.verify(authorization, Scope.WRITE)
     with pytest.raises(Rejection, match="scope"):
         verifier.verify(authorization, Scope.ADMIN)
 
 
-def test_a_refused_token_is_not_kept() -> None:
-    verifier = TokenVerifier(SECRET)
-    with pytest.raises(Rejection):
-        verifier.verify(b"Bearer x")
-    assert not verifier._verified
+def find_cached(verifier: TokenVerifier, authorizations: Iterable[bytes]) -> list[bytes]:
+    """Return those that a verifier takes without decoding them."""
+    cached = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(jwt, "decode")
+        for authorization in authorizations:
+            with contextlib.suppress(Rejection):
+                verifier.verify(authorization)
+                cached.append(authorization)
+    return cached
 
 
-def test_no_more_tokens_are_kept_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_token_is_not_cached() -> None:
+    verifier, authorization = TokenVerifier(SECRET), token()
+    assert find_cached(verifier, [authorization]) == []  # each look is a refusal, too
+    assert find_cached(verifier, [authorization]) == []
+    assert verifier.verify(authorization).user_id == "alice"
+
+
+def test_no_more_tokens_are_cached_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "CACHE_TOKENS_MAX", 3)
-    verifier = TokenVerifier(SECRET)
+    verifier, sent = TokenVerifier(SECRET), []
     for number in range(10):
-        assert verifier.verify(token(sub=f"user {number}")).user_id == f"user {number}"
-        assert len(verifier._verified) <= 3
+        sent.append(token(sub=f"user {number}"))
+        assert verifier.verify(sent[-1]).user_id == f"user {number}"
+        assert sent[-1] in find_cached(verifier, sent)
+        assert len(find_cached(verifier, sent)) <= 3
 
 
 def test_one_token_spelled_in_many_ways_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "CACHE_BYTES_MAX", 10_000)
-    verifier, authorization = TokenVerifier(SECRET), token()
+    verifier, authorization, sent = TokenVerifier(SECRET), token(), []
     for spaces in range(1, 100):
-        verifier.verify(authorization.replace(b"Bearer ", b"Bearer" + b" " * 50 * spaces))
-        assert sum(map(len, verifier._verified)) <= 10_000
+        sent.append(authorization.replace(b"Bearer ", b"Bearer" + b" " * 50 * spaces))
+        verifier.verify(sent[-1])
+        assert 0 < sum(map(len, find_cached(verifier, sent))) <= 10_000
+
+
+@pytest.mark.parametrize("scopes", [[Scope.WRITE], [Scope.READ, Scope.ADMIN]])
+def test_a_token_that_is_made_is_one_that_is_taken(scopes: list[Scope]) -> None:
+    now = time.time()
+    made = make_token(SECRET, "alice", scopes, LATER)
+    claims = TokenVerifier(SECRET).verify(f"Bearer {made}".encode(), scopes[0])
+    assert (claims.user_id, sorted(claims.scopes)) == ("alice", sorted(scopes))
+    assert now - 1 < claims.expires_at - LATER <= time.time()

@@ -16,6 +16,7 @@ from forebay.admin.metrics import CONTENT_TYPE, render
 from forebay.admin.snapshot import Together
 from forebay.errors import Rejection
 from forebay.problems import PROBLEM_TYPE, problem
+from forebay.tokens import OPERATOR_SCOPES
 
 Collect: TypeAlias = Callable[[], Awaitable[Together]]
 """Asks all workers how they are."""
@@ -26,10 +27,6 @@ class Verifier(Protocol):
 
     def verify(self, authorization: bytes | None, *scopes: str) -> object:
         """Raise `Rejection` unless a valid token has one of the scopes; any valid token does where none is named."""
-
-
-READERS = ("events:read", "admin")
-"""Scopes that may see how the server is; a token that ships in an application has neither."""
 
 
 class AdminApp:
@@ -85,7 +82,7 @@ class AdminApp:
 
     async def _render_metrics(self, request: Request) -> Response:
         if not self._metrics_open:
-            self._verifier.verify(_authorization(request), *READERS)
+            self._verifier.verify(_authorization(request), *OPERATOR_SCOPES)
         return Response(render(await self._collect()), media_type=CONTENT_TYPE)
 
     async def _answer_unknown(self, request: Request, error: HTTPException) -> Response:
@@ -106,7 +103,7 @@ class AdminApp:
 
     def _may_read(self, request: Request) -> bool:
         try:
-            self._verifier.verify(_authorization(request), *READERS)
+            self._verifier.verify(_authorization(request), *OPERATOR_SCOPES)
         except Rejection:
             return False
         return True

@@ -1,6 +1,6 @@
-"""The command line: one file a group of commands, each of which says on one line what went wrong.
+"""The command line: one file a group of commands. An error is one line on standard error.
 
-The server is started by a command too, so nothing that it does not need itself is imported on the way to it.
+`forebay serve` is a command too, so nothing is imported here that the server can do without.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _take_options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Take the options before a command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,13 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _explain(error: typer.TyperException) -> str:
     message = " ".join(error.format_message().split())
-    # Only errors that typer found itself know their command.
+    # Errors that the command itself raised do not know their command.
     context = getattr(error, "ctx", None)
     return f"{message.rstrip('.')}; see {context.command_path} --help" if context else message
 
 
 def _fail(text: str, code: int) -> int:
-    # If nobody can be told, the exit code tells it.
+    # If standard error cannot be written either, the exit code remains.
     with contextlib.suppress(OutputFailed, BrokenPipeError):
         for line in text.splitlines():
             say(f"forebay: {line}", err=True)

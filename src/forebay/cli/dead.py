@@ -6,19 +6,28 @@ from typing import Annotated, Any
 
 import typer
 
-from forebay.cli.choosing import with_choice, with_explicit_choice
-from forebay.cli.correcting import make_entry, set_field
-from forebay.cli.editing import edit_entry
-from forebay.cli.entries import read_address, read_document
-from forebay.cli.output import (
+from forebay.cli.editing import edit_document, encode_edited, set_field
+from forebay.cli.options import (
+    All,
     AsJson,
+    DiedBefore,
+    DiedSince,
+    ErrorType,
+    Index,
     Limit,
+    LogIds,
+    Reason,
     Yes,
+    choose_letters,
+)
+from forebay.cli.output import (
     confirm,
     format_time,
     print_indented,
     print_json,
     print_table,
+    read_address,
+    read_document,
     say,
     write_raw,
 )
@@ -28,17 +37,30 @@ from forebay.settings import load_settings
 from forebay.spool.beside.all_spools import AllSpools, FoundLetter
 from forebay.spool.beside.inspection import Choice, StoredLetter
 
-app = typer.Typer(help="Look at dead letters: events that the sink refused for good.")
+app = typer.Typer(
+    help="Show, correct, replay or delete dead letters.\n\n"
+    "A dead letter is an event that is delivered no more. It is kept with the reason."
+)
 
 COLUMNS = ("died_at", "log_id", "error_type", "reason", "attempts", "replay")
 SHOWN_MAX = 1_000
-"""How many letters `show` shows at the most."""
+"""Most letters that `show` prints."""
 
 
 @app.command("list")
-@with_choice
-def list_dead(choice: Choice, *, limit: Limit = 20, as_json: AsJson = False) -> None:
-    """Show dead letters, newest first."""
+def list_dead(
+    log_ids: LogIds = None,
+    *,
+    error_type: ErrorType = None,
+    reason: Reason = None,
+    index: Index = None,
+    older_than: DiedBefore = None,
+    newer_than: DiedSince = None,
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List dead letters, newest first."""
+    choice = choose_letters(log_ids, error_type, reason, index, older_than, newer_than)
     spools = _open(choice)
     letters = [_describe(found.letter) for found in spools.list_dead(choice, limit)]
     if as_json:
@@ -51,16 +73,20 @@ def list_dead(choice: Choice, *, limit: Limit = 20, as_json: AsJson = False) -> 
 
 
 @app.command()
-@with_explicit_choice
 def show(
-    choice: Choice,
+    log_ids: LogIds = None,
     *,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Print the bytes that were sent to the sink, and no more.")
-    ] = False,
+    error_type: ErrorType = None,
+    reason: Reason = None,
+    index: Index = None,
+    older_than: DiedBefore = None,
+    newer_than: DiedSince = None,
+    everything: All = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Print only the bytes that were sent to the sink.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show all that is known of dead letters, with their documents."""
+    """Show dead letters in full, with their documents."""
+    choice = choose_letters(log_ids, error_type, reason, index, older_than, newer_than, everything=everything)
     spools = _open(choice)
     letters = spools.list_dead(choice, SHOWN_MAX)
     for found in letters:
@@ -71,39 +97,46 @@ def show(
         else:
             _show(found)
     if len(letters) == SHOWN_MAX:
-        say(f"forebay: of {spools.count_dead(choice).letters} the newest {SHOWN_MAX} are shown", err=True)
+        say(f"forebay: only the newest {SHOWN_MAX} of {spools.count_dead(choice).letters} are shown", err=True)
 
 
 @app.command()
 def edit(
     log_id: Annotated[str, typer.Argument(metavar="LOG_ID")],
     *,
-    index: Annotated[str | None, typer.Option(help="The one of this index, where there are several.")] = None,
+    index: Annotated[str | None, typer.Option(help="Its index, if several dead letters have this log_id.")] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=JSON", help="As in 'page=\"/home\"' 'param.key1=1'; several times."),
+        typer.Option(
+            "--set",
+            metavar="FIELD=JSON",
+            help="Set a field, as in 'page=\"/home\"' or 'param.key1=1'; may be repeated.",
+        ),
     ] = None,
     file: Annotated[
         typer.FileBinaryRead | None,
-        typer.Option(metavar="FILE", help="Take the whole document from there; - is standard input."),
+        typer.Option(metavar="FILE", help="Read the whole document from a file; - is standard input."),
     ] = None,
     replay: Annotated[bool, typer.Option("--replay", help="Have the server deliver it again.")] = False,
 ) -> None:
-    """Correct the document of a dead letter, by default in $VISUAL or $EDITOR; its index and _id stay."""
+    """Correct a dead letter's document; its index and _id stay.
+
+    Without --set or --file, the document is opened in $VISUAL or $EDITOR.
+    """
     if changes and file:
-        raise typer.BadParameter("only one of them can be taken", param_hint=["--set", "--file"])
+        raise typer.BadParameter("only one of them can be used", param_hint=["--set", "--file"])
     choice = Choice((log_id,), index_name=index)
     spools = _open(choice)
     found = _find_one(spools, choice)
     address = read_address(found.letter.entry)
     if address is None:
-        raise SpoolError(f"the dead letter {log_id} is damaged: it does not say where it belongs")
+        raise SpoolError(f"the dead letter {log_id} is damaged: its index and _id cannot be read")
     if file:
-        entry = make_entry(address, file.read())
+        entry = encode_edited(address, file.read())
     elif changes:
-        entry = make_entry(address, _set_fields(found.letter.entry, changes))
+        entry = encode_edited(address, _set_fields(found.letter.entry, changes))
     else:
-        entry = edit_entry(address, found.letter.entry)
+        entry = edit_document(address, found.letter.entry)
     if entry == found.letter.entry and not replay:
         say("nothing was changed")
         return
@@ -113,17 +146,36 @@ def edit(
 
 
 @app.command()
-@with_explicit_choice
-def replay(choice: Choice) -> None:
-    """Have the server deliver dead letters once more."""
+def replay(
+    log_ids: LogIds = None,
+    *,
+    error_type: ErrorType = None,
+    reason: Reason = None,
+    index: Index = None,
+    older_than: DiedBefore = None,
+    newer_than: DiedSince = None,
+    everything: All = False,
+) -> None:
+    """Have the server deliver dead letters again."""
+    choice = choose_letters(log_ids, error_type, reason, index, older_than, newer_than, everything=everything)
     marked = _open(choice).replay(choice)
-    say(f"{marked} dead letters marked; the server takes them within a second, or when it starts")
+    say(f"{marked} dead letters marked for replay; the server takes them within a second, or when it starts")
 
 
 @app.command()
-@with_explicit_choice
-def purge(choice: Choice, *, yes: Yes = False) -> None:
-    """Delete dead letters for good, but for those that are to be replayed."""
+def purge(
+    log_ids: LogIds = None,
+    *,
+    error_type: ErrorType = None,
+    reason: Reason = None,
+    index: Index = None,
+    older_than: DiedBefore = None,
+    newer_than: DiedSince = None,
+    everything: All = False,
+    yes: Yes = False,
+) -> None:
+    """Delete dead letters for good, except those marked for replay."""
+    choice = choose_letters(log_ids, error_type, reason, index, older_than, newer_than, everything=everything)
     spools = _open(choice)
     count = spools.count_dead(choice)
     letters = count.letters - count.marked
@@ -133,7 +185,7 @@ def purge(choice: Choice, *, yes: Yes = False) -> None:
 
 
 def _open(choice: Choice) -> AllSpools:
-    """Return the spools; what is named must be there, so that a slip of the pen is not taken for nothing to do."""
+    """Return the spools; a log_id that no letter has is an error, so that a typing error is noticed."""
     spools = AllSpools(load_settings().database_url)
     for log_id in choice.log_ids:
         if not spools.count_dead(Choice((log_id,))).letters:
@@ -143,9 +195,11 @@ def _open(choice: Choice) -> AllSpools:
 
 def _find_one(spools: AllSpools, choice: Choice) -> FoundLetter:
     found = spools.list_dead(choice, SHOWN_MAX)
-    if len(found) != 1:
-        places = ", ".join(f"{place.letter.index_name} in {place.path}" for place in found) or "none of that index"
-        raise SpoolError(f"exactly one dead letter is needed (--index names it); there is {places}")
+    if not found:
+        raise SpoolError(f"no dead letter of {choice.index_name or 'any index'} has the log_id {choice.log_ids[0]}")
+    if len(found) > 1:
+        places = ", ".join(f"{one.letter.index_name} in {one.path}" for one in found)
+        raise SpoolError(f"several dead letters have this log_id; choose one with --index: {places}")
     return found[0]
 
 

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from forebay.cli.output import AsJson, print_json, say
+from forebay.cli.options import AsJson
+from forebay.cli.output import print_json, say
 from forebay.findings import Finding, is_well
 
 

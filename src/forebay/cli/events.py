@@ -1,4 +1,4 @@
-"""`forebay events`: what has reached the sink."""
+"""`forebay events`: events that have reached the sink."""
 
 from __future__ import annotations
 
@@ -13,39 +13,43 @@ import msgspec
 import typer
 from msgspec import Raw
 
-from forebay.cli.entries import read_columns
-from forebay.cli.output import AsJson, Limit, print_json, print_table, say
+from forebay.cli.options import AsJson, Limit
+from forebay.cli.output import print_json, print_table, read_columns, say
 from forebay.model import Document, EventInfo
 from forebay.settings import load_settings
 from forebay.sinks.port import EventReader, Query
 from forebay.sinks.selection import make_reader
 
-app = typer.Typer(help="Read events back from where they were delivered to.")
+app = typer.Typer(help="Read events back from OpenSearch or the embedded store.")
 
 Documents = Sequence[Raw]
 Conditions = Annotated[
     list[str] | None,
-    typer.Argument(metavar="FIELD=VALUE", show_default=False, help="As in page=/home param.key1=value1."),
+    typer.Argument(
+        metavar="FIELD=VALUE",
+        show_default=False,
+        help="Only events with this value, such as page=/home or param.key1=value1.",
+    ),
 ]
 
 COLUMNS = ("received_at", "page", "event", "label", "user_id", "log_id")
 FIELDS = frozenset(field.encode_name for kind in (Document, EventInfo) for field in msgspec.structs.fields(kind))
 
 POLL_S = 1.0
-LOOK_EVENTS_MAX = 1_000
-LOOK_BACK = timedelta(minutes=5)
-"""How long after its receipt an event may reach the sink and still be shown by `--follow`."""
+POLL_EVENTS_MAX = 1_000
+LATE_MAX = timedelta(minutes=5)
+"""`--follow` shows an event that reaches the sink this long after its receipt, and none that is later."""
 
 
 class Screen:
-    """Shows documents as they come: JSON lines, or one table that grows."""
+    """Prints documents as they come: JSON lines, or one table that grows."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._needs_head = True
 
     def show(self, documents: Documents) -> None:
-        """Show some more documents."""
+        """Print more documents."""
         if self._as_json:
             for document in documents:
                 print_json(document)
@@ -54,7 +58,7 @@ class Screen:
             self._needs_head = False
 
     def end(self) -> None:
-        """Tell a person where there was nothing to show."""
+        """Tell a person if there was nothing to print; programs see it."""
         if self._needs_head and not self._as_json:
             say("no events", err=True)
 
@@ -63,10 +67,10 @@ class Screen:
 def tail(
     *,
     limit: Limit = 10,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new events, until Ctrl-C.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the newest events, the newest last."""
+    """Show the newest events, newest last."""
     screen = Screen(as_json=as_json)
     asyncio.run(_tail(limit, screen, follow=follow))
     screen.end()
@@ -74,7 +78,7 @@ def tail(
 
 @app.command()
 def search(conditions: Conditions = None, *, limit: Limit = 10, as_json: AsJson = False) -> None:
-    """Show events that meet all conditions, the newest first."""
+    """Show the events that meet all conditions, newest first."""
     query = Query(_parse(conditions or []), limit=limit)
     screen = Screen(as_json=as_json)
     screen.show(asyncio.run(_search(query)))
@@ -83,7 +87,7 @@ def search(conditions: Conditions = None, *, limit: Limit = 10, as_json: AsJson 
 
 @app.command()
 def count(conditions: Conditions = None, *, as_json: AsJson = False) -> None:
-    """Count events that meet all conditions."""
+    """Count the events that meet all conditions."""
     events = asyncio.run(_count(Query(_parse(conditions or []))))
     if as_json:
         print_json({"count": events})
@@ -93,23 +97,23 @@ def count(conditions: Conditions = None, *, as_json: AsJson = False) -> None:
 
 async def _tail(limit: int, screen: Screen, *, follow: bool) -> None:
     async with _reader() as reader:
-        # What is there already and not shown must not be taken for new afterwards.
-        seen = await reader.search(Query({}, limit=max(limit, LOOK_EVENTS_MAX) if follow else limit))
+        # Events that were there before and not shown must not pass for new ones.
+        seen = await reader.search(Query({}, limit=max(limit, POLL_EVENTS_MAX) if follow else limit))
         screen.show(seen[:limit][::-1])
         while follow:
             await asyncio.sleep(POLL_S)
-            found = await reader.search(Query({}, _look_after(seen), LOOK_EVENTS_MAX))
+            found = await reader.search(Query({}, _find_start(seen), POLL_EVENTS_MAX))
             new = _select_new(found, seen)
             screen.show(new[::-1])
-            if len(new) == LOOK_EVENTS_MAX:
-                say(f"forebay: {LOOK_EVENTS_MAX} events or more came at once; not all are shown", err=True)
+            if len(new) == POLL_EVENTS_MAX:
+                say(f"forebay: {POLL_EVENTS_MAX} events or more came at once; not all are shown", err=True)
             seen = found
 
 
-def _look_after(seen: Documents) -> str | None:
-    """Return from when on to look for new events: they do not arrive in the order in which they were received."""
+def _find_start(seen: Documents) -> str | None:
+    """Return the earliest time of receipt of new events: they do not arrive in the order of their receipt."""
     newest = read_columns(seen[0]).get("received_at") if seen else None
-    return None if newest is None else (datetime.fromisoformat(newest) - LOOK_BACK).isoformat()
+    return None if newest is None else (datetime.fromisoformat(newest) - LATE_MAX).isoformat()
 
 
 def _select_new(found: Documents, seen: Documents) -> Documents:
@@ -141,19 +145,19 @@ async def _reader() -> AsyncIterator[EventReader]:
 
 
 def _parse(conditions: list[str]) -> dict[str, str]:
-    where: dict[str, str] = {}
+    wanted: dict[str, str] = {}
     for condition in conditions:
         field, equals, value = condition.partition("=")
         if not equals:
             raise typer.BadParameter(f"{condition!r} is not of the form FIELD=VALUE")
-        if field in where:
+        if field in wanted:
             raise typer.BadParameter(f"{field} is given twice")
         if field.partition(".")[0] not in FIELDS:
             nearest = difflib.get_close_matches(field, FIELDS, n=1)
             meant = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(sorted(FIELDS))}"
             raise typer.BadParameter(f"no event has a field {field!r}; {meant}")
-        where[field] = value
-    return where
+        wanted[field] = value
+    return wanted
 
 
 def _row(document: Raw) -> list[object]:

@@ -1,41 +1,50 @@
-"""`forebay index`: the monthly indices, or what stands for them in the embedded store."""
+"""`forebay index`: the monthly indices, or the months of the embedded store."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, TypeVar
 
 import typer
 
 from forebay.byte_size import format_bytes
-from forebay.cli.durations import parse_before
-from forebay.cli.output import AsJson, confirm, print_json, print_table, say
+from forebay.cli.options import AsJson, Yes
+from forebay.cli.output import confirm, print_json, print_table, say
 from forebay.settings import Settings, load_settings
-from forebay.sinks.months import MonthKeeper, StoredMonth, choose_old, tell_of_late
+from forebay.sinks.months import MonthKeeper, StoredMonth, choose_old, months_before, tell_of_late
 from forebay.sinks.selection import make_month_keeper
 
 app = typer.Typer(help="Prepare OpenSearch's indices, and delete old ones.")
 
 T = TypeVar("T")
 COLUMNS = ("index", "documents", "bytes")
+AGE_FORM = "a whole number with m for months or d for days, such as 6m or 400d"
 
-OlderThan = Annotated[
-    datetime,
-    typer.Option(
-        "--older-than",
-        parser=parse_before,
-        metavar="6m|400d",
-        help="Months that ended so long ago.",
-        show_default=False,
-    ),
-]
+
+def parse_before(text: str) -> datetime:
+    """Return the time that lies this many months or days back.
+
+    Raises:
+        typer.BadParameter: it is not a whole number with a unit, or it lies too far back.
+    """
+    now = datetime.now(UTC)
+    match = re.fullmatch(r"([0-9]{1,5})([md])", text.strip())
+    try:
+        if match and match[2] == "m":
+            return months_before(now, int(match[1]))
+        if match:
+            return now - timedelta(days=int(match[1]))
+    except OverflowError:
+        pass
+    raise typer.BadParameter(f"{text!r} is not {AGE_FORM}")
 
 
 @app.command("init")
 def init() -> None:
-    """Put the index template in place, as the server does when it starts."""
+    """Put the index template into OpenSearch; every start does so, too."""
     settings = load_settings()
     from forebay.sinks.opensearch import put_template  # noqa: PLC0415 - aiohttp takes 25 MiB
 
@@ -45,14 +54,24 @@ def init() -> None:
 @app.command()
 def prune(
     *,
-    older_than: OlderThan,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be deleted.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    older_than: Annotated[
+        datetime,
+        typer.Option(
+            "--older-than",
+            parser=parse_before,
+            metavar="6m|400d",
+            help="Only months that ended longer ago than this many months or days.",
+            show_default=False,
+        ),
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the months, and delete nothing.")] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete the events of old months for good: whole indices of this environment.
+    """Delete old months for good: whole indices of this environment.
 
-    An event of such a month that comes later opens its index again, back to FOREBAY_OLDEST_MONTH.
+    The current and the previous month always stay. A late event of a deleted month opens its index again, back to
+    FOREBAY_OLDEST_MONTH.
     """
     settings = load_settings()
     old = asyncio.run(_with_keeper(settings, lambda keeper: _find_old(keeper, settings, older_than)))

@@ -1,7 +1,7 @@
-"""How results look: JSON lines for programs, tables for people.
+"""Prints results: JSON lines for programs, tables for people.
 
-Whatever a command prints goes through here, so that no terminal obeys it, every encoding of the output can take it, and
-an output that cannot be written is said on one line.
+Everything that a command prints goes through here. No terminal takes any of it for a command, every encoding of the
+output can hold it, and an output that cannot be written is a one-line error.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, TextIO
+from typing import Any, TextIO
 
+import msgspec
 import typer
+from msgspec import Raw
 
 from forebay.errors import ForebayError
-from forebay.jsontext import escape_unsafe, write_indented, write_line
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
-Limit = Annotated[int, typer.Option("-n", "--limit", min=0, max=10_000, help="How many at the most.")]
+from forebay.jsontext import escape_unsafe, read_json, write_indented, write_line
+from forebay.model import Address, Entry, entry_address, entry_document
 
 PIPE_COLUMNS = 10_000
-"""Width of a table that no terminal shows: nothing is folded."""
+"""Width of a table that is not for a terminal: no line is folded."""
 
 UUID_CHARS = 36
 
 _ESCAPE = "forebay_escape"
 
+_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_text = msgspec.json.Decoder(str | None).decode
+
 
 class OutputFailed(ForebayError):
-    """The output cannot be written; whoever is behind a closed pipe knows it (`BrokenPipeError`)."""
-
-
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+    """The output cannot be written, but for a closed pipe (`BrokenPipeError`), whose reader knows it."""
 
 
 def say(text: object, *, err: bool = False) -> None:
@@ -47,13 +47,17 @@ def say(text: object, *, err: bool = False) -> None:
 
 
 def write_raw(data: bytes) -> None:
-    """Print the very bytes, and no more."""
+    """Print exactly these bytes."""
     with _writing(sys.stdout):
         typer.echo(data, nl=False)
 
 
 def confirm(question: str) -> None:
-    """Ask a person, and go on only with a yes (`typer.Abort`)."""
+    """Ask a person to confirm.
+
+    Raises:
+        typer.Abort: the answer is not yes.
+    """
     with _writing(sys.stderr):
         typer.confirm(_fit(question, sys.stderr), abort=True, err=True)
 
@@ -64,23 +68,23 @@ def print_json(value: Any) -> None:
 
 
 def print_indented(value: Any) -> None:
-    """Print a value for a person to read."""
+    """Print a value over several lines."""
     for line in write_indented(value):
         say(line)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, head: bool = True) -> None:
     """Print a table; a cell that is None stays empty."""
-    # Only people need it: not programs that ask for JSON, and not the server.
+    # Programs that ask for JSON, and the server, do without rich.
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    # As text, so that no part of an event is taken for rich's markup.
+    # As `Text`, no part of an event is taken for rich's markup.
     cells = [[Text("" if cell is None else _fit(str(cell), sys.stdout)) for cell in row] for row in rows]
     table = Table(box=None, pad_edge=False, show_header=head, header_style="bold")
     for number, column in enumerate(columns):
-        # What is copied into the next command stays in one piece, unless somebody's own log_id is long.
+        # A log_id stays on one line, to be copied into the next command, unless a client's own one is long.
         whole = column == "log_id" and all(len(row[number]) <= UUID_CHARS for row in cells)
         table.add_column(column, overflow="fold", no_wrap=whole)
     for row in cells:
@@ -90,8 +94,51 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, hea
 
 
 def discard(stream: TextIO) -> None:
-    """Let what cannot be written go nowhere: Python would write it once more when it ends, and complain."""
+    """Send a stream's unwritten rest nowhere: Python would try to write it again at exit, and complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def format_time(time_ms: int) -> str:
+    """Return milliseconds since 1970 as RFC 3339 in UTC."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def read_address(entry: Entry) -> Address | None:
+    """Return an entry's index and `_id`, or None if it is damaged."""
+    try:
+        return entry_address(entry)
+    except ValueError:
+        return None
+
+
+def read_document(entry: Entry) -> Raw | str:
+    """Return an entry's document; if it is damaged, the whole entry as text."""
+    try:
+        return read_json(entry_document(entry))
+    except (ValueError, RecursionError):
+        return entry.decode("utf-8", "replace")
+
+
+def read_columns(document: Raw | str) -> dict[str, str | None]:
+    """Return the fields of a document and of its `event_info`: texts as they are, other values as JSON."""
+    fields = _read_fields(document)
+    fields |= _read_fields(fields.get("event_info", Raw()))
+    return {name: _read_text(value) for name, value in fields.items()}
+
+
+def _read_fields(document: Raw | str) -> dict[str, Raw]:
+    try:
+        return _decode_fields(document)
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _read_text(value: Raw) -> str | None:
+    try:
+        text: str | None = _decode_text(value)
+    except (ValueError, RecursionError):
+        return bytes(value).decode("utf-8", "replace")
+    return text
 
 
 @contextlib.contextmanager
@@ -106,21 +153,16 @@ def _writing(stream: TextIO) -> Iterator[None]:
 
 
 def _fit(text: str, stream: TextIO) -> str:
-    """Return text as a stream can take it, also where its encoding has not all of the letters."""
+    """Return text with every character escaped that the stream's encoding lacks."""
     encoding = stream.encoding or "utf-8"
     return escape_unsafe(text).encode(encoding, _ESCAPE).decode(encoding)
 
 
 def _escape_missing(error: UnicodeError) -> tuple[str, int]:
-    """Put letters that an encoding has not as JSON does; within JSON, they are the same."""
+    """Write characters that an encoding lacks as JSON does, so that JSON keeps its meaning."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 codecs.register_error(_ESCAPE, _escape_missing)
-
-
-def format_time(time_ms: int) -> str:
-    """Return milliseconds since 1970 as RFC 3339 in UTC."""
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

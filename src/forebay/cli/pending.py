@@ -8,24 +8,31 @@ from typing import Any
 import typer
 
 from forebay.byte_size import format_bytes
-from forebay.cli.choosing import with_explicit_burial
-from forebay.cli.entries import read_address, read_columns, read_document
-from forebay.cli.output import AsJson, Limit, Yes, confirm, format_time, print_json, print_table, say
+from forebay.cli.options import All, AsJson, Index, Limit, LogIds, ReceivedBefore, Refused, Yes, choose_pending
+from forebay.cli.output import (
+    confirm,
+    format_time,
+    print_json,
+    print_table,
+    read_address,
+    read_columns,
+    read_document,
+    say,
+)
 from forebay.errors import SpoolError
 from forebay.settings import load_settings
 from forebay.spool.beside.all_spools import AllSpools
 from forebay.spool.beside.inspection import PendingEvent, Request, Summary
-from forebay.spool.burials import Burial
 from forebay.spool.records import GroupDamaged
 
-app = typer.Typer(help="Look at events that wait for their delivery.")
+app = typer.Typer(help="Show, retry or bury pending events: those that wait for delivery.")
 
 COLUMNS = ("received_at", "attempts", "refused_status", "log_id", "page", "event", "index")
 
 
 @app.command("list")
 def list_pending(*, limit: Limit = 20, as_json: AsJson = False) -> None:
-    """Show the events that are in the spool, oldest first."""
+    """List the events in the spool, oldest first."""
     spools = AllSpools(load_settings().database_url)
     events = _describe(spools.list_pending(limit))
     if as_json:
@@ -41,28 +48,36 @@ def list_pending(*, limit: Limit = 20, as_json: AsJson = False) -> None:
 
 @app.command()
 def retry() -> None:
-    """Ask the server to deliver them now."""
+    """Ask the server to deliver pending events now."""
     AllSpools(load_settings().database_url).ask(Request.RETRY)
-    say("asked; the server begins within a second, or when it starts")
+    say("asked the server, which begins within a second, or when it starts")
 
 
 @app.command()
-@with_explicit_burial
-def bury(choice: Burial, *, yes: Yes = False) -> None:
-    """Have the server make dead letters of events that wait, and try to deliver them no more."""
+def bury(
+    log_ids: LogIds = None,
+    *,
+    index: Index = None,
+    refused: Refused = False,
+    older_than: ReceivedBefore = None,
+    everything: All = False,
+    yes: Yes = False,
+) -> None:
+    """Turn pending events into dead letters, which are delivered no more."""
+    choice = choose_pending(log_ids, index, older_than, refused=refused, everything=everything)
     spools = AllSpools(load_settings().database_url)
     meant = spools.find_meant(choice)
     for log_id in sorted(choice.log_ids - meant.log_ids):
-        raise SpoolError(f"of the pending events that fit, none has the log_id {log_id}")
+        raise SpoolError(f"no pending event that meets all conditions has the log_id {log_id}")
     events = meant.by_index.total()
     if not events:
-        say("no pending events fit; nothing was asked")
+        say("no pending event meets all conditions; the server was not asked")
         return
     print_table(("index", "events"), sorted(meant.by_index.items()))
     if not yes:
         confirm(f"Make dead letters of {events} pending events, {format_bytes(meant.entry_bytes)}?")
     spools.ask(choice)
-    say(f"asked for {events} events; the server begins within a second, or when it starts")
+    say(f"asked the server for {events} events; it begins within a second, or when it starts")
 
 
 def _describe(found: Iterator[PendingEvent | GroupDamaged]) -> Iterator[dict[str, Any]]:

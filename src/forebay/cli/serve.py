@@ -8,9 +8,9 @@ from forebay.settings import load_settings
 
 
 def serve() -> None:
-    """Take events until a signal ends it."""
+    """Run the server until SIGTERM or Ctrl-C."""
     settings = load_settings()
-    # No other command needs either.
+    # Imported here, since no other command needs them.
     if settings.workers > 1:
         from forebay.workers import launch  # noqa: PLC0415
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import email.utils
 import http.client
-import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jwt
 import msgspec
 
 from forebay.errors import ForebayError
 from forebay.findings import Finding, Level
 from forebay.settings import Settings, check_token_key
+from forebay.tokens import Scope, make_token
 
 WHAT = "server"
 TIMEOUT_S = 5.0
@@ -105,9 +104,7 @@ def _host(settings: Settings) -> str:
 
 
 def _make_token(secret: str) -> str:
-    now = int(time.time())
-    claims = {"sub": "forebay-doctor", "iat": now, "exp": now + TOKEN_S, "scope": "events:read"}
-    return jwt.encode(claims, secret, algorithm="HS256")
+    return make_token(secret, "forebay-doctor", [Scope.READ], TOKEN_S)
 
 
 def _read_date(text: str | None) -> int | None:

@@ -14,7 +14,7 @@ from forebay.intake.exchange import Exchange
 from forebay.intake.formats.native import check_text, decode_batch, decode_event, decode_unchecked
 from forebay.intake.targets import Target
 from forebay.model import Ack, Admission, Entry, Sender
-from forebay.pipeline.admission import Admitter
+from forebay.pipeline.pipeline import Admitter
 from forebay.problems import field_errors
 from forebay.telemetry.counters import Counters
 from forebay.tokens import Scope, TokenVerifier

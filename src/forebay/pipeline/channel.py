@@ -1,17 +1,18 @@
-"""The channel: the bounded queue in memory between intake and delivery, and the batcher that cuts bulks from it.
+"""The channel: the bounded queue in memory between intake and delivery, from which bulks are cut.
 
-It is bounded in events and in bytes. What it has no room for stays pending in the spool; nothing waits for room here.
+It is bounded in events and in bytes. Events that it has no room for stay pending in the spool; nothing waits for room
+here.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from forebay.model import Entry, Outcome
-from forebay.pipeline.group import Group, divide_by_index
+from forebay.model import Entry
+from forebay.pipeline.group import Bulk, Group, divide_by_index
 
 
 class Limits(NamedTuple):
@@ -24,22 +25,8 @@ class Limits(NamedTuple):
     bulk_interval_s: float
 
 
-class Bulk(NamedTuple):
-    """What one delivery takes: the entries, and the slice of each group that they came from."""
-
-    entries: list[Entry]
-    slices: list[tuple[Group, Sequence[Entry]]]
-
-    def pair(self, outcomes: Sequence[Outcome]) -> Iterator[tuple[Group, Sequence[Entry], Sequence[Outcome]]]:
-        """Go through the slices, each with the outcomes of its events."""
-        start = 0
-        for group, entries in self.slices:
-            yield group, entries, outcomes[start : start + len(entries)]
-            start += len(entries)
-
-
 class Channel:
-    """A queue of groups. Belongs to the event loop.
+    """A queue of groups.
 
     Attributes:
         events: how many events wait.
@@ -61,7 +48,7 @@ class Channel:
         self.entry_bytes = 0
 
     def has_room(self, events: int, entry_bytes: int) -> bool:
-        """Say whether that much more fits; an empty channel takes anything, so that nothing can be too large for it."""
+        """Return whether that much more fits; in an empty channel anything does, so that nothing is too large."""
         if self.events == 0:
             return True
         limits = self._limits
@@ -129,14 +116,14 @@ class Channel:
             part, part_bytes = _cut(group, events_left, bytes_left, at_least=0 if entries else 1)
             if not part:
                 break
-            group.taken += len(part)
+            group.cut += len(part)
             entries += part
             slices.append((group, part))
             events_left -= len(part)
             bytes_left -= part_bytes
             self.events -= len(part)
             self.entry_bytes -= part_bytes
-            if group.taken < len(group.entries):
+            if group.cut < len(group.entries):
                 break
             self._remove_first()
         self._pressed = False
@@ -147,21 +134,21 @@ class Channel:
     def withdraw(self, index: str, *, begun: bool = False) -> list[Group]:
         """Take out the groups of an index of which no bulk has taken a part.
 
-        With `begun` also those of which one has, while none of it is under way; what the sink took of it is delivered
-        once more.
+        With `begun` also those of which one has, while none of it is in flight; the events of it that the sink took
+        are delivered once more.
         """
         groups = [
             group
             for group in self._groups
-            if group.index == index and (not group.taken or (begun and group.open == len(group.entries) - group.taken))
+            if group.index == index and (not group.cut or (begun and group.open == len(group.entries) - group.cut))
         ]
         if groups:
             gone = set(map(id, groups))
             self._groups = deque(group for group in self._groups if id(group) not in gone)
             if id(self._tail) in gone:
                 self._tail = None
-            self.events -= sum(len(group.entries) - group.taken for group in groups)
-            self.entry_bytes -= sum(len(entry) for group in groups for entry in group.entries[group.taken :])
+            self.events -= sum(len(group.entries) - group.cut for group in groups)
+            self.entry_bytes -= sum(len(entry) for group in groups for entry in group.entries[group.cut :])
             self._room.set()
             self._arm()
         return groups
@@ -238,7 +225,7 @@ class Channel:
 
 
 def _cut(group: Group, events_max: int, bytes_max: int, at_least: int) -> tuple[list[Entry], int]:
-    part = group.entries[group.taken : group.taken + events_max]
+    part = group.entries[group.cut : group.cut + events_max]
     part_bytes = group.entry_bytes if len(part) == len(group.entries) else sum(map(len, part))
     while part_bytes > bytes_max and len(part) > at_least:
         part_bytes -= len(part.pop())

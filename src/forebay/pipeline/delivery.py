@@ -1,7 +1,7 @@
-"""Delivery: takes bulks from the channel, hands them to the sink, and settles every outcome.
+"""Delivery: takes bulks from the channel, hands them to the sink, settles every outcome, and tells everybody concerned.
 
-Every event taken is settled on every path: an answer, an error of the sink's, a bug in it, a cancellation. What is not
-known to be settled counts as retry.
+Every event taken is settled on every path: an answer, an error of the sink's, a bug in it, a cancellation. An event
+that is not known to be settled counts as retry.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from collections.abc import Sequence
 import structlog
 
 from forebay.clock import now_ms
-from forebay.model import DeadLetter, Outcome, Verdict
-from forebay.pipeline.channel import Bulk, Channel
-from forebay.pipeline.findings import Findings
-from forebay.pipeline.gate import Health, Ticket
-from forebay.pipeline.group import Group
+from forebay.model import DELIVERED, Outcome, Verdict
+from forebay.pipeline.channel import Channel
+from forebay.pipeline.gate import Gate, Health, Permit, Report, judge
+from forebay.pipeline.group import Bulk, Group, Settlement
+from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import Journal
-from forebay.pipeline.settlement import abandon, settle
+from forebay.pipeline.settlement import Evidence, abandon, settle
 from forebay.pipeline.sifting import Receiver, Sifting
 from forebay.telemetry.counters import Counters
 
 log = structlog.get_logger("forebay.delivery")
 
 PROBE_EVENTS_MAX = 1
-"""What goes to see if the sink is back: a struggling one is not made to fail with a thousand events."""
+"""The events of a probe: a struggling sink is not made to fail with a thousand."""
 
 UNHEARD = Outcome(Verdict.RETRY, "unknown", "the answer was not waited for")
 
@@ -35,14 +35,22 @@ class Delivery:
     """The one owner of the way from channel to sink."""
 
     def __init__(
-        self, channel: Channel, sink: Receiver, journal: Journal, findings: Findings, counters: Counters
+        self,
+        channel: Channel,
+        sink: Receiver,
+        journal: Journal,
+        gate: Gate,
+        holds: Holds,
+        evidence: Evidence,
+        counters: Counters,
     ) -> None:
         self._channel = channel
         self._sink = sink
-        self._sifting = Sifting(sink, findings.evidence.is_taking_since)
+        self._sifting = Sifting(sink, evidence.is_taking_since)
         self._journal = journal
-        self._gate = findings.gate
-        self._findings = findings
+        self._gate = gate
+        self._holds = holds
+        self._evidence = evidence
         self._counters = counters
         self._in_flight: set[asyncio.Task[Sequence[Outcome]]] = set()
 
@@ -53,7 +61,7 @@ class Delivery:
             self._start(await self._gate.enter())
 
     async def drain(self, timeout_s: float) -> None:
-        """Deliver what is in the channel, then give up what is left: it stays in the spool, or goes there.
+        """Deliver everything in the channel, then give up the rest: it stays in the spool, or goes there.
 
         Call after `run` has been cancelled, and when nothing enters the channel any more.
         """
@@ -73,26 +81,27 @@ class Delivery:
         self._journal.settle(abandon(self._channel.drain(), self._journal.new_id))
 
     async def deliver_alone(self, groups: Sequence[Group]) -> Sequence[Outcome]:
-        """Deliver groups in a bulk of their own, past the gate: that it fails says nothing about other bulks."""
+        """Deliver groups in a bulk of their own, past the gate: its failure says nothing about other bulks."""
         for group in groups:
-            group.taken = len(group.entries)
+            group.cut = len(group.entries)
         entries = [entry for group in groups for entry in group.entries]
         return await self._deliver(Bulk(entries, [(group, group.entries) for group in groups]), None)
 
-    def _start(self, ticket: Ticket) -> None:
-        if not self._channel.events:  # what was there has been put on hold meanwhile
-            self._gate.turn_back()
+    def _start(self, permit: Permit) -> None:
+        if not self._channel.events:  # all of it has been put on hold meanwhile
+            self._gate.leave_unused()
             return
-        if ticket.probe:
+        if permit.is_probe:
             self._channel.bring_forward()
-        bulk = self._channel.take(PROBE_EVENTS_MAX if ticket.probe else None, self._sifting.size.bytes_max)
-        task = asyncio.create_task(self._deliver(bulk, ticket))
+        bulk = self._channel.take(PROBE_EVENTS_MAX if permit.is_probe else None, self._sifting.size.bytes_max)
+        task = asyncio.create_task(self._deliver(bulk, permit))
         self._in_flight.add(task)
         task.add_done_callback(self._in_flight.discard)
 
-    async def _deliver(self, bulk: Bulk, ticket: Ticket | None) -> Sequence[Outcome]:
+    async def _deliver(self, bulk: Bulk, permit: Permit | None) -> Sequence[Outcome]:
+        """Deliver a bulk and settle it; without a permit it goes past the gate."""
         outcomes: Sequence[Outcome] = [UNHEARD] * len(bulk.entries)
-        number = self._findings.evidence.number_bulk()
+        number = self._evidence.number_bulk()
         began_at = time.perf_counter()
         self._counters.bulks_in_flight += 1
         try:
@@ -102,32 +111,70 @@ class Delivery:
             self._counters.bulks_in_flight -= 1
             self._counters.bulks += 1
             self._counters.bulk_seconds += seconds
-            outcomes = self._findings.evidence.weigh(number, bulk, outcomes)
-            self._finish(bulk, outcomes, ticket, seconds)
+            outcomes = self._evidence.weigh(number, bulk, outcomes)
+            ended_at_ms = now_ms()
+            self._settle(settle(bulk, outcomes, ended_at_ms, self._journal.new_id, self._evidence))
+            self._count(outcomes)
+            self._evidence.failures.note(outcomes, is_alone=permit is None)
+            self._put_on_hold(bulk, outcomes, ended_at_ms)
+            self._tell_gate(permit, judge(outcomes), seconds)
         return outcomes
 
     async def _ask(self, number: int, bulk: Bulk) -> list[Outcome]:
         for index in {group.index for group, _ in bulk.slices}:
             self._sink.expect(index)
         try:
-            outcomes = await self._sifting.deliver(number, bulk.entries, _find_fresh(bulk))
+            return await self._sifting.deliver(number, bulk.entries, _find_fresh(bulk))
         except Exception as error:
-            # A bug of ours must not lose what the bulk held, nor end the delivery of others.
+            # A bug of ours must not lose the events of the bulk, nor end the delivery of others.
             log.exception("sink_failed", events=len(bulk.entries))
             return [Outcome(Verdict.RETRY, type(error).__name__, str(error), whole=True)] * len(bulk.entries)
-        if len(outcomes) != len(bulk.entries):
-            log.error("sink_outcomes_missing", events=len(bulk.entries), outcomes=len(outcomes))
-            reason = f"{len(outcomes)} outcomes for {len(bulk.entries)} events"
-            return [Outcome(Verdict.RETRY, "unknown", reason, whole=True)] * len(bulk.entries)
-        return outcomes
 
-    def _finish(self, bulk: Bulk, outcomes: Sequence[Outcome], ticket: Ticket | None, seconds: float) -> None:
-        ended_at_ms = now_ms()
-        settlements = settle(bulk, outcomes, ended_at_ms, self._journal.new_id, self._findings.evidence)
+    def _settle(self, settlements: Sequence[Settlement]) -> None:
         for settlement in settlements:
             self._journal.settle(settlement)
-        self._findings.tell(ticket, bulk, outcomes, ended_at_ms, seconds)
-        _tell_dead([letter for settlement in settlements for letter in settlement.transaction.dead])
+        letters = [letter for settlement in settlements for letter in settlement.transaction.dead]
+        if letters:
+            log.warning(
+                "dead_letters", events=len(letters), first_type=letters[0].error_type, first_reason=letters[0].reason
+            )
+
+    def _count(self, outcomes: Sequence[Outcome]) -> None:
+        # The usual bulk is delivered whole, and counting is faster than looking at each outcome.
+        delivered = outcomes.count(DELIVERED)
+        self._counters.outcomes[Verdict.DELIVERED] += delivered
+        if delivered == len(outcomes):
+            return
+        self._counters.outcomes.update(outcome.verdict for outcome in outcomes if outcome != DELIVERED)
+        unexpected = [outcome for outcome in outcomes if outcome.is_unexpected]
+        if unexpected:
+            self._counters.unexpected_answers += 1
+            log.warning("sink_answer_unexpected", reason=unexpected[0].reason, events=len(unexpected))
+
+    def _put_on_hold(self, bulk: Bulk, outcomes: Sequence[Outcome], ended_at_ms: int) -> None:
+        """Lift holds and set new ones; groups of an index that is newly on hold leave the channel."""
+        if not self._holds and outcomes.count(DELIVERED) == len(outcomes):
+            return
+        for index in self._holds.learn(bulk, outcomes, ended_at_ms):
+            groups = self._channel.withdraw(index)
+            self._journal.give_back(groups)
+            if groups:
+                self._holds.note_fresh(index)
+
+    def _tell_gate(self, permit: Permit | None, report: Report, seconds: float) -> None:
+        if permit is None:
+            if report.health is Health.GOOD:
+                self._gate.reopen()
+            return
+        before = self._gate.health
+        self._gate.leave(permit, report, seconds)
+        if self._gate.health not in (Health.GOOD, before):
+            log.warning(
+                "sink_unwell",
+                health=self._gate.health.value,
+                cause=report.cause,
+                advice=report.failed.advice if report.failed else "",
+            )
 
 
 def _find_fresh(bulk: Bulk) -> int:
@@ -138,10 +185,3 @@ def _find_fresh(bulk: Bulk) -> int:
             return place
         place += len(entries)
     return 0
-
-
-def _tell_dead(letters: Sequence[DeadLetter]) -> None:
-    if letters:
-        log.warning(
-            "dead_letters", events=len(letters), first_type=letters[0].error_type, first_reason=letters[0].reason
-        )

@@ -1,9 +1,21 @@
-"""The gate: how many bulks may be under way, and when to try again after the sink failed.
+"""The gate: how many bulks may be in flight, and when to try again after the sink failed.
 
-While all goes well, as many bulks are in flight as the sink is found to take (`concurrency.py`), up to `workers`. A
-sink that has too much to do (429) gets half as many; one that refuses even a single bulk, or fails, gets nothing until
-a back-off is over. Then one event goes as a probe: if it fails the back-off doubles up to its cap, if it succeeds the
-gate is open again.
+While all goes well, as many bulks are in flight as the sink is found to take, up to a maximum. A sink that has too much
+to do (429) gets half as many; one that refuses even a single bulk, or fails, gets nothing until a back-off is over.
+Then one event goes as a probe: if it fails the back-off doubles up to its cap, if it succeeds the gate is open again.
+
+The number is found by additive increase and multiplicative decrease (Chiu and Jain, "Analysis of the Increase and
+Decrease Algorithms for Congestion Avoidance in Computer Networks", 1989), in the form of TCP (RFC 5681):
+
+- Slow start: one more with each good bulk, until the sink shows for the first time that it is too much.
+- A refusal because the sink has too much to do halves the limit, at most once a round of bulks. From then on it grows
+  by one in several rounds: each try for more costs a bulk that is refused and has to be sent again.
+- It grows only while it is in use: a limit that nobody reaches says nothing about how much the sink takes (RFC 7661).
+
+Time is a sign too, and a weaker one: the time of the newest bulks is compared with the usual time, as Netflix's
+concurrency-limits does (`Gradient2Limit`). Bulks differ, and more of them at once take a little longer each while
+together they are faster; so only twice as long counts, it lowers by a fifth, and never below the number that OpenSearch
+is known to take well, 2 to 4 at once. Then it grows by one a round; a slow time that stays becomes the usual one.
 """
 
 from __future__ import annotations
@@ -14,28 +26,44 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from forebay.backoff import Backoff
-from forebay.model import BUSY, DELIVERED, Outcome, Verdict
-from forebay.pipeline.concurrency import AdaptiveLimit
+from forebay.model import DELIVERED, Outcome, Verdict
+from forebay.pipeline.wake import Wake
+
+START = 4
+"""Bulks in flight at first, and after the sink was away."""
+
+REFUSED_FACTOR = 0.5
+REFUSED_ROUNDS = 8
+SLOW_FACTOR = 0.8
+SLOW_ROUNDS = 1
+SLOW_RATIO = 2.0
+SLOW_S_MIN = 0.1
+"""A bulk that takes less is never slow: at a few milliseconds noise alone doubles the time."""
+
+RECENT_WEIGHT = 0.3
+USUAL_WEIGHT = 0.02
+USUAL_DECAY = 0.95
+"""How the usual time comes down after a slow one, with each bulk that takes less than half as long."""
 
 
 class Health(enum.Enum):
-    """What a bulk says of the sink."""
+    """How the sink is, as one bulk shows."""
 
     GOOD = "good"  # it has an answer for each event, and may take others
     FAILED = "failed"  # it settled nothing; it may soon
     PAUSED = "paused"  # it takes nothing until an operator acts
 
 
-class Finding(NamedTuple):
-    """What a bulk found out about the sink.
+class Report(NamedTuple):
+    """How the sink is, as the outcomes of one bulk show.
 
     Attributes:
-        busy: some of it was refused because the sink has too much to do.
+        is_busy: some of the bulk was refused because the sink has too much to do.
         failed: the first outcome of an event that is to be tried again, if there is one.
     """
 
     health: Health
-    busy: bool = False
+    is_busy: bool = False
     failed: Outcome | None = None
 
     @property
@@ -44,11 +72,11 @@ class Finding(NamedTuple):
         return f"{self.failed.error_type}: {self.failed.reason}" if self.failed else ""
 
 
-WELL = Finding(Health.GOOD)
+WELL = Report(Health.GOOD)
 
 
-def judge(outcomes: Sequence[Outcome]) -> Finding:
-    """Say what the outcomes of a bulk mean for the next ones.
+def judge(outcomes: Sequence[Outcome]) -> Report:
+    """Return how the sink is, as the outcomes of a bulk show.
 
     One event that was taken shows that the sink works: the others wait for redelivery and hold up nobody. So does a
     sink that refuses single events: that is a matter of these events, or of their index (`holds.py`).
@@ -58,119 +86,187 @@ def judge(outcomes: Sequence[Outcome]) -> Finding:
     left = [outcome for outcome in outcomes if not outcome.settled]
     if not left:
         return WELL
-    busy = any(outcome.error_type in BUSY for outcome in left)
+    is_busy = any(outcome.is_busy for outcome in left)
     unheard = [outcome for outcome in left if outcome.whole or outcome.verdict is Verdict.RETRY]
     if len(left) < len(outcomes) or not unheard:
-        return Finding(Health.GOOD, busy, left[0])
+        return Report(Health.GOOD, is_busy, left[0])
     paused = next((outcome for outcome in unheard if outcome.verdict is not Verdict.RETRY), None)
     if paused is not None:
-        return Finding(Health.PAUSED, busy, paused)
-    return Finding(Health.FAILED, busy, unheard[0])
+        return Report(Health.PAUSED, is_busy, paused)
+    return Report(Health.FAILED, is_busy, unheard[0])
 
 
-class Ticket(NamedTuple):
-    """What a bulk gets on its way in, to be handed in when it has ended.
+class Permit(NamedTuple):
+    """The permission of one bulk to go, to be given back when it has ended.
 
     Attributes:
-        epoch: counts what changed the gate; what was sent in an earlier one says nothing about now.
-        in_flight: bulks under way when it went, itself included.
-        probe: whether it goes to see if the sink is back.
+        generation: counts the changes of the gate; a bulk that was sent in an earlier one says nothing about now.
+        in_flight: bulks in flight when it went, itself included.
+        is_probe: whether it goes to see if the sink is back.
     """
 
-    epoch: int
+    generation: int
     in_flight: int
-    probe: bool
+    is_probe: bool
 
 
 class Gate:
-    """Belongs to the event loop.
+    """Limits bulks in flight; backs off while the sink fails.
 
     Attributes:
-        health: what the last telling bulk said of the sink.
+        health: how the last telling bulk found the sink.
         failed: the outcome that tells why, while the health is not good.
-        on_reopened: called when the sink is back.
-        on_rested: called when a back-off is over and a probe may go.
     """
 
-    def __init__(self, workers: int, backoff: Backoff) -> None:
-        self._limit = AdaptiveLimit(workers)
+    def __init__(self, in_flight_max: int, backoff: Backoff, wake: Wake, has_events: Callable[[], bool]) -> None:
+        """Take the most bulks in flight, and a function that returns whether events wait to be sent."""
+        self._limit = InFlightLimit(in_flight_max)
         self._backoff = backoff
+        self._wake = wake
+        self._has_events = has_events
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        self._inside = 0
+        self._in_flight = 0
         self._failures = 0
-        self._epoch = 0
-        self._resting = False
+        self._generation = 0
+        self._is_resting = False
         self._rest_timer: asyncio.TimerHandle | None = None
         self.health = Health.GOOD
         self.failed: Outcome | None = None
-        self.on_reopened: Callable[[], None] = lambda: None
-        self.on_rested: Callable[[], None] = lambda: None
 
     @property
     def in_flight_max(self) -> int:
         """How many bulks may be in flight now."""
         return 1 if self._failures else self._limit.value
 
-    async def enter(self) -> Ticket:
-        """Wait until a bulk may go; return the ticket to hand in with `leave`."""
-        while self._resting or self._inside >= self.in_flight_max:
+    async def enter(self) -> Permit:
+        """Wait until a bulk may go; return the permit to give back with `leave` or `leave_unused`."""
+        while self._is_resting or self._in_flight >= self.in_flight_max:
             self._changed.clear()
             await self._changed.wait()
-        self._inside += 1
-        return Ticket(self._epoch, self._inside, probe=self._failures > 0)
+        self._in_flight += 1
+        self._wake.is_probe_wanted = False
+        return Permit(self._generation, self._in_flight, is_probe=self._failures > 0)
 
-    def turn_back(self) -> None:
-        """Leave without having sent anything."""
-        self._inside -= 1
+    def leave_unused(self) -> None:
+        """Take back a permit with which nothing was sent."""
+        self._in_flight -= 1
         self._changed.set()
 
-    def leave(self, ticket: Ticket, finding: Finding, seconds: float) -> None:
-        """Hand in what a bulk found out and how long it took."""
-        self._inside -= 1
-        if ticket.epoch == self._epoch:
-            self._learn(ticket, finding, seconds)
+    def leave(self, permit: Permit, report: Report, seconds: float) -> None:
+        """Take back a permit with the report of its bulk, and the seconds that the bulk took."""
+        self._in_flight -= 1
+        if permit.generation == self._generation:
+            self._learn(permit, report, seconds)
         self._changed.set()
 
     def reopen(self) -> None:
-        """Take note that the sink is well: something was taken that went past the gate."""
+        """Take note that the sink is well: it has taken something that went past the gate."""
         if self._failures:
-            self._epoch += 1
+            self._generation += 1
             if self._rest_timer is not None:
                 self._rest_timer.cancel()
-            self._resting = False
+            self._is_resting = False
             self._open()
             self._changed.set()
 
-    def _learn(self, ticket: Ticket, finding: Finding, seconds: float) -> None:
-        lowered = finding.busy and self._limit.lower()
-        if finding.health is Health.GOOD:
+    def _learn(self, permit: Permit, report: Report, seconds: float) -> None:
+        before = self._limit.value
+        if report.is_busy:
+            self._limit.lower()
+        is_lowered = self._limit.value < before
+        if report.health is Health.GOOD:
             self._open()
-            if not finding.busy and not ticket.probe:
-                lowered = self._limit.learn(ticket.in_flight, seconds)
-        elif not lowered or self._failures:
-            self._back_off(finding)
-        if lowered:
-            self._epoch += 1
+            if not report.is_busy and not permit.is_probe:
+                self._limit.learn(permit.in_flight, seconds)
+                is_lowered = self._limit.value < before
+        elif not is_lowered or self._failures:
+            self._back_off(report)
+        if is_lowered:
+            self._generation += 1
 
     def _open(self) -> None:
         was_closed, self._failures = self._failures > 0, 0
         self.health, self.failed = Health.GOOD, None
+        self._wake.is_sink_well = True
         if was_closed:
-            self.on_reopened()
+            self._wake.pass_now()
 
-    def _back_off(self, finding: Finding) -> None:
-        self.health, self.failed = finding.health, finding.failed
+    def _back_off(self, report: Report) -> None:
+        self.health, self.failed = report.health, report.failed
+        self._wake.is_sink_well = False
         self._failures += 1
-        self._epoch += 1
-        if not finding.busy:
+        self._generation += 1
+        if not report.is_busy:
             self._limit.restart()
-        self._resting = True
+        self._is_resting = True
         self._rest_timer = self._loop.call_later(self._backoff.delay_s(self._failures), self._end_rest)
 
     def _end_rest(self) -> None:
         # The timer alone ends the back-off. By the loop's clock it may have fired early (uvloop's counts whole
         # milliseconds), and nobody would ask again.
-        self._resting = False
+        self._is_resting = False
         self._changed.set()
-        self.on_rested()
+        # Without new events nothing would find out if the sink is back.
+        if not self._has_events():
+            self._wake.seek_probe()
+
+
+class InFlightLimit:
+    """The number of bulks that may be in flight, between 1 and a maximum. Pure."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._start = min(START, most)
+        self._limit = float(self._start)
+        self._rounds_a_step = 0
+        self._bulks = 0
+        self._recent_s = 0.0
+        self._usual_s = 0.0
+        self._bulks_to_wait = 0
+
+    @property
+    def value(self) -> int:
+        """How many bulks may be in flight."""
+        return int(self._limit)
+
+    def restart(self) -> None:
+        """Begin again small: the sink was away, and may have come back as another one."""
+        self._limit = min(self._limit, float(self._start))
+        self._rounds_a_step = 0
+
+    def lower(self) -> None:
+        """Take note that the sink refused for having too much to do."""
+        self._limit = max(1.0, self._limit * REFUSED_FACTOR)
+        self._rounds_a_step = REFUSED_ROUNDS
+
+    def learn(self, in_flight: int, seconds: float) -> None:
+        """Take note of a good bulk; the limit may rise, or fall because bulks take longer.
+
+        Args:
+            in_flight: how many bulks were in flight when it was sent, itself included.
+            seconds: the time it took.
+        """
+        if 2 * in_flight < self._limit:
+            return
+        self._measure(seconds)
+        self._bulks_to_wait -= 1
+        if self._is_slow() and self._bulks_to_wait <= 0 and self.value > self._start:
+            self._limit = max(float(self._start), self._limit * SLOW_FACTOR)
+            self._rounds_a_step = max(SLOW_ROUNDS, self._rounds_a_step)
+            # The bulks that are under way were sent before this had any effect.
+            self._bulks_to_wait = self._most
+        elif not self._is_slow():
+            bulks_a_step = max(1.0, self._limit * self._rounds_a_step)
+            self._limit = min(float(self._most), self._limit + 1.0 / bulks_a_step)
+
+    def _measure(self, seconds: float) -> None:
+        self._bulks += 1
+        first = 1.0 / self._bulks  # a plain mean of the first ones
+        self._recent_s += (seconds - self._recent_s) * max(RECENT_WEIGHT, first)
+        self._usual_s += (seconds - self._usual_s) * max(USUAL_WEIGHT, first)
+        if self._usual_s > SLOW_RATIO * self._recent_s:
+            self._usual_s *= USUAL_DECAY
+
+    def _is_slow(self) -> bool:
+        return self._recent_s > max(SLOW_S_MIN, SLOW_RATIO * self._usual_s)

@@ -1,53 +1,68 @@
-"""A group: events of one index that entered together, tracked until the last of them is settled."""
+"""The records that travel through the pipeline: groups of events, bulks cut from them, and settlements of bulks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
 
-from forebay.model import DELIVERED, Entry, History, Outcome, entry_index, index_prefix
-from forebay.pipeline.poison import blocks
+from forebay.errors import SpoolUnavailable
+from forebay.model import DELIVERED, Admission, Entry, History, Outcome, entry_index, index_prefix
+from forebay.spool.records import StoredGroup, Transaction
 
 UNTRIED = History()
 
 
+class Submission(Protocol):
+    """The events of one request, and whoever waits for an answer to it."""
+
+    entries: list[Entry]
+    entry_bytes: int
+
+    def admitted(self, admission: Admission) -> None:
+        """Hear that the events are safe."""
+
+    def refused(self, error: SpoolUnavailable) -> None:
+        """Hear that nothing of them was stored."""
+
+
 class Group:
-    """Events on their way through memory.
+    """Events of one index that entered together, until the last of them is settled.
 
     Attributes:
-        index: where all of them belong.
+        index: the index of all of them.
         entries: the events, in order of arrival; a bulk takes slices of them.
         entry_bytes: their bytes together.
         row_id: their row in the spool, or None while they are only in memory (`ack=memory`).
-        stored_bytes: what the row takes on disk.
-        history: what became of deliveries before this stay in memory.
+        stored_bytes: the bytes of the row's body on disk.
+        history: the deliveries before the group came into memory.
         received_at_ms: when its row was written first, or shortly before; 0 while there is none.
         arrived_at: when it came into the channel (the loop's clock).
-        taken: how many of them bulks have taken.
+        cut: how many of its events bulks have taken.
         open: how many have no outcome yet.
-        left: those that are not settled, each with its outcome.
-        rest: those of them that stay in its row, known when none is open.
-        blocked: whether a bulk with some of its events ended as one that an event may have blocked.
-        alone: whether it travels in a bulk of its own.
-        originals: the events as they came, by what is sent of them, where that is something else.
+        left: the unsettled events, each with its outcome.
+        kept: those of them that stay in its row, known once none is open.
+        is_blocked: whether a bulk with some of its events ended as one that an event may have blocked.
+        is_alone: whether it travels in a bulk of its own.
+        originals: the events as they came, by the form that is sent, for those that were repaired.
     """
 
     __slots__ = (
         "_prefix",
-        "alone",
         "arrived_at",
-        "blocked",
+        "cut",
         "entries",
         "entry_bytes",
         "history",
         "index",
+        "is_alone",
+        "is_blocked",
+        "kept",
         "left",
         "open",
         "originals",
         "received_at_ms",
-        "rest",
         "row_id",
         "stored_bytes",
-        "taken",
     )
 
     def __init__(self, first: Entry, row_id: int | None = None, history: History = UNTRIED) -> None:
@@ -61,13 +76,24 @@ class Group:
         self.history = history
         self.received_at_ms = 0
         self.arrived_at = 0.0
-        self.taken = 0
+        self.cut = 0
         self.open = 0
         self.left: list[tuple[Entry, Outcome]] = []
-        self.rest: Sequence[Entry] = ()
-        self.blocked = False
-        self.alone = False
+        self.kept: Sequence[Entry] = ()
+        self.is_blocked = False
+        self.is_alone = False
         self.originals: Mapping[Entry, Entry] = {}
+
+    @classmethod
+    def from_row(cls, stored: StoredGroup, *, is_alone: bool = False) -> Group:
+        """Return the group of a row of the spool."""
+        group = cls(stored.entries[0], stored.id, stored.history)
+        group.extend(stored.entries, sum(map(len, stored.entries)))
+        group.stored_bytes = stored.stored_bytes
+        group.originals = stored.originals
+        group.received_at_ms = stored.received_at_ms
+        group.is_alone = is_alone
+        return group
 
     def has_room(self, entries: Sequence[Entry], entry_bytes: int, events_max: int, bytes_max: int) -> bool:
         """Return whether these events may join it: all of its index, and not too much together."""
@@ -85,18 +111,80 @@ class Group:
         self.entry_bytes += entry_bytes
         self.open += len(entries)
 
-    def record(self, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> bool:
-        """Note what became of some of its events; return whether that was the last of them."""
+    def record(self, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
+        """Note the outcomes of some of its events."""
         self.open -= len(entries)
         # The usual bulk is delivered whole, and counting is faster than looking at each outcome.
         if outcomes.count(DELIVERED) != len(outcomes):
             self.left += [pair for pair in zip(entries, outcomes, strict=True) if not pair[1].settled]
-            self.blocked = self.blocked or any(map(blocks, outcomes))
-        return self.open == 0
+            self.is_blocked = self.is_blocked or any(outcome.is_blocking for outcome in outcomes)
 
     def original(self, entry: Entry) -> Entry:
         """Return an event as it came."""
         return self.originals.get(entry, entry)
+
+    @property
+    def row_ids(self) -> list[int]:
+        """Its row, or nothing."""
+        return [] if self.row_id is None else [self.row_id]
+
+
+class Bulk(NamedTuple):
+    """The events of one delivery, and the slice of each group that they came from."""
+
+    entries: list[Entry]
+    slices: list[tuple[Group, Sequence[Entry]]]
+
+    def pair(self, outcomes: Sequence[Outcome]) -> Iterator[tuple[Group, Sequence[Entry], Sequence[Outcome]]]:
+        """Go through the slices, each with the outcomes of its events."""
+        start = 0
+        for group, entries in self.slices:
+            yield group, entries, outcomes[start : start + len(entries)]
+            start += len(entries)
+
+
+class Settlement(NamedTuple):
+    """The outcomes of a bulk as the spool writes them, and the groups that leave memory with that."""
+
+    transaction: Transaction
+    leaving: list[Group]
+
+    @property
+    def is_parting(self) -> bool:
+        """Whether it puts several rows in the place of one."""
+        return bool(self.transaction.inserts) and any(group.row_id is not None for group in self.leaving)
+
+
+class GroupLimits(NamedTuple):
+    """The most that one row takes: as much as one bulk, so that a row can always be loaded into an empty channel."""
+
+    events_max: int
+    bytes_max: int
+
+
+PackedSubmission: TypeAlias = tuple[Submission, Sequence[int]]
+"""A submission, and the numbers of the groups that it went into."""
+
+
+def pack(
+    submissions: Iterable[Submission], limits: GroupLimits, new_id: Callable[[], int]
+) -> tuple[list[Group], list[PackedSubmission]]:
+    """Fill groups with the events of submissions, in their order, up to the limits of a row and of one index each."""
+    groups: list[Group] = []
+    packed: list[PackedSubmission] = []
+    last = -1
+    for submission in submissions:
+        entries, entry_bytes = submission.entries, submission.entry_bytes
+        if groups and groups[last].has_room(entries, entry_bytes, *limits):
+            groups[last].extend(entries, entry_bytes)
+            packed.append((submission, (last,)))
+            continue
+        numbers: list[int] = []
+        for part in divide_by_index(entries):
+            numbers += _fill(groups, part, limits, new_id)
+        last = numbers[-1]
+        packed.append((submission, numbers))
+    return groups, packed
 
 
 def divide_by_index(entries: Sequence[Entry]) -> list[Sequence[Entry]]:
@@ -108,3 +196,25 @@ def divide_by_index(entries: Sequence[Entry]) -> list[Sequence[Entry]]:
     for entry in entries:
         parts.setdefault(entry_index(entry), []).append(entry)
     return list(parts.values())
+
+
+def _fill(
+    groups: list[Group], entries: Sequence[Entry], limits: GroupLimits, new_id: Callable[[], int]
+) -> Sequence[int]:
+    """Put events of one index into the newest group of it, or into new ones; return their numbers."""
+    entry_bytes = sum(map(len, entries))
+    index = entry_index(entries[0])
+    number = next((number for number in reversed(range(len(groups))) if groups[number].index == index), None)
+    if number is not None and groups[number].has_room(entries, entry_bytes, *limits):
+        groups[number].extend(entries, entry_bytes)
+        return (number,)
+    first = len(groups)
+    if len(entries) > limits.events_max or entry_bytes > limits.bytes_max:
+        for entry in entries:
+            if len(groups) == first or not groups[-1].has_room((entry,), len(entry), *limits):
+                groups.append(Group(entry, new_id()))
+            groups[-1].extend((entry,), len(entry))
+        return range(first, len(groups))
+    groups.append(Group(entries[0], new_id()))
+    groups[-1].extend(entries, entry_bytes)
+    return (first,)

@@ -2,23 +2,24 @@
 
 A write block, a mapping of somebody else's, a broken pipeline: such a refusal is about one index. A bulk that refuses
 events of an index, and takes none of them, puts it on hold, unless others of the index were taken since: then it is
-their own fault (`evidence.py`). A cause that is known to be an index's does so in any case. Events of an index on hold
-stay pending, in the spool. Of them one trial bulk at a time goes (`trials.py`): at once when fresh events come, a few
-times, and whenever a back-off is over; it doubles with each trial, up to its cap, with jitter. The first event that is
-taken lifts the hold. All other events flow.
+their own fault (`settlement.py`). A cause that is known to be an index's does so in any case. Events of an index on
+hold stay pending, in the spool. Of them one trial bulk at a time goes (`separate_bulks.py`): at once when fresh events
+come, a few times, and whenever a back-off is over; it doubles with each trial. The first event that is taken lifts the
+hold. All other events flow.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import structlog
 
 from forebay.backoff import Backoff
 from forebay.model import DELIVERED, Entry, Outcome, Verdict, index_prefix
-from forebay.pipeline.channel import Bulk
+from forebay.pipeline.group import Bulk
+from forebay.pipeline.wake import Wake
 
 log = structlog.get_logger("forebay.holds")
 
@@ -47,7 +48,7 @@ class Hold:
     Attributes:
         refused: the newest refusal.
         is_due: whether a trial may go.
-        is_on_trial: whether one is under way.
+        is_on_trial: whether one is in flight.
         after_id: the row behind which the next trial looks for events that were refused before.
         is_told: whether people hear of it.
     """
@@ -67,32 +68,31 @@ class Hold:
 
 
 class Holds:
-    """Which indices are on hold. Belongs to the event loop.
+    """Knows which indices are on hold, and when a trial of each may go."""
 
-    Attributes:
-        on_held: called with an index that is on hold from now on.
-        on_lifted: called when a hold was lifted.
-    """
-
-    def __init__(self, backoff: Backoff) -> None:
+    def __init__(self, backoff: Backoff, wake: Wake) -> None:
         self._backoff = backoff
+        self._wake = wake
         self._loop = asyncio.get_running_loop()
         self._holds: dict[str, Hold] = {}
         self._prefixes: tuple[bytes, ...] = ()
         self._due = asyncio.Event()
-        self.on_held: Callable[[str], None] = lambda _: None
-        self.on_lifted: Callable[[], None] = lambda: None
 
     def __bool__(self) -> bool:
         return bool(self._holds)
 
     def __contains__(self, index: object) -> bool:
-        """Say whether an index is on hold."""
+        """Return whether an index is on hold."""
         return index in self._holds
 
     @property
+    def indices(self) -> frozenset[str]:
+        """The indices on hold."""
+        return frozenset(self._holds)
+
+    @property
     def states(self) -> tuple[HoldState, ...]:
-        """Return what there is to see from outside."""
+        """The holds that people hear of."""
         return tuple(
             HoldState(hold.index, hold.since_ms, hold.refused.error_type, hold.refused.reason, hold.refused.advice)
             for hold in self._holds.values()
@@ -100,11 +100,11 @@ class Holds:
         )
 
     def cover_any(self, entries: Collection[Entry]) -> bool:
-        """Say whether any of these events is of an index on hold."""
+        """Return whether any of these events is of an index on hold."""
         return bool(self._holds) and any(entry.startswith(self._prefixes) for entry in entries)
 
-    def learn(self, bulk: Bulk, outcomes: Sequence[Outcome], now_ms: int) -> None:
-        """Take note of a bulk of which some events were refused, or any while there are holds."""
+    def learn(self, bulk: Bulk, outcomes: Sequence[Outcome], now_ms: int) -> list[str]:
+        """Take note of a bulk; return the indices that are on hold from now on."""
         taken: set[str] = set()
         refused: dict[str, list[tuple[Entry, Outcome]]] = {}
         for group, entries, mine in bulk.pair(outcomes):
@@ -114,14 +114,16 @@ class Holds:
             found = [
                 (group.original(entry), outcome)
                 for entry, outcome in zip(entries, mine, strict=True)
-                if is_about_index(outcome) and (outcome.verdict is Verdict.PAUSE or not group.history.refusals)
+                if _is_about_index(outcome) and (outcome.verdict is Verdict.PAUSE or not group.history.refusals)
             ]
             if found:
                 refused.setdefault(group.index, []).extend(found)
-        for index, pairs in refused.items():
-            self._note_refused(index, pairs, now_ms, is_taking=index in taken)
         for index in taken - refused.keys():
             self.lift(index)
+        before = self.indices
+        for index, pairs in refused.items():
+            self._note_refused(index, pairs, now_ms, is_taking=index in taken)
+        return [index for index in self._holds if index not in before]
 
     def note_fresh(self, index: str) -> None:
         """Take note that new events of an index on hold have come: they may be taken."""
@@ -160,7 +162,7 @@ class Holds:
             hold.timer.cancel()
         if hold.is_told:
             log.info("index_released", index=index)
-        self.on_lifted()
+        self._wake.pass_now()
 
     def _note_refused(
         self, index: str, pairs: Sequence[tuple[Entry, Outcome]], now_ms: int, *, is_taking: bool
@@ -171,7 +173,6 @@ class Holds:
             return
         refused = known or pairs[0][1]
         hold = self._holds.get(index)
-        is_new = hold is None
         if hold is None:
             hold = self._holds[index] = Hold(index, refused, now_ms)
             self._prefixes = tuple(map(index_prefix, self._holds))
@@ -186,8 +187,6 @@ class Holds:
             # Some shards of it do: the next trial need not wait.
             hold.failures = 0
             self._make_due(hold)
-        if is_new:
-            self.on_held(index)
 
     def _tell(self, hold: Hold) -> None:
         if hold.is_told or self._holds.get(hold.index) is not hold:
@@ -212,8 +211,8 @@ class Holds:
         self._due.set()
 
 
-def is_about_index(outcome: Outcome) -> bool:
-    """Say whether an outcome speaks of one event's index, as far as is known: not of the event, nor of the sink."""
+def _is_about_index(outcome: Outcome) -> bool:
+    """Return whether an outcome is about the index, as far as is known: not the event, nor the sink."""
     return not outcome.whole and (
         outcome.verdict is Verdict.PAUSE or (outcome.verdict is Verdict.REFUSED and not outcome.is_own)
     )

@@ -1,4 +1,4 @@
-"""The pipeline put together: channel, journal, gate, delivery and redelivery, with one start and one end."""
+"""The pipeline put together: everything between intake and sink, with one door, one start and one end."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from forebay.backoff import Backoff
-from forebay.pipeline.admission import Admitter
-from forebay.pipeline.burial import Burials, BurialStore
+from forebay.errors import SpoolUnavailable
+from forebay.model import Ack, Admission
 from forebay.pipeline.channel import Channel, Limits
 from forebay.pipeline.delivery import Delivery
-from forebay.pipeline.evidence import Evidence
-from forebay.pipeline.findings import Findings
 from forebay.pipeline.gate import Gate, Health
+from forebay.pipeline.group import GroupLimits, Submission
 from forebay.pipeline.holds import Holds, HoldState
 from forebay.pipeline.journal import Committer, Journal
-from forebay.pipeline.packing import GroupLimits
+from forebay.pipeline.ledger import GroupStore, Ledger
 from forebay.pipeline.redelivery import Redelivery
-from forebay.pipeline.replay import Replay, RequestStore
+from forebay.pipeline.requests import Requests, RequestStore
+from forebay.pipeline.separate_bulks import Suspects, Trials
+from forebay.pipeline.settlement import Evidence
 from forebay.pipeline.sifting import Receiver
-from forebay.pipeline.suspects import Pace, Suspects
-from forebay.pipeline.trials import Trials
+from forebay.pipeline.wake import Wake
 from forebay.settings import Settings
-from forebay.spool.adoption import Portion
 from forebay.telemetry.counters import Counters
 
 log = structlog.get_logger("forebay.pipeline")
@@ -33,12 +32,12 @@ log = structlog.get_logger("forebay.pipeline")
 WRITE_OUT_S = 10.0
 """How long the shutdown waits for the spool to take what is still to be written, after delivery has ended."""
 
+FULL_RETRY_AFTER_S = 60
+"""A full spool empties as fast as the sink takes events: no use in asking every second."""
 
-class PipelineSpool(Committer, BurialStore, RequestStore, Protocol):
+
+class PipelineSpool(Committer, GroupStore, RequestStore, Protocol):
     """All that the pipeline needs of a spool."""
-
-    async def adopt(self, portion: Portion, first_id: int) -> None:
-        """Keep rows of another spool."""
 
 
 class State(NamedTuple):
@@ -66,6 +65,64 @@ class State(NamedTuple):
     bulks_in_flight_max: int = 0
 
 
+class Admitter:
+    """The door between intake and pipeline: takes the events of a request as the acknowledgement asks.
+
+    Attributes:
+        closed: set at shutdown; nothing is admitted any more.
+    """
+
+    def __init__(self, channel: Channel, journal: Journal, holds: Holds, spool_bytes_max: int) -> None:
+        self._channel = channel
+        self._journal = journal
+        self._holds = holds
+        self._spool_bytes_max = spool_bytes_max
+        self._loop = asyncio.get_running_loop()
+        self._in_memory: list[Submission] = []
+        self.closed = False
+
+    @property
+    def full(self) -> bool:
+        """Whether the spool holds as much as it may."""
+        return self._journal.spool_bytes >= self._spool_bytes_max
+
+    def admit(self, submission: Submission, ack: Ack) -> None:
+        """Take the events of a request; it hears, now or later, that they are safe or that nothing was stored."""
+        if self.closed:
+            submission.refused(SpoolUnavailable("the server is shutting down", retry_after_s=1))
+        elif self.full:
+            # `ack=memory` too: what the sink then does not take would have to go into the spool.
+            submission.refused(SpoolUnavailable("the spool is full", FULL_RETRY_AFTER_S))
+        elif refusal := self._journal.refusal:
+            submission.refused(SpoolUnavailable(refusal))
+        elif ack is Ack.MEMORY and self._may_stay_in_memory(submission):
+            self._tell_soon(submission)
+        else:
+            self._journal.submit(submission)
+
+    def _may_stay_in_memory(self, submission: Submission) -> bool:
+        """Put events into the channel alone; return whether that was possible."""
+        # A spool that takes nothing would not take what the sink refuses of it either.
+        if self._journal.is_behind:
+            return False
+        # Events that have to wait for an operator wait in the spool, and take no room from others.
+        if self._holds.cover_any(submission.entries):
+            return False
+        return self._channel.add(submission.entries, submission.entry_bytes)
+
+    def _tell_soon(self, submission: Submission) -> None:
+        # All together at the end of this round of the loop, as after a commit: answers that leave one by one wake
+        # their clients one by one, which took a third of the processor time of `ack=memory`.
+        self._in_memory.append(submission)
+        if len(self._in_memory) == 1:
+            self._loop.call_soon(self._tell)
+
+    def _tell(self) -> None:
+        submissions, self._in_memory = self._in_memory, []
+        for submission in submissions:
+            submission.admitted(Admission.CREATED)
+
+
 class Pipeline:
     """Everything between intake and sink.
 
@@ -74,55 +131,36 @@ class Pipeline:
     """
 
     def __init__(self, spool: PipelineSpool, sink: Receiver, settings: Settings, counters: Counters) -> None:
-        limits = Limits(
-            settings.channel_events_max,
-            settings.channel_bytes_max,
-            settings.bulk_events_max,
-            settings.bulk_bytes_max,
-            settings.bulk_interval_s,
-        )
-        group_limits = GroupLimits(settings.bulk_events_max, settings.bulk_bytes_max)
-        self._spool = spool
-        self._channel = Channel(limits, asyncio.get_running_loop())
         backoff = Backoff(settings.retry_delay_s_min, settings.retry_delay_s_max)
-        self._holds = Holds(backoff)
-        self._journal = Journal(spool, self._channel, self._holds, group_limits, counters)
-        self._gate = Gate(settings.bulk_workers, backoff)
-        findings = Findings(self._gate, self._holds, Evidence(), counters)
-        self._delivery = Delivery(self._channel, sink, self._journal, findings, counters)
-        pace = Pace(settings.retry_delay_s_min, settings.retry_interval_s)
-        self._suspects = Suspects(spool, self._journal, self._delivery, findings, pace)
-        self._trials = Trials(spool, self._journal, self._delivery, findings, self._suspects)
-        self._redelivery = Redelivery(
-            spool, self._journal, self._channel, findings, self._suspects, settings.retry_interval_s
-        )
-        self._replay = Replay(spool, self._journal)
-        self._burials = Burials(spool, self._journal, self._channel, findings.evidence, settings.bulk_timeout_s)
-        self.admitter = Admitter(self._channel, self._journal, self._holds, settings.spool_bytes_max)
-        self._connect()
-
-    def _connect(self) -> None:
-        """Let each part hear from the others what makes pending events go."""
-        redelivery = self._redelivery
-        self._journal.on_overflow = self._replay.on_replayed = redelivery.proceed
-        self._gate.on_reopened = self._holds.on_lifted = self._replay.on_asked = redelivery.restart
-        self._burials.on_done = redelivery.restart
-        self._gate.on_rested = self._find_probe
-        self._holds.on_held = self._put_back
-        self._journal.on_left = self._retry_soon
+        self._wake = wake = Wake(settings.retry_interval_s)
+        self._evidence = evidence = Evidence()
+        self._ledger = ledger = Ledger(spool)
+        self._channel = channel = Channel(_limits(settings), asyncio.get_running_loop())
+        self._holds = holds = Holds(backoff, wake)
+        self._gate = gate = Gate(settings.bulk_workers, backoff, wake, lambda: channel.events > 0)
+        group_limits = GroupLimits(settings.bulk_events_max, settings.bulk_bytes_max)
+        self._journal = journal = Journal(spool, ledger, channel, holds, wake, group_limits, counters)
+        self._delivery = Delivery(channel, sink, journal, gate, holds, evidence, counters)
+        deliver = self._delivery.deliver_alone
+        delay_s, self._interval_s = settings.retry_delay_s_min, settings.retry_interval_s
+        self._suspects = Suspects(ledger, journal, deliver, gate, holds, evidence, delay_s, self._interval_s)
+        set_apart = self._suspects.set_apart
+        self._trials = Trials(ledger, journal, deliver, gate, holds, set_apart)
+        self._redelivery = Redelivery(ledger, journal, channel, holds, evidence, wake, set_apart, counters)
+        self._requests = Requests(spool, ledger, journal, channel, evidence, wake, settings.bulk_timeout_s)
+        self.admitter = Admitter(channel, journal, holds, settings.spool_bytes_max)
 
     async def run(self) -> None:
         """Deliver and redeliver until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._delivery.run())
-            tasks.create_task(self._redelivery.run())
+            tasks.create_task(self._redelivery.run(self._interval_s))
             tasks.create_task(self._suspects.run())
             tasks.create_task(self._trials.run())
-            tasks.create_task(self._replay.run())
-            tasks.create_task(self._burials.run())
+            tasks.create_task(self._requests.run())
 
     async def stop(self, running: asyncio.Task[None], deliver_s: float) -> None:
-        """End: admit nothing more, deliver what is in the channel for `deliver_s`, keep the rest in the spool."""
+        """End: admit nothing more, deliver the channel for `deliver_s`, leave the rest in the spool."""
         self.admitter.closed = True
         # What was admitted before the door closed must be in the channel before it is emptied.
         with contextlib.suppress(TimeoutError):
@@ -134,50 +172,34 @@ class Pipeline:
             await asyncio.wait_for(self._journal.wait_written(), WRITE_OUT_S)
         except TimeoutError:
             log.error("spool_not_written", cause=self._journal.failure)  # noqa: TRY400 - the cause says it all
-        log.info("pipeline_stopped", pending_events=self._journal.ledger.stored_events)
-
-    async def adopt(self, portion: Portion) -> None:
-        """Take over rows of a spool that has lost its owner; they are pending here from then on.
-
-        Raises:
-            SpoolUnavailable: nothing was kept.
-        """
-        await self._spool.adopt(portion, self._journal.new_ids(len(portion.groups)))
-        self._journal.ledger.store(portion.events, portion.stored_bytes)
-        self._redelivery.proceed()
+        log.info("pipeline_stopped", pending_events=self._ledger.stored_events)
 
     @property
     def state(self) -> State:
-        """Return what there is to see from outside."""
-        ledger, failed = self._journal.ledger, self._gate.failed
+        """The pipeline as it is seen from outside."""
+        failed = self._gate.failed
         return State(
-            self._channel.events,
-            self._channel.entry_bytes,
-            ledger.stored_events,
-            ledger.stored_bytes,
-            ledger.pending_events,
-            self._gate.health,
-            f"{failed.error_type}: {failed.reason}" if failed else "",
-            self._journal.failure,
-            self.admitter.full,
-            failed.error_type if failed else "",
-            failed.advice if failed else "",
-            self._holds.states,
-            self._gate.in_flight_max,
+            channel_events=self._channel.events,
+            channel_bytes=self._channel.entry_bytes,
+            stored_events=self._ledger.stored_events,
+            stored_bytes=self._ledger.stored_bytes,
+            pending_events=self._ledger.pending_events,
+            sink_health=self._gate.health,
+            sink_cause=f"{failed.error_type}: {failed.reason}" if failed else "",
+            spool_failure=self._journal.failure,
+            spool_full=self.admitter.full,
+            sink_error_type=failed.error_type if failed else "",
+            sink_advice=failed.advice if failed else "",
+            holds=self._holds.states,
+            bulks_in_flight_max=self._gate.in_flight_max,
         )
 
-    def _put_back(self, index: str) -> None:
-        groups = self._channel.withdraw(index)
-        self._journal.put_back(groups)
-        if groups:
-            self._holds.note_fresh(index)
 
-    def _retry_soon(self) -> None:
-        # Of a sink that is not well it will be heard when it is back.
-        if self._gate.health is Health.GOOD:
-            self._redelivery.restart_soon()
-
-    def _find_probe(self) -> None:
-        # Without new events the channel may be empty, and nothing would find out that the sink is back.
-        if not self._channel.events:
-            self._redelivery.restart()
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        settings.channel_events_max,
+        settings.channel_bytes_max,
+        settings.bulk_events_max,
+        settings.bulk_bytes_max,
+        settings.bulk_interval_s,
+    )

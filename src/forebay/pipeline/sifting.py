@@ -1,10 +1,9 @@
-"""Sifting: one bulk on its way to the sink, in as many requests as it takes to find the events at fault.
+"""Sifting: sends one bulk to the sink, in as many requests as it takes to find the events at fault.
 
 A request that is refused as a whole says nothing about single events, and nothing about the sink either: a web firewall
 refuses it for one event, wrong credentials for all. So one event goes alone. If it is refused too, and nothing else was
 taken meanwhile, the sink refuses everything, and the others wait. If it is answered, the rest is halved down to the
-events at fault. A request that is too large (413) is halved in any case, and what has passed is remembered; so is that
-a sink has no memory for a request of some size.
+events at fault. A request that is too large is halved in any case, and the size of those that passed is remembered.
 """
 
 from __future__ import annotations
@@ -14,9 +13,17 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import structlog
 from msgspec import structs
 
-from forebay.model import HTTP_TOO_LARGE, OUT_OF_MEMORY, UNEXPECTED_ANSWER, Entry, Outcome, Verdict
+from forebay.model import Entry, Outcome, Verdict
+
+log = structlog.get_logger("forebay.delivery")
+
+RETRY_SIZE_S = 60.0
+"""How long after a request was too large a larger one than has passed since is tried."""
+
+UNSENT = Outcome(Verdict.RETRY, "unknown", "it was not sent")
 
 
 class Receiver(Protocol):
@@ -26,25 +33,21 @@ class Receiver(Protocol):
         """Take note that the next bulk has events of an index."""
 
     async def deliver(self, entries: list[Entry]) -> list[Outcome]:
-        """Return what became of each entry, in their order."""
-
-
-RETRY_SIZE_S = 60.0
-"""How long after a request was too large a larger one than has passed since is tried."""
-
-
-UNSENT = Outcome(Verdict.RETRY, "unknown", "it was not sent")
+        """Return the outcome of each entry, in their order."""
 
 
 class RequestSize:
-    """How large a request may be, learnt from those that were refused for it."""
+    """The largest request that the sink takes, learnt from those that were too large.
+
+    Attributes:
+        bytes_max: the most, or None while none was too large.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._refused_bytes_min = math.inf
         self._refused_at = 0.0
         self.bytes_max: int | None = None
-        """None while none was refused."""
 
     def shrink(self, request_bytes: int) -> None:
         """Take note of a request that was too large."""
@@ -64,22 +67,26 @@ class RequestSize:
 
 
 class Sifting:
-    """Hands bulks to the sink."""
+    """Hands bulks to the sink.
+
+    Attributes:
+        size: how large a request may be.
+    """
 
     def __init__(self, sink: Receiver, is_taking_since: Callable[[int], bool]) -> None:
-        """`is_taking_since` says whether the sink has taken anything of bulks with higher numbers."""
+        """Take the sink, and a function that returns whether it took anything of bulks with higher numbers."""
         self._sink = sink
         self._is_taking_since = is_taking_since
         self.size = RequestSize()
 
     async def deliver(self, number: int, entries: list[Entry], first: int) -> list[Outcome]:
-        """Return what became of each entry of a bulk; the one at `first` goes alone if one has to."""
+        """Return the outcome of each entry of a bulk; the one at `first` goes alone if one has to."""
         outcomes = await self._send(entries)
         if len(entries) == 1 or not _is_refused_whole(outcomes):
             return outcomes
         found = [UNSENT] * len(entries)
         parts = _halve(0, len(entries))
-        if outcomes[0].status != HTTP_TOO_LARGE:
+        if not outcomes[0].is_too_large:
             parts = [(first + 1, len(entries)), (0, first), (first, first + 1)]
         rest = await self._sift(number, entries, [part for part in parts if part[0] < part[1]], found)
         return [rest if outcome is UNSENT else outcome for outcome in found]
@@ -97,7 +104,7 @@ class Sifting:
                 is_answered = is_answered or not last.whole
                 found[start:end] = outcomes
                 # A sink that has gone away would cost its time-out again for every part that is still to come.
-                if last.whole and last.error_type != UNEXPECTED_ANSWER:
+                if last.whole and not last.is_unexpected:
                     return last
             elif end - start > 1:
                 parts += _halve(start, end)
@@ -109,26 +116,24 @@ class Sifting:
         return UNSENT
 
     async def _send(self, entries: list[Entry]) -> list[Outcome]:
+        """Send one request; a sink that does not say what became of each event says nothing at all."""
         outcomes = await self._sink.deliver(entries)
-        is_too_large = _is_too_large(outcomes)
+        if len(outcomes) != len(entries):
+            log.error("sink_outcomes_missing", events=len(entries), outcomes=len(outcomes))
+            reason = f"{len(outcomes)} outcomes for {len(entries)} events"
+            return [Outcome(Verdict.RETRY, "unknown", reason, whole=True)] * len(entries)
+        is_too_large = outcomes[0].whole and outcomes[0].is_too_large
         if is_too_large or self.size.bytes_max is not None:
             request_bytes = sum(map(len, entries))
             if is_too_large:
                 self.size.shrink(request_bytes)
-            elif outcomes and not outcomes[0].whole:
+            elif not outcomes[0].whole:
                 self.size.grow(request_bytes)
         return outcomes
 
 
 def _is_refused_whole(outcomes: Sequence[Outcome]) -> bool:
-    return bool(outcomes) and outcomes[0].whole and outcomes[0].verdict is Verdict.REFUSED
-
-
-def _is_too_large(outcomes: Sequence[Outcome]) -> bool:
-    if _is_refused_whole(outcomes):
-        return outcomes[0].status == HTTP_TOO_LARGE
-    # Not a refusal for good, but of less the sink may take some.
-    return bool(outcomes) and outcomes[0].whole and outcomes[0].error_type == OUT_OF_MEMORY
+    return outcomes[0].whole and outcomes[0].verdict is Verdict.REFUSED
 
 
 def _halve(start: int, end: int) -> list[tuple[int, int]]:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from forebay.model import Entry
+from forebay.spool.records import Wanted
 from forebay.spool.writing import dead_address
 
 WORD = "bury "
@@ -43,9 +44,10 @@ class Burial(Struct, frozen=True, omit_defaults=True):
         """Return the burial that a request asks for."""
         return _decode(request.removeprefix(WORD))
 
-    def may_fit(self, index: str, refused_status: int) -> bool:
-        """Say whether groups of an index, with such a last refusal, may hold events that are meant."""
-        return self.index_name in (None, index) and (not self.refused or refused_status != 0)
+    @property
+    def wanted(self) -> Wanted:
+        """The groups that may hold events that are meant."""
+        return Wanted(index_name=self.index_name, is_refused=self.refused)
 
     def fits(self, entry: Entry) -> bool:
         """Say whether an event of a group that fits is meant."""

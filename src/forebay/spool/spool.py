@@ -16,7 +16,8 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -24,13 +25,12 @@ import structlog
 
 from forebay.errors import SpoolInDoubt, SpoolLost, SpoolUnavailable
 from forebay.model import Entry
-from forebay.spool import adoption, database, doubt, writing
-from forebay.spool.adoption import Portion
+from forebay.spool import database, doubt, writing
 from forebay.spool.burials import Burial
 from forebay.spool.codec import BodyCodec
 from forebay.spool.files import SpoolFiles
 from forebay.spool.opening import open_spool
-from forebay.spool.records import ExpiredLetter, StoredGroup, Transaction
+from forebay.spool.records import EVERY, ExpiredLetter, StoredGroup, Transaction, Wanted
 from forebay.spool.rescue import damage, repair
 from forebay.spool.rescue.damage import Checker
 from forebay.spool.reserve import Reserve, is_disk_full
@@ -38,7 +38,8 @@ from forebay.spool.reserve import Reserve, is_disk_full
 log = structlog.get_logger("forebay.spool")
 
 T = TypeVar("T")
-Committed = Callable[[list[int] | SpoolUnavailable], None]
+Committed = Callable[[Mapping[int, int] | SpoolUnavailable], None]
+Hear = Callable[[list[StoredGroup]], list[StoredGroup]]
 
 DISK_FULL = "the disk is full"
 
@@ -110,11 +111,11 @@ class Spool:
     def commit(self, transaction: Transaction, done: Committed, *, is_awaited: bool = True) -> None:
         """Commit a transaction, then call `done` in the loop; `is_awaited` if clients wait for some of its inserts.
 
-        It gets the stored bytes of the transaction's inserts and shrinks, or `SpoolUnavailable`, and then nothing of
-        it was stored; or `SpoolInDoubt`, and then nobody knows.
+        It gets the stored bytes by the number of each row that was inserted or shrunk, or `SpoolUnavailable`, and then
+        nothing of it was stored; or `SpoolInDoubt`, and then nobody knows.
         """
 
-        def write(connection: sqlite3.Connection, codec: BodyCodec) -> list[int]:
+        def write(connection: sqlite3.Connection, codec: BodyCodec) -> Mapping[int, int]:
             if transaction.inserts and (is_awaited or self._reserve.given_up):
                 self._refuse_new()
             stored_bytes = writing.write(connection, codec, transaction)
@@ -127,32 +128,55 @@ class Spool:
         self._work.put((write, done))
 
     async def load(
-        self, after_id: int, held: Container[int], room: tuple[int, int], is_wanted: Callable[[str, int], bool]
+        self,
+        after_id: int,
+        left_out: AbstractSet[int],
+        room: tuple[int, int],
+        wanted: Wanted = EVERY,
+        hear: Hear = lambda groups: groups,
     ) -> list[StoredGroup]:
-        """Read the oldest groups behind `after_id` that are not held, within `room` (events, bytes).
+        """Read the oldest wanted groups behind `after_id`, within `room` (events, bytes).
 
-        `is_wanted` is asked, in the spool's thread, with an index and the status of the last refusal. Whoever takes
-        groups into memory does so before anything else is awaited: none of them is held by anybody else until then.
+        Args:
+            after_id: the row behind which to begin.
+            left_out: rows that are not read: those in memory. It must not change meanwhile.
+            room: the most events and bytes; the first group is read whatever its size.
+            wanted: which groups.
+            hear: called in the event loop with the groups, as soon as they are there and before whatever commits come
+                to after that; what it returns is returned.
 
         Raises:
             GroupDamaged: the first of them cannot be read.
             SpoolUnavailable: they could not be read.
         """
-        return await self._load(
-            lambda connection, codec: writing.load(connection, codec, after_id, held, room, is_wanted), held
-        )
+
+        def read(connection: sqlite3.Connection, codec: BodyCodec) -> list[StoredGroup]:
+            groups = writing.load(connection, codec, after_id, left_out, room, wanted)
+            return [self._prepare(group) for group in groups]
+
+        return await self._call(read, hear)
 
     async def load_trial(
-        self, index: str, after_id: int, held: Container[int], room: tuple[int, int]
+        self,
+        index: str,
+        after_id: int,
+        left_out: AbstractSet[int],
+        room: tuple[int, int],
+        hear: Hear = lambda groups: groups,
     ) -> list[StoredGroup]:
         """Read groups of an index, those first that were never refused; of the others those behind `after_id`.
+
+        The other arguments are those of `load`.
 
         Raises:
             SpoolUnavailable: they could not be read.
         """
-        return await self._load(
-            lambda connection, codec: writing.load_trial(connection, codec, index, after_id, held, room), held
-        )
+
+        def read(connection: sqlite3.Connection, codec: BodyCodec) -> list[StoredGroup]:
+            groups = writing.load_trial(connection, codec, index, after_id, left_out, room)
+            return [self._prepare(group) for group in groups]
+
+        return await self._call(read, hear)
 
     async def take_requests(self) -> frozenset[str]:
         """Take what commands asked of the owner, but for burials (`SpoolUnavailable` if that cannot be read).
@@ -180,21 +204,6 @@ class Spool:
     async def replay(self, group_id: int, events_max: int) -> tuple[int, int]:
         """Move marked dead letters into the new group `group_id`; return its events and stored bytes."""
         return await self._call(lambda connection, codec: writing.replay(connection, codec, group_id, events_max))
-
-    async def adopt(self, portion: Portion, first_id: int) -> None:
-        """Keep rows of another spool; its groups get numbers from `first_id`.
-
-        Raises:
-            SpoolUnavailable: the other spool is to keep them too.
-        """
-
-        def keep(connection: sqlite3.Connection, _: BodyCodec) -> None:
-            self._refuse_new()
-            adoption.keep(connection, portion, first_id)
-            if self._compare_files():
-                raise SpoolUnavailable(self._change)
-
-        await self._call(keep)
 
     async def list_expired(self, died_before_ms: int, letters_max: int) -> list[ExpiredLetter]:
         """Read a bounded piece of the dead letters that died before that moment."""
@@ -235,24 +244,6 @@ class Spool:
         self._open_files.close()
         # Last: until here a second owner must not come in.
         self._lock.close()
-
-    async def _load(
-        self, read: Callable[[sqlite3.Connection, BodyCodec], list[StoredGroup]], held: Container[int]
-    ) -> list[StoredGroup]:
-        """Read groups, and leave out those that have been put into memory while they were read.
-
-        What is held is looked at twice: as soon as the answer is in the event loop, as one step later a group may
-        already be settled, and it would come back without a row; and one step later, as somebody else who has read the
-        same group at the same time may have taken it.
-        """
-
-        def leave_out_held(groups: list[StoredGroup]) -> list[StoredGroup]:
-            return [group for group in groups if group.id not in held]
-
-        groups = await self._call(
-            lambda connection, codec: [self._prepare(group) for group in read(connection, codec)], leave_out_held
-        )
-        return leave_out_held(groups)
 
     def _prepare(self, group: StoredGroup) -> StoredGroup:
         """Return a group with its events as they are to be sent; here, as the event loop has no time for it."""

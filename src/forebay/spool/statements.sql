@@ -207,18 +207,6 @@ SELECT at_ms, kind, detail FROM incidents WHERE at_ms >= ? ORDER BY id DESC LIMI
 -- Remember what happened to the file itself.
 INSERT INTO incidents (at_ms, kind, detail) VALUES (?, ?, ?)
 
--- name: oldest_groups
--- Get the oldest groups as they stand.
-SELECT id, events, body_bytes, stored_bytes, attempts, received_at_ms, codec, body, strikes, attempted_at_ms,
-    index_name, refusals, refused_status
-FROM groups ORDER BY id LIMIT ?
-
--- name: oldest_letters
--- Get some dead letters as they stand.
-SELECT id, index_name, log_id, error_type, reason, attempts, attempted_at_ms, died_at_ms, replay, entry,
-    length(entry) + length(CAST(reason AS BLOB)) AS letter_bytes
-FROM dead_letters ORDER BY id LIMIT ?
-
 -- name: adopt_letter
 -- Keep a dead letter of another file; of two for one event the newest stays.
 INSERT INTO dead_letters (index_name, log_id, error_type, reason, attempts, attempted_at_ms, died_at_ms, replay, entry)
@@ -228,10 +216,6 @@ ON CONFLICT (index_name, log_id) DO UPDATE SET
     attempts = excluded.attempts, attempted_at_ms = excluded.attempted_at_ms, died_at_ms = excluded.died_at_ms,
     replay = excluded.replay, entry = excluded.entry
 WHERE excluded.died_at_ms >= dead_letters.died_at_ms
-
--- name: list_requests
--- See what commands have asked.
-SELECT name, asked_at_ms FROM requests
 
 -- name: report_once
 -- Remember what happened, unless that is known.

@@ -7,7 +7,8 @@ import hashlib
 import heapq
 import itertools
 import sqlite3
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from forebay.clock import now_ms
 from forebay.model import Address, DeadLetter, Entry, History, entry_address, entry_index, join_entries, split_entries
 from forebay.spool.codec import BodyCodec
-from forebay.spool.records import ExpiredLetter, GroupDamaged, StoredGroup, Totals, Transaction
+from forebay.spool.records import ExpiredLetter, GroupDamaged, StoredGroup, Totals, Transaction, Wanted
 from forebay.spool.reserve import is_disk_full
 from forebay.spool.statements import SQL
 
@@ -39,51 +40,50 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def write(connection: sqlite3.Connection, codec: BodyCodec, work: Transaction) -> list[int]:
-    """Commit a transaction; return the stored bytes of its inserts, then of its shrinks, in their order."""
-    stored: list[int] = []
+def write(connection: sqlite3.Connection, codec: BodyCodec, work: Transaction) -> dict[int, int]:
+    """Commit a transaction; return the stored bytes of its inserts and shrinks by the number of the row."""
+    stored_bytes: dict[int, int] = {}
     received_at_ms = now_ms()
     with transaction(connection):
         for group in work.inserts:
             row = _pack(codec, group.id, group.entries, group.history)
             connection.execute(SQL["insert_group"], row | {"received_at_ms": group.received_at_ms or received_at_ms})
-            stored.append(row["stored_bytes"])
+            stored_bytes[group.id] = row["stored_bytes"]
         for group_id, entries, history in work.shrinks:
             row = _pack(codec, group_id, entries, history)
             connection.execute(SQL["shrink_group"], row)
-            stored.append(row["stored_bytes"])
+            stored_bytes[group_id] = row["stored_bytes"]
         connection.executemany(SQL["delete_group"], ((group_id,) for group_id in work.deletes))
         connection.executemany(
             SQL["note_attempt"], ({"id": group_id} | _history_row(history) for group_id, history in work.attempts)
         )
         for letter in work.dead:
             _bury(connection, letter)
-    return stored
+    return stored_bytes
 
 
 def load(
     connection: sqlite3.Connection,
     codec: BodyCodec,
     after_id: int,
-    held: Container[int],
+    left_out: AbstractSet[int],
     room: tuple[int, int],
-    is_wanted: Callable[[str, int], bool],
+    wanted: Wanted,
 ) -> list[StoredGroup]:
-    """Read the oldest groups behind `after_id` that are not held in memory, as many as there is room for.
+    """Read the oldest wanted groups behind `after_id` that are not left out, as many as there is room for.
 
     `room` is in events and bytes. The first group is read whatever its size: it may be one large event, and only the
-    caller knows whether the channel, empty by then, takes it all the same. `is_wanted` chooses by the index and by the
-    status of the last refusal.
+    caller knows whether the channel, empty by then, takes it all the same.
 
     Raises:
         GroupDamaged: the first group cannot be read; one further on only ends what is read this time.
     """
-    kinds = [kind for kind in _list_kinds(connection) if is_wanted(*kind)]
+    kinds = [kind for kind in _list_kinds(connection) if wanted.includes(*kind)]
     rows = heapq.merge(*(connection.execute(SQL["list_groups"], (*kind, after_id)) for kind in kinds))
     groups: list[StoredGroup] = []
     # Closed here: an error keeps them as long as anybody has it, and with them what they read of the log.
     with contextlib.closing(rows):
-        for group_id in _fit(rows, held, room):
+        for group_id in _fit(rows, left_out, room):
             try:
                 groups.append(_load_group(connection, codec, group_id))
             except ValueError as error:
@@ -100,10 +100,10 @@ def load_trial(
     codec: BodyCodec,
     index: str,
     after_id: int,
-    held: Container[int],
+    left_out: AbstractSet[int],
     room: tuple[int, int],
 ) -> list[StoredGroup]:
-    """Read groups of an index that are not held: never refused ones, newest and oldest by turns, then refused ones.
+    """Read groups of an index that are not left out: never refused ones, newest and oldest by turns, then refused ones.
 
     Of the latter those behind `after_id`, oldest first. What cannot be read is left out.
     """
@@ -113,7 +113,7 @@ def load_trial(
     refused = heapq.merge(*(connection.execute(SQL["list_groups"], (index, status, after_id)) for status in statuses))
     by_turns = (row for pair in zip(newest, oldest, strict=False) for row in pair)
     groups: list[StoredGroup] = []
-    for group_id in _fit(itertools.chain(by_turns, refused), held, room):
+    for group_id in _fit(itertools.chain(by_turns, refused), left_out, room):
         with contextlib.suppress(ValueError):
             groups.append(_load_group(connection, codec, group_id))
     return groups
@@ -130,12 +130,12 @@ def _list_kinds(connection: sqlite3.Connection) -> Iterator[tuple[str, int]]:
         yield kind
 
 
-def _fit(rows: Iterable[tuple[int, int, int]], held: Container[int], room: tuple[int, int]) -> Iterator[int]:
-    """Choose groups (number, events, bytes) that are not held, each once, while there is room; the first always."""
+def _fit(rows: Iterable[tuple[int, int, int]], left_out: AbstractSet[int], room: tuple[int, int]) -> Iterator[int]:
+    """Choose groups (number, events, bytes) that are not left out, each once, while there is room; the first always."""
     events_left, bytes_left = room
     chosen: set[int] = set()
     for group_id, events, body_bytes in rows:
-        if group_id in held or group_id in chosen:
+        if group_id in left_out or group_id in chosen:
             continue
         events_left -= events
         bytes_left -= body_bytes

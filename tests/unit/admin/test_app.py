@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from forebay.admin.app import READERS, AdminApp, Collect
+from forebay.admin.app import AdminApp, Collect
 from forebay.admin.snapshot import Snapshot, Together
 from forebay.errors import Rejection
 from forebay.pipeline.gate import Health
 from forebay.pipeline.pipeline import State
 from forebay.telemetry.counters import Counters
+from forebay.tokens import OPERATOR_SCOPES
 
 WELL = State(0, 0, 0, 0, 0, Health.GOOD, "", "", spool_full=False)
 DEGRADED = WELL._replace(sink_health=Health.FAILED, sink_cause="refused")
@@ -29,7 +30,7 @@ class Verifier:
     def verify(self, authorization: bytes | None, *scopes: str) -> object:
         if authorization not in (WRITER, READER):
             raise Rejection(401, "who are you?", headers=(("WWW-Authenticate", "Bearer"),))
-        if scopes and (authorization == WRITER or tuple(scopes) != READERS):
+        if scopes and (authorization == WRITER or tuple(scopes) != OPERATOR_SCOPES):
             raise Rejection(403, "not you", headers=(("WWW-Authenticate", "Bearer"),))
         return authorization
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
-from forebay.cli import main
+from forebay import cli
 from forebay.settings import Settings, variable_name
 from unit.cli.running import Folder, Result, Run
 
@@ -20,11 +23,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
     return Folder(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def built_app() -> Callable[..., Any]:
+    """Return the commands, built once: typer builds them for each call, which takes longer than most commands."""
+    return get_command(cli.app)
+
+
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, built_app: Callable[..., Any]) -> Run:
+    monkeypatch.setattr(cli, "app", built_app)
+
     def run(*arguments: str) -> Result:
         capsys.readouterr()
-        code = main(arguments)
+        code = cli.main(arguments)
         return Result(code, *capsys.readouterr())
 
     return run

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +19,9 @@ from forebay.spool import database, writing
 from forebay.spool.codec import BodyCodec
 from forebay.spool.records import Transaction
 
+FOREBAY = (sys.executable, "-c", "import sys; from forebay.cli import main; sys.exit(main())")
+"""The command line as a process of its own."""
+
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 INDEX = "events_local_2026-11"
 HOSTILE = "[bold]\x1b[31mred\x9b2J\x7f\u202e\u2028"
@@ -26,11 +30,11 @@ HOSTILE_SHOWN = "[bold]\\u001b[31mred\\u009b2J\\u007f\\u202e\\u2028"
 NUMBERS = b'{"huge": 1e400, "long": %b, "exact": 1.50, "wide": 12345678901234567890.123456789, "n": 1, "n": 2}' % (
     b"7" * 5_000
 )
-"""What no number of Python's holds as it is written, on one line as it is shown."""
+"""Numbers that no Python number can hold as they are written, on one line as in the output."""
 
 
 class Result(NamedTuple):
-    """What a command printed, and its exit code."""
+    """Output and exit code of a command."""
 
     code: int
     out: str
@@ -41,7 +45,7 @@ class Result(NamedTuple):
 
 
 class Run(Protocol):
-    """Runs a command of Forebay's."""
+    """Runs a command."""
 
     def __call__(self, *arguments: str) -> Result: ...
 

@@ -1,4 +1,4 @@
-"""Dead letters are shown, marked for the server to replay, and purged; exactly those that were meant."""
+"""Dead letters are shown, marked for replay, and purged: those that were chosen, and no others."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def test_list_prints_json_lines_of_one_type(run: Run) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "meant"), FILTERS)
-def test_list_and_show_show_what_was_meant(run: Run, arguments: list[str], meant: set[str]) -> None:
+def test_list_and_show_print_the_chosen_letters(run: Run, arguments: list[str], meant: set[str]) -> None:
     assert {letter["log_id"] for letter in run("dead", "list", *arguments, "--json").json_lines()} == meant
     assert {letter["log_id"] for letter in run("dead", "show", *arguments, "--json").json_lines()} == meant
     assert run("dead", "list", *arguments).out.endswith(f"{len(meant)} of {len(meant)} dead letters\n")
 
 
-def test_empty_list_is_said(run: Run) -> None:
+def test_empty_list_says_so(run: Run) -> None:
     assert run("dead", "list", "--type", "none") == (0, "0 of 0 dead letters\n", "")
 
 
@@ -98,7 +98,7 @@ def test_show_shows_the_reason_and_the_document(run: Run) -> None:
     assert '    "page": "/home",' in out.splitlines()
 
 
-def test_show_shows_every_attempts_time_and_where_it_lies(run: Run, folder: Folder) -> None:
+def test_show_prints_the_time_of_every_attempt_and_the_spool(run: Run, folder: Folder) -> None:
     folder.spool(Transaction(dead=[make_letter("often", history=History(1, (1_000, 61_000)))]))
 
     lines = [line.split() for line in run("dead", "show", "often").out.splitlines()]
@@ -108,19 +108,19 @@ def test_show_shows_every_attempts_time_and_where_it_lies(run: Run, folder: Fold
     assert ["spool", "sqlite3.db"] in lines
 
 
-def test_show_gives_the_very_bytes(run: Run, folder: Folder) -> None:
+def test_show_raw_prints_exactly_the_bytes(run: Run, folder: Folder) -> None:
     folder.ask_spool("UPDATE dead_letters SET entry = x'7b7d0a7b20226122203a20317d0a' WHERE log_id = 'old'")
 
     assert run("dead", "show", "old", "--raw") == (0, '{}\n{ "a" : 1}\n', "")
 
 
-def test_show_says_when_there_are_more(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_show_says_if_there_are_more(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dead, "SHOWN_MAX", 2)
 
     result = run("dead", "show", "--all", "--json")
 
     assert [letter["log_id"] for letter in result.json_lines()] == ["recent", "large"]
-    assert result.err == "forebay: of 3 the newest 2 are shown\n"
+    assert result.err == "forebay: only the newest 2 of 3 are shown\n"
 
 
 def test_show_prints_json(run: Run) -> None:
@@ -174,7 +174,7 @@ def test_unknown_log_id_is_one_line_and_exit_code_1(run: Run, folder: Folder, co
         *FILTERS,
     ],
 )
-def test_replay_marks_what_was_meant_and_asks_the_server(
+def test_replay_marks_the_chosen_letters_and_asks_the_server(
     run: Run, folder: Folder, arguments: list[str], meant: set[str]
 ) -> None:
     code, out, err = run("dead", "replay", *arguments)
@@ -194,12 +194,12 @@ def test_replay_marks_what_was_meant_and_asks_the_server(
         *FILTERS,
     ],
 )
-def test_purge_deletes_what_was_meant(run: Run, folder: Folder, arguments: list[str], meant: set[str]) -> None:
+def test_purge_deletes_the_chosen_letters(run: Run, folder: Folder, arguments: list[str], meant: set[str]) -> None:
     assert run("dead", "purge", "--yes", *arguments) == (0, f"{len(meant)} dead letters deleted\n", "")
     assert left(folder) == {"old", "recent", "large"} - meant
 
 
-def test_purge_leaves_what_is_to_be_replayed(run: Run, folder: Folder) -> None:
+def test_purge_leaves_letters_marked_for_replay(run: Run, folder: Folder) -> None:
     run("dead", "replay", "old")
 
     assert run("dead", "purge", "--yes", "--all").out == "2 dead letters deleted\n"
@@ -233,7 +233,7 @@ def test_some_or_all_must_be_named(run: Run, folder: Folder, command: str, argum
     "arguments",
     [["--older-than", "7"], ["--newer-than", "1w"], ["--reason", "\udcff"], ["\udcff"], ["--older-than", ""]],
 )
-def test_filter_that_says_nothing_is_a_wrong_use(run: Run, folder: Folder, arguments: list[str]) -> None:
+def test_unreadable_condition_is_a_wrong_use(run: Run, folder: Folder, arguments: list[str]) -> None:
     for command in ("list", "purge --yes"):
         code, out, err = run("dead", *command.split(), *arguments)
 

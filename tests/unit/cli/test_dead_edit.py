@@ -109,11 +109,12 @@ def test_document_is_taken_from_standard_input_or_a_file(
 
 
 @pytest.mark.parametrize("variable", ["EDITOR", "VISUAL"])
-def test_editor_gets_the_document_to_read_and_its_text_is_taken(
+def test_editor_gets_the_indented_document_and_its_text_is_used(
     run: Run, buried: Folder, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv("EDITOR", "false")
-    use_editor(monkeypatch, """assert '\\n    "page": "/home",\\n' in t; t = t.replace('/home', '/new')""", variable)
+    check = """assert p.stat().st_mode & 0o077 == 0; assert '\\n    "page": "/home",\\n' in t"""
+    use_editor(monkeypatch, f"{check}; t = t.replace('/home', '/new')", variable)
 
     assert run("dead", "edit", "a").code == 0
 
@@ -121,7 +122,9 @@ def test_editor_gets_the_document_to_read_and_its_text_is_taken(
     assert left_behind(buried) == []
 
 
-def test_text_that_is_no_document_is_kept_and_named(run: Run, buried: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_text_is_kept_in_a_file_that_the_error_names(
+    run: Run, buried: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = entries(buried)
     use_editor(monkeypatch, "t = t.replace('/home', '')")
 
@@ -145,7 +148,9 @@ def test_text_that_was_not_changed_changes_nothing(run: Run, buried: Folder, mon
     assert (entries(buried), left_behind(buried)) == (before, [])
 
 
-@pytest.mark.parametrize(("editor", "said"), [("false", "false ended with 1"), ("no-such-editor", "no-such-editor: ")])
+@pytest.mark.parametrize(
+    ("editor", "said"), [("false", "false ended with exit code 1"), ("no-such-editor", "no-such-editor: ")]
+)
 def test_editor_that_fails_changes_nothing(
     run: Run, buried: Folder, monkeypatch: pytest.MonkeyPatch, editor: str, said: str
 ) -> None:
@@ -159,6 +164,19 @@ def test_editor_that_fails_changes_nothing(
     assert (entries(buried), left_behind(buried)) == (before, [])
 
 
+def test_editor_that_removes_its_file_changes_nothing(
+    run: Run, buried: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = entries(buried)
+    use_editor(monkeypatch, "p.unlink(); sys.exit()")
+
+    code, out, err = run("dead", "edit", "a")
+
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.endswith("No such file or directory; nothing was changed\n")
+    assert (entries(buried), left_behind(buried)) == (before, [])
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -167,15 +185,15 @@ def test_editor_that_fails_changes_nothing(
         (["a", "--set", "page=/new"], 2, "page: the value is not JSON"),
         (["a", "--set", 'log_id="b"'], 2, "log_id: must stay a"),
         (["a", "--set", 'page="/new"', "--set", 'received_at="now"'], 2, "received_at: invalid RFC3339"),
-        (["a", "--set", "page=1", "--file", "x.json"], 2, "only one of them can be taken"),
+        (["a", "--set", "page=1", "--file", "x.json"], 2, "only one of them can be used"),
         (["a", "--file", "no-such.json"], 2, "no-such.json"),
         (["a"], 2, "neither $VISUAL nor $EDITOR is set"),
         ([], 2, "Missing argument 'LOG_ID'"),
         (["nobody", "--set", "page=1"], 1, "no dead letter has the log_id nobody"),
-        (["a", "--index", "other", "--set", "page=1"], 1, "there is none of that index"),
+        (["a", "--index", "other", "--set", "page=1"], 1, "no dead letter of other has the log_id a"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_and_changes_nothing(
+def test_edit_that_fails_is_one_line_and_changes_nothing(
     run: Run, buried: Folder, arguments: list[str], code: int, said: str
 ) -> None:
     buried.path.joinpath("x.json").write_text("{}")
@@ -189,7 +207,7 @@ def test_what_cannot_be_done_is_one_line_and_changes_nothing(
 
 
 @pytest.mark.parametrize("variable", ["EDITOR", "VISUAL"])
-def test_editor_that_is_no_command_is_a_wrong_use(
+def test_editor_that_is_not_a_command_is_a_wrong_use(
     run: Run, buried: Folder, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, "'vi")
@@ -197,11 +215,11 @@ def test_editor_that_is_no_command_is_a_wrong_use(
     code, out, err = run("dead", "edit", "a")
 
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert 'no command: "\'vi": No closing quotation' in err
+    assert 'not a command: "\'vi": No closing quotation' in err
     assert left_behind(buried) == []
 
 
-def test_one_of_several_letters_is_named_by_its_index(run: Run, buried: Folder) -> None:
+def test_one_of_several_letters_is_chosen_by_its_index(run: Run, buried: Folder) -> None:
     again = make_entry("a").replace(INDEX.encode(), b"events_local_2026-10")
     buried.spool(Transaction(dead=[DeadLetter(again, "type", "reason", History(1), now_ms())]))
 
@@ -218,4 +236,4 @@ def test_damaged_letter_cannot_be_corrected(run: Run, buried: Folder) -> None:
 
     code, _, err = run("dead", "edit", "a", "--set", 'page="/new"')
 
-    assert (code, err) == (1, "forebay: the dead letter a is damaged: it does not say where it belongs\n")
+    assert (code, err) == (1, "forebay: the dead letter a is damaged: its index and _id cannot be read\n")

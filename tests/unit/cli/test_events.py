@@ -1,4 +1,4 @@
-"""Events are read back from the sink: the newest, those that meet conditions, and those that come."""
+"""Events are read back from the sink: the newest, those that meet conditions, and new ones as they come."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from forebay.model import entry_document
 from forebay.sinks.port import Query
 from unit.cli.running import HOSTILE, HOSTILE_SHOWN, NOON, NUMBERS, Folder, Result, Run, make_document, make_entry
 
-FOLLOW = (sys.executable, "-c", "import sys; from forebay.cli import main; sys.exit(main())", "events", "tail", "-f")
+FOLLOW = "import sys; from forebay.cli import events, main; events.POLL_S = 0.05; sys.exit(main())"
 
 
 def later(seconds: int) -> timedelta:
@@ -69,7 +69,7 @@ def test_follow_tells_events_apart_whatever_their_numbers(run: Run, monkeypatch:
     assert (code, [line.split()[-1] for line in out.splitlines()]) == (130, ["log_id", "old", "new"])
 
 
-def test_document_of_another_form_is_shown_as_far_as_it_goes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_document_of_another_form_is_shown_as_far_as_possible(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     strange = Raw(b'{"received_at":7e999,"user_id":null,"log_id":{"a":1},"event_info":"none"}')
     monkeypatch.setattr(events, "make_reader", lambda _: Pages([strange]))
 
@@ -83,13 +83,13 @@ def test_text_of_an_event_reaches_no_terminal_as_a_command(run: Run, folder: Fol
     assert run("events", "tail", "--json").json_lines()[0]["event_info"]["label"] == HOSTILE
 
 
-def test_long_values_are_whole_where_no_terminal_limits_the_width(run: Run, folder: Folder) -> None:
+def test_long_values_are_whole_without_a_terminal(run: Run, folder: Folder) -> None:
     folder.deliver(make_entry("a", page="/long" * 100))
 
     assert "/long" * 100 in run("events", "search").out
 
 
-def test_search_shows_what_meets_all_conditions_newest_first(run: Run, folder: Folder) -> None:
+def test_search_shows_events_that_meet_all_conditions_newest_first(run: Run, folder: Folder) -> None:
     folder.deliver(
         make_entry("a", NOON, param=b'{"key1":"value1"}'),
         make_entry("b", NOON + later(1), param=b'{"key1":"value1"}'),
@@ -109,7 +109,7 @@ def test_search_shows_what_meets_all_conditions_newest_first(run: Run, folder: F
     assert ids("-n", "1") == ["d"]
 
 
-def test_count_counts_what_meets_all_conditions(run: Run, folder: Folder) -> None:
+def test_count_counts_events_that_meet_all_conditions(run: Run, folder: Folder) -> None:
     folder.deliver(*(make_entry(str(number), page=f"/{number % 3}") for number in range(30)))
 
     assert run("events", "count") == (0, "30\n", "")
@@ -118,7 +118,7 @@ def test_count_counts_what_meets_all_conditions(run: Run, folder: Folder) -> Non
 
 
 @pytest.mark.parametrize("command", ["tail", "search"])
-def test_no_events_is_said_to_people_only(run: Run, command: str) -> None:
+def test_only_people_are_told_that_there_are_no_events(run: Run, command: str) -> None:
     assert run("events", command) == (0, "", "no events\n")
     assert run("events", command, "--json") == (0, "", "")
 
@@ -138,7 +138,7 @@ def test_nothing_delivered_yet_counts_as_none(run: Run, folder: Folder) -> None:
         (["=x"], "no event has a field ''"),
     ],
 )
-def test_condition_that_can_never_be_met_is_a_wrong_use(run: Run, conditions: list[str], said: str) -> None:
+def test_condition_that_no_event_can_meet_is_a_wrong_use(run: Run, conditions: list[str], said: str) -> None:
     for command in ("search", "count"):
         code, out, err = run("events", command, *conditions)
 
@@ -170,7 +170,11 @@ def test_opensearch_that_is_down_is_one_line_without_credentials(run: Run, monke
 def following(environment: dict[str, str], folder: Folder) -> subprocess.Popen[str]:
     folder.deliver(*(make_entry(f"old-{number}", NOON + later(number)) for number in range(12)))
     return subprocess.Popen(
-        [*FOLLOW, "--json", "-n", "1"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", FOLLOW, "events", "tail", "-f", "--json", "-n", "1"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -213,7 +217,7 @@ class Pages:
 
 def follow(run: Run, monkeypatch: pytest.MonkeyPatch, reader: Pages) -> Result:
     monkeypatch.setattr(events, "POLL_S", 0)
-    monkeypatch.setattr(events, "LOOK_EVENTS_MAX", 3)
+    monkeypatch.setattr(events, "POLL_EVENTS_MAX", 3)
     monkeypatch.setattr(events, "make_reader", lambda _: reader)
     return run("events", "tail", "--follow", "-n", "2")
 
@@ -240,7 +244,7 @@ def test_follow_looks_back_behind_the_newest_event_for_those_that_come_late(
     assert [query.received_after for query in pages.queries] == [None, None, "2026-11-24T11:56:00+00:00"]
 
 
-def test_follow_says_when_more_came_than_it_shows(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_follow_says_if_more_came_than_it_shows(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = Pages(newest_first(1), newest_first(9, 8, 7))
 
     assert follow(run, monkeypatch, pages).err == "forebay: 3 events or more came at once; not all are shown\n"

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from io import StringIO
 
 import pytest
+import typer
 
+from forebay.cli.index import parse_before
 from forebay.model import Address, Document, EventInfo, encode_entry
 from forebay.settings import Settings
 from forebay.sinks import opensearch
@@ -39,7 +41,7 @@ def filled(folder: Folder) -> Folder:
 
 
 def late(old: list[str], oldest_month: str = "2024-01") -> str:
-    """Return what is said about late events of months that are deleted."""
+    """Return the warning about late events of deleted months."""
     after = index_of(13 if old[-1] == OLD[-1] else 29)[-7:]
     return (
         f"late events of these months, back to {oldest_month} (FOREBAY_OLDEST_MONTH), open their indices again; "
@@ -51,7 +53,7 @@ def left(folder: Folder) -> set[str]:
     return {name for (name,) in folder.ask_store("SELECT DISTINCT index_name FROM events")}
 
 
-def test_what_was_done_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_puts_the_template_and_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def put_template(settings: Settings) -> str:
         return f"put into {settings.open_search_dns}"
 
@@ -102,7 +104,7 @@ def test_dry_run_only_lists(run: Run, filled: Folder) -> None:
 
 
 @pytest.mark.parametrize("option", ["--dry-run", "--yes"])
-def test_late_events_of_deleted_months_are_told_of_as_far_back_as_they_count(
+def test_prune_warns_of_late_events_that_open_a_deleted_month_again(
     run: Run, filled: Folder, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
     del filled
@@ -129,7 +131,7 @@ def test_prune_lists_and_asks_first(
     assert left(filled) == set(KEPT + kept)
 
 
-def test_nothing_that_old_is_said_and_not_asked_about(run: Run, folder: Folder) -> None:
+def test_prune_without_old_months_says_so_and_does_not_ask(run: Run, folder: Folder) -> None:
     del folder
     assert run("index", "prune", "--older-than", "6m") == (
         0,
@@ -154,3 +156,19 @@ def test_store_that_cannot_be_read_is_one_line_and_exit_code_1(run: Run, folder:
 
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "sqlite3-events.db" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "days"), [("0m", (0, 0)), ("1m", (28, 31)), ("12m", (365, 366)), ("400d", (400, 400))]
+)
+def test_age_is_a_number_of_months_or_days(text: str, days: tuple[int, int]) -> None:
+    then = parse_before(text)
+    ago = datetime.now(UTC) - then
+
+    assert days[0] <= ago.days <= days[1]
+
+
+@pytest.mark.parametrize("text", ["", "6", "6months", "-6m", "36h", "99999m", "99999999d"])
+def test_anything_else_is_not_an_age(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="is not a whole number with m for months or d for days"):
+        parse_before(text)

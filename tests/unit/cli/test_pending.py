@@ -1,4 +1,4 @@
-"""What waits for its delivery is shown, and its delivery asked for."""
+"""Pending events are listed, and their delivery requested."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_empty_spool_is_summed_up(run: Run, folder: Folder) -> None:
     assert run("pending", "list", "--json") == (0, "", "")
 
 
-def test_damage_is_shown_beside_what_is_whole(run: Run, folder: Folder) -> None:
+def test_damage_is_shown_beside_readable_events(run: Run, folder: Folder) -> None:
     groups = [NewGroup(1, [b"not\n\xffan entry\n"]), NewGroup(2, [make_entry("b")]), NewGroup(3, [make_entry("c")])]
     folder.spool(Transaction(inserts=groups))
     folder.ask_spool("UPDATE groups SET body = x'00' WHERE id = 2")

@@ -1,4 +1,4 @@
-"""What waits and is to wait no longer is counted, shown and asked for; exactly those events that were meant."""
+"""Pending events that are to become dead letters are counted, shown and requested; no others."""
 
 from __future__ import annotations
 
@@ -58,19 +58,19 @@ def requests(folder: Folder) -> list[Burial]:
 
 
 @pytest.mark.parametrize(("options", "events"), FILTERS)
-def test_events_that_fit_are_counted(run: Run, waiting: Folder, options: list[str], events: int) -> None:
+def test_chosen_events_are_counted(run: Run, waiting: Folder, options: list[str], events: int) -> None:
     code, out, err = run("pending", "bury", "--yes", *options)
 
     assert (code, err) == (0, "")
     if not events:
-        assert out == "no pending events fit; nothing was asked\n"
+        assert out == "no pending event meets all conditions; the server was not asked\n"
         assert requests(waiting) == []
         return
     last = out.splitlines()[-1]
-    assert last == f"asked for {events} events; the server begins within a second, or when it starts"
+    assert last == f"asked the server for {events} events; it begins within a second, or when it starts"
 
 
-def test_every_owner_is_asked_for_what_was_there_at_that_moment(run: Run, waiting: Folder) -> None:
+def test_every_owner_is_asked_for_the_events_of_that_moment(run: Run, waiting: Folder) -> None:
     before_ms = now_ms()
     assert run("pending", "bury", "a", "--index", INDEX, "--yes").code == 0
     after_ms = now_ms()
@@ -88,7 +88,7 @@ def test_two_burials_are_two_requests(run: Run, waiting: Folder) -> None:
     assert [(burial.refused, burial.index_name) for burial in requests(waiting)] == [(True, None), (False, OTHER)]
 
 
-def test_it_moves_nothing_itself(run: Run, waiting: Folder) -> None:
+def test_bury_moves_nothing_itself(run: Run, waiting: Folder) -> None:
     assert run("pending", "bury", "--all", "--yes").code == 0
 
     assert waiting.ask_spool("SELECT sum(events) FROM groups") == [(4,)]
@@ -96,7 +96,7 @@ def test_it_moves_nothing_itself(run: Run, waiting: Folder) -> None:
 
 
 @pytest.mark.parametrize(("answer", "asked", "code"), [("y\n", 1, 0), ("n\n", 0, 1), ("", 0, 1)])
-def test_it_shows_the_indices_and_asks(
+def test_bury_shows_the_indices_and_asks(
     run: Run, waiting: Folder, monkeypatch: pytest.MonkeyPatch, answer: str, asked: int, code: int
 ) -> None:
     monkeypatch.setattr(sys, "stdin", StringIO(answer))
@@ -112,7 +112,7 @@ def test_a_log_id_that_is_not_pending_is_an_error_that_names_it(run: Run, waitin
     code, out, err = run("pending", "bury", "a", "nobody", "--yes")
 
     assert (code, out) == (1, "")
-    assert err == "forebay: of the pending events that fit, none has the log_id nobody\n"
+    assert err == "forebay: no pending event that meets all conditions has the log_id nobody\n"
     assert requests(waiting) == []
 
 
@@ -125,7 +125,7 @@ def test_either_some_or_all_must_be_named(run: Run, waiting: Folder, options: li
     assert requests(waiting) == []
 
 
-def test_what_is_no_utf8_is_refused(run: Run) -> None:
+def test_text_that_is_not_utf8_is_refused(run: Run) -> None:
     assert run("pending", "bury", "--index", "\udcff").code == 2
 
 

@@ -20,7 +20,7 @@ def claims(token: str) -> Any:
     return json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
 
 
-def test_token_is_signed_with_the_secret_that_is_set(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_is_signed_with_jwt_secret(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JWT_SECRET", SECRET)
 
     code, out, err = run("token", "--sub", "alice", "--days", "7", "--scope", "events:read  admin")
@@ -40,14 +40,16 @@ def test_token_may_write_events_by_default(run: Run, monkeypatch: pytest.MonkeyP
     assert claims(run("token").out.strip())["scope"] == "events:write"
 
 
-def test_local_token_is_signed_with_the_secret_that_was_made(run: Run, folder: Folder) -> None:
+def test_local_token_is_signed_with_the_key_beside_the_spool(run: Run, folder: Folder) -> None:
     token = run("token").out.strip()
 
     secret = folder.path.joinpath("sqlite3.db.secret").read_text()
     assert TokenVerifier(secret).verify(f"Bearer {token}".encode(), Scope.WRITE).user_id == "demo"
 
 
-def test_no_secret_elsewhere_is_a_wrong_setting(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_secret_outside_a_local_environment_is_a_wrong_setting(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SERVER_ENVIRONMENT", "production")
 
     code, out, err = run("token")

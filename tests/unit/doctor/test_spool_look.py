@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -84,7 +84,7 @@ async def test_look_tells_what_is_in_it(owned: Spool, path: Path) -> None:
         ],
         dead=[make_letter("a", "rare"), make_letter("b", "often"), make_letter("c", "often"), make_letter("d", "back")],
     )
-    future: asyncio.Future[list[int] | SpoolUnavailable] = asyncio.get_running_loop().create_future()
+    future: asyncio.Future[Mapping[int, int] | SpoolUnavailable] = asyncio.get_running_loop().create_future()
     owned.commit(transaction, future.set_result)
     await future
     change(path, "UPDATE dead_letters SET replay = 1 WHERE error_type = 'back'")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -14,17 +14,28 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
+from forebay.backoff import Backoff
 from forebay.errors import SpoolUnavailable
 from forebay.model import DELIVERED, Admission, Entry, History, Outcome, Verdict
 from forebay.pipeline.channel import Channel, Limits
-from forebay.pipeline.group import UNTRIED, Group
+from forebay.pipeline.delivery import Delivery
+from forebay.pipeline.gate import Gate
+from forebay.pipeline.group import UNTRIED, Group, GroupLimits
+from forebay.pipeline.holds import Holds
+from forebay.pipeline.journal import Journal
 from forebay.pipeline.ledger import Ledger
+from forebay.pipeline.redelivery import Redelivery
+from forebay.pipeline.requests import Requests
+from forebay.pipeline.separate_bulks import Suspects, Trials
+from forebay.pipeline.settlement import Evidence
+from forebay.pipeline.wake import Wake
 from forebay.spool.records import Totals, Transaction
 from forebay.spool.spool import Spool
+from forebay.telemetry.counters import Counters
 
 PATIENCE_S = 10.0
 NOTHING = Totals(0, 0, 0, 0, 0)
-RETRY = Outcome(Verdict.RETRY, "rejected_execution_exception", "busy")
+RETRY = Outcome(Verdict.RETRY, "rejected_execution_exception", "busy", is_busy=True)
 FAILED = Outcome(Verdict.RETRY, "unreachable", "no answer in time", whole=True)
 REFUSED = Outcome(Verdict.PAUSE, "security_exception", "no permissions", "look at the role", whole=True)
 PAUSE = Outcome(Verdict.PAUSE, "cluster_block_exception", "read-only")
@@ -163,11 +174,15 @@ class FakeCommitter:
         self.last_group_id = last_group_id
         self.totals = totals
         self.dead_bytes = totals.dead_bytes
-        self.open: list[tuple[Transaction, Callable[[list[int] | SpoolUnavailable], None]]] = []
+        self.open: list[tuple[Transaction, Callable[[Mapping[int, int] | SpoolUnavailable], None]]] = []
         self.transactions: list[Transaction] = []
 
     def commit(
-        self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None], *, is_awaited: bool = True
+        self,
+        transaction: Transaction,
+        done: Callable[[Mapping[int, int] | SpoolUnavailable], None],
+        *,
+        is_awaited: bool = True,
     ) -> None:
         del is_awaited
         assert not self.open, "one commit at a time"
@@ -178,8 +193,10 @@ class FakeCommitter:
         """Answer the commit that is under way, with success or an error; return what it would have written."""
         await settle_down()
         transaction, done = self.open.pop()
-        written = [*(group.entries for group in transaction.inserts), *(rest for _, rest, _ in transaction.shrinks)]
-        done(SpoolUnavailable(error) if error else [sum(map(len, entries)) for entries in written])
+        written = {group.id: group.entries for group in transaction.inserts}
+        written |= {row_id: rest for row_id, rest, _ in transaction.shrinks}
+        sizes = {row_id: sum(map(len, entries)) for row_id, entries in written.items()}
+        done(SpoolUnavailable(error) if error else sizes)
         await settle_down()
         return transaction
 
@@ -230,6 +247,78 @@ class FakeSink:
         await settle_down()
 
 
+LIMITS = GroupLimits(events_max=10, bytes_max=1000)
+QUICK = Backoff(0.01, 0.02)
+
+
+class RecordingWake(Wake):
+    """A wake-up that remembers what it was told."""
+
+    def __init__(self, interval_s: float = 3600) -> None:
+        super().__init__(interval_s)
+        self.heard: list[str] = []
+
+    def pass_now(self) -> None:
+        self.heard.append("now")
+        super().pass_now()
+
+    def pass_soon(self) -> None:
+        if self.is_sink_well:
+            self.heard.append("soon")
+        super().pass_soon()
+
+    def go_on(self) -> None:
+        self.heard.append("on")
+        super().go_on()
+
+
+class Parts:
+    """The parts of a pipeline on a test's spool and sink; the test chooses which of them run."""
+
+    def __init__(  # one argument for each choice
+        self,
+        spool: Any,
+        sink: FakeSink | None = None,
+        *,
+        channel: Channel | None = None,
+        limits: GroupLimits = LIMITS,
+        in_flight_max: int = 3,
+        backoff: Backoff = QUICK,
+        holds_backoff: Backoff | None = None,
+        delay_s: float = 0.01,
+        interval_s: float = 3600,
+    ) -> None:
+        self.spool = spool
+        self.sink = sink or FakeSink()
+        self.counters = Counters()
+        self.wake = wake = RecordingWake(interval_s)
+        self.evidence = evidence = Evidence()
+        self.ledger = ledger = Ledger(spool)
+        self.channel = channel = channel or make_channel()
+        self.holds = holds = Holds(holds_backoff or backoff, wake)
+        self.gate = gate = Gate(in_flight_max, backoff, wake, lambda: channel.events > 0)
+        self.journal = journal = Journal(spool, ledger, channel, holds, wake, limits, self.counters)
+        self.delivery = Delivery(channel, self.sink, journal, gate, holds, evidence, self.counters)
+        deliver = self.delivery.deliver_alone
+        self.suspects = Suspects(ledger, journal, deliver, gate, holds, evidence, delay_s, interval_s)
+        set_apart = self.suspects.set_apart
+        self.trials = Trials(ledger, journal, deliver, gate, holds, set_apart)
+        self.redelivery = Redelivery(ledger, journal, channel, holds, evidence, wake, set_apart, self.counters)
+        self.requests = Requests(spool, ledger, journal, channel, evidence, wake, bulk_timeout_s=30)
+
+    @contextlib.asynccontextmanager
+    async def running(self, *works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+        """Let some of them run, which none ends by itself."""
+        tasks = [asyncio.create_task(work) for work in works]
+        try:
+            yield
+        finally:
+            assert not any(task.done() for task in tasks), "it ended by itself"
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
 @contextlib.asynccontextmanager
 async def open_spool(path: Path, repair: Callable[[Entry], Entry] = lambda entry: entry) -> AsyncIterator[Spool]:
     """Own a spool file for a while."""
@@ -243,18 +332,13 @@ async def open_spool(path: Path, repair: Callable[[Entry], Entry] = lambda entry
         await settle_down()
 
 
-async def commit(spool: Spool, transaction: Transaction) -> list[int]:
+async def commit(spool: Spool, transaction: Transaction) -> Mapping[int, int]:
     """Commit a transaction and wait for it."""
-    future: asyncio.Future[list[int] | SpoolUnavailable] = asyncio.get_running_loop().create_future()
+    future: asyncio.Future[Mapping[int, int] | SpoolUnavailable] = asyncio.get_running_loop().create_future()
     spool.commit(transaction, future.set_result)
     stored = await asyncio.wait_for(future, PATIENCE_S)
-    assert isinstance(stored, list), stored
+    assert not isinstance(stored, SpoolUnavailable), stored
     return stored
-
-
-def every(_index: str, _refused_status: int) -> bool:
-    """Choose every group that is to be loaded."""
-    return True
 
 
 def read_rows(path: Path, statement: str, arguments: Iterable[object] = ()) -> list[tuple[Any, ...]]:
@@ -269,8 +353,8 @@ def assert_ledger_is_true(ledger: Ledger, path: Path) -> None:
     ((stored_bytes,),) = read_rows(path, "SELECT coalesce(sum(length(body)), 0) FROM groups")
     assert ledger.stored_events == sum(rows.values())
     assert ledger.stored_bytes == stored_bytes
-    assert ledger.held.keys() <= rows.keys()
-    assert ledger.pending_events == sum(events for row_id, events in rows.items() if row_id not in ledger.held)
+    assert ledger.loaded.keys() <= rows.keys()
+    assert ledger.pending_events == sum(events for row_id, events in rows.items() if row_id not in ledger.loaded)
 
 
 def capture_log(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> list[Any]:

@@ -14,14 +14,14 @@ import pytest
 from forebay.backoff import Backoff
 from forebay.clock import now_ms
 from forebay.model import DELIVERED, Ack, DeadLetter, Entry, History, Outcome
-from forebay.pipeline import burial as burial_module
-from forebay.pipeline import journal, replay
+from forebay.pipeline import journal
+from forebay.pipeline import requests as requests_module
 from forebay.pipeline.pipeline import Pipeline
 from forebay.settings import Settings
-from forebay.spool import adoption, writing
+from forebay.spool import writing
 from forebay.spool.beside.inspection import Choice, Request, inspect
 from forebay.spool.burials import Burial
-from forebay.spool.records import NewGroup, Transaction
+from forebay.spool.records import EVERY, NewGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.telemetry.counters import Counters
 from unit.pipeline.fakes import (
@@ -66,6 +66,7 @@ class Bench:
         self.sink = sink
         self.pipeline = Pipeline(spool, sink, SETTINGS, Counters())
         self.journal = self.pipeline._journal
+        self.ledger = self.pipeline._ledger
 
     async def send(self, entries: list[Entry]) -> None:
         inbox = Inbox(entries)
@@ -93,7 +94,7 @@ async def running(path: Path, groups: Sequence[NewGroup] = (), outcome: Outcome 
         finally:
             await asyncio.wait_for(bench.pipeline.stop(task, 0.1), 10)
             await settle_down()
-        assert_ledger_is_true(bench.journal.ledger, path)
+        assert_ledger_is_true(bench.ledger, path)
 
 
 @pytest.fixture
@@ -103,9 +104,8 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(burial_module, "POLL_S", 0.01)
-    monkeypatch.setattr(burial_module, "HELD_POLL_S", 0.002)
-    monkeypatch.setattr(replay, "POLL_S", 0.01)
+    monkeypatch.setattr(requests_module, "POLL_S", 0.01)
+    monkeypatch.setattr(requests_module, "LOADED_POLL_S", 0.002)
     return iter(())
 
 
@@ -159,7 +159,7 @@ async def test_those_that_fit_are_buried_and_the_others_stay(
         NewGroup(4, [make_entry("x"), make_entry("y")]),
     ]
     async with running(path, groups) as bench:
-        bench.pipeline._redelivery.restart = lambda: None  # type: ignore[method-assign]
+        bench.pipeline._wake.pass_now = lambda: None  # type: ignore[method-assign]
         await bench.bury(everything(**given))
         assert dead(path) == buried
     assert read_rows(path, "SELECT sum(events) FROM groups") == [(5 - len(buried) or None,)]
@@ -171,7 +171,7 @@ async def test_what_is_left_of_a_group_keeps_its_row_and_its_history(path: Path)
     assert dead(path) == {"e1"}
     assert read_rows(path, "SELECT id, events, refused_status FROM groups") == [(1, 2, 403)]
     async with open_spool(path) as spool:
-        (group,) = await spool.load(0, (), (10, 10_000), lambda *_: True)
+        (group,) = await spool.load(0, frozenset(), (10, 10_000), EVERY)
         assert group.entries == [make_entry("e0"), make_entry("e2")]
 
 
@@ -205,7 +205,7 @@ async def test_a_part_of_a_divided_group_is_as_old_as_the_group(path: Path) -> N
     async with running(path, [NewGroup(1, make_entries(2), received_at_ms=LONG_AGO_MS)]) as bench:
         await until(lambda: bench.sink.bulks)
         await bench.sink.answer(0, [Outcome(FAILED.verdict, "busy", status=status) for status in (403, 500)])
-        await until(lambda: not bench.journal.ledger.held)
+        await until(lambda: not bench.ledger.loaded)
         assert read_rows(path, "SELECT received_at_ms, events FROM groups") == [(LONG_AGO_MS, 1)] * 2
 
 
@@ -259,8 +259,8 @@ async def test_events_on_their_way_are_waited_for_and_those_that_are_taken_are_n
 async def test_events_that_stay_in_memory_too_long_are_left_and_told(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(burial_module, "HELD_S", 0.05)
-    lines = capture_log(monkeypatch, burial_module)
+    monkeypatch.setattr(requests_module, "LOADED_S", 0.05)
+    lines = capture_log(monkeypatch, requests_module)
     async with running(path) as bench:
         await bench.send([make_entry("a")])
         await until(lambda: bench.sink.bulks)
@@ -299,7 +299,7 @@ async def test_a_commit_that_fails_is_made_again_and_no_event_is_counted_twice(
 ) -> None:
     monkeypatch.setattr(journal, "RETRY_S", 0.01)
     async with running(path, [NewGroup(1, make_entries(3))], FAILED) as bench:
-        await until(lambda: not bench.journal.ledger.held)
+        await until(lambda: not bench.ledger.loaded)
         failures = iter([True, True, False])
         bury_letter = writing._bury
 
@@ -331,7 +331,7 @@ async def test_a_burial_that_was_interrupted_goes_on_at_the_next_start(path: Pat
 
 async def test_a_burial_is_put_off_while_the_spool_takes_nothing(path: Path) -> None:
     async with running(path, [NewGroup(1, make_entries(3))], FAILED) as bench:
-        await until(lambda: not bench.journal.ledger.held)
+        await until(lambda: not bench.ledger.loaded)
         bench.spool._change = "the files are not there"
         bench.spool._compare_files = lambda: bench.spool._change  # type: ignore[method-assign]
         with inspect(path) as inspection:
@@ -365,23 +365,3 @@ async def test_buried_events_can_be_replayed_and_are_not_buried_again(path: Path
         await bench.bury(burial)
         assert dead(path) == set()
     assert read_rows(path, "SELECT sum(events) FROM groups") == [(3,)]
-
-
-async def test_an_adopter_does_what_was_asked_of_the_orphan_when_it_has_all_of_its_rows(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(adoption, "ROWS_MAX", 1)
-    orphan_path = tmp_path / "orphan.db"
-    async with open_spool(orphan_path) as spool:
-        await commit(spool, Transaction(inserts=[NewGroup(1, [make_entry("a")]), NewGroup(2, [make_entry("b")])]))
-    with inspect(orphan_path) as inspection:
-        inspection.ask(everything())
-    async with running(path, outcome=FAILED) as bench:
-        orphan = adoption.Orphan(orphan_path)
-        while portion := orphan.take():
-            await bench.pipeline.adopt(portion)
-            orphan.let_go(portion)
-            await asyncio.sleep(0.05)
-        orphan.close()
-        await until(lambda: not requests(path))
-        assert dead(path) == {"a", "b"}

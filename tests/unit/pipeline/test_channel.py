@@ -337,7 +337,7 @@ async def test_draining_hands_out_every_group_and_leaves_the_channel_empty() -> 
     channel.take()
 
     assert channel.drain() == [stored, other]
-    assert stored.taken == 5
+    assert stored.cut == 5
     assert channel.events == channel.entry_bytes == 0
     assert channel.take().entries == []
 

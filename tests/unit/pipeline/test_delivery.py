@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from forebay.backoff import Backoff
 from forebay.model import DELIVERED, DUPLICATE, UNEXPECTED_ANSWER, Entry, History, Outcome, Verdict
 from forebay.pipeline import delivery as delivery_module
-from forebay.pipeline import findings as findings_module
-from forebay.pipeline.delivery import Delivery
-from forebay.pipeline.evidence import Evidence
-from forebay.pipeline.findings import Findings
-from forebay.pipeline.gate import Finding, Gate, Health, judge
-from forebay.pipeline.holds import Holds
-from forebay.pipeline.journal import Journal
-from forebay.pipeline.packing import GroupLimits
+from forebay.pipeline import sifting
+from forebay.pipeline.gate import Health, Report, judge
+from forebay.pipeline.group import GroupLimits
 from forebay.spool.records import NewGroup, Transaction
-from forebay.telemetry.counters import Counters
 from unit.pipeline.fakes import (
     DEAD,
     FAILED,
@@ -32,6 +23,7 @@ from unit.pipeline.fakes import (
     FakeCommitter,
     FakeSink,
     Inbox,
+    Parts,
     capture_log,
     make_channel,
     make_entries,
@@ -41,24 +33,22 @@ from unit.pipeline.fakes import (
 )
 
 NOT_ALLOWED = Outcome(Verdict.REFUSED, "http_403", "forbidden", whole=True, status=403)
-TOO_LARGE = Outcome(Verdict.REFUSED, "http_413", "too large", whole=True, status=413)
+TOO_LARGE = Outcome(Verdict.REFUSED, "http_413", "too large", whole=True, status=413, is_too_large=True)
 
 
-class Bench:
+class Bench(Parts):
     """A delivery with a channel for bulks of five events, a sink and a spool that are answered by hand."""
 
-    def __init__(self, sink: FakeSink, workers: int = 3) -> None:
-        self.sink = sink
-        self.spool = FakeCommitter()
-        self.counters = Counters()
-        self.channel = make_channel(bulk_events_max=5)
-        self.holds = Holds(Backoff(0.01, 0.02))
-        self.journal = Journal(self.spool, self.channel, self.holds, GroupLimits(100, 100_000), self.counters)
-        self.gate = Gate(workers, Backoff(0.01, 0.02))
-        findings = Findings(self.gate, self.holds, Evidence(), self.counters)
-        self.delivery = Delivery(self.channel, sink, self.journal, findings, self.counters)
-        self.retries: list[bool] = []
-        self.journal.on_left = lambda: self.retries.append(self.gate.health is Health.GOOD)
+    spool: FakeCommitter
+
+    def __init__(self, sink: FakeSink, in_flight_max: int = 3) -> None:
+        super().__init__(
+            FakeCommitter(),
+            sink,
+            channel=make_channel(bulk_events_max=5),
+            limits=GroupLimits(100, 100_000),
+            in_flight_max=in_flight_max,
+        )
 
     async def store(self, entries: list[Entry]) -> int:
         """Put events into spool and channel, as one group; return its number."""
@@ -72,16 +62,6 @@ class Bench:
         """Put events into the channel only."""
         assert self.channel.add(entries, sum(map(len, entries)))
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self.delivery.run())
-        try:
-            yield
-        finally:
-            assert not task.done(), "delivery ended"
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
 
 @pytest.fixture
 async def bench() -> Bench:
@@ -90,7 +70,7 @@ async def bench() -> Bench:
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    return capture_log(monkeypatch, delivery_module, findings_module)
+    return capture_log(monkeypatch, delivery_module, sifting)
 
 
 def named(lines: list[Any], event: str) -> list[Any]:
@@ -106,7 +86,7 @@ def only_attempts(transaction: Transaction) -> list[int]:
 
 async def test_a_delivered_bulk_is_settled(bench: Bench) -> None:
     row_id = await bench.store(make_entries(5))
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: bench.sink.bulks)
         assert bench.counters.bulks_in_flight == 1
         await bench.sink.answer(0, [DELIVERED] * 4 + [DUPLICATE])
@@ -116,12 +96,12 @@ async def test_a_delivered_bulk_is_settled(bench: Bench) -> None:
         assert bench.counters.bulks == 1
         assert bench.counters.bulks_in_flight == 0
         assert bench.counters.outcomes == {Verdict.DELIVERED: 4, Verdict.DUPLICATE: 1}
-        assert bench.journal.ledger.stored_events == 0
+        assert bench.ledger.stored_events == 0
 
 
 async def test_bulks_are_in_flight_together_up_to_the_number_of_workers(bench: Bench) -> None:
     bench.remember(make_entries(25))
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: len(bench.sink.bulks) == 3)
         await settle_down()
         assert len(bench.sink.bulks) == 3
@@ -136,7 +116,7 @@ async def test_an_exception_in_the_sink_loses_nothing_and_ends_nothing(
     bench: Bench, lines: list[Any], error: Exception
 ) -> None:
     row_id = await bench.store(make_entries(5))
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: bench.sink.bulks)
         await bench.sink.answer(0, error)
 
@@ -145,7 +125,7 @@ async def test_an_exception_in_the_sink_loses_nothing_and_ends_nothing(
         assert bench.gate.health is Health.FAILED
         assert bench.gate.failed
         assert bench.gate.failed.error_type == type(error).__name__
-        assert bench.journal.ledger.pending_events == 5
+        assert bench.ledger.pending_events == 5
         assert len(named(lines, "sink_failed")) == 1
 
         bench.remember(make_entries(5, "next"))
@@ -157,7 +137,7 @@ async def test_another_number_of_outcomes_than_events_says_nothing_about_any(
     bench: Bench, lines: list[Any], outcomes: list[Outcome]
 ) -> None:
     row_id = await bench.store(make_entries(5))
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: bench.sink.bulks)
         await bench.sink.answer(0, outcomes)
 
@@ -168,7 +148,7 @@ async def test_another_number_of_outcomes_than_events_says_nothing_about_any(
 
 async def test_a_cancelled_delivery_counts_as_a_retry(bench: Bench) -> None:
     row_id = await bench.store(make_entries(5))
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: bench.sink.bulks)
         (task,) = bench.delivery._in_flight
         task.cancel()
@@ -180,14 +160,14 @@ async def test_a_cancelled_delivery_counts_as_a_retry(bench: Bench) -> None:
 
 async def test_a_bulk_of_which_a_part_was_taken_shows_a_sink_that_is_well(bench: Bench) -> None:
     row_id = await bench.store(make_entries(5))
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: bench.sink.bulks)
         await bench.sink.answer(0, [DELIVERED, RETRY, DELIVERED, DELIVERED, DELIVERED])
 
         ((shrunk_id, rest, history),) = (await bench.spool.answer()).shrinks
         assert (shrunk_id, rest, history.attempts) == (row_id, make_entries(5)[1:2], 1)
         assert bench.gate.health is Health.GOOD
-        assert bench.retries == [True]
+        assert bench.wake.heard == ["soon"]
 
 
 @pytest.mark.parametrize(
@@ -196,17 +176,17 @@ async def test_a_bulk_of_which_a_part_was_taken_shows_a_sink_that_is_well(bench:
 )
 async def test_nothing_is_tried_soon_where_that_would_not_help(bench: Bench, outcomes: list[Outcome]) -> None:
     bench.remember(make_entries(5))
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: bench.sink.bulks)
         await bench.sink.answer(0, outcomes)
         await bench.spool.answer_all()
 
-    assert True not in bench.retries
+    assert "soon" not in bench.wake.heard
 
 
 async def test_dead_letters_are_logged_once_for_a_bulk(bench: Bench, lines: list[Any]) -> None:
     bench.remember(make_entries(5))
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: bench.sink.bulks)
         await bench.sink.answer(0, [DEAD, DELIVERED, DEAD, DEAD, DELIVERED])
 
@@ -221,7 +201,7 @@ async def test_a_sink_that_stays_unwell_is_logged_once(lines: list[Any]) -> None
     sink = FakeSink(FAILED)
     bench = Bench(sink)
     bench.remember(make_entries(20))
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: len(sink.bulks) >= 4)
         await until(lambda: bench.counters.bulks >= 4)
 
@@ -244,7 +224,7 @@ async def test_draining_delivers_what_is_in_the_channel() -> None:
 
 async def test_draining_waits_for_bulks_that_are_under_way(bench: Bench) -> None:
     row_id = await bench.store(make_entries(5))
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: bench.sink.bulks)
     draining = asyncio.create_task(bench.delivery.drain(5))
     await settle_down()
@@ -294,7 +274,7 @@ async def test_a_sink_that_is_down_is_not_waited_for() -> None:
     bench = Bench(FakeSink(PAUSE))
     row_id = await bench.store(make_entries(10))
     bench.remember(make_entries(3, "memory"))
-    bench.gate.leave(await bench.gate.enter(), Finding(Health.PAUSED, failed=PAUSE), 0.02)
+    bench.gate.leave(await bench.gate.enter(), Report(Health.PAUSED, failed=PAUSE), 0.02)
 
     await asyncio.wait_for(bench.delivery.drain(60), 1)
 
@@ -304,7 +284,7 @@ async def test_a_sink_that_is_down_is_not_waited_for() -> None:
 
 
 async def test_a_sink_that_fails_while_draining_ends_it_before_the_deadline() -> None:
-    bench = Bench(FakeSink(RETRY), workers=1)
+    bench = Bench(FakeSink(RETRY), in_flight_max=1)
     bench.remember(make_entries(5, "a"))
     bench.remember(make_entries(5, "b"))
     bench.remember(make_entries(5, "c"))
@@ -324,9 +304,9 @@ async def test_draining_nothing_writes_nothing(bench: Bench) -> None:
 
 
 async def test_a_bulk_with_an_answer_that_nobody_expects_is_counted_and_logged(bench: Bench, lines: list[Any]) -> None:
-    strange = Outcome(Verdict.RETRY, UNEXPECTED_ANSWER, "status 418: short and stout")
+    strange = Outcome(Verdict.RETRY, UNEXPECTED_ANSWER, "status 418: short and stout", is_unexpected=True)
     bench.remember(make_entries(10))
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: len(bench.sink.bulks) == 2)
         await bench.sink.answer(0, [DELIVERED, strange, strange, DELIVERED, DELIVERED])
         await bench.sink.answer(1, [DELIVERED] * 5)
@@ -338,7 +318,7 @@ async def test_a_bulk_with_an_answer_that_nobody_expects_is_counted_and_logged(b
 
 async def test_events_that_are_refused_for_their_index_close_nothing(bench: Bench) -> None:
     bench.remember(make_entries(5))
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: bench.sink.bulks)
         await bench.sink.answer(0, [PAUSE] * 5)
 
@@ -347,9 +327,9 @@ async def test_events_that_are_refused_for_their_index_close_nothing(bench: Benc
 
 
 async def test_a_bulk_that_is_withdrawn_while_it_waits_for_the_gate_is_not_sent_empty() -> None:
-    bench = Bench(FakeSink(outcome=None), workers=1)
+    bench = Bench(FakeSink(outcome=None), in_flight_max=1)
     bench.remember(make_entries(10))
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: bench.sink.bulks)
         await settle_down()
         bench.channel.take()
@@ -364,14 +344,14 @@ async def test_a_group_delivered_alone_says_nothing_to_the_gate() -> None:
     bench = Bench(FakeSink(FAILED))
     row_id = await bench.store(make_entries(3))
     bench.channel.drain()
-    group = bench.journal.ledger.held[row_id]
+    group = bench.ledger.loaded[row_id]
 
     assert await bench.delivery.deliver_alone([group]) == [FAILED] * 3
 
     assert bench.gate.health is Health.GOOD
     assert bench.sink.bulks == [make_entries(3)]
-    doubts = bench.delivery._findings.evidence.doubts
-    assert (doubts.taken, doubts.failed) == (0, 0)
+    failures = bench.evidence.failures
+    assert (failures.taken, failures.failed) == (0, 0)
 
 
 async def test_what_is_taken_of_a_group_delivered_alone_shows_that_the_sink_is_back() -> None:
@@ -380,7 +360,7 @@ async def test_what_is_taken_of_a_group_delivered_alone_shows_that_the_sink_is_b
     bench.channel.drain()
     bench.gate.leave(await bench.gate.enter(), judge([FAILED]), 0.02)
 
-    await bench.delivery.deliver_alone([bench.journal.ledger.held[row_id]])
+    await bench.delivery.deliver_alone([bench.ledger.loaded[row_id]])
 
     assert bench.gate.health is Health.GOOD
 
@@ -393,36 +373,36 @@ async def test_how_bulks_end_is_remembered_for_those_that_are_doubted(
     bench: Bench, outcome: Outcome, taken: int, failed: int
 ) -> None:
     bench.remember(make_entries(5))
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: bench.sink.bulks)
         await bench.sink.answer(0, [outcome] * 5)
-    doubts = bench.delivery._findings.evidence.doubts
-    assert (doubts.taken, doubts.failed) == (taken, failed)
+    failures = bench.evidence.failures
+    assert (failures.taken, failures.failed) == (taken, failed)
 
 
 async def test_a_refusal_beside_others_that_are_taken_is_the_events_own_and_soon_tried_again(bench: Bench) -> None:
     row_id = await bench.store(make_entries(5))
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: bench.sink.bulks)
         await bench.sink.answer(0, [DELIVERED, FAULTY, DELIVERED, DELIVERED, DELIVERED])
 
         ((shrunk_id, rest, history),) = (await bench.spool.answer()).shrinks
     assert (shrunk_id, rest) == (row_id, make_entries(5)[1:2])
     assert (history.refusals, history.refused_status) == (1, 400)
-    assert bench.retries == [True]
+    assert bench.wake.heard == ["soon"]
     assert not bench.holds
 
 
 async def test_a_refusal_of_everything_is_nobodys_own_and_holds_the_index(bench: Bench) -> None:
     row_id = await bench.store(make_entries(5))
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: bench.sink.bulks)
         await bench.sink.answer(0, [FAULTY] * 5)
 
         ((group_id, history),) = (await bench.spool.answer()).attempts
     assert (group_id, history.refusals, history.refused_status) == (row_id, 0, 400)
-    assert bench.retries == []
-    assert set(bench.holds._holds) == {"events_test_2026-11"}
+    assert bench.wake.heard == []
+    assert bench.holds.indices == {"events_test_2026-11"}
     assert bench.gate.health is Health.GOOD
 
 
@@ -432,10 +412,10 @@ async def test_an_event_that_is_refused_a_second_time_while_others_are_taken_die
     history = History(1, (1,), refusals=1, refused_status=400)
     groups = [make_group(make_entries(1, "bad"), 7, history), make_group(make_entries(4, "good"), 8)]
     for group in groups:
-        bench.journal.ledger.store(len(group.entries), group.entry_bytes)
-        bench.journal.ledger.hold(group)
+        bench.ledger.store(len(group.entries), group.entry_bytes)
+        bench.ledger.add(group)
         bench.channel.offer(group)
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: bench.sink.bulks)
         await bench.sink.answer(0, [FAULTY, *[DELIVERED] * 4])
 
@@ -452,7 +432,7 @@ async def test_an_event_that_was_never_refused_goes_to_see_if_the_sink_is_back()
     bench.channel.offer(make_group(make_entries(2, "new"), 8))
     bench.gate.leave(await bench.gate.enter(), judge([FAILED]), 0.02)
     bench.channel.flush()
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: bench.sink.bulks)
 
     assert bench.sink.bulks[0] == make_entries(1, "new")
@@ -461,7 +441,7 @@ async def test_an_event_that_was_never_refused_goes_to_see_if_the_sink_is_back()
 async def test_the_one_that_goes_alone_of_a_refused_bulk_was_never_refused_before(bench: Bench) -> None:
     bench.channel.offer(make_group(make_entries(3, "old"), 7, History(1, (1,), refused_status=403)))
     bench.channel.offer(make_group(make_entries(2, "new"), 8))
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: bench.sink.bulks)
         await bench.sink.answer(0, [NOT_ALLOWED] * 5)
         await until(lambda: len(bench.sink.bulks) == 2)
@@ -471,7 +451,7 @@ async def test_the_one_that_goes_alone_of_a_refused_bulk_was_never_refused_befor
 
 async def test_a_refusal_of_requests_closes_the_gate_and_strikes_nobody(bench: Bench) -> None:
     row_id = await bench.store(make_entries(5))
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: bench.sink.bulks)
         await bench.sink.answer(0, [NOT_ALLOWED] * 5)
         await bench.sink.answer(1, [NOT_ALLOWED])
@@ -487,7 +467,7 @@ async def test_a_refusal_of_requests_closes_the_gate_and_strikes_nobody(bench: B
 
 async def test_what_was_too_large_is_cut_smaller_from_then_on(bench: Bench) -> None:
     bench.remember(make_entries(5, "a", size=100))
-    async with bench.running():
+    async with bench.running(bench.delivery.run()):
         await until(lambda: bench.sink.bulks)
         await bench.sink.answer(0, [TOO_LARGE] * 5)
         for number, events in ((1, 2), (2, 3)):

@@ -10,17 +10,17 @@ from msgspec import structs
 
 from forebay.backoff import Backoff
 from forebay.model import DELIVERED, DROPPED, DUPLICATE, Outcome, Verdict
-from forebay.pipeline.gate import WELL, Finding, Gate, Health, Ticket, judge
-from unit.pipeline.fakes import DEAD, FAULTY, PAUSE, RETRY, Clock, settle_down
+from forebay.pipeline.gate import WELL, Gate, Health, Permit, Report, judge
+from unit.pipeline.fakes import DEAD, FAULTY, PAUSE, RETRY, Clock, RecordingWake, settle_down
 
 
-def failed(reason: str) -> Finding:
-    return Finding(Health.FAILED, failed=Outcome(Verdict.RETRY, "unreachable", reason, whole=True))
+def failed(reason: str) -> Report:
+    return Report(Health.FAILED, failed=Outcome(Verdict.RETRY, "unreachable", reason, whole=True))
 
 
 FAILED = failed("no answer in time")
-BUSY = Finding(Health.FAILED, busy=True, failed=RETRY)
-PAUSED = Finding(Health.PAUSED, failed=PAUSE)
+BUSY = Report(Health.FAILED, is_busy=True, failed=RETRY)
+PAUSED = Report(Health.PAUSED, failed=PAUSE)
 WHOLE_PAUSE = Outcome(Verdict.PAUSE, "security_exception", "no permissions", "look at the role", whole=True)
 WHOLE_FAULTY = structs.replace(FAULTY, whole=True)
 
@@ -31,14 +31,16 @@ class TimedGate:
     def __init__(self, workers: int = 3, delay_s_min: float = 1, delay_s_max: float = 30, early_s: float = 0) -> None:
         self.clock = Clock(early_s)
         self.jitters: list[tuple[float, float]] = []
-        self.gate = Gate(workers, Backoff(delay_s_min, delay_s_max, self._jitter))
+        self.wake = RecordingWake()
+        self.has_events = True
+        self.gate = Gate(workers, Backoff(delay_s_min, delay_s_max, self._jitter), self.wake, lambda: self.has_events)
         self.gate._loop = self.clock.loop
 
     def _jitter(self, least: float, most: float) -> float:
         self.jitters.append((least, most))
         return most
 
-    async def enter(self) -> Ticket:
+    async def enter(self) -> Permit:
         return await asyncio.wait_for(self.gate.enter(), 1)
 
     async def fail(self) -> None:
@@ -57,22 +59,22 @@ class TimedGate:
 
 async def test_as_many_bulks_go_as_there_are_workers() -> None:
     timed = TimedGate(workers=3)
-    tickets = [await timed.enter() for _ in range(3)]
+    permits = [await timed.enter() for _ in range(3)]
 
     waiting = asyncio.create_task(timed.gate.enter())
     await settle_down()
     assert not waiting.done()
 
-    timed.gate.leave(tickets[0], WELL, 0.02)
+    timed.gate.leave(permits[0], WELL, 0.02)
     await asyncio.wait_for(waiting, 1)
 
 
 async def test_a_waiting_bulk_that_is_cancelled_takes_no_place() -> None:
     timed = TimedGate(workers=1)
-    ticket = await timed.enter()
+    permit = await timed.enter()
     assert await timed.is_shut()
 
-    timed.gate.leave(ticket, WELL, 0.02)
+    timed.gate.leave(permit, WELL, 0.02)
     await timed.enter()
 
 
@@ -100,20 +102,18 @@ async def test_after_the_back_off_one_bulk_goes_as_a_probe() -> None:
 
 async def test_a_good_probe_opens_the_gate_and_says_so_once() -> None:
     timed = TimedGate(workers=3)
-    reopened: list[bool] = []
-    timed.gate.on_reopened = lambda: reopened.append(True)
     await timed.fail()
-    assert reopened == []
+    assert timed.wake.heard == []
 
     timed.gate.leave(await timed.enter(), WELL, 0.02)
 
-    assert reopened == [True]
+    assert timed.wake.heard == ["now"]
     assert timed.gate.health is Health.GOOD
     assert timed.gate.failed is None
-    tickets = [await timed.enter() for _ in range(3)]
-    for ticket in tickets:
-        timed.gate.leave(ticket, WELL, 0.02)
-    assert reopened == [True], "the gate was open already"
+    permits = [await timed.enter() for _ in range(3)]
+    for permit in permits:
+        timed.gate.leave(permit, WELL, 0.02)
+    assert timed.wake.heard == ["now"], "the gate was open already"
 
 
 async def test_the_back_off_doubles_up_to_its_cap() -> None:
@@ -160,21 +160,19 @@ async def test_a_sink_that_refuses_everything_is_asked_less_and_less_often() -> 
     assert [longest for _, longest in timed.jitters] == [1, 2, 4, 8, 16, 30]
 
 
-@pytest.mark.parametrize("finding", [WELL, FAILED, BUSY])
-async def test_what_was_sent_before_a_failure_says_nothing_about_now(finding: Finding) -> None:
+@pytest.mark.parametrize("report", [WELL, FAILED, BUSY])
+async def test_what_was_sent_before_a_failure_says_nothing_about_now(report: Report) -> None:
     timed = TimedGate(workers=3)
-    reopened: list[bool] = []
-    timed.gate.on_reopened = lambda: reopened.append(True)
     first, second, third = [await timed.enter() for _ in range(3)]
     timed.gate.leave(first, failed("first"), 0.02)
 
-    timed.gate.leave(second, finding, 0.02)
-    timed.gate.leave(third, finding, 0.02)
+    timed.gate.leave(second, report, 0.02)
+    timed.gate.leave(third, report, 0.02)
 
     assert timed.gate.health is Health.FAILED
     assert timed.gate.failed == failed("first").failed
     assert timed.jitters == [(0.5, 1)], "ten bulks that fail together are one failure"
-    assert reopened == []
+    assert timed.wake.heard == []
     assert await timed.is_shut()
 
 
@@ -205,7 +203,7 @@ async def test_a_timer_that_comes_early_ends_the_back_off_all_the_same() -> None
 def test_no_back_off_is_endless_in_the_servers_event_loop() -> None:
     # Its clock counts whole milliseconds, so that a timer can seem to come too early.
     async def fail_and_wait() -> None:
-        gate = Gate(1, Backoff(0.02, 0.04))
+        gate = Gate(1, Backoff(0.02, 0.04), RecordingWake(), lambda: True)
         gate.leave(await gate.enter(), FAILED, 0.02)
         await gate.enter()
 
@@ -221,15 +219,15 @@ def test_no_back_off_is_endless_in_the_servers_event_loop() -> None:
 
 async def test_a_busy_sink_gets_half_as_many_at_once_and_no_pause() -> None:
     timed = TimedGate(workers=10)
-    tickets = [await timed.enter() for _ in range(4)]
+    permits = [await timed.enter() for _ in range(4)]
 
-    timed.gate.leave(tickets[0], BUSY, 0.02)
+    timed.gate.leave(permits[0], BUSY, 0.02)
 
     assert timed.gate.in_flight_max == 2
     assert timed.gate.health is Health.GOOD
     assert timed.jitters == []
-    for ticket in tickets[1:]:
-        timed.gate.leave(ticket, BUSY, 0.02)
+    for permit in permits[1:]:
+        timed.gate.leave(permit, BUSY, 0.02)
     assert timed.gate.in_flight_max == 2, "what was sent before says nothing about fewer"
 
 
@@ -259,33 +257,36 @@ async def test_more_bulks_go_at_once_as_long_as_all_is_well() -> None:
     timed = TimedGate(workers=10)
     assert timed.gate.in_flight_max == 4
     for _ in range(3):
-        tickets = [await timed.enter() for _ in range(timed.gate.in_flight_max)]
-        for ticket in tickets:
-            timed.gate.leave(ticket, WELL, 0.2)
+        permits = [await timed.enter() for _ in range(timed.gate.in_flight_max)]
+        for permit in permits:
+            timed.gate.leave(permit, WELL, 0.2)
     assert timed.gate.in_flight_max == 10
 
 
 async def test_only_a_bulk_that_goes_to_see_is_a_probe() -> None:
     timed = TimedGate()
-    ticket = await timed.enter()
-    assert not ticket.probe
-    timed.gate.leave(ticket, FAILED, 0.02)
+    permit = await timed.enter()
+    assert not permit.is_probe
+    timed.gate.leave(permit, FAILED, 0.02)
     await timed.clock.advance(1)
     probe = await timed.enter()
-    assert probe.probe
+    assert probe.is_probe
     timed.gate.leave(probe, WELL, 0.02)
-    assert not (await timed.enter()).probe
+    assert not (await timed.enter()).is_probe
 
 
-async def test_the_end_of_a_back_off_is_told() -> None:
+@pytest.mark.parametrize("has_events", [False, True])
+async def test_at_the_end_of_a_back_off_redelivery_seeks_a_probe_if_no_other_event_waits(*, has_events: bool) -> None:
     timed = TimedGate(delay_s_min=1)
-    rested: list[bool] = []
-    timed.gate.on_rested = lambda: rested.append(True)
+    timed.has_events = has_events
     timed.gate.leave(await timed.enter(), FAILED, 0.02)
     await timed.clock.advance(0.9)
-    assert rested == []
+    assert timed.wake.heard == []
     await timed.clock.advance(0.1)
-    assert rested == [True]
+    assert timed.wake.heard == ["now"] * (not has_events)
+    assert timed.wake.is_probe_wanted is not has_events
+    await timed.enter()
+    assert not timed.wake.is_probe_wanted
 
 
 @pytest.mark.parametrize(
@@ -333,8 +334,6 @@ def test_a_finding_names_why_not_everything_was_settled(outcomes: list[Outcome],
 
 async def test_something_that_was_taken_past_the_gate_opens_it() -> None:
     timed = TimedGate(delay_s_min=1)
-    reopened: list[bool] = []
-    timed.gate.on_reopened = lambda: reopened.append(True)
     under_way = await timed.enter()
     timed.gate.leave(await timed.enter(), FAILED, 0.02)
 
@@ -342,7 +341,7 @@ async def test_something_that_was_taken_past_the_gate_opens_it() -> None:
     timed.gate.reopen()
 
     assert timed.gate.health is Health.GOOD
-    assert reopened == [True]
+    assert timed.wake.heard == ["now"]
     assert timed.clock.waiting == [], "no rest is left to be ended"
     timed.gate.leave(under_way, FAILED, 0.02)
     assert timed.gate.health is Health.GOOD, "it was sent before"
@@ -352,5 +351,5 @@ async def test_who_turns_back_leaves_the_place_to_others() -> None:
     timed = TimedGate(workers=1)
     await timed.enter()
     assert await timed.is_shut()
-    timed.gate.turn_back()
+    timed.gate.leave_unused()
     await timed.enter()

@@ -11,7 +11,7 @@ from msgspec import structs
 from forebay.backoff import Backoff
 from forebay.model import DELIVERED, DROPPED, DUPLICATE, Entry, History, Outcome
 from forebay.pipeline import holds as holds_module
-from forebay.pipeline.channel import Bulk
+from forebay.pipeline.group import Bulk
 from forebay.pipeline.holds import FRESH_TRIALS_MAX, TELL_EVENTS, TELL_S, Hold, Holds, HoldState
 from unit.pipeline.fakes import (
     DEAD,
@@ -20,6 +20,7 @@ from unit.pipeline.fakes import (
     REFUSED,
     RETRY,
     Clock,
+    RecordingWake,
     capture_log,
     make_entries,
     make_group,
@@ -39,10 +40,9 @@ class TimedHolds:
         self.clock = Clock()
         self.jitters: list[tuple[float, float]] = []
         self.heard: list[str] = []
-        self.holds = Holds(Backoff(delay_s_min, delay_s_max, self._jitter))
+        self.wake = RecordingWake()
+        self.holds = Holds(Backoff(delay_s_min, delay_s_max, self._jitter), self.wake)
         self.holds._loop = self.clock.loop
-        self.holds.on_held = lambda index: self.heard.append(f"held {index}")
-        self.holds.on_lifted = lambda: self.heard.append("lifted")
 
     def _jitter(self, least: float, most: float) -> float:
         self.jitters.append((least, most))
@@ -56,7 +56,9 @@ class TimedHolds:
         groups = [(make_group(entries, 1, history), entries) for entries, history in slices]
         bulk = Bulk([entry for entries, _ in slices for entry in entries], list(groups))
         filled = [*outcomes, *[outcomes[-1]] * (len(bulk.entries) - len(outcomes))]
-        self.holds.learn(bulk, filled, 1_700_000_000_000)
+        lifts = len(self.wake.heard)
+        self.heard += [f"held {index}" for index in self.holds.learn(bulk, filled, 1_700_000_000_000)]
+        self.heard += ["lifted"] * (len(self.wake.heard) - lifts)
 
     def names(self) -> list[str]:
         return [hold.index_name for hold in self.holds.states]

@@ -6,24 +6,20 @@ import asyncio
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from msgspec import structs
 
-from forebay.backoff import Backoff
 from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.model import DELIVERED, Ack, Admission, History, Outcome
 from forebay.pipeline import journal as journal_module
-from forebay.pipeline.admission import FULL_RETRY_AFTER_S, Admitter
-from forebay.pipeline.channel import Bulk, Channel
-from forebay.pipeline.evidence import Evidence
+from forebay.pipeline.channel import Channel
+from forebay.pipeline.group import Bulk, Group, Settlement
 from forebay.pipeline.holds import Holds
-from forebay.pipeline.journal import FAILURE_REMEMBERED_S, RETRY_S, Committer, Journal
-from forebay.pipeline.packing import GroupLimits
-from forebay.pipeline.settlement import Settlement, abandon, settle
+from forebay.pipeline.journal import FAILURE_REMEMBERED_S, RETRY_S, Journal
+from forebay.pipeline.pipeline import FULL_RETRY_AFTER_S, Admitter
+from forebay.pipeline.settlement import Evidence, abandon, settle
 from forebay.spool.records import NewGroup, StoredGroup, Transaction
-from forebay.telemetry.counters import Counters
 from unit.pipeline.fakes import (
     DEAD,
     FAULTY,
@@ -32,8 +28,8 @@ from unit.pipeline.fakes import (
     Clock,
     FakeCommitter,
     Inbox,
+    Parts,
     assert_ledger_is_true,
-    every,
     make_channel,
     make_entries,
     make_entry,
@@ -50,23 +46,9 @@ NOVEMBER = "events_test_2026-11"
 STRUCK = structs.replace(FAULTY, is_own=True, is_struck=True)
 
 
-class Parts(NamedTuple):
-    spool: FakeCommitter
-    channel: Channel
-    journal: Journal
-    counters: Counters
-
-
-def make_journal(spool: Committer, channel: Channel, counters: Counters | None = None) -> Journal:
-    return Journal(
-        spool, channel, Holds(Backoff(1, 30)), GroupLimits(events_max=10, bytes_max=1000), counters or Counters()
-    )
-
-
 @pytest.fixture
 async def parts() -> Parts:
-    spool, channel, counters = FakeCommitter(last_group_id=7), make_channel(events_max=20), Counters()
-    return Parts(spool, channel, make_journal(spool, channel, counters), counters)
+    return Parts(FakeCommitter(last_group_id=7), channel=make_channel(events_max=20))
 
 
 def settle_bulk(journal: Journal, channel: Channel, *outcomes: Outcome) -> None:
@@ -161,19 +143,17 @@ async def test_large_batches_are_split_into_rows(parts: Parts) -> None:
 
 
 async def test_what_the_channel_has_no_room_for_is_pending_and_redelivery_hears_of_it(parts: Parts) -> None:
-    overflows: list[int] = []
-    parts.journal.on_overflow = lambda: overflows.append(parts.journal.ledger.pending_events)
     await store(parts, Inbox(make_entries(10, "a")), Inbox(make_entries(8, "b")))
-    assert overflows == []
+    assert parts.wake.heard == []
 
     inbox = Inbox(make_entries(3, "c"))
     await store(parts, inbox)
 
     assert inbox.heard == PENDING
-    assert overflows == [3]
+    assert parts.wake.heard == ["on"]
     assert parts.counters.overflowed == 3
     assert parts.channel.events == 18
-    assert parts.journal.ledger.held.keys() == {8, 9}
+    assert parts.ledger.loaded.keys() == {8, 9}
 
 
 async def test_a_batch_of_which_a_part_is_pending_is_told_so(parts: Parts) -> None:
@@ -183,7 +163,7 @@ async def test_a_batch_of_which_a_part_is_pending_is_told_so(parts: Parts) -> No
 
     # Rows of 10, 10 and 10: the channel has room for two.
     assert inbox.heard == small.heard == PENDING
-    assert parts.journal.ledger.pending_events == 10
+    assert parts.ledger.pending_events == 10
 
 
 async def test_a_failed_commit_refuses_its_submissions(parts: Parts) -> None:
@@ -197,7 +177,7 @@ async def test_a_failed_commit_refuses_its_submissions(parts: Parts) -> None:
     (error,) = inbox.heard
     assert isinstance(error, SpoolUnavailable)
     assert str(error) == "disk full"
-    assert parts.channel.events == parts.journal.ledger.stored_events == 0
+    assert parts.channel.events == parts.ledger.stored_events == 0
     assert parts.counters.commit_failures == 1
 
     await parts.spool.answer()
@@ -231,16 +211,16 @@ async def test_a_settlement_that_could_not_be_written_is_kept_and_its_groups_sta
     settle_bulk(parts.journal, parts.channel, DELIVERED)
 
     await parts.spool.answer("disk full")
-    assert parts.journal.ledger.held.keys() == {8}
-    assert parts.journal.ledger.stored_events == 3
+    assert parts.ledger.loaded.keys() == {8}
+    assert parts.ledger.stored_events == 3
     await clock.advance(RETRY_S / 2)
     assert parts.spool.open == []
 
     await clock.advance(RETRY_S / 2)
     transaction = await parts.spool.answer()
     assert transaction == Transaction(deletes=[8])
-    assert parts.journal.ledger.held == {}
-    assert parts.journal.ledger.stored_events == 0
+    assert parts.ledger.loaded == {}
+    assert parts.ledger.stored_events == 0
 
 
 async def test_deletions_go_on_alone_when_insertions_fail(parts: Parts) -> None:
@@ -337,31 +317,6 @@ async def test_a_spool_that_answers_twice_is_heard_once(parts: Parts) -> None:
     assert parts.channel.events == 1
 
 
-async def test_a_group_is_redelivered_with_its_row_and_its_history(parts: Parts) -> None:
-    stored = StoredGroup(3, NOVEMBER, make_entries(2), history=History(4, (1, 2), 1), stored_bytes=77, received_at_ms=0)
-    parts.journal.ledger.store(2, 77)
-
-    assert parts.journal.redeliver(stored)
-
-    ((group, part),) = parts.channel.take().slices
-    assert (group.row_id, group.history, group.stored_bytes) == (3, History(4, (1, 2), 1), 77)
-    assert part == make_entries(2)
-    assert parts.journal.ledger.held == {3: group}
-    assert parts.journal.ledger.pending_events == 0
-    assert parts.counters.redelivered == 2
-
-
-async def test_a_group_that_does_not_fit_is_not_redelivered(parts: Parts) -> None:
-    parts.channel.offer(make_group(make_entries(19)))
-    parts.journal.ledger.store(2, 77)
-
-    assert not parts.journal.redeliver(StoredGroup(3, NOVEMBER, make_entries(2), History(), 77, 0))
-
-    assert parts.journal.ledger.held == {}
-    assert parts.journal.ledger.pending_events == 2
-    assert parts.counters.redelivered == 0
-
-
 async def test_numbers_go_on_where_the_file_ended(parts: Parts) -> None:
     assert [parts.journal.new_id(), parts.journal.new_id()] == [8, 9]
 
@@ -371,8 +326,8 @@ async def test_the_ledger_always_equals_the_file(tmp_path: Path) -> None:
     chance = random.Random(20261124)
     path = tmp_path / "spool.db"
     async with open_spool(path) as spool:
-        channel = make_channel(events_max=40, bulk_events_max=10)
-        journal = make_journal(spool, channel)
+        parts = Parts(spool, channel=make_channel(events_max=40, bulk_events_max=10))
+        channel, journal = parts.channel, parts.journal
         inboxes: list[Inbox] = []
         for number in range(150):
             inbox = Inbox(make_entries(chance.choice((1, 3, 9, 14)), f"{number}-", chance.choice((0, 200))))
@@ -386,22 +341,24 @@ async def test_the_ledger_always_equals_the_file(tmp_path: Path) -> None:
                 settle_bulk(journal, channel, *chance.choice((outcomes, [DELIVERED], [RETRY])))
             if chance.random() < 0.7:
                 await asyncio.wait_for(journal.wait_written(), 5)
-                assert_ledger_is_true(journal.ledger, path)
+                assert_ledger_is_true(parts.ledger, path)
             if chance.random() < 0.2:
-                for group in await spool.load(0, journal.ledger.held, (10, 1000), every):
-                    journal.redeliver(group)
+                for stored in await parts.ledger.load(0, (10, 1000)):
+                    group = Group.from_row(stored)
+                    if channel.offer(group):
+                        parts.ledger.add(group)
 
         journal.settle(abandon(channel.drain(), journal.new_id))
         await asyncio.wait_for(journal.wait_written(), 5)
         assert all(len(inbox.heard) == 1 for inbox in inboxes)
-        assert_ledger_is_true(journal.ledger, path)
+        assert_ledger_is_true(parts.ledger, path)
 
 
 async def test_the_ledger_equals_the_file_when_a_group_was_given_up_in_the_middle(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
     async with open_spool(path) as spool:
-        channel = make_channel(bulk_events_max=6)
-        journal = make_journal(spool, channel)
+        parts = Parts(spool, channel=make_channel(bulk_events_max=6))
+        channel, journal = parts.channel, parts.journal
         journal.submit(Inbox(make_entries(10)))
         await journal.wait_written()
         channel.add([make_entry("memory")], 100)
@@ -410,8 +367,8 @@ async def test_the_ledger_equals_the_file_when_a_group_was_given_up_in_the_middl
         journal.settle(abandon(channel.drain(), journal.new_id))
         await journal.wait_written()
 
-        assert journal.ledger.stored_events == 11
-        assert_ledger_is_true(journal.ledger, path)
+        assert parts.ledger.stored_events == 11
+        assert_ledger_is_true(parts.ledger, path)
 
 
 # -- the door before it
@@ -419,7 +376,7 @@ async def test_the_ledger_equals_the_file_when_a_group_was_given_up_in_the_middl
 
 async def test_events_that_wait_for_the_disk_go_to_the_spool(parts: Parts) -> None:
     inbox = Inbox(make_entries(1))
-    Admitter(parts.channel, parts.journal, Holds(Backoff(1, 30)), 10_000).admit(inbox, Ack.DISK)
+    Admitter(parts.channel, parts.journal, parts.holds, 10_000).admit(inbox, Ack.DISK)
 
     await settle_down()
     assert inbox.heard == []
@@ -429,7 +386,7 @@ async def test_events_that_wait_for_the_disk_go_to_the_spool(parts: Parts) -> No
 
 async def test_events_that_do_not_wait_are_safe_in_the_channel(parts: Parts) -> None:
     inbox = Inbox(make_entries(1))
-    Admitter(parts.channel, parts.journal, Holds(Backoff(1, 30)), 10_000).admit(inbox, Ack.MEMORY)
+    Admitter(parts.channel, parts.journal, parts.holds, 10_000).admit(inbox, Ack.MEMORY)
 
     await settle_down()
     assert inbox.heard == CREATED
@@ -440,7 +397,7 @@ async def test_events_that_do_not_wait_are_safe_in_the_channel(parts: Parts) -> 
 async def test_events_that_do_not_wait_go_to_the_spool_where_the_channel_has_no_room(parts: Parts) -> None:
     parts.channel.add(make_entries(20), 1000)
     inbox = Inbox(make_entries(1))
-    Admitter(parts.channel, parts.journal, Holds(Backoff(1, 30)), 10_000).admit(inbox, Ack.MEMORY)
+    Admitter(parts.channel, parts.journal, parts.holds, 10_000).admit(inbox, Ack.MEMORY)
 
     await settle_down()
     assert inbox.heard == []
@@ -450,9 +407,9 @@ async def test_events_that_do_not_wait_go_to_the_spool_where_the_channel_has_no_
 
 @pytest.mark.parametrize("ack", Ack)
 async def test_a_full_spool_takes_nothing(parts: Parts, ack: Ack) -> None:
-    admitter = Admitter(parts.channel, parts.journal, Holds(Backoff(1, 30)), 10)
+    admitter = Admitter(parts.channel, parts.journal, parts.holds, 10)
     assert not admitter.full
-    parts.journal.ledger.store(1, 10)
+    parts.ledger.store(1, 10)
     assert admitter.full
     inbox = Inbox(make_entries(1))
 
@@ -467,7 +424,7 @@ async def test_a_full_spool_takes_nothing(parts: Parts, ack: Ack) -> None:
 
 
 async def test_while_settlements_cannot_be_written_no_event_is_taken_into_memory_alone(parts: Parts) -> None:
-    admitter = Admitter(parts.channel, parts.journal, Holds(Backoff(1, 30)), 10_000)
+    admitter = Admitter(parts.channel, parts.journal, parts.holds, 10_000)
     parts.channel.offer(make_group(make_entries(1)))
     bulk = parts.channel.take()
     record(parts.journal, bulk, [RETRY])
@@ -485,7 +442,7 @@ async def test_while_settlements_cannot_be_written_no_event_is_taken_into_memory
 
 async def test_on_a_full_disk_rows_are_deleted_though_other_events_of_the_bulk_can_get_none(parts: Parts) -> None:
     await store(parts, Inbox(make_entries(2)))
-    (stored,) = parts.journal.ledger.held
+    (stored,) = parts.ledger.loaded
     parts.channel.add(make_entries(3, "memory"), 100)
     bulk = parts.channel.take()
     record(parts.journal, bulk, [DELIVERED] * 2 + [RETRY] * 3)
@@ -494,19 +451,19 @@ async def test_on_a_full_disk_rows_are_deleted_though_other_events_of_the_bulk_c
     assert (len(whole.inserts), whole.deletes) == (1, [stored])
     assert await parts.spool.answer() == Transaction(deletes=[stored])
 
-    assert parts.journal.ledger.stored_events == 0
+    assert parts.ledger.stored_events == 0
     await asyncio.wait_for(parts.journal.wait_settling(), 1)
     assert parts.journal.is_behind
     assert await parts.spool.answer("disk full") == Transaction(inserts=whole.inserts)
     parts.journal._retry()
     assert await parts.spool.answer() == Transaction(inserts=whole.inserts)
-    assert parts.journal.ledger.pending_events == 3
+    assert parts.ledger.pending_events == 3
     assert not parts.journal.is_behind
 
 
 @pytest.mark.parametrize("ack", Ack)
 async def test_a_closed_door_admits_nothing(parts: Parts, ack: Ack) -> None:
-    admitter = Admitter(parts.channel, parts.journal, Holds(Backoff(1, 30)), 10_000)
+    admitter = Admitter(parts.channel, parts.journal, parts.holds, 10_000)
     admitter.closed = True
     inbox = Inbox(make_entries(1))
 
@@ -520,7 +477,7 @@ async def test_a_closed_door_admits_nothing(parts: Parts, ack: Ack) -> None:
 
 @pytest.mark.parametrize("ack", Ack)
 async def test_a_spool_that_takes_no_events_lets_none_into_memory_either(parts: Parts, ack: Ack) -> None:
-    admitter = Admitter(parts.channel, parts.journal, Holds(Backoff(1, 30)), 10_000)
+    admitter = Admitter(parts.channel, parts.journal, parts.holds, 10_000)
     parts.spool.refusal = "the file was removed"
     inbox = Inbox(make_entries(1))
 
@@ -537,28 +494,28 @@ async def test_groups_that_are_put_back_are_pending_or_get_a_row(parts: Parts) -
     parts.channel.add(make_entries(2, "memory"), 100)
     groups = parts.channel.withdraw(NOVEMBER)
 
-    parts.journal.put_back(groups)
+    parts.journal.give_back(groups)
 
-    assert parts.journal.ledger.pending_events == 3
+    assert parts.ledger.pending_events == 3
     transaction = await parts.spool.answer()
     assert transaction == Transaction(inserts=[NewGroup(9, make_entries(2, "memory"))])
-    assert parts.journal.ledger.pending_events == parts.journal.ledger.stored_events == 5
+    assert parts.ledger.pending_events == parts.ledger.stored_events == 5
 
 
 async def test_a_group_that_goes_its_own_way_is_in_memory_until_it_is_settled(parts: Parts) -> None:
-    parts.journal.ledger.store(2, 77)
+    parts.ledger.store(2, 77)
     history = History(1, (1,), refused_status=400)
     sent = make_entries(2)
-    group = parts.journal.take_up(StoredGroup(3, NOVEMBER, sent, history, 77, 0, {sent[0]: make_entry("original")}))
-    assert (group.alone, group.row_id, group.index, group.history) == (True, 3, NOVEMBER, history)
-    assert (parts.channel.events, parts.journal.ledger.pending_events) == (0, 0)
-    waiting = asyncio.create_task(parts.journal.wait_released([3]))
+    group = parts.ledger.take_up(StoredGroup(3, NOVEMBER, sent, history, 77, 0, {sent[0]: make_entry("original")}))
+    assert (group.is_alone, group.row_id, group.index, group.history) == (True, 3, NOVEMBER, history)
+    assert (parts.channel.events, parts.ledger.pending_events) == (0, 0)
+    waiting = asyncio.create_task(parts.ledger.wait_released([3]))
 
     record(parts.journal, Bulk(group.entries, [(group, group.entries)]), [RETRY, DELIVERED])
 
     assert (await parts.spool.answer()).shrinks == [(3, [make_entry("original")], history.tried(1000))]
     await asyncio.wait_for(waiting, 1)
-    assert parts.journal.ledger.pending_events == 1
+    assert parts.ledger.pending_events == 1
 
 
 @pytest.mark.parametrize(
@@ -568,22 +525,33 @@ async def test_a_group_that_goes_its_own_way_is_in_memory_until_it_is_settled(pa
 async def test_it_is_told_if_a_sink_may_take_at_the_next_try_what_is_left(
     parts: Parts, outcome: Outcome, *, is_told: bool
 ) -> None:
-    told: list[bool] = []
-    parts.journal.on_left = lambda: told.append(True)
     await store(parts, Inbox(make_entries(3)))
     settle_bulk(parts.journal, parts.channel, DELIVERED, outcome)
     await parts.spool.answer()
-    assert told == [True] * is_told
+    assert parts.wake.heard == ["soon"] * is_told
+
+
+@pytest.mark.parametrize("outcome", [RETRY, PAUSE, FAULTY])
+async def test_events_that_become_pending_while_a_probe_is_wanted_are_it(parts: Parts, outcome: Outcome) -> None:
+    await store(parts, Inbox(make_entries(3)))
+    settle_bulk(parts.journal, parts.channel, outcome)
+    await settle_down()
+    # The back-off is over before the settlement has been written.
+    parts.wake.is_sink_well = False
+    parts.wake.seek_probe()
+    assert (parts.wake.heard, parts.ledger.pending_events) == (["now"], 0)
+
+    await parts.spool.answer()
+
+    assert (parts.wake.heard, parts.ledger.pending_events) == (["now", "now"], 3)
 
 
 async def test_what_is_left_of_an_index_on_hold_is_not_tried_soon(parts: Parts) -> None:
-    told: list[bool] = []
-    parts.journal.on_left = lambda: told.append(True)
     await store(parts, Inbox(make_entries(3)))
-    put_on_hold(parts.journal._holds)
+    put_on_hold(parts.holds)
     settle_bulk(parts.journal, parts.channel, DELIVERED, RETRY)
     await parts.spool.answer()
-    assert told == []
+    assert parts.wake.heard == []
 
 
 async def test_a_group_that_is_parted_takes_more_rows_and_all_of_it_is_pending(parts: Parts) -> None:
@@ -594,8 +562,8 @@ async def test_a_group_that_is_parted_takes_more_rows_and_all_of_it_is_pending(p
 
     assert [(group_id, len(rest)) for group_id, rest, _ in transaction.shrinks] == [(8, 1)]
     assert [(row.id, len(row.entries)) for row in transaction.inserts] == [(9, 1)]
-    ledger = parts.journal.ledger
-    assert (ledger.pending_events, ledger.stored_events, ledger.held) == (2, 2, {})
+    ledger = parts.ledger
+    assert (ledger.pending_events, ledger.stored_events, ledger.loaded) == (2, 2, {})
     assert ledger.stored_bytes == sum(map(len, make_entries(2)))
 
 
@@ -604,21 +572,21 @@ async def test_a_group_that_cannot_be_parted_stays_as_it_is_and_keeps_nothing_in
     parts.journal._loop = clock.loop
     await store(parts, Inbox(make_entries(3)))
     settle_bulk(parts.journal, parts.channel, RETRY, FAULTY, DELIVERED)
-    waiting = asyncio.create_task(parts.journal.wait_released([8]))
+    waiting = asyncio.create_task(parts.ledger.wait_released([8]))
 
     await parts.spool.answer("disk full")
 
     await asyncio.wait_for(waiting, 1)
     await asyncio.wait_for(parts.journal.wait_settling(), 1)
-    ledger = parts.journal.ledger
-    assert (ledger.pending_events, ledger.stored_events, ledger.held) == (3, 3, {})
+    ledger = parts.ledger
+    assert (ledger.pending_events, ledger.stored_events, ledger.loaded) == (3, 3, {})
     await clock.advance(RETRY_S)
     assert parts.spool.open == [], "nothing is left to be written"
     assert not parts.journal.is_behind
 
 
 async def test_a_batch_of_two_indices_is_told_of_all_its_rows(parts: Parts) -> None:
-    put_on_hold(parts.journal._holds)
+    put_on_hold(parts.holds)
     mixed = [*make_entries(2), *make_entries(2, month="2026-12")]
     both, free = Inbox(mixed), Inbox(make_entries(1, "free", month="2026-12"))
 
@@ -629,7 +597,7 @@ async def test_a_batch_of_two_indices_is_told_of_all_its_rows(parts: Parts) -> N
 
 
 async def test_events_of_an_index_on_hold_that_come_make_a_trial_due(parts: Parts) -> None:
-    holds = parts.journal._holds
+    holds = parts.holds
     put_on_hold(holds)
     due = asyncio.create_task(holds.wait_due())
     await store(parts, Inbox(make_entries(1, month="2026-12")))
@@ -641,10 +609,8 @@ async def test_events_of_an_index_on_hold_that_come_make_a_trial_due(parts: Part
 
 
 async def test_events_of_an_index_on_hold_go_to_the_spool_and_no_further(parts: Parts) -> None:
-    holds = parts.journal._holds
+    holds = parts.holds
     put_on_hold(holds)
-    overflows: list[bool] = []
-    parts.journal.on_overflow = lambda: overflows.append(True)
     admitter = Admitter(parts.channel, parts.journal, holds, 10_000)
     held, free = Inbox(make_entries(2)), Inbox(make_entries(2, month="2026-12"))
     for inbox in (held, free):
@@ -656,13 +622,13 @@ async def test_events_of_an_index_on_hold_go_to_the_spool_and_no_further(parts: 
     await parts.spool.answer()
     assert held.heard == PENDING
     assert parts.channel.events == 2
-    assert overflows == []
+    assert parts.wake.heard == []
     assert parts.counters.overflowed == 0
 
 
 async def test_dead_letters_take_of_the_room_of_the_spool_too(parts: Parts) -> None:
-    admitter = Admitter(parts.channel, parts.journal, parts.journal._holds, 10)
-    parts.journal.ledger.store(1, 4)
+    admitter = Admitter(parts.channel, parts.journal, parts.holds, 10)
+    parts.ledger.store(1, 4)
     parts.spool.dead_bytes = 5
     assert not admitter.full
 
@@ -672,8 +638,8 @@ async def test_dead_letters_take_of_the_room_of_the_spool_too(parts: Parts) -> N
 
 async def test_a_spool_that_is_lost_is_written_to_no_more_and_holds_up_no_shutdown(parts: Parts) -> None:
     group = make_group(make_entries(2), 3)
-    parts.journal.ledger.store(2, 77)
-    parts.journal.ledger.hold(group)
+    parts.ledger.store(2, 77)
+    parts.ledger.add(group)
     parts.channel.offer(group)
     bulk = parts.channel.take()
     record(parts.journal, bulk, [DELIVERED] * 2)

@@ -12,7 +12,7 @@ import pytest
 from msgspec import structs
 
 from forebay.model import DELIVERED, DUPLICATE, Ack, Entry, History, Outcome, Verdict
-from forebay.pipeline import redelivery, replay, suspects
+from forebay.pipeline import requests, separate_bulks, wake
 from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import FRESH_TRIALS_MAX
 from forebay.pipeline.pipeline import Pipeline
@@ -128,7 +128,7 @@ async def running(path: Path, sink: PickySink, settings: Settings = TINY) -> Asy
         finally:
             await asyncio.wait_for(bench.pipeline.stop(task, 5), 10)
             await settle_down()
-        assert_ledger_is_true(bench.pipeline._journal.ledger, path)
+        assert_ledger_is_true(bench.pipeline._ledger, path)
 
 
 @pytest.fixture
@@ -138,9 +138,9 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(replay, "POLL_S", 0.01)
-    monkeypatch.setattr(suspects, "POLL_S", 0.002)
-    monkeypatch.setattr(redelivery, "RETRY_SOON_S", 0.02)
+    monkeypatch.setattr(requests, "POLL_S", 0.01)
+    monkeypatch.setattr(separate_bulks, "POLL_S", 0.002)
+    monkeypatch.setattr(wake, "SOON_S", 0.02)
     return iter(())
 
 
@@ -193,7 +193,7 @@ async def test_a_blocked_index_is_tried_as_seldom_as_the_back_off_says_but_for_a
         asked, began_at = len(sink.bulks), asyncio.get_running_loop().time()
         for number in range(50):
             bench.send(make_entries(10, f"d{number}-", month=DECEMBER))
-            bench.pipeline._redelivery.restart()
+            bench.pipeline._wake.pass_now()
             await asyncio.sleep(0.01)
         back_offs = (asyncio.get_running_loop().time() - began_at) / 0.1
         assert 1 <= len(sink.bulks) - asked <= back_offs + 1 + FRESH_TRIALS_MAX
@@ -488,7 +488,7 @@ async def test_a_status_that_may_pass_kills_only_after_ten_rounds(path: Path) ->
     async with running(path, sink, TINY.model_copy(update={"retry_interval_s": 0.03})) as bench:
         bench.send([odd, *make_entries(3)])
         await bench.trickle(lambda: dead(path))
-        assert bench.pipeline._redelivery._findings.evidence.rounds >= 10
+        assert bench.pipeline._evidence.rounds >= 10
         assert sink.asked[odd] >= 10
     ((attempts,),) = read_rows(path, "SELECT attempts FROM dead_letters")
     assert attempts >= 10

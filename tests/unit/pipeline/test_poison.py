@@ -5,34 +5,10 @@ from __future__ import annotations
 import pytest
 from msgspec import structs
 
-from forebay.model import UNEXPECTED_ANSWER, History, Outcome, Verdict
-from forebay.pipeline import poison
-from forebay.pipeline.poison import OTHERS_MIN, STRIKES_MAX, Doubts, Step, blocks, halve, next_step
+from forebay.model import UNEXPECTED_ANSWER, Outcome, Verdict
+from forebay.pipeline import settlement
+from forebay.pipeline.settlement import OTHERS_MIN, FailureHistory
 from unit.pipeline.fakes import DEAD, FAILED, FAULTY, PAUSE, REFUSED, RETRY
-
-
-@pytest.mark.parametrize(
-    ("strikes", "events", "step"),
-    [
-        (0, 1, Step.TOGETHER),
-        (2, 1000, Step.TOGETHER),
-        (3, 1000, Step.ALONE),
-        (4, 1000, Step.HALVE),
-        (4, 2, Step.HALVE),
-        (3, 1, Step.ALONE),
-        (5, 1, Step.ALONE),
-        (6, 1, Step.BURY),
-        (9, 1, Step.BURY),
-    ],
-)
-def test_what_follows_from_strikes(strikes: int, events: int, step: Step) -> None:
-    assert next_step(History(strikes=strikes), events) is step
-
-
-def test_halves_are_suspect_and_not_tried_yet() -> None:
-    history = halve(History(9, (1, 2, 3), strikes=4, refusals=1, refused_status=400))
-    assert history == History(9, (1, 2, 3), strikes=STRIKES_MAX, refusals=1, refused_status=400)
-    assert next_step(history, 500) is next_step(history, 1) is Step.ALONE
 
 
 @pytest.mark.parametrize(
@@ -41,8 +17,8 @@ def test_halves_are_suspect_and_not_tried_yet() -> None:
         (FAILED, True),
         (Outcome(Verdict.RETRY, UNEXPECTED_ANSWER, "html", whole=True), True),
         (Outcome(Verdict.RETRY, "http_503", "", whole=True), True),
-        (Outcome(Verdict.RETRY, "rejected_execution_exception", "busy", whole=True), False),
-        (Outcome(Verdict.RETRY, "http_429", "", whole=True), False),
+        (Outcome(Verdict.RETRY, "rejected_execution_exception", "busy", whole=True, is_busy=True), False),
+        (Outcome(Verdict.RETRY, "http_429", "", whole=True, is_busy=True), False),
         (RETRY, False),
         (PAUSE, False),
         (REFUSED, False),
@@ -56,65 +32,65 @@ def test_only_a_bulk_that_ended_without_a_word_on_its_events_may_have_been_block
     *,
     may_be_blocked: bool,
 ) -> None:
-    assert blocks(outcome) is may_be_blocked
+    assert outcome.is_blocking is may_be_blocked
 
 
 def test_a_first_failure_is_no_strike() -> None:
-    doubts = Doubts()
-    doubts.taken = 100
-    assert not doubts.is_strike(1, single=False)
+    failures = FailureHistory()
+    failures.taken = 100
+    assert not failures.count_failure(1, is_single=False)
 
 
 @pytest.mark.parametrize("single", [False, True])
 def test_a_sink_that_takes_nothing_makes_no_strike_however_long(*, single: bool) -> None:
-    doubts = Doubts()
+    failures = FailureHistory()
     for _ in range(10_000):
-        doubts.failed += 1
-        assert not doubts.is_strike(1, single=single)
+        failures.failed += 1
+        assert not failures.count_failure(1, is_single=single)
 
 
 def test_a_failure_is_a_strike_once_another_bulk_was_taken_since_the_one_before() -> None:
-    doubts = Doubts()
-    doubts.is_strike(1, single=False)
-    assert not doubts.is_strike(1, single=False)
-    doubts.taken += 1
-    assert doubts.is_strike(1, single=False)
-    assert not doubts.is_strike(1, single=False), "each strike needs another one"
+    failures = FailureHistory()
+    failures.count_failure(1, is_single=False)
+    assert not failures.count_failure(1, is_single=False)
+    failures.taken += 1
+    assert failures.count_failure(1, is_single=False)
+    assert not failures.count_failure(1, is_single=False), "each strike needs another one"
 
 
 def test_groups_are_doubted_each_for_itself() -> None:
-    doubts = Doubts()
-    doubts.is_strike(1, single=False)
-    doubts.taken += 1
-    assert not doubts.is_strike(2, single=False)
-    assert doubts.is_strike(1, single=False)
+    failures = FailureHistory()
+    failures.count_failure(1, is_single=False)
+    failures.taken += 1
+    assert not failures.count_failure(2, is_single=False)
+    assert failures.count_failure(1, is_single=False)
 
 
 def test_for_a_single_event_several_others_have_to_be_taken() -> None:
-    doubts = Doubts()
-    doubts.mark(1)
-    doubts.taken += OTHERS_MIN - 1
-    assert not doubts.is_strike(1, single=True)
-    doubts.taken += 1
-    assert doubts.is_strike(1, single=True)
+    failures = FailureHistory()
+    failures.note_failure(1)
+    failures.taken += OTHERS_MIN - 1
+    assert not failures.count_failure(1, is_single=True)
+    failures.taken += 1
+    assert failures.count_failure(1, is_single=True)
 
 
 def test_a_single_event_has_no_strike_while_usual_bulks_fail_too() -> None:
-    doubts = Doubts()
-    doubts.mark(1)
+    failures = FailureHistory()
+    failures.note_failure(1)
     for _ in range(100):
-        doubts.taken += 10 * OTHERS_MIN
-        doubts.failed += 1
-        assert not doubts.is_strike(1, single=True)
-    doubts.taken += OTHERS_MIN
-    assert doubts.is_strike(1, single=True)
+        failures.taken += 10 * OTHERS_MIN
+        failures.failed += 1
+        assert not failures.count_failure(1, is_single=True)
+    failures.taken += OTHERS_MIN
+    assert failures.count_failure(1, is_single=True)
 
 
 def test_only_so_many_failures_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(poison, "MARKS_MAX", 3)
-    doubts = Doubts()
+    monkeypatch.setattr(settlement, "FAILED_ROWS_MAX", 3)
+    failures = FailureHistory()
     for row_id in (1, 2, 3, 1, 4):
-        doubts.mark(row_id)
-    doubts.taken += 1
-    assert [doubts.is_strike(row_id, single=False) for row_id in (1, 3, 4)] == [True, True, True]
-    assert not doubts.is_strike(2, single=False), "forgotten, as the one that was marked longest ago"
+        failures.note_failure(row_id)
+    failures.taken += 1
+    assert [failures.count_failure(row_id, is_single=False) for row_id in (1, 3, 4)] == [1, 1, 1]
+    assert not failures.count_failure(2, is_single=False), "forgotten, as the one whose failure is longest ago"

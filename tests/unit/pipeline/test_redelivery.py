@@ -6,41 +6,31 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Container
+from collections.abc import AsyncIterator, Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from forebay.backoff import Backoff
 from forebay.errors import SpoolUnavailable
 from forebay.model import DELIVERED, Admission, DeadLetter, Entry, History, Outcome, entry_index
 from forebay.pipeline import redelivery as redelivery_module
-from forebay.pipeline import replay as replay_module
-from forebay.pipeline.channel import Bulk, Channel
-from forebay.pipeline.delivery import Delivery
-from forebay.pipeline.evidence import Evidence
-from forebay.pipeline.findings import Findings
-from forebay.pipeline.gate import Gate
-from forebay.pipeline.group import UNTRIED
-from forebay.pipeline.holds import Holds
-from forebay.pipeline.journal import Journal
-from forebay.pipeline.packing import GroupLimits
-from forebay.pipeline.redelivery import Redelivery
-from forebay.pipeline.replay import Replay
+from forebay.pipeline import requests, wake
+from forebay.pipeline.channel import Channel
+from forebay.pipeline.group import UNTRIED, Bulk, GroupLimits, Settlement
+from forebay.pipeline.ledger import Hear
 from forebay.pipeline.settlement import settle
-from forebay.pipeline.suspects import Pace, Suspects
 from forebay.spool import writing
 from forebay.spool.beside.inspection import Choice, Request, inspect
-from forebay.spool.records import GroupDamaged, NewGroup, StoredGroup, Totals, Transaction
-from forebay.spool.spool import Spool
-from forebay.telemetry.counters import Counters
+from forebay.spool.burials import Burial
+from forebay.spool.records import GroupDamaged, NewGroup, StoredGroup, Totals, Transaction, Wanted
 from unit.pipeline.fakes import (
     PAUSE,
     RETRY,
-    FakeSink,
     Inbox,
+    Parts,
     assert_ledger_is_true,
     capture_log,
     commit,
@@ -69,6 +59,8 @@ class FakeStore:
     failures: list[Exception] = field(default_factory=list)
     during_load: Callable[[], None] = lambda: None
     last_group_id: int = 100
+    refusal: str = ""
+    dead_bytes: int = 0
 
     def add(self, row_id: int, entries: list[Entry], history: History = UNTRIED) -> None:
         index = entry_index(entries[0])
@@ -84,7 +76,7 @@ class FakeStore:
         return Totals(len(self.groups), events, sum(group.stored_bytes for group in self.groups.values()), 0, 0)
 
     async def load(
-        self, after_id: int, held: Container[int], room: tuple[int, int], is_wanted: Callable[[str, int], bool]
+        self, after_id: int, left_out: AbstractSet[int], room: tuple[int, int], wanted: Wanted, hear: Hear
     ) -> list[StoredGroup]:
         self.loads.append((after_id, room))
         await asyncio.sleep(0)
@@ -92,19 +84,26 @@ class FakeStore:
         left = room[0]
         found: list[StoredGroup] = []
         for row_id, group in sorted(self.groups.items()):
-            is_going = is_wanted(group.index_name, group.history.refused_status)
-            if row_id > after_id and row_id not in held and is_going:
+            is_going = wanted.includes(group.index_name, group.history.refused_status)
+            if row_id > after_id and row_id not in left_out and is_going:
                 left -= len(group.entries)
                 if found and left < 0:
                     break
                 found.append(group)
         self.during_load()
-        return [group for group in found if group.id not in held]
+        return hear(found)
 
     async def load_trial(
-        self, index: str, after_id: int, held: Container[int], room: tuple[int, int]
+        self, index: str, after_id: int, left_out: AbstractSet[int], room: tuple[int, int], hear: Hear
     ) -> list[StoredGroup]:
         raise NotImplementedError
+
+    def commit(self, *_: object, is_awaited: bool = True) -> None:
+        """Leave every commit under way."""
+
+    async def list_burials(self) -> list[Burial]:
+        await asyncio.sleep(0)
+        return []
 
     async def take_requests(self) -> frozenset[str]:
         await asyncio.sleep(0)
@@ -122,46 +121,23 @@ class FakeStore:
         return len(self.groups[group_id].entries), self.groups[group_id].stored_bytes
 
 
-class Bench:
+class Bench(Parts):
     """A redelivery with a journal and a channel of its own."""
 
     def __init__(self, store: Any, channel: Channel | None = None, interval_s: float = HOUR_S) -> None:
-        self.counters = Counters()
-        self.channel = channel or make_channel(events_max=40, bulk_events_max=10)
-        self.store = store
-        committer = store if isinstance(store, Spool) else _NoCommits(store.totals)
-        self.holds = Holds(Backoff(0.01, 0.02))
-        self.journal = Journal(committer, self.channel, self.holds, LIMITS, self.counters)
-        self.gate = Gate(3, Backoff(0.01, 0.02))
-        self.evidence = Evidence()
-        findings = Findings(self.gate, self.holds, self.evidence, self.counters)
-        delivery = Delivery(self.channel, FakeSink(), self.journal, findings, self.counters)
-        self.suspects = Suspects(store, self.journal, delivery, findings, Pace(0.01, interval_s))
-        self.redelivery = Redelivery(store, self.journal, self.channel, findings, self.suspects, interval_s)
-        self.journal.on_overflow = self.redelivery.proceed
-        self.replay = Replay(store, self.journal)
-        self.replay.on_asked = self.redelivery.restart
-        self.replay.on_replayed = self.redelivery.proceed
+        super().__init__(
+            store,
+            channel=channel or make_channel(events_max=40, bulk_events_max=10),
+            limits=LIMITS,
+            interval_s=interval_s,
+        )
+        self.interval_s = interval_s
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[asyncio.Event]:
-        """Let it run, and say when it begins."""
-        begun = asyncio.Event()
-        redeliver = self.redelivery._redeliver
-
-        async def redeliver_and_say_so() -> None:
-            begun.set()
-            await redeliver()
-
-        self.redelivery._redeliver = redeliver_and_say_so  # type: ignore[method-assign]
-        tasks = [asyncio.create_task(self.redelivery.run()), asyncio.create_task(self.replay.run())]
-        try:
-            yield begun
-        finally:
-            assert not any(task.done() for task in tasks), "redelivery ended"
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    async def run_all(self) -> AsyncIterator[None]:
+        """Let redelivery run, and the requests of commands."""
+        async with self.running(self.redelivery.run(self.interval_s), self.requests.run()):
+            yield
 
     def deliver(self, outcome: Outcome = DELIVERED) -> list[Entry]:
         """Take a bulk, with one outcome for all of it."""
@@ -173,30 +149,17 @@ class Bench:
     async def deliver_all(self) -> list[Entry]:
         """Deliver what is in the channel and what follows, until nothing is held any more."""
         entries: list[Entry] = []
-        while self.journal.ledger.stored_events or self.channel.events:
+        while self.ledger.stored_events or self.channel.events:
             await until(lambda: self.channel.events)
             entries += self.deliver()
             await self.journal.wait_written()
         return entries
 
 
-class _NoCommits:
-    refusal = ""
-    last_group_id = 100
-    dead_bytes = 0
-
-    def __init__(self, totals: Totals) -> None:
-        self.totals = totals
-
-    def commit(
-        self, transaction: Transaction, done: Callable[[list[int] | SpoolUnavailable], None], *, is_awaited: bool = True
-    ) -> None:
-        """Leave every commit under way."""
-
-
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay_module, "POLL_S", 0.01)
+    monkeypatch.setattr(requests, "POLL_S", 0.01)
+    monkeypatch.setattr(wake, "SOON_S", 0.01)
 
 
 @pytest.fixture
@@ -217,14 +180,14 @@ async def test_what_was_left_comes_back_oldest_first(path: Path) -> None:
     entries = await fill(path, groups=12)
     async with open_spool(path) as spool:
         bench = Bench(spool)
-        async with bench.running():
-            await until(lambda: bench.journal.ledger.stored_events)
+        async with bench.run_all():
+            await until(lambda: bench.ledger.stored_events)
 
             assert await asyncio.wait_for(bench.deliver_all(), 5) == entries
 
         assert bench.counters.redelivered == len(entries)
         assert read_rows(path, "SELECT * FROM groups") == []
-        assert_ledger_is_true(bench.journal.ledger, path)
+        assert_ledger_is_true(bench.ledger, path)
 
 
 async def test_only_what_there_is_room_for_is_loaded() -> None:
@@ -232,18 +195,18 @@ async def test_only_what_there_is_room_for_is_loaded() -> None:
     for row_id in range(1, 50):
         store.add(row_id, make_entries(10, f"{row_id}-"))
     bench = Bench(store, make_channel(events_max=35, bulk_events_max=10))
-    async with bench.running():
+    async with bench.run_all():
         await until(lambda: bench.channel.events == 30)
         await settle_down()
 
         assert bench.channel.events == 30
-        assert bench.journal.ledger.held.keys() == {1, 2, 3}
-        assert bench.journal.ledger.pending_events == 460
+        assert bench.ledger.loaded.keys() == {1, 2, 3}
+        assert bench.ledger.pending_events == 460
         assert all(10 <= events <= 35 for _, (events, _) in store.loads), "nothing is read without room for a whole row"
 
         bench.deliver()
         await until(lambda: bench.channel.events == 30)
-        assert bench.journal.ledger.held.keys() == {1, 2, 3, 4}
+        assert bench.ledger.loaded.keys() == {1, 2, 3, 4}
 
 
 async def test_no_more_than_a_few_bulks_are_loaded_at_once() -> None:
@@ -251,8 +214,8 @@ async def test_no_more_than_a_few_bulks_are_loaded_at_once() -> None:
     for row_id in range(1, 50):
         store.add(row_id, make_entries(10, f"{row_id}-"))
     bench = Bench(store, make_channel(events_max=10_000, bulk_events_max=10))
-    async with bench.running():
-        await until(lambda: bench.journal.ledger.pending_events == 0 and bench.channel.events)
+    async with bench.run_all():
+        await until(lambda: bench.ledger.pending_events == 0 and bench.channel.events)
 
     assert max(events for _, (events, _) in store.loads) <= 10 * redelivery_module.LOAD_BULKS_MAX
     assert max(entry_bytes for _, (_, entry_bytes) in store.loads) <= LIMITS.bytes_max
@@ -263,7 +226,7 @@ async def test_an_event_larger_than_the_channel_comes_back_once_the_channel_is_e
     store.add(1, [make_entry("giant", 5000)])
     bench = Bench(store, make_channel(bytes_max=2000, bulk_events_max=10))
     bench.channel.add(make_entries(1, "before", 500), 500)
-    async with bench.running():
+    async with bench.run_all():
         await until(lambda: len(store.loads) == 1)
         await settle_down()
         assert bench.channel.events == 1
@@ -277,10 +240,10 @@ async def test_a_group_in_memory_is_not_loaded_a_second_time(path: Path) -> None
     entries = await fill(path, groups=3)
     async with open_spool(path) as spool:
         bench = Bench(spool)
-        async with bench.running():
+        async with bench.run_all():
             await until(lambda: bench.channel.events == 30)
             for _ in range(5):
-                bench.redelivery.restart()
+                bench.wake.pass_now()
                 await asyncio.sleep(0.01)
 
             assert bench.channel.events == 30
@@ -302,14 +265,14 @@ async def test_a_group_that_is_settled_while_the_answer_is_on_its_way_does_not_c
     monkeypatch.setattr(writing, "load", read_slowly)
     async with open_spool(path) as spool:
         bench = Bench(spool)
-        async with bench.running() as begun:
-            await begun.wait()
+        async with bench.run_all():
+            await until(lambda: bench.wake.heard)
             inbox = Inbox(make_entries(10))
             spool._work.put((lambda _connection, _codec: begin.wait(5), lambda _: None))
             bench.journal.submit(inbox)
             await settle_down()
-            bench.journal.ledger.store(1, 0)  # as if something were pending, so that a pass looks for it
-            bench.redelivery.restart()
+            bench.ledger.store(1, 0)  # as if something were pending, so that a pass looks for it
+            bench.wake.pass_now()
             await settle_down()
 
             # The thread commits the group and reads it, before the loop hears of the commit.
@@ -327,7 +290,7 @@ async def test_a_group_that_is_settled_while_the_answer_is_on_its_way_does_not_c
             await settle_down()
 
             assert read_rows(path, "SELECT * FROM groups") == []
-            assert bench.journal.ledger.held == {}
+            assert bench.ledger.loaded == {}
             assert bench.channel.events == bench.counters.redelivered == 0
 
 
@@ -336,71 +299,47 @@ async def test_what_failed_again_waits_for_the_next_pass() -> None:
     store.add(1, make_entries(10, "a"))
     store.add(2, make_entries(10, "b"))
     bench = Bench(store)
-    async with bench.running():
+    async with bench.run_all():
         await until(lambda: bench.channel.events == 20)
         bench.deliver(RETRY)
-        # What a commit does when it has succeeded: the first group is pending again.
-        bench.journal.ledger._release(make_group_with_rest(bench, 1), {})
+        leave_in_row(bench, 1)
         loads = len(store.loads)
-        bench.redelivery.proceed()
+        bench.wake.go_on()
         await until(lambda: len(store.loads) > loads)
         await settle_down()
         assert bench.channel.events == 10, "it lies behind the point that the pass has come to"
 
-        bench.redelivery.restart()
+        bench.wake.pass_now()
         await until(lambda: bench.channel.events == 20)
 
 
-def make_group_with_rest(bench: Bench, row_id: int) -> Any:
-    group = bench.journal.ledger.held[row_id]
-    assert len(group.rest) == len(group.entries)
-    return group
+def leave_in_row(bench: Bench, row_id: int) -> None:
+    """Do the part of a commit that has succeeded: a group of which nothing was settled is pending again."""
+    group = bench.ledger.loaded[row_id]
+    assert len(group.kept) == len(group.entries)
+    bench.ledger.settle([Settlement(Transaction(), [group])], {})
 
 
 async def test_a_pass_begins_at_every_interval() -> None:
     store = FakeStore()
     store.add(1, make_entries(10))
     bench = Bench(store, interval_s=0.02)
-    async with bench.running():
+    async with bench.run_all():
         for attempt in range(1, 4):
             await until(lambda: bench.channel.events == 10)
             assert bench.counters.redelivered == attempt * 10
             bench.deliver(RETRY)
-            bench.journal.ledger._release(make_group_with_rest(bench, 1), {})
-
-
-async def test_what_was_not_taken_by_a_sink_that_is_well_is_tried_soon_and_once() -> None:
-    store = FakeStore()
-    bench = Bench(store, interval_s=HOUR_S)
-    timers: list[float] = []
-    bench.redelivery._loop = _RecordingLoop(timers)  # type: ignore[assignment]
-
-    for _ in range(3):
-        bench.redelivery.restart_soon()
-
-    assert timers == [redelivery_module.RETRY_SOON_S]
-    bench.redelivery._retry()
-    bench.redelivery.restart_soon()
-    assert len(timers) == 2
-
-
-class _RecordingLoop:
-    def __init__(self, timers: list[float]) -> None:
-        self._timers = timers
-
-    def call_later(self, delay: float, callback: Callable[[], None]) -> object:
-        self._timers.append(delay)
-        return callback
+            leave_in_row(bench, 1)
 
 
 async def test_what_overflowed_is_found_by_going_on() -> None:
     store = FakeStore()
     bench = Bench(store)
-    async with bench.running():
+    async with bench.run_all():
         await settle_down()
         store.add(1, make_entries(10))
-        bench.journal.ledger.store(10, 500)
-        bench.redelivery.proceed()
+        bench.ledger.store(10, 500)
+        bench.wake.go_on()
 
         await until(lambda: bench.channel.events == 10)
 
@@ -408,7 +347,7 @@ async def test_what_overflowed_is_found_by_going_on() -> None:
 async def test_nothing_is_loaded_while_nothing_is_pending() -> None:
     store = FakeStore()
     bench = Bench(store, interval_s=0.001)
-    async with bench.running():
+    async with bench.run_all():
         await asyncio.sleep(0.02)
 
     assert store.loads == []
@@ -419,8 +358,8 @@ async def test_nothing_is_loaded_while_settlements_cannot_be_written() -> None:
     store.add(1, make_entries(10))
     bench = Bench(store)
     bench.journal._settling.clear()
-    async with bench.running():
-        await until(lambda: bench.journal.ledger.pending_events)
+    async with bench.run_all():
+        await until(lambda: bench.ledger.pending_events)
         await settle_down()
         assert store.loads == []
 
@@ -435,13 +374,12 @@ async def test_a_new_pass_that_begins_during_a_load_starts_from_the_oldest(after
     bench = Bench(store)
     bench.redelivery._after_id = after_id
     store.add(2, make_entries(10, "old"))
-    bench.journal.ledger.store(20, 1000)
-    store.during_load = bench.redelivery.restart
+    bench.ledger.store(20, 1000)
+    store.during_load = bench.wake.pass_now
 
     assert await bench.redelivery._load_some()
 
     assert bench.channel.events == 0, "what was read belongs to the pass before"
-    assert bench.redelivery._after_id == 0
     store.during_load = lambda: None
     await bench.redelivery._load_some()
     assert bench.deliver()[:10] == make_entries(10, "old")
@@ -455,13 +393,13 @@ async def test_a_damaged_group_holds_up_nothing_behind_it(path: Path, monkeypatc
         connection.commit()
     async with open_spool(path) as spool:
         bench = Bench(spool)
-        async with bench.running():
+        async with bench.run_all():
             await until(lambda: bench.channel.events == 30)
             assert [bench.deliver() for _ in range(3)] == [entries[:10], entries[20:30], entries[30:]]
             await bench.journal.wait_written()
 
         assert read_rows(path, "SELECT id FROM groups") == [(2,)]
-        assert bench.journal.ledger.pending_events == 10
+        assert bench.ledger.pending_events == 10
     assert [line["event"] for line in lines if line["log_level"] == "error"] == ["group_damaged"]
     assert any("group 2" in str(line.get("cause")) for line in lines)
 
@@ -473,10 +411,11 @@ async def test_a_damaged_group_of_a_pass_before_does_not_move_a_new_pass_on() ->
     bench.redelivery._after_id = 4
     loading = asyncio.create_task(bench.redelivery._load_some())
     await asyncio.sleep(0)
-    bench.redelivery.restart()
+    bench.wake.pass_now()
 
     assert await loading
-    assert bench.redelivery._after_id == 0
+    assert await bench.redelivery._load_some()
+    assert bench.deliver() == make_entries(10)
 
 
 @pytest.mark.parametrize("failing", ["load", "requests"])
@@ -484,11 +423,11 @@ async def test_a_spool_that_cannot_be_read_for_a_while_ends_nothing(failing: str
     store = FakeStore()
     store.add(1, make_entries(10))
     bench = Bench(store, interval_s=0.02)
-    async with bench.running():
+    async with bench.run_all():
         await until(lambda: bench.channel.events)
         bench.deliver(RETRY)
         store.failures = [SpoolUnavailable("locked")] * (1 if failing == "load" else 2)
-        bench.journal.ledger._release(make_group_with_rest(bench, 1), {})
+        leave_in_row(bench, 1)
         await until(lambda: bench.channel.events == 10)
     assert store.failures == []
 
@@ -502,11 +441,11 @@ async def test_a_request_to_retry_begins_a_pass(path: Path) -> None:
     entries = await fill(path, groups=1)
     async with open_spool(path) as spool:
         bench = Bench(spool)
-        async with bench.running():
+        async with bench.run_all():
             await until(lambda: bench.channel.events)
             bench.deliver(RETRY)
             await bench.journal.wait_written()
-            assert bench.journal.ledger.pending_events == 10
+            assert bench.ledger.pending_events == 10
 
             with inspect(path) as inspection:
                 inspection.ask(Request.RETRY)
@@ -520,7 +459,7 @@ async def test_a_replayed_dead_letter_comes_back(path: Path) -> None:
     async with open_spool(path) as spool:
         await commit(spool, Transaction(dead=letters))
         bench = Bench(spool)
-        async with bench.running():
+        async with bench.run_all():
             await settle_down()
             with inspect(path) as inspection:
                 assert inspection.mark_for_replay(Choice()) == 25
@@ -531,7 +470,7 @@ async def test_a_replayed_dead_letter_comes_back(path: Path) -> None:
 
         assert sorted(delivered) == sorted(make_entries(25))
         assert read_rows(path, "SELECT * FROM dead_letters") == read_rows(path, "SELECT * FROM groups") == []
-        assert_ledger_is_true(bench.journal.ledger, path)
+        assert_ledger_is_true(bench.ledger, path)
 
 
 async def _deliver_count(bench: Bench, events: int) -> list[Entry]:
@@ -545,7 +484,7 @@ async def _deliver_count(bench: Bench, events: int) -> list[Entry]:
 async def test_a_replay_that_fails_is_not_forgotten() -> None:
     store = FakeStore()
     bench = Bench(store)
-    async with bench.running():
+    async with bench.run_all():
         await settle_down()
         store.replays = [make_entries(3)]
         original = store.replay
@@ -570,7 +509,7 @@ async def test_a_replay_that_was_begun_before_the_end_is_finished_at_the_start(p
             inspection.mark_for_replay(Choice())
         # Nobody asks: whoever took the request died.
         bench = Bench(spool)
-        async with bench.running():
+        async with bench.run_all():
             assert await asyncio.wait_for(_deliver_one(bench), 5) == [make_entry("dead")]
 
 
@@ -581,7 +520,7 @@ async def test_submissions_and_redelivery_do_not_get_in_each_others_way(path: Pa
         bench = Bench(spool, make_channel(events_max=25, bulk_events_max=10), interval_s=0.05)
         inboxes = [Inbox(make_entries(7, f"new{number}-")) for number in range(30)]
         delivered: list[Entry] = []
-        async with bench.running():
+        async with bench.run_all():
             for inbox in inboxes:
                 bench.journal.submit(inbox)
                 await asyncio.sleep(0)
@@ -591,14 +530,14 @@ async def test_submissions_and_redelivery_do_not_get_in_each_others_way(path: Pa
 
         assert sorted(delivered) == sorted([*old, *(entry for inbox in inboxes for entry in inbox.entries)])
         assert [Admission.PENDING] in [inbox.heard for inbox in inboxes]
-        assert_ledger_is_true(bench.journal.ledger, path)
+        assert_ledger_is_true(bench.ledger, path)
 
 
 async def test_a_group_fits_when_the_channel_is_empty_whatever_its_limit() -> None:
     store = FakeStore()
     store.add(1, make_entries(10))
     bench = Bench(store, make_channel(events_max=3, bulk_events_max=10))
-    async with bench.running():
+    async with bench.run_all():
         await until(lambda: bench.channel.events == 10)
         assert not bench.channel.offer(make_group(make_entries(1)))
 
@@ -609,8 +548,8 @@ def put_on_hold(bench: Bench) -> None:
 
 
 def take_up(bench: Bench, stored: StoredGroup) -> None:
-    if stored.id not in bench.journal.ledger.held:
-        bench.journal.take_up(stored)
+    if stored.id not in bench.ledger.loaded:
+        bench.ledger.take_up(stored)
 
 
 async def test_groups_of_an_index_on_hold_are_not_read(path: Path) -> None:
@@ -620,12 +559,12 @@ async def test_groups_of_an_index_on_hold_are_not_read(path: Path) -> None:
     async with open_spool(path) as spool:
         bench = Bench(spool)
         put_on_hold(bench)
-        async with bench.running():
+        async with bench.run_all():
             await until(lambda: bench.channel.events)
             await settle_down()
             assert bench.deliver() == make_entries(10, "n")
             await bench.journal.wait_written()
-            assert (bench.channel.events, bench.journal.ledger.pending_events) == (0, 50)
+            assert (bench.channel.events, bench.ledger.pending_events) == (0, 50)
 
 
 async def test_groups_of_an_index_that_is_put_on_hold_while_they_are_read_stay_where_they_are() -> None:
@@ -638,7 +577,7 @@ async def test_groups_of_an_index_that_is_put_on_hold_while_they_are_read_stay_w
     assert await bench.redelivery._load_some()
 
     assert bench.channel.take().entries == make_entries(10, "n")
-    assert bench.journal.ledger.held.keys() == {2}
+    assert bench.ledger.loaded.keys() == {2}
 
 
 async def test_a_group_that_was_taken_up_while_it_was_read_does_not_come_twice() -> None:
@@ -651,7 +590,7 @@ async def test_a_group_that_was_taken_up_while_it_was_read_does_not_come_twice()
     assert await bench.redelivery._load_some()
 
     assert bench.channel.take().entries == make_entries(10, "b")
-    assert bench.journal.ledger.pending_events == 0
+    assert bench.ledger.pending_events == 0
 
 
 @pytest.mark.parametrize(("status", "is_its_turn"), [(0, True), (400, True), (413, True), (422, True), (403, False)])
@@ -661,15 +600,15 @@ async def test_what_was_refused_with_a_status_that_may_pass_is_not_tried_again_s
     store = FakeStore()
     store.add(1, make_entries(10), History(1, (1,), refused_status=status))
     bench = Bench(store)
-    async with bench.running():
+    async with bench.run_all():
         await until(lambda: bench.channel.events == 10)
         assert bench.evidence.rounds == 1
         bench.deliver(RETRY)
-        bench.journal.ledger._release(make_group_with_rest(bench, 1), {})
+        leave_in_row(bench, 1)
         await settle_down()
         loads = len(store.loads)
 
-        bench.redelivery._retry()
+        bench.wake.pass_soon()
         await until(lambda: len(store.loads) > loads)
         await settle_down()
 
@@ -680,22 +619,22 @@ async def test_each_interval_is_a_round_in_which_everything_goes() -> None:
     store = FakeStore()
     store.add(1, make_entries(10), History(1, (1,), refused_status=403))
     bench = Bench(store, interval_s=0.02)
-    async with bench.running():
+    async with bench.run_all():
         for attempt in range(1, 4):
             await until(lambda: bench.channel.events == 10)
             assert bench.evidence.rounds >= attempt
             bench.deliver(RETRY)
-            bench.journal.ledger._release(make_group_with_rest(bench, 1), {})
+            leave_in_row(bench, 1)
 
 
 async def test_a_round_that_a_spool_interrupts_goes_on_later() -> None:
     store = FakeStore(failures=[SpoolUnavailable("locked")])
     store.add(1, make_entries(10), History(1, (1,), refused_status=403))
     bench = Bench(store)
-    async with bench.running():
+    async with bench.run_all():
         await until(lambda: not store.failures)
         await settle_down()
-        bench.redelivery.proceed()
+        bench.wake.go_on()
         await until(lambda: bench.channel.events == 10)
 
 
@@ -708,17 +647,17 @@ async def test_a_suspect_does_not_go_with_others() -> None:
     assert await bench.redelivery._load_some()
 
     assert bench.channel.take().entries == make_entries(10, "usual")
-    assert 1 in bench.suspects
+    assert bench.ledger.set_apart == {1}
 
 
 async def test_a_suspect_that_was_taken_up_while_it_was_read_does_not_go_twice() -> None:
     store = FakeStore()
     store.add(1, make_entries(1), History(3, (1,), strikes=3))
     bench = Bench(store)
-    assert bench.suspects.keep(store.groups[1])
+    assert bench.suspects.set_apart(store.groups[1])
     store.during_load = lambda: take_up(bench, store.groups[1])
 
     assert await asyncio.wait_for(bench.suspects._take_step(1), 5) is None
 
     assert bench.counters.bulks == 0
-    assert bench.journal.ledger.pending_events == 0
+    assert bench.ledger.pending_events == 0

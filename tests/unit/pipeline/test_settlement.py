@@ -9,10 +9,8 @@ import pytest
 from msgspec import structs
 
 from forebay.model import DELIVERED, DUPLICATE, DeadLetter, Entry, History, Outcome, Verdict
-from forebay.pipeline.channel import Bulk
-from forebay.pipeline.evidence import Evidence
-from forebay.pipeline.group import Group
-from forebay.pipeline.settlement import Settlement, abandon, bury, divide, halve_group, settle
+from forebay.pipeline.group import Bulk, Group, Settlement
+from forebay.pipeline.settlement import Evidence, abandon, bury, divide, halve, settle
 from forebay.spool.records import NewGroup, Transaction
 from unit.pipeline.fakes import DEAD, FAILED, FAULTY, PAUSE, RETRY, make_entries, make_group
 
@@ -23,8 +21,8 @@ A, B, C = make_entries(3, "abc")
 
 def take(group: Group, events: int) -> tuple[Group, list[Entry]]:
     """Take a slice of a group, as the channel does."""
-    part = group.entries[group.taken : group.taken + events]
-    group.taken += len(part)
+    part = group.entries[group.cut : group.cut + events]
+    group.cut += len(part)
     return group, part
 
 
@@ -205,8 +203,8 @@ def test_an_outcome_settles_or_it_does_not() -> None:
 
 def test_a_failure_while_others_were_taken_is_a_strike() -> None:
     evidence = Evidence()
-    evidence.doubts.mark(7)
-    evidence.doubts.taken += 1
+    evidence.failures.note_failure(7)
+    evidence.failures.taken += 1
 
     settlement = settle_group(make_group([A], row_id=7), FAILED, evidence=evidence)
 
@@ -216,8 +214,8 @@ def test_a_failure_while_others_were_taken_is_a_strike() -> None:
 @pytest.mark.parametrize("outcome", [RETRY, PAUSE])
 def test_an_answer_about_single_events_is_no_strike(outcome: Outcome) -> None:
     evidence = Evidence()
-    evidence.doubts.mark(7)
-    evidence.doubts.taken += 1
+    evidence.failures.note_failure(7)
+    evidence.failures.taken += 1
     settlement = settle_group(make_group([A], row_id=7), outcome, evidence=evidence)
     assert settlement.transaction == Transaction(attempts=[(7, History(1, (NOW_MS,)))])
 
@@ -253,7 +251,7 @@ def test_what_was_refused_is_parted_from_what_was_not() -> None:
         shrinks=[(7, [A, C], FIRST)], inserts=[NewGroup(100, [B], FIRST.refused(400, is_struck=True))]
     )
     assert settlement.leaving == [group]
-    assert group.rest == [A, C], "the other one is not in its row any more"
+    assert group.kept == [A, C], "the other one is not in its row any more"
 
 
 def test_what_was_refused_differently_is_parted() -> None:
@@ -334,7 +332,7 @@ def test_a_group_is_halved_in_one_transaction() -> None:
     group = make_group([A, B, C], row_id=7)
     group.history = History(9, (1, 2), strikes=4)
 
-    settlement = halve_group(group, itertools.count(100).__next__)
+    settlement = halve(group, itertools.count(100).__next__)
 
     history = History(9, (1, 2), strikes=3)
     assert settlement.transaction == Transaction(
@@ -356,5 +354,5 @@ def test_poison_is_kept_as_a_dead_letter_with_its_history() -> None:
 
 
 def test_a_group_that_is_halved_is_not_deleted_before_its_halves_are_there() -> None:
-    settlement = halve_group(make_group(make_entries(4), 7), itertools.count(8).__next__)
+    settlement = halve(make_group(make_entries(4), 7), itertools.count(8).__next__)
     assert divide([settlement]) == ([], [settlement])

@@ -12,7 +12,7 @@ from forebay.pipeline.sifting import RequestSize, Sifting
 from unit.pipeline.fakes import make_entries
 
 FORBIDDEN = Outcome(Verdict.REFUSED, "http_403", "no", whole=True, status=403)
-TOO_LARGE = Outcome(Verdict.REFUSED, "http_413", "too large", whole=True, status=413)
+TOO_LARGE = Outcome(Verdict.REFUSED, "http_413", "too large", whole=True, status=413, is_too_large=True)
 AWAY = Outcome(Verdict.RETRY, "unreachable", "no answer in time", whole=True)
 
 
@@ -153,7 +153,9 @@ async def test_a_proxy_that_finds_everything_too_large_is_not_asked_for_every_ev
 
 async def test_a_sink_without_memory_for_a_request_is_sent_less_next_time() -> None:
     entries = make_entries(64, size=100)
-    full = Outcome(Verdict.RETRY, "circuit_breaking_exception", "Data too large", whole=True)
+    full = Outcome(
+        Verdict.RETRY, "circuit_breaking_exception", "Data too large", whole=True, is_busy=True, is_too_large=True
+    )
     sink = Firewall(lambda request: full if len(request) > 8 else DELIVERED)
 
     sifting, outcomes = await sift(sink, entries)
@@ -208,3 +210,23 @@ def test_a_size_grows_at_once_if_what_was_too_large_passes_now() -> None:
     for request_bytes in (250, 500, 1000):
         size.grow(request_bytes)
     assert size.bytes_max == 2000
+
+
+async def test_parts_with_another_number_of_outcomes_than_events_shift_no_outcome_to_another_event() -> None:
+    entries = make_entries(9)
+    sink = Firewall(refuse(entries[0]))
+    deliver = sink.deliver
+
+    async def miscount(part: list[Entry]) -> list[Outcome]:
+        outcomes = await deliver(part)
+        if len(part) == len(entries):
+            return outcomes
+        # One too many for an odd part, one too few for an even one: together they are as many as there should be.
+        return [*outcomes, DELIVERED] if len(part) % 2 else outcomes[1:]
+
+    sink.deliver = miscount  # type: ignore[assignment]
+
+    _, outcomes = await sift(sink, entries, 4)
+
+    assert len(outcomes) == len(entries)
+    assert DELIVERED not in outcomes, "nobody knows which"

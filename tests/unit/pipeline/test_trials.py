@@ -13,19 +13,11 @@ from msgspec import structs
 from forebay.backoff import Backoff
 from forebay.errors import SpoolUnavailable
 from forebay.model import DELIVERED, Entry, History, Outcome, entry_index
-from forebay.pipeline.channel import Bulk
-from forebay.pipeline.delivery import Delivery
-from forebay.pipeline.evidence import Evidence
-from forebay.pipeline.findings import Findings
-from forebay.pipeline.gate import Finding, Gate, Health
-from forebay.pipeline.holds import FRESH_TRIALS_MAX, Holds
-from forebay.pipeline.journal import Journal
-from forebay.pipeline.packing import GroupLimits
-from forebay.pipeline.suspects import Pace, Suspects
-from forebay.pipeline.trials import Trials
+from forebay.pipeline.gate import Health, Report
+from forebay.pipeline.group import Bulk, GroupLimits
+from forebay.pipeline.holds import FRESH_TRIALS_MAX
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
-from forebay.telemetry.counters import Counters
 from unit.pipeline.fakes import (
     FAILED,
     FAULTY,
@@ -33,9 +25,9 @@ from unit.pipeline.fakes import (
     Clock,
     FakeSink,
     Inbox,
+    Parts,
     assert_ledger_is_true,
     commit,
-    make_channel,
     make_entries,
     make_entry,
     make_group,
@@ -50,24 +42,19 @@ BULK_EVENTS = 6
 REFUSED = History(1, (1,), refused_status=400)
 
 
-class Bench:
+class Bench(Parts):
     """Trials on a real spool, with a sink that is answered by hand and a clock that stands still."""
 
     def __init__(self, spool: Spool) -> None:
-        self.sink = FakeSink(outcome=None)
+        super().__init__(
+            spool,
+            FakeSink(outcome=None),
+            limits=GroupLimits(BULK_EVENTS, 100_000),
+            backoff=Backoff(1000, 1000),
+            holds_backoff=Backoff(1, 8, lambda _least, most: most),
+        )
         self.clock = Clock()
-        counters = Counters()
-        channel = make_channel()
-        self.gate = Gate(3, Backoff(1000, 1000))
-        self.holds = Holds(Backoff(1, 8, lambda _least, most: most))
         self.holds._loop = self.clock.loop
-        self.lifted: list[bool] = []
-        self.holds.on_lifted = lambda: self.lifted.append(True)
-        self.journal = Journal(spool, channel, self.holds, GroupLimits(BULK_EVENTS, 100_000), counters)
-        self.findings = Findings(self.gate, self.holds, Evidence(), counters)
-        delivery = Delivery(channel, self.sink, self.journal, self.findings, counters)
-        self.suspects = Suspects(spool, self.journal, delivery, self.findings, Pace(0.01, 3600))
-        self.trials = Trials(spool, self.journal, delivery, self.findings, self.suspects)
 
     def hold(self, index: str) -> None:
         entries = make_entries(1, "refused", month=index[-7:])
@@ -103,15 +90,12 @@ async def running(path: Path, rows: list[NewGroup], *indices: str) -> AsyncItera
         bench = Bench(spool)
         for index in indices:
             bench.hold(index)
-        task = asyncio.create_task(bench.trials.run())
         try:
-            yield bench
-            assert not task.done(), "trials ended"
+            async with bench.running(bench.trials.run()):
+                yield bench
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
             await bench.journal.wait_written()
-        assert_ledger_is_true(bench.journal.ledger, path)
+        assert_ledger_is_true(bench.ledger, path)
 
 
 @pytest.fixture
@@ -189,8 +173,8 @@ async def test_two_indices_do_not_wait_for_each_other(path: Path) -> None:
 
         await bench.answer(DELIVERED, 1)
 
-        assert set(bench.holds._holds) == {NOVEMBER}
-        assert bench.lifted == [True]
+        assert bench.holds.indices == {NOVEMBER}
+        assert bench.wake.heard == ["now"]
 
 
 @pytest.mark.parametrize("others", [DELIVERED, PAUSE])
@@ -200,7 +184,7 @@ async def test_the_hold_is_lifted_by_the_first_event_that_is_taken(path: Path, o
         await bench.answer([DELIVERED, *[DELIVERED if others is DELIVERED else FAULTY] * (len(bulk) - 1)])
 
         assert not bench.holds
-        assert bench.lifted == [True]
+        assert bench.wake.heard[0] == "now"
         await bench.clock.advance(100)
         assert await bench.has_rest(), "the rest goes as usual"
     statuses = read_rows(path, "SELECT refusals, refused_status, events FROM groups ORDER BY id")
@@ -213,7 +197,7 @@ async def test_a_trial_that_is_refused_strikes_nobody_and_the_hold_stays(path: P
             await bench.next_trial(seconds)
             await bench.answer(FAULTY)
             bench.holds._holds[NOVEMBER].after_id = 0
-        assert set(bench.holds._holds) == {NOVEMBER}
+        assert bench.holds.indices == {NOVEMBER}
         assert bench.gate.health is Health.GOOD
     assert read_rows(path, "SELECT attempts, refusals, refused_status FROM groups") == [(6, 0, 400)] * 2
     assert read_rows(path, "SELECT 1 FROM dead_letters") == []
@@ -241,7 +225,7 @@ async def test_while_the_sink_is_not_well_one_group_goes_and_finds_out_if_it_is_
     path: Path, outcome: Outcome
 ) -> None:
     async with running(path, new(1, 2, 3), NOVEMBER) as bench:
-        bench.gate.leave(await bench.gate.enter(), Finding(Health.FAILED, failed=FAILED), 0.02)
+        bench.gate.leave(await bench.gate.enter(), Report(Health.FAILED, failed=FAILED), 0.02)
 
         assert rows_of(await bench.next_trial(1)) == ["new3"]
         await bench.answer(FAILED)
@@ -256,7 +240,7 @@ async def test_a_suspect_is_not_tried_with_others(path: Path) -> None:
     suspect = NewGroup(9, make_entries(1, "suspect"), History(3, (1,), strikes=3))
     async with running(path, [*new(1), suspect], NOVEMBER) as bench:
         assert rows_of(await bench.next_trial(1)) == ["new1"]
-        assert 9 in bench.suspects
+        assert bench.ledger.set_apart == {9}
 
 
 async def test_where_there_are_only_suspects_one_of_them_goes(path: Path) -> None:
@@ -305,5 +289,5 @@ async def test_an_index_whose_hold_was_lifted_while_its_events_were_read_has_no_
         monkeypatch.setattr(Spool, "load_trial", load_late)
         await bench.clock.advance(1)
         assert await bench.has_rest()
-        assert bench.journal.ledger.held == {}
-        assert bench.lifted == [True]
+        assert bench.ledger.loaded == {}
+        assert bench.wake.heard == ["now"]

@@ -102,8 +102,9 @@ def test_an_item_means(status: int, error_type: str | None, reason: str, verdict
     (outcome,) = outcomes
     kept = not Outcome(verdict).settled
     told = status if verdict in (Verdict.PAUSE, Verdict.REFUSED) else 0
-    expected = Outcome(verdict, error_type or "", reason, outcome.advice, status=told) if kept else Outcome(verdict)
-    assert outcome == expected
+    is_busy = error_type in ("rejected_execution_exception", "circuit_breaking_exception")
+    expected = Outcome(verdict, error_type or "", reason, outcome.advice, status=told, is_busy=is_busy)
+    assert outcome == (expected if kept else Outcome(verdict))
     assert bool(outcome.advice) is (verdict in (Verdict.PAUSE, Verdict.REFUSED))
 
 
@@ -129,7 +130,7 @@ def test_an_item_without_an_error_is_told_as_one_that_nobody_expects(
     delivered, strange = read_answer(200, bulk_answer(item(201), item(status, error_type, "said")), 2)
 
     assert delivered == DELIVERED
-    assert (strange.verdict, strange.error_type) == (verdict, UNEXPECTED_ANSWER)
+    assert (strange.verdict, strange.error_type, strange.is_unexpected) == (verdict, UNEXPECTED_ANSWER, True)
     assert f"status {status}" in strange.reason
     assert strange.status in range(600)
     # It is about this event: the sink took the other.
@@ -149,7 +150,7 @@ def test_every_item_is_looked_at_in_its_order() -> None:
         DELIVERED,
         refused("failed to parse"),
         DUPLICATE,
-        Outcome(Verdict.RETRY, "rejected_execution_exception", "busy"),
+        Outcome(Verdict.RETRY, "rejected_execution_exception", "busy", is_busy=True),
         DELIVERED,
     ]
 
@@ -389,3 +390,22 @@ def test_a_refusal_that_cannot_be_read_makes_nothing_dead(body: bytes) -> None:
     outcomes = read_answer(400, body, 2)
 
     assert [(outcome.verdict, outcome.error_type) for outcome in outcomes] == [(Verdict.REFUSED, "http_400")] * 2
+
+
+@pytest.mark.parametrize(
+    ("status", "error_type", "is_busy", "is_too_large", "is_unexpected"),
+    [
+        (429, "rejected_execution_exception", True, False, False),
+        (429, "circuit_breaking_exception", True, True, False),
+        (429, None, True, False, False),
+        (413, None, False, True, False),
+        (503, None, False, False, False),
+        (301, None, False, False, True),
+    ],
+)
+def test_an_answer_to_a_whole_request_says_if_less_may_pass(
+    status: int, error_type: str | None, *, is_busy: bool, is_too_large: bool, is_unexpected: bool
+) -> None:
+    body = json.dumps({"error": {"type": error_type, "reason": "said"}}).encode() if error_type else b"<html>"
+    (outcome,) = read_answer(status, body, 1)
+    assert (outcome.is_busy, outcome.is_too_large, outcome.is_unexpected) == (is_busy, is_too_large, is_unexpected)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,9 +9,8 @@ import pytest
 
 from forebay.spool.beside.inspection import Request, inspect
 from forebay.spool.burials import Burial
-from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
-from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool
+from unit.pipeline.fakes import make_entry, open_spool
 
 BURIALS = [
     Burial(5),
@@ -55,21 +52,3 @@ async def test_a_burial_stays_until_it_is_done_and_others_requests_do_not(tmp_pa
     for burial in BURIALS[1:]:
         await spool.forget_burial(burial)
     assert await spool.list_burials() == BURIALS[:1]
-
-
-async def test_of_two_who_read_the_same_groups_at_the_same_time_one_gets_them(spool: Spool) -> None:
-    await commit(spool, Transaction(inserts=[NewGroup(number, make_entries(2)) for number in (1, 2, 3)]))
-    held: set[int] = set()
-
-    async def take() -> int:
-        groups = await spool.load(0, held, (100, 10_000), lambda *_: True)
-        held.update(group.id for group in groups)
-        return len(groups)
-
-    taking = [asyncio.create_task(take()) for _ in range(2)]
-    await asyncio.sleep(0)
-    # The loop stands still until both have been answered, so that it hears both answers at once.
-    answered = threading.Event()
-    spool._work.put((lambda *_: answered.set(), lambda _: None))
-    assert answered.wait(10)
-    assert await asyncio.gather(*taking) == [3, 0]

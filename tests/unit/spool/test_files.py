@@ -12,11 +12,10 @@ import pytest
 
 from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.spool import writing
-from forebay.spool.adoption import Portion
 from forebay.spool.files import SpoolFiles
-from forebay.spool.records import NewGroup, Transaction
+from forebay.spool.records import EVERY, NewGroup, Transaction
 from forebay.spool.spool import Spool
-from unit.pipeline.fakes import commit, every, make_entries, open_spool, read_rows
+from unit.pipeline.fakes import commit, make_entries, open_spool, read_rows
 
 ALL = ("", "-wal", "-shm", ".lock")
 PLENTY = (10**9, 10**9)
@@ -88,8 +87,6 @@ async def test_files_that_are_gone_or_replaced_end_the_taking_of_events(
     assert isinstance(refused, SpoolUnavailable)
     assert "removed or replaced" in str(refused)
     assert spool.refusal == str(refused)
-    with pytest.raises(SpoolUnavailable):
-        await spool.adopt(Portion([], [], []), 5)
 
 
 @pytest.mark.parametrize("ends", [("",), ALL])
@@ -100,11 +97,11 @@ async def test_without_its_database_the_process_goes_on_with_what_it_has(
     await try_to_commit(spool, Transaction(inserts=[NewGroup(2, make_entries(1))]))
 
     # Nothing of what was refused is there; what delivery has to write is written.
-    assert [group.id for group in await spool.load(0, (), PLENTY, every)] == [1]
-    assert isinstance(await try_to_commit(spool, Transaction(deletes=[1])), list)
+    assert [group.id for group in await spool.load(0, frozenset(), PLENTY, EVERY)] == [1]
+    assert not isinstance(await try_to_commit(spool, Transaction(deletes=[1])), SpoolUnavailable)
     settled = await try_to_commit(spool, Transaction(inserts=[NewGroup(3, make_entries(1))]), is_awaited=False)
-    assert isinstance(settled, list)
-    assert [group.id for group in await spool.load(0, (), PLENTY, every)] == [3]
+    assert not isinstance(settled, SpoolUnavailable)
+    assert [group.id for group in await spool.load(0, frozenset(), PLENTY, EVERY)] == [3]
 
 
 @pytest.mark.parametrize("end", ["-wal", "-shm", ".lock"])
@@ -115,7 +112,7 @@ async def test_beside_another_log_index_or_lock_nothing_is_written_any_more(spoo
 
     assert isinstance(await try_to_commit(spool, Transaction(deletes=[1])), SpoolLost)
     with pytest.raises(SpoolLost):
-        await spool.load(0, (), PLENTY, every)
+        await spool.load(0, frozenset(), PLENTY, EVERY)
     assert "restart this server" in spool.refusal
 
 
@@ -149,7 +146,7 @@ async def test_a_file_that_goes_while_a_commit_is_written_takes_the_commit_with_
 ) -> None:
     write = writing.write
 
-    def write_and_lose(*arguments: Any) -> list[int]:
+    def write_and_lose(*arguments: Any) -> dict[int, int]:
         sizes = write(*arguments)
         remove(".lock")(path)
         return sizes
@@ -177,7 +174,9 @@ async def test_files_that_are_put_back_are_taken_again(spool: Spool, path: Path)
     move(path.with_name("elsewhere"), path.name)
     await spool.take_requests()
 
-    assert isinstance(await try_to_commit(spool, Transaction(inserts=[NewGroup(3, make_entries(1))])), list)
+    assert not isinstance(
+        await try_to_commit(spool, Transaction(inserts=[NewGroup(3, make_entries(1))])), SpoolUnavailable
+    )
     assert spool.refusal == ""
 
 

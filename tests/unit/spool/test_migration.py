@@ -17,8 +17,8 @@ from forebay.model import History, join_entries
 from forebay.spool import database, statements
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.codec import BodyCodec
-from forebay.spool.records import Totals
-from unit.pipeline.fakes import every, make_entries, make_entry, open_spool, read_rows
+from forebay.spool.records import EVERY, Totals
+from unit.pipeline.fakes import make_entries, make_entry, open_spool, read_rows
 
 PLENTY = (10**9, 10**9)
 GROUPS = {3: make_entries(1, "alone"), 4: make_entries(500, "many", 300), 9: [make_entry("giant", 200_000)]}
@@ -66,7 +66,7 @@ async def test_everything_of_version_1_is_there_in_version_2(path: Path) -> None
 
     async with open_spool(path) as spool:
         assert dump(path) == before
-        groups = await spool.load(0, (), PLENTY, every)
+        groups = await spool.load(0, frozenset(), PLENTY, EVERY)
         assert {group.id: group.entries for group in groups} == GROUPS
         assert [group.history for group in groups] == [History(0), History(1), History(0)]
         stored_bytes = sum(group.stored_bytes for group in groups)

@@ -9,8 +9,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from forebay.errors import SpoolUnavailable, SpoolUnusable
 from forebay.model import DeadLetter, Entry, History
 from forebay.spool import reserve, writing
 from forebay.spool.beside.inspection import Choice, Request, inspect
-from forebay.spool.records import GroupDamaged, NewGroup, StoredGroup, Totals, Transaction
+from forebay.spool.records import EVERY, GroupDamaged, NewGroup, StoredGroup, Totals, Transaction, Wanted
 from forebay.spool.spool import Spool
-from unit.pipeline.fakes import commit, every, make_entries, make_entry, open_spool, read_rows, settle_down, until
+from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool, read_rows, settle_down, until
 
 PLENTY = (10**9, 10**9)
 SRC = Path(__file__).parents[3] / "src"
@@ -91,14 +91,14 @@ def make_letter(entry: Entry, died_at_ms: int = 1000, history: History = ONCE, r
     return DeadLetter(entry, "type", reason, history, died_at_ms)
 
 
-async def try_to_commit(spool: Spool, transaction: Transaction) -> list[int] | SpoolUnavailable:
-    future: asyncio.Future[list[int] | SpoolUnavailable] = asyncio.get_running_loop().create_future()
+async def try_to_commit(spool: Spool, transaction: Transaction) -> Mapping[int, int] | SpoolUnavailable:
+    future: asyncio.Future[Mapping[int, int] | SpoolUnavailable] = asyncio.get_running_loop().create_future()
     spool.commit(transaction, future.set_result)
     return await asyncio.wait_for(future, 5)
 
 
 async def load_all(spool: Spool) -> dict[int, list[Entry]]:
-    return {group.id: group.entries for group in await spool.load(0, (), PLENTY, every)}
+    return {group.id: group.entries for group in await spool.load(0, frozenset(), PLENTY, EVERY)}
 
 
 # -- what is committed
@@ -125,7 +125,7 @@ async def test_what_is_committed_is_there_for_the_next_owner(path: Path) -> None
     async with open_spool(path) as spool:
         await commit(spool, Transaction(inserts=[NewGroup(3, make_entries(2), History(4, (1, 2), 3))]))
     async with open_spool(path) as spool:
-        (group,) = await spool.load(0, (), PLENTY, every)
+        (group,) = await spool.load(0, frozenset(), PLENTY, EVERY)
 
         assert (group.id, group.entries, group.history) == (3, make_entries(2), History(4, (1, 2), 3))
         assert abs(group.received_at_ms - now_ms()) < 60_000
@@ -155,7 +155,7 @@ async def test_a_commit_changes_rows_as_it_says(spool: Spool, path: Path) -> Non
         ),
     )
 
-    groups = {group.id: group for group in await spool.load(0, (), PLENTY, every)}
+    groups = {group.id: group for group in await spool.load(0, frozenset(), PLENTY, EVERY)}
     assert {row_id: group.entries for row_id, group in groups.items()} == {
         2: make_entries(3, "2-")[1:2],
         3: make_entries(3, "3-"),
@@ -168,7 +168,7 @@ async def test_a_commit_changes_rows_as_it_says(spool: Spool, path: Path) -> Non
         4: History(),
         5: History(2, (5, 6)),
     }
-    assert stored == [groups[5].stored_bytes, groups[2].stored_bytes]
+    assert stored == {row_id: groups[row_id].stored_bytes for row_id in (5, 2)}
     counted = read_rows(path, "SELECT events, body_bytes, stored_bytes, length(body) FROM groups ORDER BY id")
     assert [(events, body_bytes) for events, body_bytes, *_ in counted] == [
         (len(group.entries), sum(map(len, group.entries))) for group in groups.values()
@@ -286,10 +286,10 @@ async def test_groups_are_loaded_oldest_first(spool: Spool) -> None:
     rows = [NewGroup(row_id, make_entries(1, f"{row_id}-")) for row_id in (5, 3, 9, 1)]
     await commit(spool, Transaction(inserts=rows))
 
-    assert [group.id for group in await spool.load(0, (), PLENTY, every)] == [1, 3, 5, 9]
-    assert [group.id for group in await spool.load(3, (), PLENTY, every)] == [5, 9]
-    assert [group.id for group in await spool.load(0, {1, 5}, PLENTY, every)] == [3, 9]
-    assert await spool.load(9, (), PLENTY, every) == []
+    assert [group.id for group in await spool.load(0, frozenset(), PLENTY, EVERY)] == [1, 3, 5, 9]
+    assert [group.id for group in await spool.load(3, frozenset(), PLENTY, EVERY)] == [5, 9]
+    assert [group.id for group in await spool.load(0, {1, 5}, PLENTY, EVERY)] == [3, 9]
+    assert await spool.load(9, frozenset(), PLENTY, EVERY) == []
 
 
 @pytest.mark.parametrize(
@@ -309,31 +309,14 @@ async def test_only_what_there_is_room_for_is_loaded(spool: Spool, room: tuple[i
     rows = [NewGroup(row_id, make_entries(3, f"{row_id}-", 100)) for row_id in (1, 2, 3)]
     await commit(spool, Transaction(inserts=rows))
 
-    assert [group.id for group in await spool.load(0, (), room, every)] == loaded
+    assert [group.id for group in await spool.load(0, frozenset(), room, EVERY)] == loaded
 
 
 async def test_what_is_held_takes_none_of_the_room(spool: Spool) -> None:
     rows = [NewGroup(row_id, make_entries(3, f"{row_id}-")) for row_id in (1, 2, 3, 4)]
     await commit(spool, Transaction(inserts=rows))
 
-    assert [group.id for group in await spool.load(0, {1, 3}, (6, 10_000), every)] == [2, 4]
-
-
-async def test_what_was_read_and_entered_memory_meanwhile_is_left_out(spool: Spool) -> None:
-    # The answers come in the order of the questions: a commit, a load that sees its row, and the row's deletion.
-    held: set[int] = set()
-    begin, finished = threading.Event(), threading.Event()
-    spool._work.put((lambda _connection, _codec: begin.wait(5), lambda _: None))
-    spool.commit(Transaction(inserts=[NewGroup(1, make_entries(1))]), lambda _: held.add(1))
-    loading = asyncio.create_task(spool.load(0, held, PLENTY, every))
-    await settle_down()
-    spool.commit(Transaction(deletes=[1]), lambda _: held.discard(1))
-    spool._work.put((lambda _connection, _codec: finished.set(), lambda _: None))
-
-    begin.set()
-    assert finished.wait(5), "the loop has heard nothing of all this until now"
-
-    assert await loading == []
+    assert [group.id for group in await spool.load(0, {1, 3}, (6, 10_000), EVERY)] == [2, 4]
 
 
 @pytest.mark.parametrize(
@@ -352,15 +335,15 @@ async def test_a_damaged_body_is_named_and_what_lies_before_it_is_loaded(spool: 
         connection.execute(damage)
         connection.commit()
 
-    assert [group.id for group in await spool.load(0, (), PLENTY, every)] == [1]
+    assert [group.id for group in await spool.load(0, frozenset(), PLENTY, EVERY)] == [1]
     with pytest.raises(SpoolUnavailable, match="group 2 cannot be read") as caught:
-        await spool.load(1, (), PLENTY, every)
+        await spool.load(1, frozenset(), PLENTY, EVERY)
     assert isinstance(caught.value, GroupDamaged)
     assert caught.value.group_id == 2
     with pytest.raises(GroupDamaged):
-        await spool.load(1, (), PLENTY, every)
+        await spool.load(1, frozenset(), PLENTY, EVERY)
     assert read_rows(path, "SELECT kind, detail FROM incidents") == [("group_damaged", str(caught.value))], "told once"
-    assert [group.id for group in await spool.load(2, (), PLENTY, every)] == [3]
+    assert [group.id for group in await spool.load(2, frozenset(), PLENTY, EVERY)] == [3]
 
 
 # -- what is known when it is opened
@@ -374,7 +357,7 @@ async def test_what_the_file_held_when_it_was_opened_is_known(path: Path) -> Non
     async with open_spool(path) as spool:
         await commit(spool, Transaction(inserts=[NewGroup(7, make_entries(9))]))
 
-        assert spool.totals == Totals(2, 5, sum(stored), 2, 170 + 2 * len("reason"))
+        assert spool.totals == Totals(2, 5, sum(stored.values()), 2, 170 + 2 * len("reason"))
 
 
 async def test_totals_stay_true_whatever_is_written(spool: Spool, path: Path) -> None:
@@ -466,9 +449,13 @@ REFUSED = History(1, (1,), refused_status=400)
 
 
 async def load_trial(
-    spool: Spool, after_id: int = 0, held: Sequence[int] = (), room: tuple[int, int] = PLENTY, index: str = NOVEMBER
+    spool: Spool,
+    after_id: int = 0,
+    left_out: AbstractSet[int] = frozenset(),
+    room: tuple[int, int] = PLENTY,
+    index: str = NOVEMBER,
 ) -> list[int]:
-    return [group.id for group in await spool.load_trial(index, after_id, held, room)]
+    return [group.id for group in await spool.load_trial(index, after_id, left_out, room)]
 
 
 async def test_a_trial_takes_those_that_were_never_refused_newest_and_oldest_by_turns_then_the_others(
@@ -510,7 +497,7 @@ async def test_a_trial_takes_nothing_that_is_in_memory_or_cannot_be_read(spool: 
         connection.execute("UPDATE groups SET codec = 9 WHERE id = 3")
         connection.commit()
 
-    assert await load_trial(spool, held=[4]) == [1, 2]
+    assert await load_trial(spool, left_out={4}) == [1, 2]
 
 
 async def test_groups_are_chosen_by_their_index_and_the_status_of_their_last_refusal(spool: Spool) -> None:
@@ -522,21 +509,20 @@ async def test_groups_are_chosen_by_their_index_and_the_status_of_their_last_ref
         NewGroup(5, make_entries(1, "e")),
     ]
     await commit(spool, Transaction(inserts=rows))
-    asked: set[tuple[str, int]] = set()
 
-    def is_wanted(index: str, refused_status: int) -> bool:
-        asked.add((index, refused_status))
-        return index == NOVEMBER and refused_status != 403
+    async def load(wanted: Wanted) -> list[StoredGroup]:
+        return await spool.load(0, frozenset(), PLENTY, wanted)
 
-    groups = await spool.load(0, (), PLENTY, is_wanted)
-
+    groups = await load(Wanted(indices_left_out=frozenset({DECEMBER}), statuses=frozenset({0, 400})))
     assert [group.id for group in groups] == [1, 3, 5]
+    assert [group.id for group in await load(Wanted(index_name=DECEMBER))] == [2]
+    assert [group.id for group in await load(Wanted(index_name=NOVEMBER, is_refused=True))] == [3, 4]
+    assert [group.id for group in await load(Wanted(statuses=frozenset({403})))] == [4]
     assert [(group.index_name, group.history.refused_status) for group in groups] == [
         (NOVEMBER, 0),
         (NOVEMBER, 400),
         (NOVEMBER, 0),
     ]
-    assert asked == {(NOVEMBER, 0), (NOVEMBER, 400), (NOVEMBER, 403), (DECEMBER, 0)}
 
 
 async def test_an_event_that_was_refused_as_malformed_is_read_in_another_form(path: Path) -> None:
@@ -550,8 +536,8 @@ async def test_an_event_that_was_refused_as_malformed_is_read_in_another_form(pa
     ]
     with contextlib.closing(spool):
         await commit(spool, Transaction(inserts=rows))
-        loaded = await spool.load(0, (), PLENTY, every)
-        trial = await spool.load_trial(NOVEMBER, 0, (), PLENTY)
+        loaded = await spool.load(0, frozenset(), PLENTY, EVERY)
+        trial = await spool.load_trial(NOVEMBER, 0, frozenset(), PLENTY)
     await settle_down()
 
     assert {group.id: group.entries for group in loaded} == {1: [odd], 2: [make_entry("even"), good], 3: [odd]}
@@ -583,7 +569,7 @@ async def test_marked_dead_letters_become_a_group_again(spool: Spool, path: Path
     assert (await spool.replay(2, 2))[0] == 1
     assert await spool.replay(3, 2) == (0, 0)
 
-    groups = await spool.load(0, (), PLENTY, every)
+    groups = await spool.load(0, frozenset(), PLENTY, EVERY)
     assert {group.id: group.entries for group in groups} == {
         1: [make_entry("a"), make_entry("b")],
         2: [make_entry("d")],
@@ -635,7 +621,7 @@ async def test_answers_come_in_the_order_of_the_questions(spool: Spool) -> None:
     heard: list[str] = []
 
     async def load() -> list[StoredGroup]:
-        groups = await spool.load(0, (), PLENTY, every)
+        groups = await spool.load(0, frozenset(), PLENTY, EVERY)
         heard.append("load")
         return groups
 
@@ -650,7 +636,7 @@ async def test_answers_come_in_the_order_of_the_questions(spool: Spool) -> None:
 
 
 async def test_whoever_no_longer_waits_disturbs_nobody(spool: Spool) -> None:
-    loading = asyncio.create_task(spool.load(0, (), PLENTY, every))
+    loading = asyncio.create_task(spool.load(0, frozenset(), PLENTY, EVERY))
     await asyncio.sleep(0)
     loading.cancel()
 
@@ -667,7 +653,7 @@ async def test_any_failure_of_a_piece_of_work_reaches_who_waits(spool: Spool, mo
 
     assert isinstance(result, SpoolUnavailable)
     assert isinstance(result.__cause__, MemoryError)
-    assert await spool.load(0, (), PLENTY, every) == [], "the thread goes on"
+    assert await spool.load(0, frozenset(), PLENTY, EVERY) == [], "the thread goes on"
 
 
 async def test_closing_finishes_what_was_asked_for(path: Path) -> None:
@@ -742,6 +728,6 @@ async def test_a_bug_in_the_repair_leaves_events_as_they_are(path: Path) -> None
 
     async with open_spool(path, fail) as spool:
         await commit(spool, Transaction(inserts=[NewGroup(1, make_entries(2), History(1, (1,), refused_status=400))]))
-        (group,) = await spool.load(0, set(), PLENTY, every)
+        (group,) = await spool.load(0, set(), PLENTY, EVERY)
     assert (group.entries, dict(group.originals)) == (make_entries(2), {})
     assert spool.lost == ""

@@ -29,6 +29,7 @@ HTTP_UNAUTHORIZED = 401
 HTTP_FORBIDDEN = 403
 HTTP_NOT_FOUND = 404
 HTTP_CONFLICT = 409
+HTTP_TOO_LARGE = 413
 HTTP_TOO_MANY = 429
 HTTP_ERROR = 500
 
@@ -36,6 +37,12 @@ STATUSES = range(100, 600)
 """All that there are (RFC 9110, section 15)."""
 
 CLUSTER_BLOCK = "cluster_block_exception"
+
+OUT_OF_MEMORY = "circuit_breaking_exception"
+"""The request needs more memory than OpenSearch has: it may take fewer bytes."""
+
+BUSY = frozenset({"rejected_execution_exception", OUT_OF_MEMORY, f"http_{HTTP_TOO_MANY}"})
+"""What OpenSearch, or a proxy in front of it, says if it has too much to do."""
 
 OVERLOADED = frozenset({HTTP_TOO_MANY, 502, 503, 504})
 """What a proxy in front of OpenSearch says in its own words, too."""
@@ -84,9 +91,18 @@ def classify_request(status: int, body: bytes) -> Outcome:
     error_type, reason = _name(error) or f"http_{status}", _tell(error) or excerpt(body) or "no reason given"
     advice = _advise(status, error.type, error.reason or reason)
     if advice or (HTTP_BAD_REQUEST <= status < HTTP_ERROR and status != HTTP_TOO_MANY):
-        return Outcome(Verdict.REFUSED, error_type, reason, advice or REFUSING, whole=True, status=status)
+        is_too_large = status == HTTP_TOO_LARGE
+        return Outcome(
+            Verdict.REFUSED,
+            error_type,
+            reason,
+            advice or REFUSING,
+            whole=True,
+            status=status,
+            is_too_large=is_too_large,
+        )
     if status in OVERLOADED or (error.type and status == HTTP_ERROR):
-        return Outcome(Verdict.RETRY, error_type, reason, whole=True)
+        return _retry(error_type, reason, whole=True)
     # A redirect, another service: nothing that is known of OpenSearch says anything about the events.
     return _unexpected(f"status {status}: {excerpt(body) or 'an empty answer'}")
 
@@ -105,9 +121,12 @@ def _classify_item(status: int, error: _Error) -> Outcome:
     if advice and (error.type == CLUSTER_BLOCK or status == HTTP_BAD_REQUEST):
         return Outcome(Verdict.PAUSE, error_type, reason, advice, status=status)
     if status in OVERLOADED:
-        return Outcome(Verdict.RETRY, error_type, reason)
+        return _retry(error_type, reason)
     known_status = status if status in STATUSES else HTTP_ERROR
-    return Outcome(Verdict.REFUSED, error_type, reason, advice or REFUSING, status=known_status)
+    is_unexpected = error_type == UNEXPECTED_ANSWER
+    return Outcome(
+        Verdict.REFUSED, error_type, reason, advice or REFUSING, status=known_status, is_unexpected=is_unexpected
+    )
 
 
 def _advise(status: int, error_type: str, reason: str) -> str:
@@ -176,5 +195,19 @@ def _tell(error: _Error) -> str:
     return cut(told, REASON_BYTES_MAX)
 
 
+def _retry(error_type: str, reason: str, *, whole: bool = False) -> Outcome:
+    is_busy, is_too_large = error_type in BUSY, whole and error_type == OUT_OF_MEMORY
+    is_unexpected = error_type == UNEXPECTED_ANSWER
+    return Outcome(
+        Verdict.RETRY,
+        error_type,
+        reason,
+        whole=whole,
+        is_busy=is_busy,
+        is_too_large=is_too_large,
+        is_unexpected=is_unexpected,
+    )
+
+
 def _unexpected(reason: str) -> Outcome:
-    return Outcome(Verdict.RETRY, UNEXPECTED_ANSWER, reason, whole=True)
+    return _retry(UNEXPECTED_ANSWER, reason, whole=True)

@@ -7,10 +7,10 @@ import asyncio
 import structlog
 
 from forebay.errors import AnswerTooLarge, OperatorNeeded, SinkUnreachable
-from forebay.model import HTTP_TOO_LARGE, Entry, Outcome, Verdict, entry_without_id, join_entries
+from forebay.model import Entry, Outcome, Verdict, entry_without_id, join_entries
 from forebay.settings import Settings
 from forebay.sinks.opensearch.access import make_access
-from forebay.sinks.opensearch.answers import FILTER_PATH, read_answer
+from forebay.sinks.opensearch.answers import FILTER_PATH, HTTP_TOO_LARGE, read_answer
 from forebay.sinks.opensearch.client import OpenSearchClient
 from forebay.sinks.opensearch.repair import OVERWHELMING_BYTES_MIN, may_overwhelm, repair
 from forebay.sinks.opensearch.template_keeper import TemplateKeeper
@@ -57,7 +57,7 @@ class OpenSearchSink:
         outcomes = await self._deliver(sent)
         if not outcomes[0].whole:
             self._template.answered()
-        elif outcomes[0].status != HTTP_TOO_LARGE:
+        elif not outcomes[0].is_too_large:
             self._template.failed()
         return outcomes
 
@@ -75,8 +75,10 @@ class OpenSearchSink:
             answer = await self._client.request("POST", self._path, join_entries(entries), "application/x-ndjson")
         except AnswerTooLarge as error:
             # Of fewer events it says less. For one event alone nobody knows more.
-            verdict, status = (Verdict.REFUSED, HTTP_TOO_LARGE) if len(entries) > 1 else (Verdict.RETRY, 0)
-            return [Outcome(verdict, error.error_type, str(error), whole=True, status=status)] * len(entries)
+            is_refused = len(entries) > 1
+            verdict, status = (Verdict.REFUSED, HTTP_TOO_LARGE) if is_refused else (Verdict.RETRY, 0)
+            outcome = Outcome(verdict, error.error_type, str(error), whole=True, status=status, is_too_large=is_refused)
+            return [outcome] * len(entries)
         except SinkUnreachable as error:
             return [_outcome(error)] * len(entries)
         return read_answer(answer.status, answer.body, len(entries))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,11 +33,11 @@ def make_letter(log_id: str, died_at_ms: int = 1_000, error_type: str = "mapper_
     return DeadLetter(make_entry(log_id), error_type, "failed to parse", History(1), died_at_ms)
 
 
-async def commit(spool: Spool, transaction: Transaction) -> list[int]:
-    future: asyncio.Future[list[int] | SpoolUnavailable] = asyncio.get_running_loop().create_future()
+async def commit(spool: Spool, transaction: Transaction) -> Mapping[int, int]:
+    future: asyncio.Future[Mapping[int, int] | SpoolUnavailable] = asyncio.get_running_loop().create_future()
     spool.commit(transaction, future.set_result)
     stored = await future
-    assert isinstance(stored, list)
+    assert not isinstance(stored, SpoolUnavailable)
     return stored
 
 
@@ -82,7 +82,7 @@ async def test_summary_counts_groups_events_bytes_and_dead_letters(spool: Spool,
         totals, oldest_at_ms = view.summarize()
 
     dead_bytes = len(make_entry("x")) + len(make_entry("y")) + 2 * len("failed to parse")
-    assert totals == (2, 102, sum(stored), 2, dead_bytes)
+    assert totals == (2, 102, sum(stored.values()), 2, dead_bytes)
     assert oldest_at_ms is not None
     assert before_ms <= oldest_at_ms <= now_ms()
 

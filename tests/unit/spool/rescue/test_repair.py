@@ -19,11 +19,11 @@ from forebay.spool import database, writing
 from forebay.spool.beside.inspection import inspect
 from forebay.spool.codec import BodyCodec
 from forebay.spool.files import SpoolFiles
-from forebay.spool.records import NewGroup, Transaction
+from forebay.spool.records import EVERY, NewGroup, Transaction
 from forebay.spool.rescue import repair, salvage
 from forebay.spool.rescue.trees import Row
 from forebay.spool.spool import Spool
-from unit.pipeline.fakes import commit, every, make_entries, make_entry, open_spool, read_rows, settle_down, until
+from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool, read_rows, settle_down, until
 from unit.spool.rescue.damaged import (
     OWNED,
     PAGE_BYTES,
@@ -534,7 +534,7 @@ async def test_damage_that_work_meets_ends_all_writing_and_is_repaired_by_the_ne
         for number in range(3, page_count(path) + 1):
             overwrite_page(path, number)
         with pytest.raises(SpoolUnavailable, match="malformed"):
-            await spool.load(0, (), (10**9, 10**9), every)
+            await spool.load(0, frozenset(), (10**9, 10**9), EVERY)
 
         assert "the spool is damaged" in await refused(spool)
         await until(lambda: heard)

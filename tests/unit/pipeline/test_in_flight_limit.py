@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from forebay.pipeline.concurrency import START, AdaptiveLimit
+from forebay.pipeline.gate import START, InFlightLimit
 
 
 class Simulation:
@@ -27,13 +27,13 @@ class Simulation:
         seconds: Callable[[], float] = lambda: 0.1,
         refuses_from: int = 1000,
     ) -> None:
-        self.limit = AdaptiveLimit(most)
+        self.limit = InFlightLimit(most)
         self.capacity = capacity
         self.seconds = seconds
         self.refuses_from = refuses_from
         self.refused = 0
         self._now = 0.0
-        self._epoch = 0
+        self._generation = 0
         self._under_way: list[tuple[float, int, float, int, bool]] = []
         self._number = 0
 
@@ -43,12 +43,21 @@ class Simulation:
         for _ in range(bulks):
             while len(self._under_way) < self.limit.value:
                 self._send()
-            self._now, _, seconds, ticket, refused = heapq.heappop(self._under_way)
-            epoch, in_flight = divmod(ticket, 1000)
-            if epoch == self._epoch and (self.limit.lower() if refused else self.limit.learn(in_flight, seconds)):
-                self._epoch += 1
+            self._now, _, seconds, permit, refused = heapq.heappop(self._under_way)
+            generation, in_flight = divmod(permit, 1000)
+            if generation == self._generation:
+                self._generation += self._learn(in_flight, seconds, refused=refused)
             limits.append(self.limit.value)
         return limits
+
+    def _learn(self, in_flight: int, seconds: float, *, refused: bool) -> bool:
+        """Let the limit learn from a bulk; return whether that lowered it."""
+        before = self.limit.value
+        if refused:
+            self.limit.lower()
+        else:
+            self.limit.learn(in_flight, seconds)
+        return self.limit.value < before
 
     def _send(self) -> None:
         in_flight = len(self._under_way) + 1
@@ -56,8 +65,8 @@ class Simulation:
         self.refused += refused
         seconds = 0.005 if refused else self.seconds() * max(1.0, in_flight / self.capacity)
         self._number += 1
-        ticket = self._epoch * 1000 + in_flight
-        heapq.heappush(self._under_way, (self._now + seconds, self._number, seconds, ticket, refused))
+        permit = self._generation * 1000 + in_flight
+        heapq.heappush(self._under_way, (self._now + seconds, self._number, seconds, permit, refused))
 
 
 @pytest.mark.parametrize("seconds", [0.02, 0.1, 0.3])
@@ -81,16 +90,19 @@ def test_a_sink_that_gets_faster_together_is_not_taken_for_a_slow_one() -> None:
 
 
 def test_a_refusal_halves_it() -> None:
-    limit = AdaptiveLimit(10)
+    limit = InFlightLimit(10)
     for _ in range(6):
         limit.learn(limit.value, 0.1)
     assert limit.value == 10
-    assert [limit.lower() for _ in range(4)] == [True, True, True, False]
-    assert limit.value == 1
+    values = []
+    for _ in range(4):
+        limit.lower()
+        values.append(limit.value)
+    assert values == [5, 2, 1, 1]
 
 
 def test_after_a_refusal_it_grows_by_one_in_several_rounds() -> None:
-    limit = AdaptiveLimit(10)
+    limit = InFlightLimit(10)
     limit.lower()
     values = []
     for _ in range(300):
@@ -135,18 +147,20 @@ def test_slowness_alone_never_takes_it_below_what_any_sink_takes() -> None:
 
 
 def test_a_limit_that_is_not_in_use_does_not_grow() -> None:
-    limit = AdaptiveLimit(10)
+    limit = InFlightLimit(10)
     for _ in range(100):
         limit.learn(1, 0.1)
     assert limit.value == START
 
 
 def test_small_bulks_of_quiet_times_do_not_make_full_ones_look_slow() -> None:
-    limit = AdaptiveLimit(10)
+    limit = InFlightLimit(10)
     for _ in range(100):
         limit.learn(1, 0.005)
     for _ in range(20):
-        assert not limit.learn(limit.value, 0.3)
+        before = limit.value
+        limit.learn(limit.value, 0.3)
+        assert limit.value >= before
     assert limit.value == 10
 
 

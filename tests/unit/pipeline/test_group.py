@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 
 from forebay.model import Entry, entry_index
-from forebay.pipeline.group import Group
-from forebay.pipeline.packing import GroupLimits, pack
+from forebay.pipeline.group import Group, GroupLimits, pack
 from unit.pipeline.fakes import Inbox, make_entries, make_entry
 
 LIMITS = GroupLimits(events_max=10, bytes_max=1000)

@@ -1,4 +1,4 @@
-"""A corrected document is one that can be sent, and only what was set is different."""
+"""An edited document is a valid one, and only the fields that were set differ."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from forebay.cli.correcting import make_entry, set_field
+from forebay.cli.editing import encode_edited, set_field
 from forebay.errors import NotADocument
 from forebay.model import Address, entry_address, entry_document
 
@@ -23,11 +23,11 @@ BODY = json.dumps(DOCUMENT).encode()
 
 
 def corrected(field: str, value: str) -> Any:
-    return json.loads(entry_document(make_entry(ADDRESS, set_field(BODY, field, value.encode()))))
+    return json.loads(entry_document(encode_edited(ADDRESS, set_field(BODY, field, value.encode()))))
 
 
 def test_index_and_id_stay() -> None:
-    entry = make_entry(ADDRESS, BODY)
+    entry = encode_edited(ADDRESS, BODY)
 
     assert entry_address(entry) == ADDRESS
     assert json.loads(entry_document(entry))["event_info"] == DOCUMENT["event_info"]
@@ -46,7 +46,7 @@ def test_index_and_id_stay() -> None:
         ("@timestamp", '"2026-01-01T00:00:00Z"', ["@timestamp"]),
     ],
 )
-def test_field_is_set_where_it_belongs(field: str, value: str, path: list[str]) -> None:
+def test_short_and_full_paths_set_the_same_field(field: str, value: str, path: list[str]) -> None:
     found = corrected(field, value)
     for name in path:
         found = found[name]
@@ -54,23 +54,23 @@ def test_field_is_set_where_it_belongs(field: str, value: str, path: list[str]) 
     assert found == json.loads(value)
 
 
-def test_what_was_not_set_stays_to_the_last_digit() -> None:
+def test_other_fields_stay_to_the_last_digit() -> None:
     body = BODY.replace(b'{"deep": 1}', b'{"deep": 1.50, "large": 12345678901234567890123}')
 
-    entry = make_entry(ADDRESS, set_field(body, "param.more", b"1e40"))
+    entry = encode_edited(ADDRESS, set_field(body, "param.more", b"1e40"))
 
     assert b'"deep":1.50,"large":12345678901234567890123' in entry.replace(b" ", b"")
     assert b'"more":1e40' in entry
 
 
 def test_value_over_several_lines_stays_one_document() -> None:
-    entry = make_entry(ADDRESS, set_field(BODY, "param", b'{"a":\n[1,\n2]}'))
+    entry = encode_edited(ADDRESS, set_field(BODY, "param", b'{"a":\n[1,\n2]}'))
 
     assert entry.count(b"\n") == 2
     assert json.loads(entry_document(entry))["event_info"]["param"] == {"a": [1, 2]}
 
 
-def test_optional_field_that_is_null_goes() -> None:
+def test_optional_field_set_to_null_is_removed() -> None:
     assert "label" not in corrected("label", "null")["event_info"]
 
 
@@ -80,7 +80,7 @@ def test_optional_field_that_is_null_goes() -> None:
         ("page", '""', "event_info.page: must not be empty"),
         ("page", "home", "page: the value is not JSON"),
         ("page", "1", "event_info.page: expected str, got int"),
-        ("page.deep", "1", "page.deep: there is no such place"),
+        ("page.deep", "1", "page.deep: there is no such field"),
         ("log_id", '"b"', "log_id: must stay a"),
         ("no_such", "1", "no_such: is not known"),
         ("event_info.no_such", "1", "event_info.no_such: is not known"),
@@ -93,7 +93,7 @@ def test_optional_field_that_is_null_goes() -> None:
         ("user_id", "null", "user_id: expected str, got null"),
     ],
 )
-def test_what_is_no_document_names_the_field_and_the_reason(field: str, value: str, said: str) -> None:
+def test_invalid_document_names_the_field_and_the_reason(field: str, value: str, said: str) -> None:
     with pytest.raises(NotADocument) as raised:
         corrected(field, value)
 
@@ -101,11 +101,13 @@ def test_what_is_no_document_names_the_field_and_the_reason(field: str, value: s
 
 
 @pytest.mark.parametrize("document", [b"", b"[]", b'{"a"', b'{"\xff":1}', b"[" * 100_000, BODY[:-1], BODY + BODY])
-def test_what_is_no_json_object_is_refused(document: bytes) -> None:
+def test_text_that_is_not_a_json_object_is_refused(document: bytes) -> None:
     with pytest.raises(NotADocument):
-        make_entry(ADDRESS, document)
+        encode_edited(ADDRESS, document)
 
 
 def test_missing_field_is_named() -> None:
     with pytest.raises(NotADocument, match=r"^user_id: is required$"):
-        make_entry(ADDRESS, json.dumps({name: value for name, value in DOCUMENT.items() if name != "user_id"}).encode())
+        encode_edited(
+            ADDRESS, json.dumps({name: value for name, value in DOCUMENT.items() if name != "user_id"}).encode()
+        )
