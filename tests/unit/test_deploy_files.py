@@ -162,7 +162,7 @@ def deploy(folder: Path, env_file: str = "", fails: str = "nothing", **environme
     (programs / "docker").chmod(0o755)
     path = f"{programs}:{os.environ['PATH']}"
     told = {"PATH": path, "DOCKER_CALLS": str(calls), "DOCKER_FAILS": fails, **environment}
-    command = [shutil.which("sh") or "/bin/sh", project / "deploy.sh"]
+    command = [shutil.which("sh") or "/bin/sh", str(project / "deploy.sh")]
     done = subprocess.run(command, env=told, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
     seen = calls.read_text().split("\0")[:-1] if calls.exists() else []
     return Deployed(done.returncode, done.stdout + done.stderr, seen)
