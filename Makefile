@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --require-
 # Tests wait more than they work, so more run at once than there are cores. Each process starts an OpenSearch of 1 GB
 # as soon as a test of its needs one.
 TEST_PROCESSES ?= 4
-PYTEST := $(BIN)/pytest --numprocesses=$(TEST_PROCESSES) --dist=worksteal
+PYTEST := $(BIN)/pytest --numprocesses=$(TEST_PROCESSES) --dist=loadgroup
 # The tests start hundreds of processes of Forebay, which start twice as fast from bytecode. Empty lets it be written.
 export PYTHONDONTWRITEBYTECODE :=
 

@@ -1,4 +1,4 @@
-"""Certificates for the servers of the tests: an authority, and what it signs."""
+"""Certificates for the servers of the tests, signed by an authority of their own."""
 
 import ipaddress
 from datetime import UTC, datetime, timedelta

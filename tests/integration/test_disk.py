@@ -21,6 +21,7 @@ import pytest
 
 from testbed.servers.fixtures import OpenSearchAddress
 from testbed.servers.forebay import ForebayServer, ForebayStartError
+from testbed.servers.observing import start_in_vain
 from testbed.servers.ports import HOST, free_ports
 from testbed.servers.small_disk import SmallDisk
 from testbed.traffic.index import Index
@@ -202,9 +203,9 @@ def test_damage_that_is_met_ends_the_server_and_the_next_start_saves_the_rest(tm
             file.write(b"\x55" * 4096)
 
         # The check of the whole file finds it, whatever else is done meanwhile.
-        with suppress(ForebayStartError):
-            server.start()
-        assert wait_for_end(server) == 1
+        with pytest.raises(ForebayStartError) as ended:
+            start_in_vain(server)
+        assert ended.value.exit_code == 1
         assert "spool_damaged" in server.log
         assert (tmp_path / "spool.db.damaged").exists()
 
@@ -216,13 +217,3 @@ def test_damage_that_is_met_ends_the_server_and_the_next_start_saves_the_rest(tm
     assert len(accepted) + 1 - 100 <= events <= len(accepted) + 1
     # A damaged row may have been met before the check came to it.
     assert read_rows(spool, "SELECT kind FROM incidents ORDER BY id")[-1] == ("damaged",)
-
-
-def wait_for_end(server: ForebayServer) -> int | None:
-    """Wait until the server has ended by itself; return its exit code."""
-    process = server._process
-    if process is None:
-        return 1
-    code = process.wait(PATIENCE_S)
-    server._forget()
-    return code

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed.servers.appetite import limit_descriptors, open_connections, open_descriptors, resident_bytes
 from testbed.servers.forebay import ForebayServer
+from testbed.servers.process_usage import limit_descriptors, open_connections, open_descriptors, resident_bytes
 from testbed.traffic.requests import LIVE, PING, Client, assert_created, assert_problem, event
 from testbed.traffic.wire import TIMEOUT_S, Wire
 

@@ -19,7 +19,8 @@ from forebay.sinks.opensearch import OpenSearchSink, put_template
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.client import OpenSearchClient
 from forebay.sinks.opensearch.template import NAME
-from testbed.servers.fixtures import OpenSearchAddress, StartOpenSearch
+from testbed.servers.fixtures import OpenSearchAddress
+from testbed.servers.opensearch import OpenSearchServer
 from testbed.servers.ports import HOST, free_ports
 
 ALL = {
@@ -172,13 +173,12 @@ async def test_mapping_and_blocks_of_this_month_are_found(
     assert f"{index} takes no events: index.blocks.write" in found["index blocks"].text
 
 
-async def test_cluster_that_makes_no_month_is_found(own_opensearch: StartOpenSearch) -> None:
-    settings = make_settings(
-        own_opensearch({"action.auto_create_index": "false", "cluster.max_shards_per_node": "1"}).url
-    )
+async def test_cluster_that_makes_no_month_is_found(own_opensearch: OpenSearchServer) -> None:
+    settings = make_settings(own_opensearch.url)
     client = OpenSearchClient(Access(hosts=settings.open_search_dns), 30, 1)
     await put(client, "/some", {"settings": {"number_of_shards": 1, "number_of_replicas": 0}})
-    await put(client, "/_cluster/settings", {"persistent": {"cluster.blocks.read_only": True}})
+    limits = {"action.auto_create_index": "false", "cluster.max_shards_per_node": "1"}
+    await put(client, "/_cluster/settings", {"persistent": {"cluster.blocks.read_only": True, **limits}})
     await client.close()
 
     found = await checkup.check_up(settings)
@@ -213,13 +213,11 @@ async def test_tls_that_is_not_there_names_the_setting(opensearch: OpenSearchAdd
     assert "hunter2" not in repr(found)
 
 
-async def test_host_that_hangs_is_given_up(own_opensearch: StartOpenSearch, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_host_that_hangs_is_given_up(own_opensearch: OpenSearchServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkup, "TIMEOUT_S", 0.5)
-    server = own_opensearch()
-    server.pause()
+    own_opensearch.pause()
 
-    found = await checkup.check_up(make_settings(server.url))
-    server.resume()
+    found = await checkup.check_up(make_settings(own_opensearch.url))
 
     assert [finding.level for finding in found] == [Level.FAIL, Level.FAIL]
     assert "no answer in time" in found[0].text

@@ -12,7 +12,7 @@ from forebay import memory
 PROBE = """
 import asyncio, os
 from forebay.memory import give_back
-from testbed.servers.appetite import resident_bytes
+from testbed.servers.process_usage import resident_bytes
 
 async def main():
     entries = [os.urandom(700) for _ in range(100_000)]
