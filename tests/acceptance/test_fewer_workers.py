@@ -1,4 +1,4 @@
-"""With fewer workers than last time, those that there are take over what the others left."""
+"""After a start with fewer workers than before, the spools of the others are emptied too."""
 
 import asyncio
 import os
@@ -33,7 +33,7 @@ QUICK = {"FOREBAY_BULK_INTERVAL_S": "0.5", "FOREBAY_RETRY_DELAY_S_MAX": "2", "FO
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_what_is_pending_with_a_worker_that_there_is_no_more_is_delivered_by_the_others_and_its_spool_removed(
+async def test_events_pending_with_a_former_worker_are_delivered_and_its_spool_removed(
     opensearch: OpenSearchAddress, tmp_path: Path, workers: int
 ) -> None:
     (nowhere,) = free_ports(1)

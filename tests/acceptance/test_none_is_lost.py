@@ -1,4 +1,4 @@
-"""The promise: every event that got a 200 is in OpenSearch exactly once, whatever was killed meanwhile."""
+"""The promise: every event that got a 200 is in OpenSearch exactly once, no matter which process was killed."""
 
 import asyncio
 import json
@@ -99,7 +99,7 @@ async def test_a_server_told_to_stop_in_the_middle_of_the_load_loses_nothing_eve
         await assert_exactly_once(client, Index(opensearch.url, "stopped"))
 
 
-async def test_what_is_in_memory_when_a_server_without_opensearch_is_told_to_stop_is_delivered_after_the_next_start(
+async def test_events_in_memory_of_a_server_that_stops_without_opensearch_are_delivered_after_the_next_start(
     opensearch: OpenSearchAddress, tmp_path: Path
 ) -> None:
     (nowhere,) = free_ports(1)

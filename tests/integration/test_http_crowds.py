@@ -1,4 +1,4 @@
-"""Many connections and many bytes at once, over real connections: who gives way, and that others are served."""
+"""Many connections and many bytes at once, over real connections: some give way, the others are served."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ def test_connections_that_say_nothing_do_not_keep_others_out(narrow: Client, wir
     assert len(wires) == CONNECTIONS_MAX
 
 
-def test_where_no_connection_is_idle_a_new_one_is_told_to_come_again(narrow: Client, wires: list[Wire]) -> None:
+def test_if_no_connection_is_idle_a_new_one_is_told_to_come_again(narrow: Client, wires: list[Wire]) -> None:
     request = narrow.request(body=event(log_id="begun before the crowd", param="x" * 1000))
     for wire in wires:
         wire.send(request[:-500])
-    # Only what has been read is known to be a request on its way.
+    # The server knows of a request only once it has read of it.
     wait_until(lambda: narrow_is_full(narrow), "somebody was idle")
     with narrow.wire() as newcomer:
         answer = newcomer.answer()

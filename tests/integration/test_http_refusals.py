@@ -203,7 +203,9 @@ def test_a_head_without_end_is_refused_while_it_is_sent(client: Client, beginnin
         pytest.param(b"5;", b"y" * 10_000, id="extension of a chunk"),
     ],
 )
-def test_what_stands_beside_a_chunked_body_has_a_limit_too(client: Client, beginning: bytes, piece: bytes) -> None:
+def test_extensions_and_trailers_of_a_chunked_body_have_a_limit_too(
+    client: Client, beginning: bytes, piece: bytes
+) -> None:
     with client.wire() as wire:
         wire.send(client.request(body=b"", headers={"Content-Length": None, "Transfer-Encoding": "chunked"}))
         wire.send(b"20\r\n" + EVENT + b"\r\n" + beginning)

@@ -104,7 +104,7 @@ def test_half_closed_connections_are_let_go_of_unless_an_answer_is_due(patient: 
             wire.assert_closed()
 
 
-def test_what_an_idle_connection_sent_is_not_kept_for_it(patient: Client) -> None:
+def test_bytes_that_an_idle_connection_sent_are_not_kept_for_it(patient: Client) -> None:
     body = b"[" + b",".join([event(param="x" * 10_000)] * 190) + b"]"
     with contextlib.ExitStack() as stack:
         wires = connect(stack, patient, 60)

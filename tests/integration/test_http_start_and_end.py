@@ -1,4 +1,4 @@
-"""How the real server starts, what it says when it cannot, and how it ends."""
+"""The real server starts, or says why it cannot, and ends in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that a real OpenSearch is brought to give, and what the sink makes of them."""
+"""The sink gives the right outcome for each answer that a real OpenSearch can be made to give."""
 
 import asyncio
 import uuid

@@ -1,4 +1,4 @@
-"""A real OpenSearch is looked at: what is well is said to be, and what is wrong is found with what to do."""
+"""The doctor checks a real OpenSearch: it calls sound parts sound, and names each fault with a remedy."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_all_is_well_with_the_template_in_place(
     found = by_name(await checkup.check_up(settings))
 
     assert set(found) == ALL | {f"opensearch {settings.open_search_dns[0].url}"}
-    # Other tests leave indices whose copies have nowhere to go, and the machine's disk is what it is.
+    # Other tests leave indices whose replicas have no node, and the disk of the machine may be nearly full.
     wrong = {what for what, finding in found.items() if finding.level is not Level.OK}
     assert wrong <= {"cluster", "disks"}
     assert "has the template's mapping" in found["mapping"].text

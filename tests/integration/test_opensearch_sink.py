@@ -1,4 +1,4 @@
-"""The sink against a real OpenSearch, which is brought to give each answer where it can be."""
+"""The sink delivers to a real OpenSearch, puts its template in place, and outlives its failures."""
 
 import asyncio
 import uuid

@@ -1,4 +1,4 @@
-"""The real OpenSearch of the tests is one, and does what the tests that kill and pause it rely on."""
+"""The real OpenSearch of the tests can be killed, paused and emptied, as other tests rely on."""
 
 import json
 import os
