@@ -76,7 +76,7 @@ def leave_log(path: Path, megabytes: int) -> Path:
             connection.execute("BEGIN")
             connection.executemany(
                 "INSERT INTO groups (id, events, body_bytes, stored_bytes, attempts, received_at_ms, codec, body) "
-                "VALUES (?1, 10, 10000, 10000, 0, 0, 0, ?2)",
+                "VALUES (?, 10, 10000, 10000, 0, 0, 0, ?)",
                 rows,
             )
             connection.execute("COMMIT")
