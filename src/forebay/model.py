@@ -1,8 +1,8 @@
 """Event, document, entry and outcome: the records that travel through Forebay.
 
-An *entry* is what one event is from intake to sink: two lines of bytes, the bulk action and the document, each ended by
-a newline. It is made once, at intake; the channel, the spool and the sink pass the same bytes on, so nothing is encoded
-twice and a redelivery sends exactly what the first delivery sent.
+An *entry* is one event on its way from intake to sink: two lines of bytes, the bulk action and the document, each ended
+by a newline. It is made once, at intake; the channel, the spool and the sink pass the same bytes on, so nothing is
+encoded twice and a redelivery sends exactly the bytes of the first delivery.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Instant: TypeAlias = datetime | int | float
 
 
 class Event(Struct, gc=False, forbid_unknown_fields=True):
-    """What a client sends. `timestamp` and `sent_at` are RFC 3339 or milliseconds since 1970."""
+    """An event as a client sends it. `timestamp` and `sent_at` are RFC 3339 or milliseconds since 1970."""
 
     page: Text
     event: Text
@@ -42,7 +42,7 @@ class Event(Struct, gc=False, forbid_unknown_fields=True):
 
 
 class Sender(Struct, gc=False, frozen=True):
-    """Who sent an event and with what: the token's `sub` and the request's headers."""
+    """The sender of an event: the token's `sub` and the request's headers."""
 
     user_id: str
     device_uuid: str | None
@@ -64,7 +64,7 @@ class EventInfo(Struct, gc=False, omit_defaults=True):
 
 
 class Document(Struct, gc=False, omit_defaults=True):
-    """What the sink stores."""
+    """An event as the sink stores it."""
 
     timestamp: datetime = msgspec.field(name="@timestamp")
     received_at: datetime
@@ -78,7 +78,7 @@ class Document(Struct, gc=False, omit_defaults=True):
 
 
 class Address(Struct, gc=False, frozen=True):
-    """Where in the sink a document belongs: `_index` and `_id`, worked out once, at intake."""
+    """The place of a document in the sink: `_index` and `_id`, worked out once, at intake."""
 
     index: str = msgspec.field(name="_index")
     log_id: str = msgspec.field(name="_id")
@@ -105,19 +105,19 @@ def encode_entry(address: Address, document: Document) -> Entry:
 
 
 def entry_address(entry: Entry) -> Address:
-    """Return where an entry belongs."""
+    """Return the address of an entry."""
     return _decode_action(entry[: entry.index(b"\n")]).create
 
 
 def entry_index(entry: Entry) -> str:
-    """Return the index of an entry that intake made, from its first bytes; empty for what nobody can read."""
+    """Return the index of an entry that intake made, from its first bytes; empty if nobody can read them."""
     if not entry.startswith(_INDEX_LEAD):
         return ""
     return entry[len(_INDEX_LEAD) : entry.find(b'"', len(_INDEX_LEAD))].decode("utf-8", "replace")
 
 
 def index_prefix(index: str) -> bytes:
-    """Return what each entry of an index begins with, and no other does."""
+    """Return the first bytes of each entry of an index, which no other begins with."""
     return b'%b%b"' % (_INDEX_LEAD, index.encode())
 
 
@@ -149,7 +149,7 @@ def split_entries(body: bytes) -> list[Entry]:
 
 
 class Verdict(enum.Enum):
-    """What became of one event in one bulk."""
+    """The end of one event in one bulk."""
 
     DELIVERED = "delivered"  # taken: it is there, and was not before
     DUPLICATE = "duplicate"  # it was there already: as good as delivered
@@ -161,10 +161,10 @@ class Verdict(enum.Enum):
 
 
 class Outcome(Struct, frozen=True, gc=False):
-    """What became of one event in one bulk, and the reason if it was not taken.
+    """The verdict on one event in one bulk, and the reason if it was not taken.
 
     Attributes:
-        advice: what an operator can do about it.
+        advice: a remedy for an operator.
         whole: the sink refused, or did not answer, the bulk as a whole: it says nothing about this event in particular.
         status: the HTTP status of a refusal.
         is_busy: whether it is to be tried again because the sink has too much to do.
@@ -200,9 +200,6 @@ class Outcome(Struct, frozen=True, gc=False):
 _UNSETTLED = frozenset({Verdict.RETRY, Verdict.PAUSE, Verdict.REFUSED})
 
 
-UNEXPECTED_ANSWER = "unexpected_answer"
-"""The `error_type` of a retry because the sink gave an answer that nobody expects of it."""
-
 DELIVERED = Outcome(Verdict.DELIVERED)
 DUPLICATE = Outcome(Verdict.DUPLICATE)
 DROPPED = Outcome(Verdict.DROPPED)
@@ -212,7 +209,7 @@ ATTEMPT_TIMES_MAX = 100
 
 
 class History(Struct, frozen=True, gc=False):
-    """What became of the deliveries of an event so far.
+    """The deliveries of an event so far.
 
     Attributes:
         attempts: how often it was delivered without being settled.
@@ -233,7 +230,7 @@ class History(Struct, frozen=True, gc=False):
         return self.followed_by(History(1, (at_ms,), strikes))
 
     def refused(self, status: int, *, is_struck: bool) -> History:
-        """Return the history with what the last attempt came to: a refusal."""
+        """Return the history with a refusal, in which the last attempt ended."""
         return structs.replace(self, refusals=self.refusals + is_struck, refused_status=status)
 
     def followed_by(self, later: History) -> History:
@@ -268,7 +265,7 @@ class Ack(enum.StrEnum):
 
 
 class Admission(enum.StrEnum):
-    """Where an accepted event waits for its delivery."""
+    """The place in which an accepted event waits for its delivery."""
 
     CREATED = "created"  # in the channel
     PENDING = "pending"  # only in the spool: the channel had no room

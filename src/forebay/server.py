@@ -35,8 +35,8 @@ from forebay.secret import resolve_secret
 from forebay.settings import SECRET_CHARS_MIN, Settings, unknown_variables
 from forebay.sinks.port import Sink
 from forebay.sinks.selection import make_sink
+from forebay.spool.files import spool_path
 from forebay.spool.spool import Spool
-from forebay.spool.spool_paths import spool_path
 from forebay.spool.upkeep import retention
 from forebay.telemetry.counters import Counters
 from forebay.telemetry.logs import configure_logs
@@ -70,7 +70,7 @@ def run(settings: Settings) -> int:
     warn(secret)
     with contextlib.closing(listen(settings)) as listener:
         announcement = partial(announce, settings, secret, listener)
-        return work(settings, secret, listener, Siblings(), lambda _, sink: announcement(sink.place).tell())
+        return work(settings, secret, listener, Siblings(), lambda _, sink: announcement(sink.location).tell())
 
 
 def work(settings: Settings, secret: str, listener: socket.socket, siblings: Siblings, started: Started) -> int:

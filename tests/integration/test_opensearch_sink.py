@@ -14,7 +14,7 @@ from msgspec import Raw
 from forebay.model import DELIVERED, DUPLICATE, Address, Document, Entry, EventInfo, Verdict, encode_entry
 from forebay.pipeline.sifting import Sifting
 from forebay.settings import Settings, SinkHost
-from forebay.sinks.opensearch import OpenSearchSink, put_template
+from forebay.sinks.opensearch.sink import OpenSearchSink
 from forebay.sinks.opensearch.template import PATH as TEMPLATE_PATH
 from testbed.servers.fixtures import OpenSearchAddress, StartOpenSearch
 from testbed.servers.opensearch import OpenSearchServer
@@ -97,13 +97,15 @@ async def test_an_opensearch_that_comes_back_without_its_data_has_the_template_b
 
 
 async def test_a_template_that_is_there_stays_as_it_is(own_opensearch: OpenSearchServer) -> None:
-    settings = Settings(OPEN_SEARCH_DNS=(SinkHost(own_opensearch.url),))
-    assert "put in place" in await put_template(settings)
-    edited = (await ask("GET", own_opensearch.url + TEMPLATE_PATH))["index_templates"][0]["index_template"]
+    url = own_opensearch.url + TEMPLATE_PATH
+    async with sink_at(own_opensearch.url) as sink:
+        assert "put in place" in await sink.prepare()
+    edited = (await ask("GET", url))["index_templates"][0]["index_template"]
     edited["priority"] = 101
-    await ask("PUT", own_opensearch.url + TEMPLATE_PATH, edited)
-    assert "there already" in await put_template(settings)
-    kept = (await ask("GET", own_opensearch.url + TEMPLATE_PATH))["index_templates"][0]["index_template"]
+    await ask("PUT", url, edited)
+    async with sink_at(own_opensearch.url) as sink:
+        assert "there already" in await sink.prepare()
+    kept = (await ask("GET", url))["index_templates"][0]["index_template"]
     assert kept["priority"] == 101
 
 

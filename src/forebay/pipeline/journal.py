@@ -3,7 +3,7 @@
 While a commit is being synced, everything that arrives waits for the next one: submissions of clients, and settlements
 of bulks. So the number of syncs follows the disk, not the number of requests, and deletions cost no sync of their own.
 On a full disk it is the insertions that fail. So a commit that failed is tried again with less, first without the
-submissions, then with only what needs no new row: deletions make room.
+submissions, then only with settlements that need no new row: deletions make room.
 
 Invariants (numbers as in docs/architecture.md):
  1. A submission is told that it was admitted only from the callback of the commit that holds it.
@@ -63,7 +63,7 @@ class Committer(Protocol):
 
 
 class RetryScope(enum.Enum):
-    """What the next commit takes of all that waits."""
+    """The part of all waiting work that the next commit takes."""
 
     ALL = "all"
     SETTLEMENTS = "settlements"
@@ -197,7 +197,7 @@ class Journal:
         self._spool.commit(self._committing.transaction, self._end, is_awaited=bool(packed))
 
     def _take_due(self) -> tuple[list[Submission], list[Settlement]]:
-        """Take out what the next commit is to write."""
+        """Take out the work of the next commit."""
         submissions: list[Submission] = []
         if self._scope is RetryScope.ALL:
             submissions, self._submissions = self._submissions, []
@@ -219,7 +219,7 @@ class Journal:
 
     def _admit(self, commit: _Commit, stored_bytes: Mapping[int, int]) -> None:
         self._failure = ""
-        # What was left out of this commit could not be written before.
+        # Settlements that were left out of this commit could not be written before.
         self.is_behind = self._scope is RetryScope.OLD_ROWS and bool(self._settlements)
         self._scope = RetryScope.ALL
         self._settling.set()
@@ -286,7 +286,7 @@ class Journal:
         """Leave rows as they are that were to be parted; return the other settlements.
 
         A full disk may have no room for more rows for long, and redelivery, which makes some, must go on without
-        loading ever more into memory. What was settled of such a row is sent once more, and is there already.
+        loading ever more into memory. The settled events of such a row are sent once more, and are there already.
         """
         self._ledger.release(
             group for settlement in settlements if settlement.is_parting for group in settlement.leaving
@@ -294,7 +294,7 @@ class Journal:
         return [settlement for settlement in settlements if not settlement.is_parting]
 
     def _give_up(self, settlements: list[Settlement]) -> None:
-        """Write nothing any more: rows stay as they are and are delivered once more, from what is saved of them.
+        """Write nothing any more: rows stay as they are and are delivered once more, as far as they are saved.
 
         Events without a row are tried again from memory, for as long as the process goes on.
         """

@@ -35,7 +35,7 @@ class GroupStore(Protocol):
 class Ledger:
     """Knows each row that is in memory; every other row is pending.
 
-    It changes only with commits that have succeeded, and with what is read.
+    It changes only with commits that have succeeded, and with reads.
 
     Attributes:
         loaded: the groups in memory that have a row, by its number.

@@ -30,7 +30,7 @@ from forebay.telemetry.counters import Counters
 log = structlog.get_logger("forebay.pipeline")
 
 WRITE_OUT_S = 10.0
-"""How long the shutdown waits for the spool to take what is still to be written, after delivery has ended."""
+"""How long the shutdown waits for the last writes to the spool, after delivery has ended."""
 
 FULL_RETRY_AFTER_S = 60
 """A full spool empties as fast as the sink takes events: no use in asking every second."""
@@ -45,7 +45,7 @@ class State(NamedTuple):
 
     Attributes:
         sink_cause: why the sink is not well, empty while it is; `sink_error_type` is that in a word.
-        sink_advice: what an operator can do about it.
+        sink_advice: a remedy for an operator.
         spool_failure: why the spool takes nothing, empty while it does.
         holds: the indices whose events wait.
     """
@@ -91,7 +91,7 @@ class Admitter:
         if self.closed:
             submission.refused(SpoolUnavailable("the server is shutting down", retry_after_s=1))
         elif self.full:
-            # `ack=memory` too: what the sink then does not take would have to go into the spool.
+            # `ack=memory` too: events that the sink then does not take would have to go into the spool.
             submission.refused(SpoolUnavailable("the spool is full", FULL_RETRY_AFTER_S))
         elif refusal := self._journal.refusal:
             submission.refused(SpoolUnavailable(refusal))
@@ -102,7 +102,7 @@ class Admitter:
 
     def _may_stay_in_memory(self, submission: Submission) -> bool:
         """Put events into the channel alone; return whether that was possible."""
-        # A spool that takes nothing would not take what the sink refuses of it either.
+        # A spool that takes nothing would not take events that the sink refuses either.
         if self._journal.is_behind:
             return False
         # Events that have to wait for an operator wait in the spool, and take no room from others.
@@ -162,7 +162,7 @@ class Pipeline:
     async def stop(self, running: asyncio.Task[None], deliver_s: float) -> None:
         """End: admit nothing more, deliver the channel for `deliver_s`, leave the rest in the spool."""
         self.admitter.closed = True
-        # What was admitted before the door closed must be in the channel before it is emptied.
+        # Events that were admitted before the door closed must be in the channel before it is emptied.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._journal.wait_written(), WRITE_OUT_S)
         running.cancel()

@@ -61,7 +61,7 @@ def next_step(history: History, events: int) -> Step:
 
 
 class _Wait(NamedTuple):
-    """What a suspect waits for: that the sink takes more than so many bulks, within limits of time."""
+    """The condition for a suspect to go: the sink has taken more than so many bulks, within limits of time."""
 
     taken: int
     earliest: float
@@ -143,7 +143,7 @@ class Suspects:
                 await self._added.wait()
 
     async def _take_step(self, row_id: int) -> _Wait | None:
-        """Take the next step with a suspect; return what it then waits for, if it is still there."""
+        """Take the next step with a suspect; return the condition for the step after, if the group is still there."""
         stored = await self._ledger.load_row(row_id)
         if stored is None or stored.index_name in self._holds:
             return None

@@ -1,13 +1,13 @@
-"""Settlement: what the outcomes of a bulk come to for each event, and what the spool writes.
+"""Settlement: from the outcomes of a bulk to the strike or death of each event, and to the rows that the spool writes.
 
 No list of errors says whose fault a refusal is. A full index, somebody else's mapping or a broken pipeline refuses
 every event, in words that may be those of a faulty one. So a refusal counts against an event, as a *strike*, only on
 *evidence*: another event of its index was taken in the same bulk, or in a bulk sent after the event's refusal before.
 *Taken* means created: that an event is there already, or has to come again, says nothing about the index as it is now.
 An event dies at its second strike if the status is one of `OWN_FAULT`, and at its tenth for any other, each in another
-round of redelivery: what a pipeline or a proxy says in other words may pass. Without evidence it waits.
+round of redelivery: a refusal of a pipeline or a proxy may pass in time. Without evidence it waits.
 
-*Poison* is an event that blocks every bulk it is in. No answer says so; it shows in what happens meanwhile. A delivery
+*Poison* is an event that blocks every bulk it is in. No answer says so; it shows in how deliveries end. A delivery
 that ended as a whole, without a word about single events (no answer in time, a connection reset, 5xx), is a strike of
 another kind against a group, but only if another bulk was taken between the failure before it and this one. A sink that
 is down takes nothing, so a day of it makes no strike. Suspects, groups with such strikes enough, go in bulks of their
@@ -18,8 +18,8 @@ that a shaky network meets by chance would have to meet it seven times in a row,
 Strikes are kept with the event in the spool. The evidence is in memory only: a new process has none at first.
 
 Invariant 2: a row leaves the spool only in the transaction that settles every event in it. So a group is let go of, or
-shrunk to what is left of it, when the last of its events has an outcome, and stays as it is until then: after a crash
-its settled events are delivered once more and answered with "there already". What is left of a group keeps one history
+shrunk to its unsettled events, when the last of its events has an outcome, and stays as it is until then: after a crash
+its settled events are delivered once more and answered with "there already". The rest of a group keeps one history
 for all of it. If the sink refused some of it, or refused it differently, each part gets a row of its own.
 """
 
@@ -189,7 +189,7 @@ class Evidence:
 def settle(
     bulk: Bulk, outcomes: Sequence[Outcome], now_ms: int, new_id: Callable[[], int], evidence: Evidence
 ) -> list[Settlement]:
-    """Record every outcome of a bulk in its groups, and return what that comes to.
+    """Record every outcome of a bulk in its groups, and return the settlements.
 
     `outcomes` stand in the order of the bulk's entries; `new_id` gives the number of a row for events that need one.
     Each group of which something is left has a settlement of its own: it may need room, and a deletion, which makes

@@ -116,7 +116,7 @@ class Sifting:
         return UNSENT
 
     async def _send(self, entries: list[Entry]) -> list[Outcome]:
-        """Send one request; a sink that does not say what became of each event says nothing at all."""
+        """Send one request; a sink that answers for another number of events says nothing about any."""
         outcomes = await self._sink.deliver(entries)
         if len(outcomes) != len(entries):
             log.error("sink_outcomes_missing", events=len(entries), outcomes=len(outcomes))

@@ -13,7 +13,7 @@ class Wake:
 
     Attributes:
         passes: how many passes have begun.
-        is_whole: whether the newest one goes through everything, also what was refused with a status that may pass.
+        is_whole: whether the newest one takes every event, also those that were refused with a status that may pass.
         is_sink_well: set by the gate; of a sink that is not well it will be heard when it is back.
         is_probe_wanted: whether no event was there that could find out if the sink is back.
     """
@@ -63,6 +63,6 @@ class Wake:
         self._begin()
 
     def _begin(self) -> None:
-        # One that begins while another is at its first row counts too: what that went over may be pending by now.
+        # Also while another is at its first row: rows that the other left out may be pending by now.
         self.passes += 1
         self._event.set()

@@ -72,4 +72,4 @@ def _make_folder() -> Path:
 async def _find_sink_place(settings: Settings) -> str:
     sink = make_sink(settings)
     await sink.close()
-    return sink.place
+    return sink.location
