@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed.servers.appetite import limit_descriptors, open_connections, open_descriptors, resident_bytes
 from testbed.servers.forebay import ForebayServer
+from testbed.servers.process_usage import limit_descriptors, open_connections, open_descriptors, resident_bytes
 from testbed.traffic.requests import LIVE, PING, Client, assert_created, assert_problem, event
 from testbed.traffic.wire import TIMEOUT_S, Wire
 
@@ -98,7 +98,7 @@ def test_if_no_connection_is_idle_a_new_one_is_told_to_come_again(narrow: Client
     request = narrow.request(body=event(log_id="begun before it was full", param="x" * 1000))
     for wire in wires:
         wire.send(request[:-500])
-    # Only what has been read is known to be a request on its way.
+    # The server knows of a request only once it has read of it.
     wait_until(lambda: narrow_is_full(narrow), "somebody was idle")
     with narrow.wire() as newcomer:
         answer = newcomer.answer()

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from testbed.servers.appetite import reach_for_connections, resident_bytes
 from testbed.servers.forebay import ForebayServer
+from testbed.servers.process_usage import reach_for_connections, resident_bytes
 from testbed.traffic.requests import LIVE, PING, Client, assert_created, assert_problem, event
 from testbed.traffic.wire import Wire
 

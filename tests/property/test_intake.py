@@ -1,4 +1,4 @@
-"""Intake keeps what it is sent, whatever that is, and nothing that it is sent breaks it."""
+"""Intake keeps every field of an event as it came, and no body breaks it."""
 
 from __future__ import annotations
 
