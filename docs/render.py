@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 
 from forebay import cli
 from forebay.admin import metrics
-from forebay.admin.snapshot import Together
+from forebay.admin.snapshot import ServerSnapshot
 from forebay.byte_size import format_bytes
 from forebay.settings import DIVIDED, Settings, variable_name
 
@@ -130,7 +130,7 @@ def render_help(command: str) -> str:
 
 def render_metrics(prefix: str) -> str:
     """Return a table of the metrics whose name begins with a prefix."""
-    text = metrics.render(Together(workers=1, snapshots={})).decode()
+    text = metrics.render(ServerSnapshot(workers=1, snapshots={})).decode()
     rows = ["| metric | type | meaning |", "|---|---|---|"]
     for family in text_string_to_metric_families(text):
         if family.name.startswith(f"{prefix}_"):

@@ -11,7 +11,7 @@ from chaos.rows import Loss, Row
 from chaos.stage import POLL_S, Stage
 
 WORKERS = 2
-WORKER_MODULE = b"forebay.workers.worker"
+WORKER_NAME = "forebay-"
 MOMENT_S = 0.4
 
 
@@ -32,7 +32,7 @@ def find_workers(supervisor: int) -> list[int]:
     for pid in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split():
         # It may have ended meanwhile.
         with contextlib.suppress(OSError):
-            if WORKER_MODULE in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+            if Path(f"/proc/{pid}/comm").read_text().startswith(WORKER_NAME):
                 found.append(int(pid))
     return found
 

@@ -7,8 +7,9 @@ import contextlib
 import gc
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import cast
 
 import structlog
 import uvicorn
@@ -16,24 +17,19 @@ import uvloop
 
 from forebay import __version__
 from forebay.admin.app import AdminApp, Collect
-from forebay.admin.siblings import Siblings
+from forebay.admin.peers import Peers
 from forebay.admin.snapshot import Snapshot, measure_process
-from forebay.announcing import Announcement
-from forebay.ending import end_within
 from forebay.errors import SettingsError
 from forebay.http_server import HttpServer
-from forebay.intake.crowd import Crowd
-from forebay.intake.descriptors import fit_connections
 from forebay.intake.documents import DocumentMaker
-from forebay.intake.intake import Intake, IntakeLimits
+from forebay.intake.intake import Intake
+from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, RequestLimits
 from forebay.intake.protocol import IntakeProtocol
-from forebay.intake.refusing import ConnectionLimits
-from forebay.intake.targets import METHODS
-from forebay.memory import give_back
+from forebay.intake.request import METHODS
 from forebay.pipeline.pipeline import Pipeline
+from forebay.process import end_within, fit_connections, give_back_memory
 from forebay.secret import resolve_secret
 from forebay.settings import SECRET_CHARS_MIN, Settings, unknown_variables
-from forebay.sinks.port import Sink
 from forebay.sinks.selection import make_sink
 from forebay.spool.files import spool_path
 from forebay.spool.spool import Spool
@@ -53,13 +49,12 @@ CLOSING_S = 4
 
 CURL_TOKEN_S = 30 * 86_400
 
-
-Started = Callable[[HttpServer, Sink], None]
-"""Called once connections are taken, with what ends the server and where events go."""
+Started = Callable[[HttpServer, str], None]
+"""Called once connections are taken, with the server, which can be told to end, and the place where events go."""
 
 
 def run(settings: Settings) -> int:
-    """Serve alone until a signal ends it; return the exit code.
+    """Serve in this one process until a signal ends it; return the exit code.
 
     Raises:
         SettingsError: a setting does not allow it: no secret can be kept, the port is taken.
@@ -69,50 +64,37 @@ def run(settings: Settings) -> int:
     secret = resolve_secret(settings)
     warn(secret)
     with contextlib.closing(listen(settings)) as listener:
-        announcement = partial(announce, settings, secret, listener)
-        return work(settings, secret, listener, Siblings(), lambda _, sink: announcement(sink.location).tell())
+        return work(
+            settings, secret, listener, Peers(), lambda _, sink_place: announce(settings, secret, listener, sink_place)
+        )
 
 
-def work(settings: Settings, secret: str, listener: socket.socket, siblings: Siblings, started: Started) -> int:
+def work(settings: Settings, secret: str, listener: socket.socket, peers: Peers, started: Started) -> int:
     """Serve as the only process, or as one of several, until told to end; return the exit code.
 
     Raises:
         SpoolUnusable: the database cannot be opened, or another process owns it.
     """
     with (
-        contextlib.closing(Spool(spool_path(settings.database_url, siblings.slot))) as spool,
+        contextlib.closing(Spool(spool_path(settings.database_url, peers.number))) as spool,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        return runner.run(serve(settings, secret, listener, spool, siblings, started))
+        return runner.run(serve(settings, secret, listener, spool, peers, started))
 
 
 async def serve(
-    settings: Settings, secret: str, listener: socket.socket, spool: Spool, siblings: Siblings, started: Started
+    settings: Settings, secret: str, listener: socket.socket, spool: Spool, peers: Peers, started: Started
 ) -> int:
-    """Start everything, serve, and end everything in the opposite order; return the exit code."""
-    counters = Counters()
-    sink = make_sink(settings)
-    spool.start(asyncio.get_running_loop(), sink.repair)
-    pipeline = Pipeline(spool, sink, settings, counters)
+    """Take events over HTTP and deliver them until told to end; return the exit code."""
+    deliverer = Deliverer(settings, spool)
 
     def observe() -> Snapshot:
-        stopping = pipeline.admitter.closed or server.should_exit
-        return Snapshot(siblings.slot, counters, pipeline.state, measure_process(), [], stopping)
+        return deliverer.observe(peers.number, stopping=server.should_exit)
 
-    config = _configure_http(settings, secret, pipeline, counters, lambda: siblings.ask(observe()))
-    server = HttpServer(config, lambda: started(server, sink))
-    # The next start saves what can be read of a damaged spool, and knows what is in one that was in doubt.
-    spool.guard(on_lost=server.end)
-    pipeline_task = asyncio.create_task(pipeline.run())
+    http_config = _configure_http(settings, secret, deliverer, lambda: peers.ask(observe()))
+    server = HttpServer(http_config, lambda: started(server, deliverer.sink.location))
     # A server that takes events and delivers none would look well from outside.
-    pipeline_task.add_done_callback(lambda _: server.end())
-    background = [
-        asyncio.create_task(sink.open()),
-        asyncio.create_task(retention.run(spool, settings.dead_retention_days, _export(settings))),
-        asyncio.create_task(server.sweep()),
-        asyncio.create_task(siblings.answer(observe)),
-        asyncio.create_task(give_back()),
-    ]
+    deliverer.start(server.end, server.sweep(), peers.answer(observe))
     # What lives from here to the end is not worth looking through at every collection, nor are events, which hold no
     # cycles.
     gc.collect()
@@ -120,17 +102,68 @@ async def serve(
     gc.set_threshold(100_000, 50, 100)
     try:
         await server.serve(sockets=[listener])
-        # No request is in hand any more, so nothing is admitted behind what is delivered and written out now.
     finally:
-        end_within(settings.shutdown_timeout_s + CLOSING_S)
-        await pipeline.stop(pipeline_task, settings.shutdown_timeout_s)
-        for task in background:
+        # No request is in hand any more, so nothing is admitted after what is delivered and written out now.
+        exit_code = await deliverer.stop()
+    return exit_code
+
+
+class Deliverer:
+    """Delivers the events of one spool to the sink, and looks after the spool, from `start` to `stop`.
+
+    Attributes:
+        counters: what it and the intake before it have done.
+        sink: where events end.
+        pipeline: everything between intake and sink.
+    """
+
+    def __init__(self, settings: Settings, spool: Spool) -> None:
+        self._settings = settings
+        self._spool = spool
+        self._background: list[asyncio.Task[None]] = []
+        self.counters = Counters()
+        self.sink = make_sink(settings)
+        spool.start(asyncio.get_running_loop(), self.sink.repair)
+        self.pipeline = Pipeline(spool, self.sink, settings, self.counters)
+
+    def start(self, on_failed: Callable[[], None], *others: Coroutine[None, None, None]) -> None:
+        """Start everything; `others` run as long.
+
+        `on_failed` is called if it cannot go on, and then the process is to end: the next start saves what can be read
+        of a damaged spool, and knows what is in one that was in doubt.
+        """
+        self._spool.guard(on_lost=on_failed)
+        self._pipeline_task = asyncio.create_task(self.pipeline.run())
+        self._pipeline_task.add_done_callback(lambda _: on_failed())
+        folder = self._settings.dead_export_dir
+        export = None if folder is None else retention.Export(folder, self._settings.database_url.stem)
+        tasks = (
+            self.sink.open(),
+            retention.run(self._spool, self._settings.dead_retention_days, export),
+            give_back_memory(),
+            *others,
+        )
+        self._background = [asyncio.create_task(task) for task in tasks]
+
+    def observe(self, number: int, *, stopping: bool) -> Snapshot:
+        """Return the state of this process."""
+        is_stopping = stopping or self.pipeline.admitter.closed
+        return Snapshot(number, self.counters, self.pipeline.state, measure_process(), is_stopping)
+
+    async def stop(self) -> int:
+        """End everything, in the opposite order; return the process's exit code."""
+        end_within(self._settings.shutdown_timeout_s + CLOSING_S)
+        await self.pipeline.stop(self._pipeline_task, self._settings.shutdown_timeout_s)
+        for task in self._background:
             task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
-        await sink.close()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.sink.close()
         # Within the loop, which the spool's last answers still go to.
-        spool.close()
-    return _exit_code(pipeline_task) or int(bool(spool.lost))
+        self._spool.close()
+        error = None if self._pipeline_task.cancelled() else self._pipeline_task.exception()
+        if error is not None:
+            log.error("pipeline_failed", exc_info=error)
+        return int(error is not None or bool(self._spool.lost))
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -155,21 +188,23 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _configure_http(
-    settings: Settings, secret: str, pipeline: Pipeline, counters: Counters, collect: Collect
-) -> uvicorn.Config:
+def _configure_http(settings: Settings, secret: str, deliverer: Deliverer, collect: Collect) -> uvicorn.Config:
+    counters = deliverer.counters
     verifier = TokenVerifier(secret)
     maker = DocumentMaker(
         settings.server_environment, settings.oldest_month_start, counters, require_log_id=settings.require_log_id
     )
-    limits = IntakeLimits(settings.body_bytes_max, settings.batch_events_max)
-    intake = Intake(verifier, maker, pipeline.admitter, settings.ack, limits, counters)
-    connection_limits = ConnectionLimits(settings.header_bytes_max, settings.request_timeout_s, settings.keep_alive_s)
-    crowd = Crowd(fit_connections(settings.connections_max), settings.in_hand_bytes_max, counters)
-    methods = {target.value: tuple(method.decode() for method in METHODS[target]) for target in METHODS}
+    limits = RequestLimits(settings.header_bytes_max, settings.body_bytes_max, settings.batch_events_max)
+    intake = Intake(verifier, maker, deliverer.pipeline.admitter, settings.ack, limits, counters)
+    timeouts = ConnectionTimeouts(settings.request_timeout_s, settings.keep_alive_s)
+    connection_limits = ConnectionLimits(
+        fit_connections(settings.connections_max), settings.in_hand_bytes_max, counters
+    )
+    methods = {route.value: tuple(method.decode() for method in METHODS[route]) for route in METHODS}
     return uvicorn.Config(
         AdminApp(verifier, collect, methods, metrics_open=settings.metrics_open).build(),
-        http=IntakeProtocol.bound_to(intake, connection_limits, crowd),
+        # uvicorn asks for a class, and calls it for each connection.
+        http=cast("type[IntakeProtocol]", partial(IntakeProtocol, intake, timeouts, connection_limits)),
         ws="none",
         lifespan="off",
         access_log=False,
@@ -181,19 +216,6 @@ def _configure_http(
     )
 
 
-def _export(settings: Settings) -> retention.Export | None:
-    folder = settings.dead_export_dir
-    return None if folder is None else retention.Export(folder, settings.database_url.stem)
-
-
-def _exit_code(pipeline_task: asyncio.Task[None]) -> int:
-    error = None if pipeline_task.cancelled() else pipeline_task.exception()
-    if error is None:
-        return 0
-    log.error("pipeline_failed", exc_info=error)
-    return 1
-
-
 def warn(secret: str) -> None:
     """Log what is allowed and still hardly meant."""
     for name, nearest in unknown_variables():
@@ -202,8 +224,8 @@ def warn(secret: str) -> None:
         log.warning("short_secret", name="JWT_SECRET", characters_min=SECRET_CHARS_MIN)
 
 
-def announce(settings: Settings, secret: str, listener: socket.socket, sink_place: str) -> Announcement:
-    """Return what there is to tell once events are taken."""
+def announce(settings: Settings, secret: str, listener: socket.socket, sink_place: str) -> None:
+    """Tell that events are taken: a log line, and for a newcomer a curl line that works."""
     port = listener.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     fields: dict[str, str | int] = {
@@ -215,7 +237,10 @@ def announce(settings: Settings, secret: str, listener: socket.socket, sink_plac
     }
     if settings.workers > 1:
         fields["workers"] = settings.workers
-    return Announcement(fields, _curl_line(secret, port) if settings.jwt_secret is None else "")
+    log.info("serving", **fields)
+    if settings.jwt_secret is None:
+        sys.stdout.write(_curl_line(secret, port))
+        sys.stdout.flush()
 
 
 def _curl_line(secret: str, port: int) -> str:

@@ -19,7 +19,8 @@ from testbed.servers.ports import HOST, free_ports
 SECRET = "the key of the tests, which guards nothing at all"
 COMMAND = [str(Path(sys.executable).parent / "forebay"), "serve"]
 
-WORKER_MODULE = b"forebay.workers.worker"
+WORKER_NAME = "forebay-"
+"""The beginning of a worker's name in the list of processes; its number follows."""
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 60.0
@@ -32,7 +33,7 @@ class ForebayStartError(Exception):
     """The server did not become ready; the message ends with its log.
 
     Attributes:
-        exit_code: what it ended with, None where it did not end by itself.
+        exit_code: of the process, None if it did not end by itself.
     """
 
     def __init__(self, message: str, exit_code: int | None) -> None:
@@ -60,7 +61,7 @@ class ForebayServer:
             **(settings or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
-        # Only for its guard: the folder of the test outlives the test, for those who look for what went wrong.
+        # Only for its guard: the folder of the test outlives the test, for those who look for the cause of a failure.
         self._guarded = GuardedFolder("forebay-server-")
 
     def __enter__(self) -> Self:
@@ -91,24 +92,24 @@ class ForebayServer:
 
     @property
     def worker_pids(self) -> dict[int, int]:
-        """The processes of several workers, by their slot."""
+        """The processes of several workers, by their number; that which empties orphans stands under 0."""
         found = {}
         for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
             # One that has ended meanwhile, or has not become a worker yet, is none.
             with contextlib.suppress(OSError, ValueError):
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                found[int(command[command.index(WORKER_MODULE) + 1])] = int(pid)
+                number = Path(f"/proc/{pid}/comm").read_text().strip().removeprefix(WORKER_NAME)
+                found[0 if number == "orphans" else int(number)] = int(pid)
         return found
 
     @property
     def log(self) -> str:
-        """What the server has written to its standard error since its first start."""
+        """All that the server has written to standard error since its first start."""
         path = self.folder / "forebay.err"
         return path.read_text(errors="replace") if path.exists() else ""
 
     @property
     def output(self) -> str:
-        """What the server has written to its standard output since its first start."""
+        """All that the server has written to standard output since its first start."""
         path = self.folder / "forebay.out"
         return path.read_text(errors="replace") if path.exists() else ""
 
@@ -186,7 +187,7 @@ class ForebayServer:
             raise ForebayStartError(f"{self.url} ended with {code}; its log:\n{self.log}", code)
 
     def kill(self) -> None:
-        """End the server with all its workers at once, as a power cut would; without one that runs, do nothing."""
+        """End the server with all its workers at once, as a power cut would; do nothing if none runs."""
         if self._process is not None:
             workers = self.worker_pids if self._process.poll() is None else {}
             # First, so that it starts no worker again.
@@ -244,7 +245,7 @@ def wait_ended(pids: Iterable[int], timeout_s: float = STOP_TIMEOUT_S) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Say whether there is such a process, and not only its remains that nobody has waited for."""
+    """Return whether there is such a process; a zombie does not count."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

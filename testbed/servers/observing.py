@@ -1,4 +1,4 @@
-"""What a running server shows of itself: health, metrics, its log and its spools."""
+"""Reads health, metrics, log and spools of a running server."""
 
 import asyncio
 import contextlib
@@ -58,10 +58,10 @@ async def wait_well(server: ForebayServer) -> None:
             await asyncio.sleep(0.05)
 
 
-async def wait_worker(server: ForebayServer, slot: int, former_pid: int) -> int:
+async def wait_worker(server: ForebayServer, number: int, former_pid: int) -> int:
     """Wait until another process has taken the place of a fallen one; return its pid."""
     async with asyncio.timeout(WAIT_S):
-        while (pid := server.worker_pids.get(slot, former_pid)) == former_pid:
+        while (pid := server.worker_pids.get(number, former_pid)) == former_pid:
             await asyncio.sleep(0.02)
     return pid
 

@@ -13,6 +13,7 @@ from forebay.sinks.local import LocalSink
 from forebay.sinks.port import Query
 from testbed.servers.fixtures import OpenSearchAddress
 from testbed.servers.forebay import ForebayServer, ForebayStartError, is_running, wait_ended
+from testbed.servers.hasty_forebay import HastyForebay
 from testbed.servers.observing import (
     WAIT_S,
     count_events,
@@ -58,7 +59,7 @@ async def test_two_workers_serve_one_port_and_whichever_is_asked_speaks_for_both
         client = Client(server.url, server.token())
         await send_to_each(server, client, workers=2, events=4_000)
         samples = read_metrics(server)
-        accepted = [samples[f'forebay_events_accepted_total{{worker="{slot}"}}'] for slot in (1, 2)]
+        accepted = [samples[f'forebay_events_accepted_total{{worker="{number}"}}'] for number in (1, 2)]
         assert sum(accepted) == len(client.accepted)
         assert (samples["forebay_workers"], samples["forebay_workers_up"]) == (2, 2)
         assert samples['process_start_time_seconds{worker="1"}'] > 0
@@ -79,19 +80,19 @@ async def test_a_worker_killed_in_the_middle_of_the_load_is_started_again_and_lo
         client = Client(server.url, server.token())
 
         def kill_one() -> None:
-            slot = 1 + len(killed) % 2
-            killed.append((slot, server.worker_pids[slot]))
+            number = 1 + len(killed) % 2
+            killed.append((number, server.worker_pids[number]))
             os.kill(killed[-1][1], signal.SIGKILL)
 
         await send_and_interfere(client, make_events(0, 40_000), [kill_one] * 2)
         assert client.resent > 0, "no request was interrupted: the kills came at the wrong moment"
-        for slot, pid in killed:
-            assert is_running(await wait_worker(server, slot, pid))
+        for number, pid in killed:
+            assert is_running(await wait_worker(server, number, pid))
         await assert_exactly_once(client, Index(opensearch.url, "workers"))
         await wait_well(server)
         assert server.pid == supervisor
         fallen = log_lines(server, "worker_fell")
-        assert [(line["slot"], line["cause"]) for line in fallen] == [(1, "signal SIGKILL"), (2, "signal SIGKILL")]
+        assert [(line["worker"], line["cause"]) for line in fallen] == [(1, "signal SIGKILL"), (2, "signal SIGKILL")]
         assert server.stop() == 0
 
 
@@ -147,6 +148,40 @@ async def test_a_worker_that_does_not_answer_is_named_while_the_others_take_even
         assert server.stop() == 0
 
 
+async def test_a_worker_that_hangs_is_ended_and_started_again_and_nothing_that_was_answered_is_lost(
+    tmp_path: Path,
+) -> None:
+    with HastyForebay(tmp_path, {**TWO, **QUICK, "FOREBAY_BULK_INTERVAL_S": "60"}) as server:
+        start_all(server)
+        client = Client(server.url, server.token())
+        await send_to_each(server, client, workers=2, events=1_000)
+        hanging = server.worker_pids[2]
+        os.kill(hanging, signal.SIGSTOP)
+        await wait_worker(server, 2, hanging)
+        assert not is_running(hanging)
+        await wait_well(server)
+        assert [(line["worker"], line["pid"]) for line in log_lines(server, "worker_hangs")] == [(2, hanging)]
+        assert [line["cause"] for line in log_lines(server, "worker_fell")] == ["signal SIGKILL"]
+        assert server.stop() == 0
+    await assert_in_embedded_store(client, tmp_path)
+
+
+async def test_workers_are_not_ended_because_the_whole_server_was_paused(tmp_path: Path) -> None:
+    with HastyForebay(tmp_path, {**TWO, **QUICK}) as server:
+        start_all(server)
+        processes = [server.pid, *server.worker_pids.values()]
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        # Far longer than a worker may be silent.
+        await asyncio.sleep(4)
+        for pid in processes:
+            os.kill(pid, signal.SIGCONT)
+        await wait_well(server)
+        assert [server.pid, *server.worker_pids.values()] == processes
+        assert log_lines(server, "worker_hangs") == []
+        assert server.stop() == 0
+
+
 async def test_a_worker_that_was_told_to_end_is_started_again_too(tmp_path: Path) -> None:
     with ForebayServer(tmp_path, {**TWO, **QUICK}) as server:
         start_all(server)
@@ -167,7 +202,7 @@ def test_a_spool_that_belongs_to_somebody_else_keeps_the_whole_server_from_start
             start_in_vain(server)
         assert refused.value.exit_code == 1
         (line,) = log_lines(server, "worker_refused")
-        assert line["slot"] == 2
+        assert line["worker"] == 2
         assert f"spool.2.db belongs to another process (pid {owner.pid})" in line["cause"]
         assert owner.stop() == 0
 

@@ -11,10 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from docs.render import PART, render, render_help
 from forebay.admin import metrics
-from forebay.admin.snapshot import Together
+from forebay.admin.snapshot import ServerSnapshot
 from forebay.model import Verdict
 from forebay.settings import Settings, variable_name
-from forebay.telemetry.counters import Crowding
+from forebay.telemetry.counters import Overload
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "forebay"
@@ -78,7 +78,7 @@ def test_the_reference_has_the_help_of_every_command() -> None:
 
 def test_the_reference_names_every_value_of_a_label() -> None:
     page = read(ROOT / "docs/reference/metrics.md")
-    values = [member.value for kind in (Verdict, Crowding) for member in kind]
+    values = [member.value for kind in (Verdict, Overload) for member in kind]
     assert [value for value in values if f"`{value}`" not in page] == []
 
 
@@ -94,7 +94,7 @@ def test_every_setting_that_a_page_names_exists(page: Path) -> None:
 
 @every_page
 def test_every_metric_that_a_page_names_exists(page: Path) -> None:
-    families = text_string_to_metric_families(metrics.render(Together(1, {})).decode())
+    families = text_string_to_metric_families(metrics.render(ServerSnapshot(1, {})).decode())
     known = {f"{family.name}{'_total' * (family.type == 'counter')}" for family in families}
     named = {name for code in code_of(page) for name in re.findall(r"\bforebay_[a-z_]+", code)}
     assert named - known == set()

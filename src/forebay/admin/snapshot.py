@@ -1,4 +1,4 @@
-"""What one process says of itself at one moment, and what all of them say together."""
+"""The state of one process at one moment, and that of the whole server."""
 
 from __future__ import annotations
 
@@ -19,42 +19,54 @@ PROCESS = ProcessCollector(registry=None)
 
 
 class Snapshot(Struct):
-    """One process.
+    """The state of one process.
 
     Attributes:
-        slot: its number among the workers, from 1.
+        number: that of the worker and of its spool, from 1.
         process: its memory, processor time and descriptors, by the name of the sample.
-        left_spools: why spools without an owner are left where they are, one line each.
         stopping: whether it takes no more events because it is about to end.
     """
 
-    slot: int
+    number: int
     counters: Counters
     state: State
     process: dict[str, float]
-    left_spools: list[str]
     stopping: bool
 
 
-class Together(NamedTuple):
-    """All workers: how many there should be, and a snapshot of each that answered, by its slot."""
+class ServerSnapshot(NamedTuple):
+    """All processes of the server.
+
+    Attributes:
+        workers: how many there should be that take events.
+        snapshots: those of the processes that answered, by number; one beyond `workers` empties an orphan.
+        left_spools: why orphans are left where they are, one line each.
+        is_supervised: whether there is a supervisor, and so may be several processes.
+    """
 
     workers: int
     snapshots: Mapping[int, Snapshot]
+    left_spools: tuple[str, ...] = ()
+    is_supervised: bool = False
 
     @property
     def missing(self) -> list[int]:
-        """Return the slots of those that did not answer."""
-        return [slot for slot in range(1, self.workers + 1) if slot not in self.snapshots]
+        """Return the numbers of the workers that did not answer."""
+        return [number for number in range(1, self.workers + 1) if number not in self.snapshots]
+
+    @property
+    def answered(self) -> int:
+        """Return the number of workers that answered."""
+        return self.workers - len(self.missing)
 
 
 def measure_process() -> dict[str, float]:
-    """Return what the system says of this process; nothing where it has no /proc."""
+    """Return the figures that the system has of this process; none if it has no /proc."""
     return {sample.name: sample.value for family in PROCESS.collect() for sample in family.samples}
 
 
 def _decode_counter(kind: Any, value: Any) -> Any:
-    """Make a `Counter`, which msgspec does not know, from the mapping that it is written as."""
+    """Make a `Counter`, which msgspec does not know, from the mapping as which it is written."""
     return Counter(msgspec.convert(value, GenericAlias(dict, (*get_args(kind), int))))
 
 

@@ -11,10 +11,10 @@ def serve() -> None:
     """Run the server until SIGTERM or Ctrl-C."""
     settings = load_settings()
     # Imported here, since no other command needs them.
-    if settings.workers > 1:
-        from forebay.workers import launch  # noqa: PLC0415
-
-        launch.run(settings)
     from forebay import server  # noqa: PLC0415
+    from forebay.workers import orphans, supervisor  # noqa: PLC0415
 
+    # One process owns one spool, so an orphan needs a second one.
+    if settings.workers > 1 or orphans.find_orphans(settings.database_url, settings.workers):
+        raise typer.Exit(supervisor.run(settings))
     raise typer.Exit(server.run(settings))

@@ -30,8 +30,8 @@ def check(context: Context) -> Iterator[Finding]:
     else:
         yield judge_absence(path, owner)
     files = SpoolFiles(path)
-    is_marked, is_in_doubt = files.damage_marker.exists(), files.doubt.exists()
-    yield from judge_damage(files.list_moved_away(), is_marked=is_marked, is_in_doubt=is_in_doubt)
+    is_damaged, is_in_doubt = files.damage_marker.exists(), files.doubt.exists()
+    yield from judge_damage(files.list_moved_away(), is_damaged=is_damaged, is_in_doubt=is_in_doubt)
 
 
 def _check_content(path: Path, owner: str | None, settle_s: float, *, is_workers: bool) -> Iterator[Finding]:
@@ -106,15 +106,15 @@ def judge_incidents(incidents: Sequence[Incident]) -> Iterator[Finding]:
         yield warn(text, f"find out its cause; it is shown for {INCIDENT_DAYS} days")
 
 
-def judge_damage(aside: Sequence[Path], *, is_marked: bool, is_in_doubt: bool) -> Iterator[Finding]:
+def judge_damage(moved_away: Sequence[Path], *, is_damaged: bool, is_in_doubt: bool) -> Iterator[Finding]:
     """Judge whether the file waits for its repair, or its log to be mended, and which files were moved away."""
     if is_in_doubt:
         advice = "see the disk; a restart of the server writes the log once more, and takes events if that works"
         yield fail("a sync of its log failed", advice)
-    if is_marked:
-        advice = "restart the server: it moves the file aside and saves every event that can be read"
+    if is_damaged:
+        advice = "restart the server: it moves the file away and saves every event that can be read"
         yield fail("it was found to be damaged", advice)
-    if aside:
-        names = ", ".join(path.name for path in aside[:SHOWN_MAX])
+    if moved_away:
+        names = ", ".join(path.name for path in moved_away[:SHOWN_MAX])
         advice = "keep them until you know what was lost, then delete them"
-        yield warn(f"{len(aside)} files were moved away: {names}", advice)
+        yield warn(f"{len(moved_away)} files were moved away: {names}", advice)

@@ -1,1 +1,1 @@
-"""Several processes that share the port, and the one that watches over them."""
+"""Several processes that share the port, and the supervisor that starts them."""

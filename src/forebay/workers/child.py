@@ -1,91 +1,145 @@
-"""One process of a worker, as the supervisor sees it."""
+"""One process of a worker, as the supervisor sees it: forked, pinged, ended."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, NoReturn
 
-from forebay.workers.orders import SERVING, SupervisorOrder
+import structlog
+
+from forebay.workers.link import MESSAGE_BYTES_MAX, Report, decode_report, encode, make_link
+
+log = structlog.get_logger("forebay.worker")
+
+EXIT_FAILED = 1
+PINGS_UNANSWERED_MAX = 6
+"""So many pings in a row without an answer, and the worker hangs.
+
+Pings are counted and not seconds: when the whole server was paused, it is not the workers that did not answer.
+"""
+
+SIGNALS = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)
+"""The signals that the supervisor handles."""
 
 
-class Life(NamedTuple):
-    """A life that is over; the exit code is negative for a signal."""
+class ProcessEnd(NamedTuple):
+    """How a process ended, and how long it ran; the exit code is negative for a signal."""
 
     exit_code: int
-    lived_s: float
+    uptime_s: float
 
     @property
     def cause(self) -> str:
-        """Return what ended it, in words."""
+        """Return the cause in words."""
         if self.exit_code >= 0:
             return f"exit code {self.exit_code}"
         return f"signal {signal.Signals(-self.exit_code).name}"
 
 
 class Child:
-    """A worker's process. Its standard input stays open for as long as this process lives."""
+    """A worker's process.
 
-    def __init__(self, process: asyncio.subprocess.Process, told: int) -> None:
-        self._process = process
-        self._told = told
+    Attributes:
+        pid: its number.
+        link: the supervisor's end of the socket to it.
+        is_serving: whether it has told that it serves.
+    """
+
+    def __init__(self, pid: int, link: socket.socket) -> None:
+        self.pid = pid
+        self.link = link
+        self.is_serving = False
+        self._pings_unanswered = 0
         self._began_at = time.monotonic()
 
     @property
-    def pid(self) -> int:
-        """Return the process's number."""
-        return self._process.pid
+    def hangs(self) -> bool:
+        """Return whether it serves and has not answered the last pings."""
+        return self._pings_unanswered >= PINGS_UNANSWERED_MAX
 
-    async def serves(self) -> bool:
-        """Wait until it takes connections, or has ended without ever doing so; return which."""
-        reader = asyncio.StreamReader()
-        loop = asyncio.get_running_loop()
-        pipe = os.fdopen(self._told, "rb", buffering=0)
-        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-        try:
-            return await reader.read() == SERVING
-        finally:
-            transport.close()
+    def ping(self, left_spools: tuple[str, ...]) -> None:
+        """Ask whether it is well, unless it has yet to start: a long repair of its spool is no reason to end it."""
+        if self.is_serving:
+            self._pings_unanswered += 1
+            # One that hangs does not read either.
+            with contextlib.suppress(OSError):
+                self.link.send(encode(left_spools))
 
-    async def wait(self) -> Life:
-        """Wait for its end."""
-        return Life(await self._process.wait(), time.monotonic() - self._began_at)
+    def read_reports(self) -> Iterator[Report]:
+        """Read what it has told; each message answers all pings before it."""
+        with contextlib.suppress(OSError):
+            while message := self.link.recv(MESSAGE_BYTES_MAX):
+                self._pings_unanswered = 0
+                yield decode_report(message)
+
+    def find_end(self) -> ProcessEnd | None:
+        """Return how it ended, or None while it runs; to be called until it has ended and not again."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return ProcessEnd(os.waitstatus_to_exitcode(status), time.monotonic() - self._began_at) if pid else None
 
     def end(self) -> None:
         """Let it end in order."""
-        self._send(signal.SIGTERM)
+        os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once."""
-        self._send(signal.SIGKILL)
-
-    def _send(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
+        """End it at once, and ping it no more: a disk that hangs may keep it for long."""
+        self.is_serving = False
+        self._pings_unanswered = 0
+        os.kill(self.pid, signal.SIGKILL)
 
 
-async def start_child(slot: int, order: SupervisorOrder) -> Child:
-    """Start the worker of a slot."""
-    told, tell = os.pipe()
+def fork(name: str, work: Callable[[socket.socket], int], release: Callable[[], None]) -> Child:
+    """Start a process that does `work` with its end of the socket, and ends with the exit code which that returns.
+
+    `release` closes, in the new process, what belongs to the supervisor alone. `name` is what `ps` and `top` show.
+
+    Raises:
+        OSError: the system has no room for another process.
+    """
+    ours, theirs = make_link()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A signal that came between the fork and `_be_child` would be handled in the supervisor's way.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # no module is imported from the working directory
-            "-m",
-            "forebay.workers.worker",
-            str(slot),
-            str(tell),
-            stdin=asyncio.subprocess.PIPE,
-            pass_fds=(order.listener, tell),
-            # Ctrl-C in a terminal goes to a whole process group, and a worker that hears a second signal ends at once.
-            process_group=0,
-        )
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _be_child(name, lambda: work(theirs), release)
+    except OSError:
+        ours.close()
+        raise
     finally:
-        os.close(tell)
-    if process.stdin is not None:  # it is a pipe
-        process.stdin.write(order.worker_order)
-    return Child(process, told)
+        # Both only in the supervisor: a child does not return.
+        theirs.close()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    return Child(pid, ours)
+
+
+def _be_child(name: str, work: Callable[[], int], release: Callable[[], None]) -> NoReturn:
+    exit_code = EXIT_FAILED
+    try:
+        # Ctrl-C in a terminal goes to a whole process group, and a worker that hears a second signal ends at once.
+        os.setpgid(0, 0)
+        with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as comm:  # noqa: PTH123 - no file
+            comm.write(name)
+        release()
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        exit_code = work()
+    except BaseException:
+        log.exception("worker_crashed")
+    finally:
+        # Not by an exception: the supervisor's own clean-up lies above on the stack.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(exit_code)

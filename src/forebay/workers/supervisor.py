@@ -1,143 +1,318 @@
-"""The supervisor: starts the workers, starts a fallen one again, and passes on the signal to end.
+"""The supervisor: starts the workers, starts one again that fell or hangs, and passes on the signal to end.
 
-It holds the listening socket, so that connections which nobody has taken yet outlive the worker that would have taken
-them. It imports little: with several workers memory is short.
+It is a plain program without threads and without an event loop, so that it can fork. It holds the listening socket:
+connections that nobody has taken yet outlive the worker that would have taken them.
 """
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import gc
 import os
-import pickle
+import selectors
 import shutil
 import signal
 import socket
-import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
+from forebay import server
+from forebay.backoff import Backoff
+from forebay.errors import SettingsError
+from forebay.secret import resolve_secret
+from forebay.settings import Settings
 from forebay.telemetry.logs import configure_logs
-from forebay.workers.child import Child, Life, start_child
-from forebay.workers.orders import SupervisorOrder
-from forebay.workers.restarts import Restarts
+from forebay.workers import orphans
+from forebay.workers.child import PINGS_UNANSWERED_MAX, SIGNALS, Child, ProcessEnd, fork
+from forebay.workers.link import LeftSpools, Serving, SupervisorLink
+from forebay.workers.worker import run_worker
 
 log = structlog.get_logger("forebay.supervisor")
 
+ORPHANS = 0
+"""The number of the worker that empties orphans."""
+
+UPTIME_S_MIN = 10.0
+"""A worker that ran for this long did not fall because of how it was started."""
+
+RESTARTS = Backoff(delay_s_min=0.5, delay_s_max=30.0)
+
+
+class Intervals(NamedTuple):
+    """How often the supervisor does what it does by the clock.
+
+    Attributes:
+        ping_s: between two pings; a worker hangs after six of these.
+        orphans_s: until orphans are looked for again, or tried again.
+        orphan_turn_s: how long one orphan keeps the others waiting. Its events may wait for an operator, or its dead
+            letters for the end of a day of running time, which is noted every ten minutes.
+    """
+
+    ping_s: float = 5.0
+    orphans_s: float = 30.0
+    orphan_turn_s: float = 1800.0
+
+
+INTERVALS = Intervals()
+
+
+def run(settings: Settings, intervals: Intervals = INTERVALS) -> int:
+    """Serve with several processes until a signal ends them; return the exit code.
+
+    Raises:
+        SettingsError: a setting does not allow it: no secret can be kept, the port is taken, a file cannot be read.
+    """
+    configure_logs(settings.log_format, settings.log_level)
+    secret = resolve_secret(settings)
+    server.warn(secret)
+    with contextlib.closing(server.listen(settings)) as listener, _make_folder() as folder:
+        # What is in memory so far stays shared with the workers, as no collection there looks through it.
+        gc.collect()
+        gc.freeze()
+        return Supervisor(settings, secret, listener, folder, intervals).run()
+
+
+@contextlib.contextmanager
+def _make_folder() -> Iterator[Path]:
+    """Make the folder in which the processes find each other; it is removed afterwards."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="forebay-"))
+    except OSError as error:
+        raise SettingsError(
+            f"FOREBAY_WORKERS: several processes need a folder for temporary files (TMPDIR): {error}"
+        ) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Restarts:
+    """When to start a worker again: at once, and later and later if it falls again and again."""
+
+    def __init__(self) -> None:
+        self._early_falls = 0
+
+    def delay_s(self, uptime_s: float) -> float:
+        """Return the seconds until the next start, after a process that ran for `uptime_s`."""
+        self._early_falls = self._early_falls + 1 if uptime_s < UPTIME_S_MIN else 0
+        return 0 if self._early_falls <= 1 else RESTARTS.whole_delay_s(self._early_falls - 1)
+
+
+class Worker:
+    """One worker: its process, if one runs, and else when the next one is started."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.child: Child | None = None
+        self.start_at = 0.0
+        self.has_served = False
+        self.restarts = Restarts()
+
+    @property
+    def name(self) -> int | str:
+        """Return the name in the log."""
+        return self.number or "orphans"
+
 
 class Supervisor:
-    """Watches over one worker for each slot. Belongs to the event loop."""
+    """Watches over the workers."""
 
-    def __init__(self, order: SupervisorOrder, listener: socket.socket) -> None:
-        self._order = order
+    def __init__(
+        self, settings: Settings, secret: str, listener: socket.socket, folder: Path, intervals: Intervals
+    ) -> None:
+        self._settings = settings
+        self._secret = secret
         self._listener = listener
-        self._children: dict[int, Child] = {}
-        self._served: set[int] = set()
-        self._ending = asyncio.Event()
+        self._folder = folder
+        self._intervals = intervals
+        self._workers = [Worker(number) for number in range(settings.workers + 1)]
+        self._left_spools: dict[str, str] = {}
+        self._next_ping_at = 0.0
+        self._is_ending = False
         self._exit_code = 0
+        # Not epoll, which a child would share with this process.
+        self._selector = selectors.PollSelector()
+        self._signals, self._signalled = socket.socketpair()
 
-    async def run(self) -> int:
-        """Keep every slot's worker alive until a signal ends the server; return the exit code."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._hear, number)
-        async with asyncio.TaskGroup() as tasks:
-            for slot in range(1, self._order.workers + 1):
-                tasks.create_task(self._keep(slot))
-        return self._exit_code
+    def run(self) -> int:
+        """Keep every worker running until a signal ends the server; return the exit code."""
+        self._catch_signals()
+        while True:
+            self._start_due()
+            if self._is_ending and not self._children:
+                return self._exit_code
+            for key, _ in self._selector.select(self._wait_s()):
+                if key.data is None:
+                    self._hear_signals()
+                else:
+                    self._read_reports(key.data)
+            self._reap()
+            self._ping_due()
 
-    async def _keep(self, slot: int) -> None:
-        restarts = Restarts()
-        while not self._ending.is_set():
-            try:
-                life = await self._live(slot)
-            except OSError as error:
-                log.error("worker_not_started", slot=slot, cause=str(error))  # noqa: TRY400 - the cause says it all
-                await self._rest(restarts.delay_s(0))
-                continue
-            if self._ending.is_set():
-                self._note_end(slot, life)
-            elif self._is_refusal(slot, life):
-                self._exit_code = life.exit_code
-                self._end()
-            else:
-                delay_s = restarts.delay_s(life.lived_s)
-                log.warning(
-                    "worker_fell", slot=slot, cause=life.cause, lived_s=round(life.lived_s, 1), again_in_s=delay_s
-                )
-                await self._rest(delay_s)
-
-    async def _live(self, slot: int) -> Life:
-        """See one worker through its life."""
-        child = await start_child(slot, self._order)
-        self._children[slot] = child
-        log.info("worker_started", slot=slot, pid=child.pid)
-        if self._ending.is_set():
-            child.end()
-        if await child.serves():
-            self._note_service(slot)
-        life = await child.wait()
-        del self._children[slot]
-        return life
-
-    def _note_service(self, slot: int) -> None:
-        is_first, self._served = not self._all_served, self._served | {slot}
-        if is_first and self._all_served:
-            self._order.announcement.tell()
+    @property
+    def _children(self) -> list[Child]:
+        return [worker.child for worker in self._workers if worker.child is not None]
 
     @property
     def _all_served(self) -> bool:
-        return len(self._served) == self._order.workers
+        return all(worker.has_served for worker in self._workers[1:])
 
-    def _is_refusal(self, slot: int, life: Life) -> bool:
-        """Say whether a first start has failed for a reason that the next start would meet too."""
-        return slot not in self._served and not self._all_served and life.exit_code > 0
+    def _catch_signals(self) -> None:
+        for end in (self._signals, self._signalled):
+            end.settimeout(0)
+        self._selector.register(self._signals, selectors.EVENT_READ)
+        signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
+        for number in SIGNALS:
+            # The number comes through the socket, where nothing is interrupted by it.
+            signal.signal(number, lambda *_: None)
 
-    async def _rest(self, delay_s: float) -> None:
+    def _wait_s(self) -> float:
+        """Return how long nothing is to be done unless a signal or a report comes."""
+        starts = [worker.start_at for worker in self._workers if self._is_startable(worker)]
+        return max(0.0, min([self._next_ping_at, *starts]) - time.monotonic())
+
+    def _is_startable(self, worker: Worker) -> bool:
+        # Orphans wait until the workers serve: those who send come first.
+        may_start = worker.number != ORPHANS or self._all_served
+        return worker.child is None and may_start and not self._is_ending
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for worker in self._workers:
+            if self._is_startable(worker) and worker.start_at <= now:
+                if worker.number != ORPHANS or self._find_orphans():
+                    self._start(worker)
+                else:
+                    worker.start_at = now + self._intervals.orphans_s
+
+    def _find_orphans(self) -> bool:
+        found = orphans.find_orphans(self._settings.database_url, self._settings.workers)
+        if not found:
+            self._left_spools = {}
+        return bool(found)
+
+    def _start(self, worker: Worker) -> None:
+        def work(end: socket.socket) -> int:
+            link = SupervisorLink(end)
+            if worker.number == ORPHANS:
+                self._listener.close()
+                turn_s = self._intervals.orphan_turn_s
+                return orphans.run(self._settings, self._folder, self._left_spools, turn_s, link)
+            return run_worker(worker.number, self._settings, self._secret, self._listener, self._folder, link)
+
+        name = f"forebay-{worker.name}"
         try:
-            async with asyncio.timeout(delay_s):
-                await self._ending.wait()
-        except TimeoutError:
-            pass
+            worker.child = fork(name, work, self._release)
+        except OSError as error:
+            log.error("worker_not_started", worker=worker.name, cause=str(error))  # noqa: TRY400 - the cause says it all
+            worker.start_at = time.monotonic() + worker.restarts.delay_s(0)
+            return
+        self._selector.register(worker.child.link, selectors.EVENT_READ, worker)
+        if worker.number != ORPHANS:
+            log.info("worker_started", worker=worker.number, pid=worker.child.pid)
 
-    def _hear(self, number: int) -> None:
-        """End in order; at the second signal, at once: what is not delivered is in the spools."""
-        if self._ending.is_set():
-            for child in self._children.values():
+    def _release(self) -> None:
+        """Close what a child has inherited and must not keep: the others would not notice the end of this process."""
+        self._selector.close()
+        self._signals.close()
+        self._signalled.close()
+        for child in self._children:
+            child.link.close()
+
+    def _read_reports(self, worker: Worker) -> None:
+        child = worker.child
+        if child is None:
+            return  # it was found to have ended just before
+        for report in child.read_reports():
+            match report:
+                case Serving(sink_place):
+                    child.is_serving = True
+                    self._note_service(worker, sink_place)
+                case LeftSpools(causes):
+                    self._note_left(causes)
+
+    def _note_service(self, worker: Worker, sink_place: str) -> None:
+        if not worker.has_served and worker.number != ORPHANS:
+            worker.has_served = True
+            if self._all_served:
+                server.announce(self._settings, self._secret, self._listener, sink_place)
+
+    def _note_left(self, causes: dict[str, str]) -> None:
+        """Tell in the log once, and in health for as long as it is so, why orphans are left where they are."""
+        for path, cause in causes.items():
+            if self._left_spools.get(path) != cause:
+                log.error("spool_left", cause=cause)
+        self._left_spools = causes
+        self._next_ping_at = 0.0
+
+    def _ping_due(self) -> None:
+        now = time.monotonic()
+        if now < self._next_ping_at:
+            return
+        self._next_ping_at = now + self._intervals.ping_s
+        for worker in self._workers:
+            child = worker.child
+            if child is not None and child.hangs:
+                silent_s = round(PINGS_UNANSWERED_MAX * self._intervals.ping_s, 1)
+                log.error("worker_hangs", worker=worker.name, pid=child.pid, silent_s=silent_s)
+                # One that hangs would not hear another signal.
                 child.kill()
-            shutil.rmtree(self._order.folder, ignore_errors=True)
-            os._exit(128 + number)
-        self._end()
+            elif child is not None:
+                child.ping(tuple(self._left_spools.values()))
+
+    def _reap(self) -> None:
+        for worker in self._workers:
+            if worker.child is not None and (end := worker.child.find_end()) is not None:
+                # Its last words.
+                self._read_reports(worker)
+                child, worker.child = worker.child, None
+                self._selector.unregister(child.link)
+                child.link.close()
+                self._note_end(worker, end, did_serve=child.is_serving)
+
+    def _note_end(self, worker: Worker, end: ProcessEnd, *, did_serve: bool) -> None:
+        if self._is_ending:
+            # A worker that was still starting knows no signal yet, and has nothing in memory.
+            if end.exit_code not in (0, -signal.SIGTERM):
+                log.error("worker_failed", worker=worker.name, cause=end.cause)
+                self._exit_code = self._exit_code or 1
+        elif worker.number == ORPHANS and end.exit_code == 0:
+            worker.start_at = time.monotonic() + (0 if did_serve else self._intervals.orphans_s)
+        elif self._is_refusal(worker, end):
+            self._exit_code = end.exit_code
+            self._end()
+        else:
+            delay_s = worker.restarts.delay_s(end.uptime_s)
+            log.warning(
+                "worker_fell", worker=worker.name, cause=end.cause, uptime_s=round(end.uptime_s, 1), again_in_s=delay_s
+            )
+            worker.start_at = time.monotonic() + delay_s
+
+    def _is_refusal(self, worker: Worker, end: ProcessEnd) -> bool:
+        """Return whether a first start has failed for a reason that the next start would meet too."""
+        return not worker.has_served and not self._all_served and end.exit_code > 0
+
+    def _hear_signals(self) -> None:
+        """End in order; at the second signal, at once: events that are not delivered are in the spools."""
+        for number in self._signals.recv(1024):
+            if number == signal.SIGCHLD:
+                continue
+            if self._is_ending:
+                for child in self._children:
+                    child.kill()
+                shutil.rmtree(self._folder, ignore_errors=True)
+                os._exit(128 + number)
+            self._end()
 
     def _end(self) -> None:
-        self._ending.set()
-        # From here on nobody would take what comes in.
+        self._is_ending = True
+        # From here on nobody would take the connections that come in.
         self._listener.close()
-        for child in self._children.values():
+        for child in self._children:
             child.end()
-
-    def _note_end(self, slot: int, life: Life) -> None:
-        # A worker that was still starting knows no signal yet, and has nothing in memory.
-        if life.exit_code not in (0, -signal.SIGTERM):
-            log.error("worker_failed", slot=slot, cause=life.cause)
-            self._exit_code = self._exit_code or 1
-
-
-def main() -> int:
-    """Be the supervisor of the order that waits in the pipe which the command line names; return the exit code."""
-    with os.fdopen(int(sys.argv[1]), "rb") as pipe:
-        order: SupervisorOrder = pickle.load(pipe)  # noqa: S301 - from this very process
-    configure_logs(order.log_format, order.log_level)
-    try:
-        with socket.socket(fileno=order.listener) as listener:
-            return asyncio.run(supervise(order, listener))
-    finally:
-        shutil.rmtree(order.folder, ignore_errors=True)
-
-
-async def supervise(order: SupervisorOrder, listener: socket.socket) -> int:
-    """Serve until a signal ends it; return the exit code."""
-    return await Supervisor(order, listener).run()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

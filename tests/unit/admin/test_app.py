@@ -1,4 +1,4 @@
-"""Health, metrics, and the answer to what is found nowhere; a token decides who sees what."""
+"""Health, metrics, and the answer at an unknown address; a token decides who may read."""
 
 from __future__ import annotations
 
@@ -10,14 +10,24 @@ from typing import Any, NamedTuple
 import pytest
 
 from forebay.admin.app import AdminApp, Collect
-from forebay.admin.snapshot import Snapshot, Together
+from forebay.admin.snapshot import ServerSnapshot, Snapshot
 from forebay.errors import Rejection
 from forebay.pipeline.gate import Health
 from forebay.pipeline.pipeline import State
 from forebay.telemetry.counters import Counters
 from forebay.tokens import OPERATOR_SCOPES
 
-WELL = State(0, 0, 0, 0, 0, Health.GOOD, "", "", spool_full=False)
+WELL = State(
+    channel_events=0,
+    channel_bytes=0,
+    stored_events=0,
+    stored_bytes=0,
+    pending_events=0,
+    sink_health=Health.GOOD,
+    sink_cause="",
+    spool_failure="",
+    spool_full=False,
+)
 DEGRADED = WELL._replace(sink_health=Health.FAILED, sink_cause="refused")
 UNREADY = WELL._replace(spool_failure="the disk is full")
 METHODS = {"/ping": ("GET", "HEAD"), "/events": ("POST",)}
@@ -50,8 +60,8 @@ class Fault(Exception):
 
 
 def as_collected(state: State) -> Collect:
-    async def collect() -> Together:
-        return Together(1, {1: Snapshot(1, Counters(accepted=7), state, {}, [], stopping=False)})
+    async def collect() -> ServerSnapshot:
+        return ServerSnapshot(1, {1: Snapshot(1, Counters(accepted=7), state, {}, stopping=False)})
 
     return collect
 
@@ -123,7 +133,7 @@ async def test_a_reader_sees_the_causes() -> None:
     assert (answer.status, answer.json) == (503, {"status": "unready", "causes": ["the disk is full"]})
 
 
-async def test_no_causes_are_shown_where_there_are_none() -> None:
+async def test_without_a_cause_none_is_shown() -> None:
     assert (await call("/health/ready", token=READER)).json == {"status": "ready"}
 
 
@@ -178,7 +188,7 @@ async def test_a_strange_host_leads_past_no_check(host: bytes) -> None:
 
 
 async def test_a_fault_of_our_own_says_nothing_of_itself() -> None:
-    async def fail() -> Together:
+    async def fail() -> ServerSnapshot:
         raise Fault("the password is hunter2")
 
     answer = await call("/health/ready", collect=fail)

@@ -1,13 +1,11 @@
-"""Whether the server takes events, and what it says is wrong."""
+"""Whether the server takes events, and the causes if something is wrong."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import pytest
 
 from forebay.admin.health import Readiness, judge_readiness
-from forebay.admin.snapshot import Snapshot, Together
+from forebay.admin.snapshot import ServerSnapshot, Snapshot
 from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import HoldState
 from forebay.pipeline.pipeline import State
@@ -26,18 +24,20 @@ WELL = State(
 )
 
 
-def take_snapshot(slot: int, state: State, *, stopping: bool = False, left_spools: Sequence[str] = ()) -> Snapshot:
-    return Snapshot(slot, Counters(), state, {}, [*left_spools], stopping)
+def take_snapshot(slot: int, state: State, *, stopping: bool = False) -> Snapshot:
+    return Snapshot(slot, Counters(), state, {}, stopping)
 
 
 def judge_alone(state: State, *, stopping: bool = False) -> Readiness:
-    return judge_readiness(Together(1, {1: take_snapshot(1, state, stopping=stopping)}))
+    return judge_readiness(ServerSnapshot(1, {1: take_snapshot(1, state, stopping=stopping)}))
 
 
 def judge_three(*states: State) -> Readiness:
     """Judge a server of three workers, the first of which answer."""
     return judge_readiness(
-        Together(3, {slot: take_snapshot(slot, state) for slot, state in enumerate(states, start=1)})
+        ServerSnapshot(
+            3, {slot: take_snapshot(slot, state) for slot, state in enumerate(states, start=1)}, is_supervised=True
+        )
     )
 
 
@@ -76,7 +76,7 @@ def test_everything_that_is_wrong_is_named() -> None:
     assert (takes_events, status, len(causes)) == (False, "unready", 4)
 
 
-def test_what_an_operator_can_do_is_said() -> None:
+def test_a_cause_names_its_remedy() -> None:
     state = WELL._replace(
         sink_health=Health.PAUSED, sink_cause="security_exception: no", sink_advice="look at the role"
     )
@@ -122,5 +122,23 @@ def test_workers_none_of_which_takes_events_are_unready() -> None:
 
 
 def test_a_spool_without_an_owner_that_cannot_be_taken_over_is_a_cause() -> None:
-    snapshot = take_snapshot(1, WELL, left_spools=["spool.3.db is damaged"])
-    assert judge_readiness(Together(1, {1: snapshot})) == (True, "degraded", ["spool.3.db is damaged"])
+    server = ServerSnapshot(1, {1: take_snapshot(1, WELL)}, ("spool.3.db is damaged",), is_supervised=True)
+    assert judge_readiness(server) == (True, "degraded", ["spool.3.db is damaged"])
+
+
+def test_the_worker_that_empties_an_orphan_tells_its_troubles_and_does_not_count_as_one_that_takes_events() -> None:
+    snapshots = {
+        1: take_snapshot(1, WELL, stopping=True),
+        3: take_snapshot(3, WELL._replace(spool_full=True, spool_failure="the disk is full"), stopping=True),
+    }
+    readiness = judge_readiness(ServerSnapshot(1, snapshots, is_supervised=True))
+    assert readiness == (
+        False,
+        "unready",
+        ["worker 1: the server is shutting down", "orphan 3: the disk is full"],
+    )
+
+
+def test_the_worker_of_an_orphan_makes_a_server_that_is_well_degraded_only_if_it_is_in_trouble() -> None:
+    snapshots = {1: take_snapshot(1, WELL), 2: take_snapshot(2, WELL, stopping=True)}
+    assert judge_readiness(ServerSnapshot(1, snapshots, is_supervised=True)) == (True, "ready", [])

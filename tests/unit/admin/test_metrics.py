@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""Metrics as Prometheus reads them."""
 
 from __future__ import annotations
 
@@ -10,28 +10,38 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from forebay import __version__
 from forebay.admin.metrics import render
-from forebay.admin.snapshot import Snapshot, Together, measure_process
+from forebay.admin.snapshot import ServerSnapshot, Snapshot, measure_process
 from forebay.model import Verdict
 from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import HoldState
 from forebay.pipeline.pipeline import State
-from forebay.telemetry.counters import Counters, Crowding
+from forebay.telemetry.counters import Counters, Overload
 
-STATE = State(11, 12, 13, 14, 15, Health.GOOD, "", "", spool_full=False)
+STATE = State(
+    channel_events=11,
+    channel_bytes=12,
+    stored_events=13,
+    stored_bytes=14,
+    pending_events=15,
+    sink_health=Health.GOOD,
+    sink_cause="",
+    spool_failure="",
+    spool_full=False,
+)
 
 
-def alone(counters: Counters, state: State = STATE) -> Together:
-    return Together(1, {1: Snapshot(1, counters, state, measure_process(), [], stopping=False)})
+def alone(counters: Counters, state: State = STATE) -> ServerSnapshot:
+    return ServerSnapshot(1, {1: Snapshot(1, counters, state, measure_process(), stopping=False)})
 
 
 def read(counters: Counters, state: State = STATE) -> dict[str, float]:
     """Return every sample of a server of one process by its name and labels."""
-    return read_together(alone(counters, state))
+    return read_all(alone(counters, state))
 
 
-def read_together(together: Together) -> dict[str, float]:
+def read_all(server: ServerSnapshot) -> dict[str, float]:
     """Return every sample by its name and labels."""
-    text = render(together).decode()
+    text = render(server).decode()
     return {
         sample.name + "".join(f"[{value}]" for value in sample.labels.values()): sample.value
         for family in text_string_to_metric_families(text)
@@ -43,7 +53,7 @@ def test_every_counter_is_shown_by_its_name() -> None:
     counters = Counters(
         requests=Counter({200: 1, 413: 2}),
         outcomes=Counter({Verdict.DELIVERED: 3, Verdict.DEAD: 4, Verdict.REFUSED: 2, Verdict.DROPPED: 1}),
-        crowded=Counter({Crowding.NEW_REQUEST: 5}),
+        crowded=Counter({Overload.NEW_REQUEST: 5}),
     )
     plain = [field.name for field in fields(Counters) if field.name not in ("requests", "outcomes", "crowded")]
     for value, name in enumerate(plain, start=100):
@@ -94,7 +104,7 @@ def test_the_version_and_the_memory_of_the_process_are_shown() -> None:
     assert samples["process_resident_memory_bytes"] > 0
 
 
-def test_what_is_shown_has_a_help_text() -> None:
+def test_every_metric_has_a_help_text() -> None:
     text = render(alone(Counters())).decode()
     helps = [line for line in text.splitlines() if line.startswith("# HELP forebay_")]
     assert helps
@@ -117,21 +127,20 @@ def test_how_many_bulks_go_at_once_and_how_many_indices_wait_is_shown() -> None:
     assert samples["forebay_unexpected_answers_total"] == 7
 
 
-def two_workers(first: State = STATE, second: State = STATE) -> Together:
+def two_workers(first: State = STATE, second: State = STATE) -> ServerSnapshot:
     """Return a server of three workers, two of which answer."""
     accepted = {1: 5, 3: 7}
     snapshots = {
-        slot: Snapshot(
-            slot,
-            Counters(accepted=accepted[slot], bulks_in_flight=slot, requests=Counter({200: slot})),
+        number: Snapshot(
+            number,
+            Counters(accepted=accepted[number], bulks_in_flight=number, requests=Counter({200: number})),
             state,
-            {"process_open_fds": 10.0 + slot},
-            [],
+            {"process_open_fds": 10.0 + number},
             stopping=False,
         )
-        for slot, state in ((1, first), (3, second))
+        for number, state in ((1, first), (3, second))
     }
-    return Together(3, snapshots)
+    return ServerSnapshot(3, snapshots, is_supervised=True)
 
 
 def test_one_process_is_shown_without_a_label_for_it() -> None:
@@ -140,8 +149,8 @@ def test_one_process_is_shown_without_a_label_for_it() -> None:
     assert (samples["forebay_workers"], samples["forebay_workers_up"]) == (1, 1)
 
 
-def test_what_each_of_several_workers_counts_is_shown_by_worker_so_that_none_begins_anew_in_a_sum() -> None:
-    samples = read_together(two_workers())
+def test_the_counters_of_several_workers_are_shown_by_worker_so_that_no_sum_falls_at_a_restart() -> None:
+    samples = read_all(two_workers())
     assert {name: value for name, value in samples.items() if name.startswith("forebay_events_accepted")} == {
         "forebay_events_accepted_total[1]": 5,
         "forebay_events_accepted_total[3]": 7,
@@ -151,15 +160,15 @@ def test_what_each_of_several_workers_counts_is_shown_by_worker_so_that_none_beg
     assert samples["process_open_fds[3]"] == 13
 
 
-def test_what_there_is_now_is_the_sum_over_the_workers_that_answer() -> None:
-    samples = read_together(two_workers(STATE, STATE._replace(pending_events=100)))
+def test_a_gauge_is_the_sum_of_the_workers_that_answer() -> None:
+    samples = read_all(two_workers(STATE, STATE._replace(pending_events=100)))
     assert samples["forebay_pending_events"] == 115
     assert samples["forebay_channel_events"] == 22
     assert samples["forebay_bulks_in_flight"] == 4
 
 
 def test_a_worker_that_does_not_answer_is_counted_as_missing() -> None:
-    samples = read_together(two_workers())
+    samples = read_all(two_workers())
     assert (samples["forebay_workers"], samples["forebay_workers_up"]) == (3, 2)
 
 
@@ -168,5 +177,17 @@ def test_a_worker_that_does_not_answer_is_counted_as_missing() -> None:
     [(STATE._replace(sink_health=Health.FAILED), 0, 1), (STATE._replace(spool_full=True), 1, 0)],
 )
 def test_one_worker_whose_sink_or_spool_takes_nothing_is_shown(state: State, sink_up: int, spool_up: int) -> None:
-    samples = read_together(two_workers(STATE, state))
+    samples = read_all(two_workers(STATE, state))
     assert (samples["forebay_sink_up"], samples["forebay_spool_up"]) == (sink_up, spool_up)
+
+
+def test_the_worker_of_an_orphan_counts_among_the_events_and_not_among_the_workers() -> None:
+    full = STATE._replace(stored_events=5, spool_full=True)
+    snapshots = {
+        number: Snapshot(number, Counters(), state, {}, stopping=False) for number, state in ((1, STATE), (4, full))
+    }
+    samples = read_all(ServerSnapshot(1, snapshots, is_supervised=True))
+    assert (samples["forebay_workers"], samples["forebay_workers_up"]) == (1, 1)
+    assert samples["forebay_spool_events"] == STATE.stored_events + 5
+    assert samples["forebay_spool_up"] == 1
+    assert samples["forebay_commits_total[4]"] == 0

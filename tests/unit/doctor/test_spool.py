@@ -133,11 +133,13 @@ def test_integrity(integrity: Integrity, levels: list[Level], said: str) -> None
 
 
 def test_what_happened_to_the_file_is_told() -> None:
-    assert judged(spool.judge_incidents([])) == judged(spool.judge_damage([], is_marked=False, is_in_doubt=False)) == []
+    assert (
+        judged(spool.judge_incidents([])) == judged(spool.judge_damage([], is_damaged=False, is_in_doubt=False)) == []
+    )
     assert judged(spool.judge_incidents([Incident(0, "repaired", "3 lost")])) == [
         (Level.WARN, "1970-01-01T00:00:00+00:00 repaired: 3 lost")
     ]
-    assert judged(spool.judge_damage([Path("/a/b.moved-1")], is_marked=True, is_in_doubt=True)) == [
+    assert judged(spool.judge_damage([Path("/a/b.moved-1")], is_damaged=True, is_in_doubt=True)) == [
         (Level.FAIL, "a sync of its log failed"),
         (Level.FAIL, "it was found to be damaged"),
         (Level.WARN, "1 files were moved away: b.moved-1"),
@@ -146,8 +148,10 @@ def test_what_happened_to_the_file_is_told() -> None:
 
 def test_files_that_were_moved_away_and_a_failed_sync_and_damage_are_found(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
-    aside = [path.with_name(f"{path.name}.moved-{day}{side}") for day in ("01", "02") for side in ("", "-wal", "-shm")]
-    for file in (*aside, path.with_name("other.db.moved-01")):
+    moved_away = [
+        path.with_name(f"{path.name}.moved-{day}{side}") for day in ("01", "02") for side in ("", "-wal", "-shm")
+    ]
+    for file in (*moved_away, path.with_name("other.db.moved-01")):
         file.touch()
     moved = (Level.WARN, "2 files were moved away: spool.db.moved-01, spool.db.moved-02")
     assert judged(spool.check(make_context(spool=path)))[1:] == [moved]

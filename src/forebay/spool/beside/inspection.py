@@ -115,6 +115,14 @@ class Inspection:
         totals = Totals(*self._connection.execute(SQL["totals"]).fetchone())
         return Summary(totals, oldest and oldest[0])
 
+    def has_work(self, died_before_ms: int) -> bool:
+        """Return whether there is anything for an owner to do.
+
+        That is events, requests, and dead letters that are marked for replay or died before `died_before_ms`.
+        """
+        (has_work,) = self._connection.execute(SQL["has_work"], (died_before_ms,)).fetchone()
+        return bool(has_work)
+
     def list_pending(self, events_max: int) -> Iterator[PendingEvent | GroupDamaged]:
         """Go through the events that are not settled, oldest first; a damaged group stands for its events.
 

@@ -93,3 +93,10 @@ INSERT INTO requests (name, asked_at_ms) VALUES (?, ?) ON CONFLICT (name) DO UPD
 -- name: incidents_since
 -- List the incidents since a time, newest first.
 SELECT at_ms, kind, detail FROM incidents WHERE at_ms >= ? ORDER BY id DESC LIMIT ?
+
+-- name: has_work
+-- Find whether there is anything for an owner to do: events, requests, dead letters to be replayed or past retention.
+SELECT EXISTS (SELECT 1 FROM groups)
+    OR EXISTS (SELECT 1 FROM requests)
+    OR EXISTS (SELECT 1 FROM dead_letters WHERE replay = 1)
+    OR EXISTS (SELECT 1 FROM dead_letters WHERE died_at_ms < ?)
