@@ -115,6 +115,13 @@ def test_every_command_that_a_page_names_exists_with_its_options(page: Path) -> 
 
 
 @every_page
+def test_every_make_target_that_a_page_names_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", read(ROOT / "Makefile"), flags=re.MULTILINE))
+    named = {match[1] for code in code_of(page) if (match := re.match(r"make ([a-z-]+)", code))}
+    assert named - targets == set()
+
+
+@every_page
 def test_every_log_line_that_a_page_names_is_written_somewhere(page: Path) -> None:
     named = set(re.findall(r"\blogs? (?:says )?`([a-z_]+)`", read(page)))
     source = "".join(read(path) for path in SOURCE.rglob("*.py"))
