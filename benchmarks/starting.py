@@ -17,9 +17,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a script finds only its own directory
 from benchmarks import processes
 from forebay.model import Entry
-from forebay.spool import database, writing
-from forebay.spool.codec import BodyCodec
+from forebay.spool import database
 from forebay.spool.records import NewGroup, Transaction
+from forebay.spool.store import Store
 from forebay.tokens import Scope, make_token
 
 EVENTS = 5_000_000
@@ -55,16 +55,15 @@ def fill(path: Path, events: int) -> int:
     """Write a spool; return how many rows it has."""
     rows = 0
     waiting: list[NewGroup] = []
-    codec = BodyCodec()
-    with contextlib.closing(database.connect(path)) as connection:
-        connection.execute("PRAGMA synchronous = OFF")
+    with contextlib.closing(Store(database.connect(path))) as store:
+        store.connection.execute("PRAGMA synchronous = OFF")
         for group in groups(events):
             waiting.append(group)
             if len(waiting) == GROUPS_A_COMMIT:
-                writing.write(connection, codec, Transaction(inserts=waiting))
+                store.write(Transaction(inserts=waiting))
                 rows += len(waiting)
                 waiting = []
-        writing.write(connection, codec, Transaction(inserts=waiting))
+        store.write(Transaction(inserts=waiting))
     return rows + len(waiting)
 
 

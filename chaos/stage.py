@@ -240,6 +240,6 @@ class Stage:
 
     def expect_sound(self) -> None:
         """See to it that the server has called nothing damaged (`PromiseBroken`)."""
-        aside = [path.name for path in self.spool_path.parent.iterdir() if ".aside-" in path.name]
-        self.expect(not aside, f"moved aside: {', '.join(aside)}")
+        moved = [path.name for path in self.spool_path.parent.iterdir() if ".moved-" in path.name]
+        self.expect(not moved, f"moved away: {', '.join(moved)}")
         self.expect("spool_damaged" not in self.server.log, "a sound spool was called damaged")

@@ -1,8 +1,8 @@
 """Event, document, entry and outcome: the records that travel through Forebay.
 
 An *entry* is one event on its way from intake to sink: two lines of bytes, the bulk action and the document, each ended
-by a newline. It is made once, at intake; the channel, the spool and the sink pass the same bytes on, so nothing is encoded
-twice and a redelivery sends exactly the bytes of the first delivery.
+by a newline. It is made once, at intake; the channel, the spool and the sink pass the same bytes on, so nothing is
+encoded twice and a redelivery sends exactly the bytes of the first delivery.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ from forebay.process import end_within, fit_connections, give_back_memory
 from forebay.secret import resolve_secret
 from forebay.settings import SECRET_CHARS_MIN, Settings, unknown_variables
 from forebay.sinks.selection import make_sink
+from forebay.spool.files import spool_path
 from forebay.spool.spool import Spool
-from forebay.spool.spool_paths import spool_path
 from forebay.spool.upkeep import retention
 from forebay.telemetry.counters import Counters
 from forebay.telemetry.logs import configure_logs

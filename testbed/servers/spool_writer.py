@@ -80,7 +80,8 @@ async def write_on(path: Path, script: Script) -> None:
     """Commit one transaction after the other, and say the number of each from its callback."""
     loop = asyncio.get_running_loop()
     spool = Spool(path)
-    spool._connection.execute(f"PRAGMA wal_autocheckpoint = {PAGES_BEFORE_CHECKPOINT}")
+    pragma = f"PRAGMA wal_autocheckpoint = {PAGES_BEFORE_CHECKPOINT}"
+    spool.submit(lambda store: store.connection.execute(pragma).fetchone())
     spool.start(loop)
     while True:
         work, number = script.next(), script.number

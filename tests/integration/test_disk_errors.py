@@ -35,8 +35,8 @@ def count_events(folder: Path) -> int:
     return sum(events for (events,) in read_rows(folder / "spool.db", "SELECT events FROM groups"))
 
 
-def count_aside(folder: Path) -> int:
-    return len([*folder.glob("spool.db.aside-*"), *folder.glob("spool.db.damaged")])
+def count_moved_away(folder: Path) -> int:
+    return len([*folder.glob("spool.db.moved-*"), *folder.glob("spool.db.damaged")])
 
 
 def test_events_that_were_refused_for_a_failed_sync_are_not_there_after_a_kill(
@@ -56,7 +56,7 @@ def test_events_that_were_refused_for_a_failed_sync_are_not_there_after_a_kill(
     server.kill()
 
     assert count_events(tmp_path) == 2
-    assert count_aside(tmp_path) == 0
+    assert count_moved_away(tmp_path) == 0
     assert "spool_damaged" not in server.log
 
 
@@ -79,4 +79,4 @@ def test_a_commit_in_doubt_is_answered_by_nothing_and_ends_the_server(server: Sh
     assert server.stop() == 0
     # The one in doubt may be there twice, under one `_id`: OpenSearch takes it once.
     assert 3 <= count_events(tmp_path) <= 4
-    assert count_aside(tmp_path) == 0
+    assert count_moved_away(tmp_path) == 0

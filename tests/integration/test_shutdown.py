@@ -29,14 +29,14 @@ END_TIMEOUT_S = 20.0
 HANGING_DISK = '''
 """Let the spool's commits hang while a file is there, as a disk does that answers no more."""
 import os, time
-from forebay.spool import writing
-write = writing.write
+from forebay.spool.store import Store
+write = Store.write
 def hang(*work):
     while os.path.exists("hang"):
         open("hanging", "w").close()
         time.sleep(0.01)
     return write(*work)
-writing.write = hang
+Store.write = hang
 '''
 
 

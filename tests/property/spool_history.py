@@ -19,10 +19,10 @@ from unittest import mock
 
 from forebay.errors import SpoolInDoubt, SpoolLost, SpoolUnavailable, SpoolUnusable
 from forebay.model import DeadLetter, Entry, History, join_entries
-from forebay.spool import writing
-from forebay.spool.codec import BodyCodec
+from forebay.spool.codec import GroupCodec
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
+from forebay.spool.store import Store
 from property.disk_model import Disk, Luck
 from property.faulty_disk import FaultyDisk, Picture
 from testbed.servers.faulty_vfs import FaultyFiles
@@ -187,24 +187,26 @@ class SpoolHistory:
                 raise Violation(f"opening failed: {error}") from error
             self.counts["openings that failed"] += 1
             return
+        answers = Answers(disk)
+        spool.start(cast("Any", answers))
         with contextlib.closing(spool):
             if disk.picture is None:
-                self._check(path, spool)
-                self._work(spool, disk)
+                self._check(path, spool, answers)
+                self._work(spool, disk, answers)
             if self._chance.random() < 0.5:
                 disk.end()
         disk.end()
 
-    def _work(self, spool: Spool, disk: FaultyDisk) -> None:
+    def _work(self, spool: Spool, disk: FaultyDisk, answers: Answers) -> None:
         if self._chance.random() < 0.3:
             # So small that pages of a transaction go to the log before it is committed.
-            spool._connection.execute(f"PRAGMA cache_size = {self._chance.randint(1, 10)}")
+            pragma = f"PRAGMA cache_size = {self._chance.randint(1, 10)}"
+            spool.submit(lambda store: store.connection.execute(pragma).fetchone(), answers.take)
+            answers.get()
         if self._chance.random() < 0.6:
             disk.ends_at = disk.step + draw_small(self._chance, LIFE_STEPS)
         for _ in range(self._chance.choice([0, 0, 1, 1, 1, 2, 3])):
             disk.trouble(draw_small(self._chance, LIFE_STEPS))
-        answers = Answers(disk)
-        spool.start(cast("Any", answers))
         for _ in range(self._chance.randint(1, BATCHES_MAX)):
             if disk.picture is not None:
                 break
@@ -214,7 +216,7 @@ class SpoolHistory:
 
     def _vacuum(self, spool: Spool, disk: FaultyDisk, answers: Answers) -> None:
         """Let the file become shorter, which changes nothing that is in it."""
-        spool._work.put((lambda connection, _: writing.vacuum(connection), answers.take))
+        spool.submit(Store.vacuum, answers.take)
         result, was_heard = answers.get()
         self._in_doubt |= was_heard and isinstance(result, SpoolInDoubt)
         if was_heard and not isinstance(result, bool) and not disk.faults:
@@ -264,10 +266,12 @@ class SpoolHistory:
             picture.disk.lose_power(Luck.draw(self._chance))
         self._picture = picture
 
-    def _check(self, path: Path, spool: Spool) -> None:
+    def _check(self, path: Path, spool: Spool, answers: Answers) -> None:
         """Compare what a spool holds that was just opened with what it may hold."""
-        connection = spool._connection
-        if called := [file.name for file in path.parent.iterdir() if ".damaged" in file.name or ".aside-" in file.name]:
+        spool.submit(lambda store: store.connection, answers.take)
+        connection: Any
+        connection, _ = answers.get()
+        if called := [file.name for file in path.parent.iterdir() if ".damaged" in file.name or ".moved-" in file.name]:
             raise Violation(f"a sound spool was called damaged: {called}")
         if incidents := connection.execute("SELECT detail FROM incidents WHERE kind = 'damaged'").fetchall():
             raise Violation(f"a sound spool was called damaged: {incidents}")
@@ -317,7 +321,7 @@ def draw_small(chance: random.Random, most: int) -> int:
 
 
 def read_state(connection: Any) -> State:
-    codec = BodyCodec()
+    codec = GroupCodec()
     rows = connection.execute("SELECT id, codec, body, attempts FROM groups")
     state = {str(group_id): (codec.unpack(kept_as, body), attempts) for group_id, kept_as, body, attempts in rows}
     letters = connection.execute("SELECT log_id, entry, attempts FROM dead_letters")

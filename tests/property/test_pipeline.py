@@ -204,7 +204,7 @@ class Run:
             elif not isinstance(inbox.heard[0], SpoolUnavailable):
                 (world.must_arrive if ack is Ack.DISK else world.may_arrive).update(by_id(inbox.entries))
         left = world.folder.with_name(f"{world.folder.name}+")
-        await self.spool._call(lambda _connection, _codec: shutil.copytree(world.folder, left))
+        await self.spool.call(lambda _: shutil.copytree(world.folder, left))
         in_flight = self.pipeline._delivery._in_flight
         for task in (self.running, *in_flight):
             task.cancel()

@@ -12,16 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forebay.model import DeadLetter, History
-from forebay.spool import database, writing
-from forebay.spool.codec import BodyCodec
+from forebay.spool import database
 from forebay.spool.records import Transaction
-from forebay.spool.upkeep import retention
+from forebay.spool.store import Store
+from forebay.spool.upkeep import expiry, retention
 from unit.pipeline.fakes import make_entry
 
 DAY_MS = retention.DAY_MS
 LOOK_MS = int(retention.INTERVAL_S * 1000)
 RETENTION_DAYS = 30
-CODEC = BodyCodec()
 
 
 class Step(NamedTuple):
@@ -48,8 +47,8 @@ class World:
     """A spool, the clocks, and when each letter came and went by the time that really passed while a server ran."""
 
     def __init__(self, path: Path, lag_ms: int) -> None:
-        self.connection = database.connect(path)
-        self.connection.execute("PRAGMA synchronous = OFF")
+        self.store = Store(database.connect(path))
+        self.store.connection.execute("PRAGMA synchronous = OFF")
         self.lag_ms = lag_ms
         self.ran_ms = self.looked_at_ms = 0
         self.wall_ms = 2_000_000_000_000
@@ -61,7 +60,7 @@ class World:
         if step.dies:
             self.pass_time(LOOK_MS // 3)
             letter = DeadLetter(make_entry(f"{len(self.came)}"), "type", "reason", History(1), self.wall_ms)
-            writing.write(self.connection, CODEC, Transaction(dead=[letter]))
+            self.store.write(Transaction(dead=[letter]))
             self.came[f"{len(self.came)}"] = self.ran_ms
         if step.put_right:
             self.wall_ms -= step.jump_days * DAY_MS
@@ -77,12 +76,12 @@ class World:
         self.wall_ms += passed_ms
 
     def look(self) -> None:
-        lowest_ms = writing.note_clock(self.connection, CODEC, self.ran_ms - self.looked_at_ms, self.wall_ms)
+        lowest_ms = expiry.note_clock(self.store, self.ran_ms - self.looked_at_ms, self.wall_ms)
         self.looked_at_ms = self.ran_ms
         if lowest_ms is not None:
             died_before_ms = lowest_ms - RETENTION_DAYS * DAY_MS
-            letters = writing.list_expired(self.connection, CODEC, died_before_ms, 1000)
-            writing.expire(self.connection, CODEC, [letter.id for letter in letters], died_before_ms)
+            letters = expiry.list_expired(self.store, died_before_ms, 1000)
+            expiry.expire(self.store, [letter.id for letter in letters], died_before_ms)
             self.gone |= {letter.log_id: self.ran_ms for letter in letters}
 
 
@@ -93,12 +92,12 @@ def test_no_letter_goes_within_a_day_of_running_time_and_each_goes_in_the_end(
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder) / "spool.db", lag_ms)
-        with contextlib.closing(world.connection):
+        with contextlib.closing(world.store):
             world.run(Step(0, dies=False, put_right=False, restarts=True, looks=150))
             for step in all_steps:
                 world.run(step)
             assert all(world.gone[log_id] - world.came[log_id] >= DAY_MS for log_id in world.gone)
-            newest_ms = world.connection.execute("SELECT max(died_at_ms) FROM dead_letters").fetchone()[0] or 0
+            newest_ms = world.store.connection.execute("SELECT max(died_at_ms) FROM dead_letters").fetchone()[0] or 0
             world.wall_ms = max(world.wall_ms, newest_ms + (RETENTION_DAYS + 1) * DAY_MS)
             world.run(Step(0, dies=False, put_right=False, restarts=False, looks=150))
             assert world.gone.keys() == world.came.keys()

@@ -18,6 +18,8 @@ from forebay.model import DeadLetter, Entry, History, entry_index
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.records import EVERY, NewGroup, StoredGroup, Transaction
 from forebay.spool.spool import Spool
+from forebay.spool.store import Store
+from forebay.spool.upkeep import expiry
 from unit.pipeline.fakes import commit, make_entry, read_rows, settle_down
 
 T = TypeVar("T")
@@ -43,7 +45,7 @@ class Letter:
     entry: Entry
     attempts: int
     died_at_ms: int
-    marked: bool = False
+    requested: bool = False
 
 
 class SpoolMachine(RuleBasedStateMachine):
@@ -168,23 +170,23 @@ class SpoolMachine(RuleBasedStateMachine):
     def mark(self, log_id: str | None) -> None:
         chosen = [letter for key, letter in self.dead.items() if log_id in (None, key)]
         with inspect(self.path) as inspection:
-            assert inspection.mark_for_replay(Choice(() if log_id is None else (log_id,))) == sum(
-                not letter.marked for letter in chosen
+            assert inspection.request_replay(Choice(() if log_id is None else (log_id,))) == sum(
+                not letter.requested for letter in chosen
             )
         for letter in chosen:
-            letter.marked = True
+            letter.requested = True
 
     @rule(events_max=st.integers(1, 4))
     def replay(self, events_max: int) -> None:
         row_id = self.new_id()
         events, stored_bytes = self.run(self.spool.replay(row_id, events_max))
-        marked = [key for key, letter in self.dead.items() if letter.marked]
-        assert events == min(events_max, len(marked))
+        requested = [key for key, letter in self.dead.items() if letter.requested]
+        assert events == min(events_max, len(requested))
         assert (stored_bytes > 0) == (events > 0)
         if not events:
             return
         (group,) = self.run(self.spool.load(row_id - 1, frozenset(), PLENTY, EVERY))
-        moved = {key for key in marked if self.dead[key].entry in group.entries}
+        moved = {key for key in requested if self.dead[key].entry in group.entries}
         assert len(moved) == len(group.entries) == events
         self.rows[row_id] = Row(group.entries, History())
         for key in moved:
@@ -193,11 +195,14 @@ class SpoolMachine(RuleBasedStateMachine):
     @rule(age_ms=st.integers(0, 10), dead_max=st.integers(1, 3))
     def clean_up(self, age_ms: int, dead_max: int) -> None:
         died_before_ms = self.clock_ms - age_ms
-        expired = {key for key, letter in self.dead.items() if letter.died_at_ms < died_before_ms and not letter.marked}
-        letters = self.run(self.spool.list_expired(died_before_ms, dead_max))
+        expired = {
+            key for key, letter in self.dead.items() if letter.died_at_ms < died_before_ms and not letter.requested
+        }
+        letters = self.run(self.spool.call(lambda store: expiry.list_expired(store, died_before_ms, dead_max)))
         self.file_equals_the_dictionaries()  # until then nothing is deleted
-        gone = self.run(self.spool.expire([letter.id for letter in letters], died_before_ms))
-        self.run(self.spool.vacuum())
+        ids = [letter.id for letter in letters]
+        gone = self.run(self.spool.call(lambda store: expiry.expire(store, ids, died_before_ms)))
+        self.run(self.spool.call(Store.vacuum))
         assert gone == min(dead_max, len(expired))
         left = {log_id for (log_id,) in read_rows(self.path, "SELECT log_id FROM dead_letters")}
         assert self.dead.keys() - left <= expired
@@ -259,8 +264,8 @@ class SpoolMachine(RuleBasedStateMachine):
         assert loaded == self.rows
         statement = "SELECT log_id, entry, attempts, died_at_ms, replay FROM dead_letters"
         rows = {
-            log_id: Letter(entry, attempts, died_at_ms, bool(marked))
-            for log_id, entry, attempts, died_at_ms, marked in read_rows(self.path, statement)
+            log_id: Letter(entry, attempts, died_at_ms, bool(requested))
+            for log_id, entry, attempts, died_at_ms, requested in read_rows(self.path, statement)
         }
         assert rows == self.dead
         counted = read_rows(self.path, "SELECT id, events, body_bytes, stored_bytes - length(body) FROM groups")

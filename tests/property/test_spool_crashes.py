@@ -21,7 +21,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
-from forebay.spool.beside.inspection import Request, inspect
+from forebay.spool.beside.inspection import inspect
+from forebay.spool.beside.requests import Request
 from forebay.spool.spool import Spool
 from property.test_spool import SpoolMachine
 from testbed.servers.power_cut import Files, cut_checkpoint, cut_commit
@@ -83,9 +84,10 @@ class CrashingSpoolMachine(SpoolMachine):
 
     def open(self) -> None:
         self.spool = Spool(self.path)
-        self.spool._connection.execute(f"PRAGMA wal_autocheckpoint = {PAGES_BEFORE_CHECKPOINT}")
         listener = Listener(self.loop, lambda: self.look(answered=True))
         self.spool.start(cast("asyncio.AbstractEventLoop", listener))
+        pragma = f"PRAGMA wal_autocheckpoint = {PAGES_BEFORE_CHECKPOINT}"
+        self.run(self.spool.call(lambda store: store.connection.execute(pragma).fetchone()))
 
     def teardown(self) -> None:
         self.watching = False

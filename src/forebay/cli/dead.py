@@ -178,7 +178,7 @@ def purge(
     choice = choose_letters(log_ids, error_type, reason, index, older_than, newer_than, everything=everything)
     spools = _open(choice)
     count = spools.count_dead(choice)
-    letters = count.letters - count.marked
+    letters = count.letters - count.to_replay
     if letters and not yes:
         confirm(f"Delete {letters} dead letters for good?")
     say(f"{spools.purge(choice)} dead letters deleted")
@@ -230,6 +230,6 @@ def _describe(letter: StoredLetter) -> dict[str, Any]:
         "attempts": letter.history.attempts,
         "attempted_at": [format_time(at_ms) for at_ms in letter.history.attempted_at_ms],
         "died_at": format_time(letter.died_at_ms),
-        "replay": letter.marked,
+        "replay": letter.is_to_replay,
         "document": read_document(letter.entry),
     }

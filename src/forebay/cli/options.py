@@ -14,7 +14,7 @@ import typer
 
 from forebay.clock import now_ms
 from forebay.spool.beside.inspection import Choice
-from forebay.spool.burials import Burial
+from forebay.spool.beside.requests import Burial
 
 DURATION_UNITS = {"min": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 DURATION_FORM = "a whole number with min, h or d, such as 36h or 7d"

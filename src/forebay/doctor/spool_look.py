@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from forebay.clock import now_ms
-from forebay.errors import SpoolError, SpoolUnusable
-from forebay.spool import database, writing
-from forebay.spool.codec import BodyCodec
+from forebay.errors import SpoolError
+from forebay.spool.beside.connecting import reading
+from forebay.spool.beside.inspection import SQL
+from forebay.spool.codec import GroupCodec
 from forebay.spool.files import SpoolFiles
 from forebay.spool.records import Totals
-from forebay.spool.statements import SQL
 
 DAY_MS = 86_400_000
 INCIDENT_DAYS = 30
@@ -81,7 +81,7 @@ def find_owner(path: Path) -> str | None:
 
 def is_marked(path: Path) -> bool:
     """Return whether the owner has found the file to be damaged and not repaired it yet."""
-    return SpoolFiles(path).marker.exists()
+    return SpoolFiles(path).damage_marker.exists()
 
 
 def is_in_doubt(path: Path) -> bool:
@@ -91,14 +91,13 @@ def is_in_doubt(path: Path) -> bool:
 
 def find_aside(path: Path) -> list[Path]:
     """Return the files that were moved aside."""
-    return SpoolFiles(path).list_aside()
+    return SpoolFiles(path).list_moved_away()
 
 
 def count_file_bytes(path: Path) -> int:
     """Return the bytes that a spool takes on disk with its log."""
-    files = SpoolFiles(path)
     sizes = []
-    for file in (files.database, files.log, files.index):
+    for file in SpoolFiles(path).of_sqlite:
         with contextlib.suppress(FileNotFoundError):
             sizes.append(file.stat().st_size)
     return sum(sizes)
@@ -117,7 +116,7 @@ def look(path: Path) -> Look:
         since_ms = now_ms() - INCIDENT_DAYS * DAY_MS
         return Look(
             time.monotonic(),
-            writing.read_totals(connection),
+            Totals(*connection.execute(SQL["totals"]).fetchone()),
             oldest and oldest[0],
             newest and newest[1],
             newest[0] if newest else 0,
@@ -162,13 +161,13 @@ def check_integrity(path: Path, seconds_max: float | None) -> Integrity:
 
 
 def _unpack_all(connection: sqlite3.Connection, deadline: float | None) -> tuple[list[str], bool]:
-    codec = BodyCodec()
+    codec = GroupCodec()
     damaged: list[str] = []
     group_id = -1
     while row := connection.execute(SQL["next_group"], (group_id,)).fetchone():
         group_id = row[0]
         try:
-            writing.read_group(codec, row)
+            codec.read_group(row)
         except ValueError as error:
             damaged.append(f"group {group_id}: {error}")
         if _is_over(deadline):
@@ -182,24 +181,8 @@ def _is_over(deadline: float | None) -> bool:
 
 @contextlib.contextmanager
 def _read(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a spool so that nothing can be changed in it, not even by closing it."""
-    if not path.exists():
-        raise SpoolUnusable(f"there is no database at {path}")
     try:
-        database.refuse_unsafe(SpoolFiles(path))
-        with contextlib.closing(database.connect_to_read(path)) as connection:
-            _check(connection, path)
+        with reading(path) as connection:
             yield connection
     except sqlite3.Error as error:
         raise SpoolError(f"{path} cannot be read: {error}") from error
-
-
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application != database.APPLICATION_ID:
-        raise SpoolUnusable(f"{path} is no spool: it belongs to another program, or a server has yet to make it")
-    if version > database.SCHEMA_VERSION:
-        raise SpoolUnusable(f"{path} was written by a newer Forebay: look at it with that one")
-    if version < database.SCHEMA_VERSION:
-        raise SpoolUnusable(f"{path} was written by an older Forebay: start the server, which brings it up to date")

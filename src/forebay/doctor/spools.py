@@ -15,7 +15,7 @@ from forebay.doctor.spool_look import Look
 from forebay.errors import SpoolError
 from forebay.findings import Finding, Level
 from forebay.settings import Settings
-from forebay.spool.spool_paths import find_spools
+from forebay.spool.files import find_spools
 
 WATCH_S = 3.0
 """How long to watch what moves."""

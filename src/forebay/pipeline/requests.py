@@ -21,7 +21,7 @@ from forebay.pipeline.journal import Journal
 from forebay.pipeline.ledger import Ledger
 from forebay.pipeline.settlement import Evidence, bury
 from forebay.pipeline.wake import Wake
-from forebay.spool.burials import Burial
+from forebay.spool.beside.requests import Burial
 from forebay.spool.records import GroupDamaged, StoredGroup
 
 log = structlog.get_logger("forebay.requests")

@@ -1,23 +1,24 @@
-"""How an owner opens its spool: SQLite recovers it, and what SQLite cannot read is saved into a new file.
+"""How an owner opens its spool: SQLite recovers it, and a file that SQLite cannot read is rescued first.
 
-What SQLite recovers is what there is. Where that is less than was there, it is told once, as an incident.
+If SQLite recovers less than was there, that is reported once, as an incident.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import structlog
 
-from forebay.clock import now_ms
 from forebay.errors import SpoolDamaged, SpoolUnusable
-from forebay.spool import database, doubt, log_look, writing
+from forebay.spool import database, in_doubt, wal
 from forebay.spool.files import OpenFiles, SpoolFiles
+from forebay.spool.lock import OwnerLock
 from forebay.spool.records import Totals
 from forebay.spool.rescue import repair
-from forebay.spool.reserve import Reserve, is_disk_full
-from forebay.spool.statements import SQL
+from forebay.spool.reserve import Reserve, is_disk_full, unless_full
+from forebay.spool.store import Store
+from forebay.spool.wal import Wal
 
 log = structlog.get_logger("forebay.spool")
 
@@ -30,26 +31,26 @@ class Incident(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A spool that was opened, and what was known of it then."""
+    """A spool that was opened, and its facts then."""
 
-    connection: sqlite3.Connection
+    store: Store
+    wal: Wal
     open_files: OpenFiles
     last_group_id: int
     totals: Totals
 
 
-def open_spool(files: SpoolFiles, lock: IO[str], reserve: Reserve) -> Opened:
-    """Open the spool that `lock` is held for.
+def open_spool(files: SpoolFiles, lock: OwnerLock, reserve: Reserve) -> Opened:
+    """Open a spool that this process has locked.
 
-    A file is saved only if it is certainly a spool: somebody else's is refused, and left as it is.
+    A file is rescued only if it is certainly a spool: any other is refused, and left as it is.
 
     Raises:
-        SpoolUnusable: it cannot be opened, or is no spool, or is damaged and cannot be saved.
+        SpoolUnusable: it cannot be opened, or is no spool, or is damaged and cannot be rescued.
     """
-    was_opened = database.was_opened(lock)
     try:
-        cause = _find_cause(files, was_opened=was_opened)
-        incident = _look_at_log(files, lock) if was_opened and not cause else None
+        cause = _find_damage(files, was_opened=lock.was_opened)
+        incident = _examine_log(files, lock) if lock.was_opened and not cause else None
     except OSError as error:
         raise SpoolUnusable(f"DATABASE_URL: {files.path} cannot be opened: {error.strerror or error}") from error
     opened = None
@@ -57,19 +58,19 @@ def open_spool(files: SpoolFiles, lock: IO[str], reserve: Reserve) -> Opened:
         try:
             opened = _open_with_room(files, reserve, incident)
         except SpoolDamaged as error:
-            if not was_opened and not repair.holds_events(files):
+            if not lock.was_opened and not repair.is_spool(files):
                 raise
             cause = error.cause
     if opened is None:
         repair.repair(files, cause)
         opened = _open(files, incident)
-    database.note_opened(lock)
+    lock.note_opened()
     return opened
 
 
-def _find_cause(files: SpoolFiles, *, was_opened: bool) -> str:
-    """Return why what is in the file has to be saved before it is opened, empty if nothing says so."""
-    if files.marker.exists():
+def _find_damage(files: SpoolFiles, *, was_opened: bool) -> str:
+    """Return why the file has to be rescued before SQLite opens it; empty if nothing says so."""
+    if files.damage_marker.exists():
         return "it was found to be damaged"
     if files.database.exists():
         is_emptied = not files.database.stat().st_size and (was_opened or _log_bytes(files) > 0)
@@ -79,20 +80,23 @@ def _find_cause(files: SpoolFiles, *, was_opened: bool) -> str:
 
 
 def _log_bytes(files: SpoolFiles) -> int:
-    return files.log.stat().st_size if files.log.exists() else 0
+    return files.wal.stat().st_size if files.wal.exists() else 0
 
 
-def _look_at_log(files: SpoolFiles, lock: IO[str]) -> Incident | None:
-    """Keep a log that SQLite would take for an empty one, and write over; return what is to be told."""
-    if not files.log.exists():
+def _examine_log(files: SpoolFiles, lock: OwnerLock) -> Incident | None:
+    """Return the incident of a log that is missing or unreadable; an unreadable one is moved away.
+
+    SQLite would take that one for an empty log, and write over it.
+    """
+    if not files.wal.exists():
         # An owner that ended in order leaves none.
-        if database.was_closed(lock):
+        if lock.was_closed:
             return None
         return Incident("log_missing", "its log is not there, and the last owner did not end in order")
-    if not log_look.is_header_broken(files.read_log_start()):
+    if not wal.is_unreadable(files):
         return None
-    aside = files.move_log_aside()
-    detail = f"its log does not begin as SQLite left it, so that nothing in it counts; kept as {aside.name}"
+    moved = files.move_wal_away()
+    detail = f"its log does not begin as SQLite left it, so that nothing in it counts; kept as {moved.name}"
     return Incident("log_unreadable", detail)
 
 
@@ -102,69 +106,58 @@ def _open_with_room(files: SpoolFiles, reserve: Reserve, incident: Incident | No
     except SpoolUnusable as error:
         if error.__cause__ is None or not is_disk_full(error.__cause__):
             raise
-        # Opening takes some room too, and what waits is to be delivered also from a full disk.
+        # Opening takes some room too, and pending events are to be delivered also from a full disk.
         reserve.give_up(str(error))
         return _open(files, incident)
 
 
 def _open(files: SpoolFiles, incident: Incident | None) -> Opened:
-    connection = database.connect_as_it_is(files.path)
-    open_files = None
+    store = Store(database.connect_as_it_is(files.path))
+    opened_wal = None
     try:
-        open_files = OpenFiles(files)
-        # Before anything of ours is written over it.
-        cut_off = _look_behind(open_files)
-        is_in_doubt = files.doubt.exists()
-        if is_in_doubt:
-            _settle_doubt(connection, files, open_files)
-        else:
-            # A process that was killed may not have come to its sync.
-            open_files.sync_log()
-        if cut_off:
-            # So that it is told once.
-            writing.empty_log(connection)
-        database.bring_up_to_date(connection)
-        if incident:
-            _tell(connection, incident)
-        # After a sync that failed it is known why.
-        if cut_off and not is_in_doubt:
-            _tell(connection, cut_off)
-        opened = Opened(
-            connection,
-            open_files,
-            writing.last_group_id(connection),
-            writing.read_totals(connection),
-        )
+        opened_wal = Wal(files)
+        _recover(store, files, opened_wal, incident)
+        return Opened(store, opened_wal, OpenFiles(files), store.last_group_id(), store.read_totals())
     except BaseException as error:
-        if isinstance(error, OSError) or doubt.may_be_committed(error):
-            files.mark_doubt()
-        connection.close()
-        if open_files is not None:
-            open_files.close()
+        if isinstance(error, OSError) or in_doubt.may_be_committed(error):
+            files.note_doubt()
+        store.close()
+        if opened_wal is not None:
+            opened_wal.close()
         if isinstance(error, sqlite3.Error):
             raise database.unusable(files.path, "opened", error) from error
         if isinstance(error, OSError):
             raise SpoolUnusable(f"DATABASE_URL: {files.path} cannot be opened: {error.strerror}") from error
         raise
-    return opened
 
 
-def _settle_doubt(connection: sqlite3.Connection, files: SpoolFiles, open_files: OpenFiles) -> None:
-    """Have on the disk what SQLite counts of a log of which a sync has failed."""
-    connection.execute("BEGIN IMMEDIATE")  # nobody else writes meanwhile
-    try:
-        open_files.write_log_again()
-    finally:
-        connection.execute("ROLLBACK")
-    files.doubt.unlink()
+def _recover(store: Store, files: SpoolFiles, opened_wal: Wal, incident: Incident | None) -> None:
+    """Make the log safe to build on, then write into the database."""
+    # Before anything of ours is written over it.
+    cut_off = _find_cut_off(opened_wal)
+    was_in_doubt = files.doubt.exists()
+    if was_in_doubt:
+        in_doubt.settle_doubt(store, files, opened_wal)
+    else:
+        # A process that was killed may not have come to its sync.
+        opened_wal.sync()
+    if cut_off:
+        # So that it is reported once.
+        store.empty_log()
+    database.bring_up_to_date(store.connection)
+    if incident:
+        _report(store, incident)
+    # After a failed sync the reason is known.
+    if cut_off and not was_in_doubt:
+        _report(store, cut_off)
 
 
-def _look_behind(open_files: OpenFiles) -> Incident | None:
-    """Return what is to be told of a commit in the log that SQLite does not count."""
-    frames = open_files.count_frames()
-    behind = log_look.find_commit_behind(open_files.read_log, frames)
-    if behind is None:
+def _find_cut_off(opened_wal: Wal) -> Incident | None:
+    """Return the incident of a commit in the log that SQLite does not count."""
+    found = opened_wal.find_uncounted_commit()
+    if found is None:
         return None
+    frames, behind = found
     detail = (
         f"another commit ends at frame {behind} of its log, behind frame {frames}, the last that SQLite recovers: the "
         "process ended or the power went while it was being written, or the log was damaged on the disk and what lay "
@@ -173,7 +166,7 @@ def _look_behind(open_files: OpenFiles) -> Incident | None:
     return Incident("log_cut_off", detail)
 
 
-def _tell(connection: sqlite3.Connection, incident: Incident) -> None:
+def _report(store: Store, incident: Incident) -> None:
     log.error(incident.kind, detail=incident.detail)
-    with writing.unless_full():
-        connection.execute(SQL["report"], (now_ms(), incident.kind, incident.detail))
+    with unless_full():
+        store.report(incident.kind, incident.detail)

@@ -1,4 +1,4 @@
-"""What goes into the spool and what comes out of it."""
+"""The records that go into the spool and come out of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from forebay.model import DeadLetter, Entry, History
 
 
 class NewGroup(NamedTuple):
-    """Events to keep together under a number that the owner gives.
+    """Events to store in one row, under a number that the owner gives.
 
     Attributes:
         received_at_ms: when they were received, 0 if that is now.
@@ -26,10 +26,10 @@ class NewGroup(NamedTuple):
 
 
 class Transaction(Struct, gc=False):
-    """What one commit writes, all of it or nothing.
+    """The changes of one commit, all of them or none.
 
     Attributes:
-        inserts: groups to keep.
+        inserts: groups to store.
         deletes: groups, every event of which is settled.
         shrinks: groups with the events that are left of them, and their history then.
         attempts: groups of which a delivery settled nothing, with their history then.
@@ -43,7 +43,7 @@ class Transaction(Struct, gc=False):
     dead: list[DeadLetter] = field(default_factory=list)
 
     def absorb(self, other: Transaction) -> None:
-        """Add what another transaction would write."""
+        """Add the contents of another transaction."""
         self.inserts += other.inserts
         self.deletes += other.deletes
         self.shrinks += other.shrinks
@@ -58,9 +58,9 @@ class StoredGroup(NamedTuple):
     """A group as it was read.
 
     Attributes:
-        index_name: where in the sink its events belong.
-        entries: what is to be sent.
-        originals: the events as they came, by what is sent of them, where that is something else.
+        index_name: the index of its events.
+        entries: the events in the form in which they are sent.
+        originals: the events as they came, by the form that is sent, if that is another one.
     """
 
     id: int
@@ -100,21 +100,8 @@ class Wanted(NamedTuple):
 EVERY = Wanted()
 
 
-class ExpiredLetter(NamedTuple):
-    """A dead letter that is past its retention."""
-
-    id: int
-    index_name: str
-    log_id: str
-    error_type: str
-    reason: str
-    history: History
-    died_at_ms: int
-    entry: Entry
-
-
 class GroupDamaged(SpoolUnavailable):
-    """A group cannot be read; it stays in the file for a person to look at."""
+    """A group cannot be read; it stays in the file for a person to examine."""
 
     def __init__(self, group_id: int, reason: str) -> None:
         super().__init__(f"group {group_id} cannot be read: {reason}")
@@ -122,11 +109,11 @@ class GroupDamaged(SpoolUnavailable):
 
 
 class Totals(NamedTuple):
-    """How much a spool holds.
+    """The contents of a spool, counted.
 
     Attributes:
-        stored_bytes: what the bodies of the groups take.
-        dead_bytes: what the entries and reasons of the dead letters take.
+        stored_bytes: size of the bodies of the groups.
+        dead_bytes: size of the entries and reasons of the dead letters.
     """
 
     groups: int

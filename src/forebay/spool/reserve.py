@@ -1,8 +1,8 @@
-"""Room on the disk that is kept for the day when the disk is full.
+"""Room on the disk for the day when the disk is full.
 
-To delete from a full disk takes room: the log must be written back to the file before it can begin anew, and the file
-grows by that. So a file of that size lies beside the spool and is given up when the disk is full; nothing new is taken
-in until it can be had again. What is in the spool is delivered meanwhile, and deleted.
+Deleting from a full disk takes room: the log must be written back to the file before it can begin anew, and the file
+grows by that. So a file of that size lies beside the spool and is emptied when the disk is full; no new events are
+taken until it can be filled again. Pending events are delivered meanwhile, and deleted.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import contextlib
 import os
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
 
 RESERVE_BYTES = 16 * 1024 * 1024
-"""As much as the log grows before it is written back."""
+"""The size up to which the log grows before it is written back."""
 
 LEFT_BYTES_MIN = 4 * 1024 * 1024
-"""What must be left on the disk beside it, so that it is not given up again at once."""
+"""The room that must be left on the disk beside it, so that it is not given up again at once."""
 
 TRY_EVERY_S = 1.0
 
@@ -31,12 +32,22 @@ def is_disk_full(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
+@contextlib.contextmanager
+def unless_full() -> Iterator[None]:
+    """Leave the block undone if the disk has no room for it."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if not is_disk_full(error):
+            raise
+
+
 class Reserve:
-    """The file that keeps the room. Belongs to the spool's thread.
+    """The file that takes the room. It is used by the spool's thread alone.
 
     Attributes:
-        given_up: whether the disk was full lately, so that the room that is left is for deletions. A file that is not
-            whole says so to the next start.
+        given_up: the disk was full lately, so that the room that is left is for deletions. The next start knows that
+            from the size of the file.
     """
 
     def __init__(self, file: Path) -> None:
@@ -45,7 +56,7 @@ class Reserve:
         self.given_up = file.exists() and file.stat().st_size != RESERVE_BYTES
 
     def take(self) -> None:
-        """Take the room, where the disk has it and some more."""
+        """Take the room, if the disk has it and some more."""
         if self._take():
             if self.given_up:
                 log.info("disk_has_room")
@@ -77,7 +88,7 @@ class Reserve:
                 os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
         except OSError as error:
             log.warning("no_reserve", cause=str(error))
-            # What is left of one that could not be made says nothing of the disk.
+            # The rest of one that could not be made says nothing of the disk.
             if self.given_up:
                 self._empty()
             else:
@@ -86,6 +97,6 @@ class Reserve:
         return True
 
     def _empty(self) -> None:
-        # There is none on a disk that never had the room for it, or it is somebody else's.
+        # There is none on a disk that never had the room, or it is somebody else's.
         with contextlib.suppress(OSError):
             os.truncate(self._file, 0)

@@ -1,14 +1,14 @@
-"""The spool's SQL, read from the files beside this one."""
+"""The SQL of each room, from the file `statements.sql` in it, and the scripts that make the tables."""
 
 from __future__ import annotations
 
 import re
 from importlib import resources
 
-_FOLDER = resources.files("forebay.spool")
 
-
-def _parse(text: str) -> dict[str, str]:
+def read_statements(room: str) -> dict[str, str]:
+    """Return a package's statements by name; fragments replace their names in braces."""
+    text = resources.files(room).joinpath("statements.sql").read_text(encoding="utf-8")
     parts = re.split(r"^-- (name|fragment): (\w+)\n", text, flags=re.MULTILINE)[1:]
     named = list(zip(parts[::3], parts[1::3], (part.strip() for part in parts[2::3]), strict=True))
     # From this one file and nowhere else: values are always bound.
@@ -17,17 +17,13 @@ def _parse(text: str) -> dict[str, str]:
 
 
 def _fill(statement: str, fragments: dict[str, str]) -> str:
-    for place, fragment in fragments.items():
-        statement = statement.replace(place, fragment)
+    for placeholder, fragment in fragments.items():
+        statement = statement.replace(placeholder, fragment)
     return statement
 
 
-SQL = _parse(_FOLDER.joinpath("statements.sql").read_text(encoding="utf-8"))
-"""Statement by name."""
+SQL = read_statements("forebay.spool")
+"""The store's statements by name."""
 
-SCHEMA = tuple(
-    file.read_text(encoding="utf-8")
-    for file in sorted(_FOLDER.joinpath("schema").iterdir(), key=lambda file: file.name)
-    if file.name.endswith(".sql")
-)
-"""What makes each version from the one before it; the first is version 1."""
+SCHEMA = (resources.files("forebay.spool").joinpath("schema.sql").read_text(encoding="utf-8"),)
+"""The scripts that make a spool: the first makes version 1, each further one a version from the one before it."""

@@ -26,9 +26,8 @@ from forebay.pipeline.pipeline import Pipeline
 from forebay.server import Deliverer
 from forebay.settings import Settings
 from forebay.spool.beside.inspection import inspect
-from forebay.spool.files import SpoolFiles
+from forebay.spool.files import SpoolFiles, find_spools
 from forebay.spool.spool import Spool
-from forebay.spool.spool_paths import find_spools
 from forebay.spool.upkeep.removal import remove_if_empty
 from forebay.spool.upkeep.retention import DAY_MS
 from forebay.telemetry.logs import configure_logs

@@ -15,9 +15,10 @@ from msgspec import Raw
 
 from forebay.model import Address, DeadLetter, Document, Entry, EventInfo, History, encode_entry
 from forebay.sinks.local import LocalSink
-from forebay.spool import database, writing
-from forebay.spool.codec import BodyCodec
+from forebay.spool import database
+from forebay.spool.beside.connecting import connect_beside
 from forebay.spool.records import Transaction
+from forebay.spool.store import Store
 
 FOREBAY = (sys.executable, "-c", "import sys; from forebay.cli import main; sys.exit(main())")
 """The command line as a process of its own."""
@@ -60,8 +61,8 @@ class Folder:
 
     def spool(self, transaction: Transaction) -> None:
         """Write into the spool as its owner does."""
-        with contextlib.closing(database.connect(self.spool_path)) as connection:
-            writing.write(connection, BodyCodec(), transaction)
+        with contextlib.closing(Store(database.connect(self.spool_path))) as store:
+            store.write(transaction)
 
     def deliver(self, *entries: Entry) -> None:
         """Put events into the embedded store."""
@@ -75,7 +76,7 @@ class Folder:
 
     def ask_spool(self, statement: str) -> list[tuple[Any, ...]]:
         """Query the spool."""
-        with contextlib.closing(database.connect_beside(self.spool_path)) as connection:
+        with contextlib.closing(connect_beside(self.spool_path)) as connection:
             return connection.execute(statement).fetchall()
 
     def ask_store(self, statement: str) -> list[tuple[Any, ...]]:

@@ -58,7 +58,7 @@ def test_empty_folder_is_looked_at_and_left_as_it_is(run: Run, folder: Folder) -
 
 def test_everything_that_is_there_has_its_lines(run: Run, folder: Folder) -> None:
     folder.spool(Transaction(inserts=[NewGroup(1, [make_entry("a")])], dead=[make_letter("x")]))
-    folder.spool_path.with_name("sqlite3.db.aside-1").touch()
+    folder.spool_path.with_name("sqlite3.db.moved-1").touch()
     Folder(folder.path, "sqlite3.2.db").spool(Transaction(inserts=[NewGroup(1, [make_entry("b")])]))
     folder.deliver(make_entry("c"))
 
@@ -70,7 +70,7 @@ def test_everything_that_is_there_has_its_lines(run: Run, folder: Folder) -> Non
         "warn no server has it open",
         "ok 1 events are not settled, the oldest for 0 s",
         "warn 1 dead letters: 1 mapper_parsing_exception",
-        "warn 1 files were moved aside: sqlite3.db.aside-1",
+        "warn 1 files were moved aside: sqlite3.db.moved-1",
     ]
     assert lines["spool sqlite3.2.db"][0] == "warn an orphan, with 1 events and 0 dead letters"
     assert lines["file sqlite3.db"] == lines["file sqlite3.2.db"] == ["ok whole"]

@@ -13,16 +13,16 @@ import pytest
 
 from forebay.backoff import Backoff
 from forebay.clock import now_ms
-from forebay.model import DELIVERED, Ack, DeadLetter, Entry, History, Outcome
+from forebay.model import DELIVERED, Ack, Entry, History, Outcome
 from forebay.pipeline import journal
 from forebay.pipeline import requests as requests_module
 from forebay.pipeline.pipeline import Pipeline
 from forebay.settings import Settings
-from forebay.spool import writing
-from forebay.spool.beside.inspection import Choice, Request, inspect
-from forebay.spool.burials import Burial
+from forebay.spool.beside.inspection import Choice, inspect
+from forebay.spool.beside.requests import Burial, Request
 from forebay.spool.records import EVERY, NewGroup, Transaction
 from forebay.spool.spool import Spool
+from forebay.spool.store import Store
 from forebay.telemetry.counters import Counters
 from unit.pipeline.fakes import (
     FAILED,
@@ -301,14 +301,14 @@ async def test_a_commit_that_fails_is_made_again_and_no_event_is_counted_twice(
     async with running(path, [NewGroup(1, make_entries(3))], FAILED) as bench:
         await until(lambda: not bench.ledger.loaded)
         failures = iter([True, True, False])
-        bury_letter = writing._bury
+        write = Store.write
 
-        def fail(connection: sqlite3.Connection, letter: DeadLetter) -> None:
-            if next(failures, False):
+        def fail(store: Store, transaction: Transaction) -> dict[int, int]:
+            if len(transaction.dead) > 0 and next(failures, False):
                 raise sqlite3.OperationalError("disk I/O error")
-            bury_letter(connection, letter)
+            return write(store, transaction)
 
-        monkeypatch.setattr(writing, "_bury", fail)
+        monkeypatch.setattr(Store, "write", fail)
         await bench.bury(everything())
         assert next(failures, None) is None
         assert dead(path) == names("e", 3)
@@ -359,7 +359,7 @@ async def test_buried_events_can_be_replayed_and_are_not_buried_again(path: Path
         await bench.bury(burial)
         await until(lambda: now_ms() > burial.received_before_ms)
         with inspect(path) as inspection:
-            assert inspection.mark_for_replay(Choice()) == 3
+            assert inspection.request_replay(Choice()) == 3
             inspection.ask(Request.REPLAY)
         await until(lambda: not dead(path))
         await bench.bury(burial)

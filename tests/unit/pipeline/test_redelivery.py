@@ -22,10 +22,10 @@ from forebay.pipeline.channel import Channel
 from forebay.pipeline.group import UNTRIED, Bulk, GroupLimits, Settlement
 from forebay.pipeline.ledger import Hear
 from forebay.pipeline.settlement import settle
-from forebay.spool import writing
-from forebay.spool.beside.inspection import Choice, Request, inspect
-from forebay.spool.burials import Burial
+from forebay.spool.beside.inspection import Choice, inspect
+from forebay.spool.beside.requests import Burial, Request
 from forebay.spool.records import GroupDamaged, NewGroup, StoredGroup, Totals, Transaction, Wanted
+from forebay.spool.store import Store
 from unit.pipeline.fakes import (
     PAUSE,
     RETRY,
@@ -254,7 +254,7 @@ async def test_a_group_that_is_settled_while_the_answer_is_on_its_way_does_not_c
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin, have_read, go_on, finished = (threading.Event() for _ in range(4))
-    load = writing.load
+    load = Store.load
 
     def read_slowly(*arguments: Any) -> list[StoredGroup]:
         groups = load(*arguments)
@@ -262,13 +262,13 @@ async def test_a_group_that_is_settled_while_the_answer_is_on_its_way_does_not_c
         assert go_on.wait(5)
         return groups
 
-    monkeypatch.setattr(writing, "load", read_slowly)
+    monkeypatch.setattr(Store, "load", read_slowly)
     async with open_spool(path) as spool:
         bench = Bench(spool)
         async with bench.run_all():
             await until(lambda: bench.wake.heard)
             inbox = Inbox(make_entries(10))
-            spool._work.put((lambda _connection, _codec: begin.wait(5), lambda _: None))
+            spool.submit(lambda _: begin.wait(5))
             bench.journal.submit(inbox)
             await settle_down()
             bench.ledger.store(1, 0)  # as if something were pending, so that a pass looks for it
@@ -282,7 +282,7 @@ async def test_a_group_that_is_settled_while_the_answer_is_on_its_way_does_not_c
             await until(lambda: inbox.heard)
             bench.deliver()
             await settle_down()
-            spool._work.put((lambda _connection, _codec: finished.set(), lambda _: None))
+            spool.submit(lambda _: finished.set())
             # The loop hears of both together.
             go_on.set()
             assert finished.wait(5)
@@ -462,7 +462,7 @@ async def test_a_replayed_dead_letter_comes_back(path: Path) -> None:
         async with bench.run_all():
             await settle_down()
             with inspect(path) as inspection:
-                assert inspection.mark_for_replay(Choice()) == 25
+                assert inspection.request_replay(Choice()) == 25
                 inspection.ask(Request.REPLAY)
 
             delivered = await asyncio.wait_for(_deliver_count(bench, 25), 5)
@@ -506,7 +506,7 @@ async def test_a_replay_that_was_begun_before_the_end_is_finished_at_the_start(p
     async with open_spool(path) as spool:
         await commit(spool, Transaction(dead=[DeadLetter(make_entry("dead"), "type", "reason", History(1), 1000)]))
         with inspect(path) as inspection:
-            inspection.mark_for_replay(Choice())
+            inspection.request_replay(Choice())
         # Nobody asks: whoever took the request died.
         bench = Bench(spool)
         async with bench.run_all():

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from forebay.errors import SpoolLost, SpoolUnavailable
-from forebay.spool import writing
-from forebay.spool.files import SpoolFiles
+from forebay.spool.files import SpoolFiles, find_spools, spool_path
 from forebay.spool.records import EVERY, NewGroup, Transaction
 from forebay.spool.spool import Spool
+from forebay.spool.store import Store
 from unit.pipeline.fakes import commit, make_entries, open_spool, read_rows
 
 ALL = ("", "-wal", "-shm", ".lock")
@@ -116,7 +116,7 @@ async def test_beside_another_log_index_or_lock_nothing_is_written_any_more(spoo
     assert "restart this server" in spool.refusal
 
 
-async def test_a_log_that_was_put_in_the_place_of_the_open_one_is_moved_aside(spool: Spool, path: Path) -> None:
+async def test_a_log_that_was_put_in_the_place_of_the_open_one_is_moved_away(spool: Spool, path: Path) -> None:
     log = path.with_name("spool.db-wal")
     older = path.with_name("older")
     shutil.copy(log, older)
@@ -126,8 +126,8 @@ async def test_a_log_that_was_put_in_the_place_of_the_open_one_is_moved_aside(sp
     await spool.take_requests()
 
     assert not log.exists()
-    (aside,) = SpoolFiles(path).list_aside()
-    assert aside.name.endswith("-wal")
+    (moved,) = SpoolFiles(path).list_moved_away()
+    assert moved.name.endswith("-wal")
     assert read_without_log(path) == [(1,), (2,)]
 
 
@@ -144,14 +144,14 @@ async def test_whoever_looks_for_requests_every_second_finds_out_without_a_commi
 async def test_a_file_that_goes_while_a_commit_is_written_takes_the_commit_with_it(
     spool: Spool, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = writing.write
+    write = Store.write
 
     def write_and_lose(*arguments: Any) -> dict[int, int]:
         sizes = write(*arguments)
         remove(".lock")(path)
         return sizes
 
-    monkeypatch.setattr(writing, "write", write_and_lose)
+    monkeypatch.setattr(Store, "write", write_and_lose)
 
     refused = await try_to_commit(spool, Transaction(inserts=[NewGroup(2, make_entries(1))]))
 
@@ -193,8 +193,27 @@ async def test_a_link_that_leads_elsewhere_is_found(path: Path, tmp_path: Path) 
         assert "link.db" in spool.refusal
 
 
-def test_files_that_were_moved_aside_are_listed_with_logs_that_are_alone(path: Path) -> None:
-    for name in ("aside-1", "aside-1-wal", "aside-1-shm", "aside-2-wal"):
+def test_files_that_were_moved_away_are_listed_with_logs_that_are_alone(path: Path) -> None:
+    for name in ("moved-1", "moved-1-wal", "moved-1-shm", "moved-2-wal"):
         path.with_name(f"spool.db.{name}").touch()
 
-    assert [file.name for file in SpoolFiles(path).list_aside()] == ["spool.db.aside-1", "spool.db.aside-2-wal"]
+    assert [file.name for file in SpoolFiles(path).list_moved_away()] == ["spool.db.moved-1", "spool.db.moved-2-wal"]
+
+
+# -- the spools of several workers
+
+
+@pytest.mark.parametrize(("number", "name"), [(1, "spool.db"), (2, "spool.2.db"), (12, "spool.12.db")])
+def test_each_worker_has_a_file_of_its_own_beside_the_named_one(number: int, name: str) -> None:
+    assert spool_path(Path("/data/spool.db"), number) == Path("/data") / name
+
+
+def test_spools_are_found_by_number_and_nothing_else_is(tmp_path: Path) -> None:
+    database = tmp_path / "spool.db"
+    for name in ("spool.10.db", "spool.db", "spool.2.db", "spool.1.db", "spool.02.db", "spool.2.db-wal", "spoolx2.db"):
+        (tmp_path / name).touch()
+    assert find_spools(database) == {1: database, 2: tmp_path / "spool.2.db", 10: tmp_path / "spool.10.db"}
+
+
+def test_no_spool_is_found_if_there_is_none(tmp_path: Path) -> None:
+    assert find_spools(tmp_path / "spool.db") == {}

@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 
 from forebay.model import DeadLetter, History
-from forebay.spool import database, writing
-from forebay.spool.codec import BodyCodec
+from forebay.spool import database
 from forebay.spool.records import NewGroup, Totals, Transaction
 from forebay.spool.spool import Spool
+from forebay.spool.store import Store
 from unit.pipeline.fakes import make_entry
 
 
 def fill(path: Path, rows: int) -> Path:
     inserts = [NewGroup(row_id, [make_entry(f"{row_id}", 300)]) for row_id in range(1, rows + 1)]
     dead = [DeadLetter(make_entry(f"dead{number}", 300), "type", "reason", History(1), 1000) for number in range(rows)]
-    with contextlib.closing(database.connect(path)) as connection:
-        connection.execute("PRAGMA synchronous = OFF")
-        writing.write(connection, BodyCodec(), Transaction(inserts=inserts, dead=dead))
+    with contextlib.closing(Store(database.connect(path))) as store:
+        store.connection.execute("PRAGMA synchronous = OFF")
+        store.write(Transaction(inserts=inserts, dead=dead))
     return path
 
 
@@ -75,8 +75,7 @@ def leave_log(path: Path, megabytes: int) -> Path:
             rows = [(row_id, b"".join(entries)) for row_id in range(first + 1, first + 1001)]
             connection.execute("BEGIN")
             connection.executemany(
-                "INSERT INTO groups (id, events, body_bytes, stored_bytes, attempts, received_at_ms, codec, body) "
-                "VALUES (?1, 10, 10000, 10000, 0, 0, 0, ?2)",
+                "INSERT INTO groups VALUES (?1, 10, 10000, 10000, 0, 0, 0, '[]', 'index', 0, 0, 0, ?2)",
                 rows,
             )
             connection.execute("COMMIT")

@@ -11,9 +11,10 @@ import pytest
 from forebay.clock import now_ms
 from forebay.model import DeadLetter, History
 from forebay.settings import Settings
-from forebay.spool.beside.inspection import Choice, Request, inspect
+from forebay.spool.beside.inspection import Choice, inspect
+from forebay.spool.beside.requests import Request
+from forebay.spool.files import spool_path
 from forebay.spool.records import NewGroup, Transaction
-from forebay.spool.spool_paths import spool_path
 from forebay.spool.upkeep.retention import DAY_MS
 from forebay.workers import orphans
 from forebay.workers.child import Child
@@ -74,10 +75,10 @@ async def test_an_orphan_with_nothing_but_dead_letters_waits_for_a_command(orpha
     assert needs_owner(orphan, settings)
 
 
-async def test_a_dead_letter_that_is_marked_for_replay_needs_an_owner(orphan: Path, settings: Settings) -> None:
+async def test_a_dead_letter_that_is_to_be_replayed_needs_an_owner(orphan: Path, settings: Settings) -> None:
     await fill(orphan, Transaction(dead=[letter("a"), letter("b")]))
     with inspect(orphan) as spool:
-        spool.mark_for_replay(Choice(log_ids=("b",)))
+        spool.request_replay(Choice(log_ids=("b",)))
     assert needs_owner(orphan, settings)
 
 

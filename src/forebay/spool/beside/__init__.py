@@ -1,1 +1,1 @@
-"""What commands do with spools beside their owners, or without one."""
+"""The commands' side: reading a spool, and asking its owner, while the owner is at work or without one."""

@@ -16,20 +16,19 @@ from forebay.spool.beside.inspection import (
     Inspection,
     MeantEvents,
     PendingEvent,
-    Request,
     StoredLetter,
     Summary,
     inspect,
 )
-from forebay.spool.burials import Burial
+from forebay.spool.beside.requests import Burial, Request
+from forebay.spool.files import find_spools
 from forebay.spool.records import GroupDamaged, Totals
-from forebay.spool.spool_paths import find_spools
 
 T = TypeVar("T")
 
 
 class FoundLetter(NamedTuple):
-    """A dead letter, and the spool that it lies in."""
+    """A dead letter, and the path of its spool."""
 
     path: Path
     letter: StoredLetter
@@ -38,8 +37,8 @@ class FoundLetter(NamedTuple):
 class AllSpools:
     """Every spool that is there.
 
-    Each piece of work opens each spool for itself, one after the other: what fails is said of the spool that it is.
-    Each method raises `SpoolError` where a spool fails.
+    Each method opens the spools one after the other, so that an error names the spool that failed. Each raises
+    `SpoolError` if a spool fails.
     """
 
     def __init__(self, database: Path) -> None:
@@ -53,7 +52,7 @@ class AllSpools:
             raise SpoolUnusable(f"DATABASE_URL: there is no database at {database}; has the server run in this folder?")
 
     def summarize(self) -> Summary:
-        """Tell how much all of them hold, and since when."""
+        """Return the totals of all of them, and the time of the oldest group."""
         summaries = self._each(lambda spool: spool.summarize())
         oldest = [summary.oldest_at_ms for summary in summaries if summary.oldest_at_ms is not None]
         totals = Totals(*map(sum, zip(*(summary.totals for summary in summaries), strict=True)))
@@ -76,34 +75,34 @@ class AllSpools:
         for path in self._paths:
             with inspect(path) as spool:
                 found += [FoundLetter(path, letter) for letter in spool.list_dead(choice, letters_max)]
-        found.sort(key=lambda place: place.letter.died_at_ms, reverse=True)
+        found.sort(key=lambda one: one.letter.died_at_ms, reverse=True)
         return found[:letters_max]
 
     def count_dead(self, choice: Choice) -> DeadCount:
         """Count dead letters."""
         counts = self._each(lambda spool: spool.count_dead(choice))
-        return DeadCount(sum(count.letters for count in counts), sum(count.marked for count in counts))
+        return DeadCount(sum(count.letters for count in counts), sum(count.to_replay for count in counts))
 
     def replay(self, choice: Choice) -> int:
-        """Mark dead letters and ask their owners to move them back; return how many were not marked yet."""
+        """Ask the owners to move dead letters back; return the number of those that were not requested yet."""
 
         def replay(spool: Inspection) -> int:
-            marked = spool.mark_for_replay(choice)
-            # Also where all of them were marked before: that command may have been interrupted.
-            if spool.count_dead(choice).marked:
+            requested = spool.request_replay(choice)
+            # Also if all of them were requested before: that command may have been interrupted.
+            if spool.count_dead(choice).to_replay:
                 spool.ask(Request.REPLAY)
-            return marked
+            return requested
 
         return sum(self._each(replay))
 
     def purge(self, choice: Choice) -> int:
-        """Delete dead letters but for those that are marked for replay; return how many went."""
+        """Delete dead letters but for those that are requested for replay; return the number deleted."""
         return sum(self._each(lambda spool: spool.purge(choice)))
 
     def correct(self, found: FoundLetter, entry: Entry, *, replay: bool) -> bool:
-        """Replace a letter's entry and, where `replay` says so, have it moved back; False where it has changed."""
+        """Replace a letter's entry, and have it moved back if `replay`; return False if it has changed meanwhile."""
         with inspect(found.path) as spool:
-            is_corrected = spool.correct(found.letter, entry, mark=replay)
+            is_corrected = spool.correct(found.letter, entry, replay=replay)
             if is_corrected and replay:
                 spool.ask(Request.REPLAY)
         return is_corrected
@@ -132,11 +131,11 @@ class AllSpools:
 def _list_pending(
     number: int, path: Path, events_max: int
 ) -> Iterator[tuple[tuple[int, int], int, PendingEvent | GroupDamaged]]:
-    """Go through one spool, with what puts its events in order among those of others and keeps their own order."""
+    """Go through one spool; each event comes behind the keys that order it among those of all spools."""
     received_at_ms = 0
     with inspect(path) as spool:
-        for place, event in enumerate(spool.list_pending(events_max)):
+        for position, event in enumerate(spool.list_pending(events_max)):
             # A group that cannot be read stays behind the one before it.
             if isinstance(event, PendingEvent):
                 received_at_ms = event.received_at_ms
-            yield (received_at_ms, number), place, event
+            yield (received_at_ms, number), position, event

@@ -1,13 +1,12 @@
-"""What commands read from a spool, and ask of its owner, while the owner is at work or without one.
+"""One spool, for a command: its pending events and dead letters, and requests to its owner.
 
-Nothing here moves an event: the owner alone does that. A command marks and asks, and its transactions are short, as the
-owner's commits wait for them.
+Nothing here moves an event: the owner alone does that. The transactions of commands are short, as the owner's commits
+wait for them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import enum
 import json
 import sqlite3
 from collections import Counter
@@ -18,25 +17,20 @@ from typing import Any, NamedTuple
 from forebay.clock import now_ms
 from forebay.errors import SpoolError
 from forebay.model import Entry, History
-from forebay.spool import database, writing
-from forebay.spool.burials import Burial
-from forebay.spool.codec import BodyCodec
+from forebay.spool import statements
+from forebay.spool.beside.connecting import connect_beside, reading
+from forebay.spool.beside.requests import Burial, Request
+from forebay.spool.codec import GroupCodec, dead_address, read_history
 from forebay.spool.records import GroupDamaged, Totals
-from forebay.spool.statements import SQL
+
+SQL = statements.SQL | statements.read_statements("forebay.spool.beside")
 
 CHUNK_ROWS = 500
-"""How many dead letters one transaction marks or deletes."""
-
-
-class Request(enum.StrEnum):
-    """What can be asked of the owner."""
-
-    RETRY = "retry"  # redeliver pending events now
-    REPLAY = "replay"  # move the marked dead letters back
+"""The most dead letters that one transaction changes or deletes."""
 
 
 class Summary(NamedTuple):
-    """How much the spool holds now, and since when it holds what is redelivered first."""
+    """The totals now, and the time at which the oldest group was received."""
 
     totals: Totals
     oldest_at_ms: int | None
@@ -54,8 +48,8 @@ class MeantEvents(NamedTuple):
     """The pending events that a command means.
 
     Attributes:
-        by_index: how many there are of each index.
-        entry_bytes: what they take as dead letters, which are not compressed.
+        by_index: their number by index.
+        entry_bytes: their size as dead letters, which are not compressed.
         log_ids: theirs, of those that the command names.
     """
 
@@ -65,7 +59,7 @@ class MeantEvents(NamedTuple):
 
 
 class StoredLetter(NamedTuple):
-    """A dead letter as it was read; `id` is that of its row, `marked` where the owner is to move it back."""
+    """A dead letter as it was read; `id` is that of its row, `is_to_replay` if a command asked for its replay."""
 
     id: int
     index_name: str
@@ -74,19 +68,19 @@ class StoredLetter(NamedTuple):
     reason: str
     history: History
     died_at_ms: int
-    marked: bool
+    is_to_replay: bool
     entry: Entry
 
 
 class DeadCount(NamedTuple):
-    """How many dead letters there are, and how many of them are marked for replay."""
+    """The number of dead letters, and of those that are requested for replay."""
 
     letters: int
-    marked: int
+    to_replay: int
 
 
 class Choice(NamedTuple):
-    """Which dead letters are meant: those that fit all that is given; where nothing is, all.
+    """Which dead letters are meant: those that fit all that is given; all if nothing is.
 
     Attributes:
         log_ids: one of them.
@@ -105,25 +99,26 @@ class Choice(NamedTuple):
     died_after_ms: int | None = None
 
     def parameters(self) -> dict[str, Any]:
-        """Return what the statements take."""
+        """Return the parameters of the statements."""
         return self._asdict() | {"log_ids": json.dumps(self.log_ids) if self.log_ids else None}
 
 
 class Inspection:
-    """A command's hold on a spool; `inspect` gives one."""
+    """A spool that a command has open; `inspect` makes one."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
     def summarize(self) -> Summary:
-        """Tell how much the spool holds, without counting."""
+        """Return the totals, without counting."""
         oldest = self._connection.execute(SQL["oldest_group"]).fetchone()
-        return Summary(writing.read_totals(self._connection), oldest and oldest[0])
+        totals = Totals(*self._connection.execute(SQL["totals"]).fetchone())
+        return Summary(totals, oldest and oldest[0])
 
     def has_work(self, died_before_ms: int) -> bool:
         """Return whether there is anything for an owner to do.
 
-        That is events, requests, and dead letters that are marked for replay or died before `died_before_ms`.
+        That is events, requests, and dead letters that are to be replayed or died before `died_before_ms`.
         """
         (has_work,) = self._connection.execute(SQL["has_work"], (died_before_ms,)).fetchone()
         return bool(has_work)
@@ -132,9 +127,9 @@ class Inspection:
         """Go through the events that are not settled, oldest first; a damaged group stands for its events.
 
         Each group is read when its turn comes, by a query of its own: one that stayed open while a person reads would
-        hold up the owner's checkpoints.
+        delay the owner's checkpoints.
         """
-        codec = BodyCodec()
+        codec = GroupCodec()
         group_id = -1
         while events_max > 0:
             row = self._connection.execute(SQL["next_group"], (group_id,)).fetchone()
@@ -142,7 +137,7 @@ class Inspection:
                 return
             group_id = row[0]
             try:
-                group = writing.read_group(codec, row)
+                group = codec.read_group(row)
             except ValueError as error:
                 yield GroupDamaged(group_id, str(error))
                 continue
@@ -151,7 +146,7 @@ class Inspection:
             events_max -= len(group.entries)
 
     def find_meant(self, burial: Burial) -> MeantEvents:
-        """Count the pending events that a command means; what cannot be read is left out."""
+        """Count the pending events that a command means; damaged groups are left out."""
         if burial.log_ids:
             return self._find_named(burial)
         counts = self._connection.execute(SQL["count_pending_where"], burial.parameters()).fetchall()
@@ -159,7 +154,7 @@ class Inspection:
         return MeantEvents(by_index, sum(entry_bytes for _, _, entry_bytes in counts), frozenset())
 
     def _find_named(self, burial: Burial) -> MeantEvents:
-        codec = BodyCodec()
+        codec = GroupCodec()
         found: list[Entry] = []
         rows = self._connection.execute(SQL["list_pending_where"], burial.parameters()).fetchall()
         for group_id in rows:
@@ -167,8 +162,8 @@ class Inspection:
             # One that was settled meanwhile is not there any more.
             if row is not None:
                 with contextlib.suppress(ValueError):
-                    found += filter(burial.fits, writing.read_group(codec, row).entries)
-        addresses = [writing.dead_address(entry) for entry in found]
+                    found += filter(burial.fits, codec.read_group(row).entries)
+        addresses = [dead_address(entry) for entry in found]
         return MeantEvents(
             Counter(address.index for address in addresses),
             sum(map(len, found)),
@@ -184,32 +179,32 @@ class Inspection:
         """Count dead letters."""
         return DeadCount(*self._connection.execute(SQL["count_dead_where"], choice.parameters()).fetchone())
 
-    def mark_for_replay(self, choice: Choice) -> int:
-        """Mark dead letters for the owner to move back once it is asked to; return how many were not marked yet."""
-        return self._change("mark_replay_where", choice)
+    def request_replay(self, choice: Choice) -> int:
+        """Have the owner move dead letters back once it is asked to; return the number of new ones among them."""
+        return self._change("request_replay_where", choice)
 
     def purge(self, choice: Choice) -> int:
-        """Delete dead letters but for those that are marked for replay; return how many went."""
+        """Delete dead letters but for those that are requested for replay; return the number deleted."""
         return self._change("purge_dead_where", choice)
 
-    def correct(self, letter: StoredLetter, entry: Entry, *, mark: bool) -> bool:
-        """Replace a letter's entry and, where `mark` says so, mark it for replay.
+    def correct(self, letter: StoredLetter, entry: Entry, *, replay: bool) -> bool:
+        """Replace a letter's entry, and request its replay if `replay`.
 
         Returns:
-            False where the letter is not as it was read any more, or is on its way back; nothing was changed then.
+            False if the letter has changed since it was read, or is on its way back; nothing was changed then.
         """
-        row = {"id": letter.id, "read_entry": letter.entry, "entry": entry, "replay": int(mark)}
+        row = {"id": letter.id, "read_entry": letter.entry, "entry": entry, "replay": int(replay)}
         return self._connection.execute(SQL["correct_dead"], row).rowcount == 1
 
     def ask(self, request: Request | Burial) -> None:
-        """Leave a request; the owner looks for it every second, and when it starts."""
+        """Leave a request; the owner takes it within a second, or when it starts."""
         name = request.request if isinstance(request, Burial) else request.value
         self._connection.execute(SQL["ask"], (name, now_ms()))
 
     def _change(self, statement: str, choice: Choice) -> int:
-        """Go once through the dead letters that are meant, some in each transaction; return how many were changed."""
+        """Change each of the dead letters that are meant once, some in each transaction; return their number."""
         if choice.died_before_ms is None:
-            # What is replayed may die again while this goes on.
+            # A replayed event may die again while this goes on.
             choice = choice._replace(died_before_ms=now_ms() + 1)
         parameters: dict[str, Any] = choice.parameters() | {"after_id": 0, "limit": CHUNK_ROWS}
         changed = 0
@@ -225,14 +220,13 @@ def inspect(path: Path) -> Iterator[Inspection]:
 
     Raises:
         SpoolUnusable: there is no spool at that path, or it cannot be read.
-        SpoolError: SQLite failed while the spool was looked at.
+        SpoolError: SQLite failed meanwhile.
     """
     with contextlib.ExitStack() as stack:
-        connection = stack.enter_context(contextlib.closing(database.connect_beside(path)))
+        connection = stack.enter_context(contextlib.closing(connect_beside(path)))
         try:
             # Closed behind the other, so that the log stays as it is for the owner.
-            last = stack.enter_context(contextlib.closing(database.connect_to_read(path)))
-            last.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            stack.enter_context(reading(path))
             stack.callback(connection.close)
             # SQLite's own functions know the case of ASCII letters alone.
             connection.create_function("fold", 1, str.casefold, deterministic=True)
@@ -244,7 +238,7 @@ def inspect(path: Path) -> Iterator[Inspection]:
 def _read_letter(row: Sequence[Any]) -> StoredLetter:
     letter_id, index_name, log_id, error_type, reason, attempts, times, died_at_ms, replay, entry = row
     try:
-        history = writing.read_history(attempts, times)
+        history = read_history(attempts, times)
     except ValueError:
         # Damaged: the letter is shown all the same.
         history = History(attempts)

@@ -1,1 +1,4 @@
-"""What can be saved of a spool whose files are damaged."""
+"""Damaged spools: noticing the damage, and saving into a new file all that can be read of the old one.
+
+An owner without damage enters only `damage`.
+"""

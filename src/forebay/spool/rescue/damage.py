@@ -1,4 +1,4 @@
-"""Damage to a spool's file: SQLite says that there is any, and nobody else."""
+"""Damage to a spool's file. SQLite alone decides that there is any; a marker file shows it to the next start."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+
+from forebay.spool.files import SpoolFiles, write_synced
 
 _CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PRIMARY = 0xFF
@@ -22,8 +24,14 @@ def is_damage(error: BaseException | None) -> bool:
     return isinstance(code, int) and code & _PRIMARY in _CODES
 
 
+def leave_marker(files: SpoolFiles, cause: str) -> None:
+    """Leave a marker that the spool is damaged, which the next start finds."""
+    if not files.damage_marker.exists():
+        write_synced(files.damage_marker, f"\n{cause}\n")
+
+
 def check(connection: sqlite3.Connection) -> str:
-    """Look through the whole file; return the first thing that is wrong, empty if nothing is.
+    """Check the whole file; return the first problem, empty if there is none.
 
     It takes as long as reading the file does, and the thread gives way to all others meanwhile.
     """
@@ -35,12 +43,12 @@ def check(connection: sqlite3.Connection) -> str:
 
 
 class Checker:
-    """A thread that looks through the whole file once, beside the work on it."""
+    """A thread that checks the whole file once, beside the work on it."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], tell: Callable[[str], None]) -> None:
-        """`connect` opens the file for reading alone; `tell` is called, in the thread, if it is damaged."""
+    def __init__(self, connect: Callable[[], sqlite3.Connection], report: Callable[[str], None]) -> None:
+        """`connect` opens the file for reading alone; `report` is called, in the thread, with the first problem."""
         self._connect = connect
-        self._tell = tell
+        self._report = report
         self._reading = threading.Lock()
         self._connection: sqlite3.Connection
         self._ended = threading.Event()
@@ -50,16 +58,16 @@ class Checker:
         threading.Thread(target=self._run, name="spool-check", daemon=True).start()
 
     def end(self) -> None:
-        """End, whether it has come to the end of the file or not."""
+        """End, at the end of the file or before."""
         self._ended.set()
         with self.paused():
             pass
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Keep it from reading: the log cannot begin anew beside a reader."""
+        """Interrupt the check during the block: the log cannot begin anew beside a reader."""
         while not self._reading.acquire(timeout=INTERRUPT_EVERY_S):
-            # A look that has not begun yet is not interrupted, so it is told until it ends.
+            # A check that has not begun yet cannot be interrupted, so this goes on until it ends.
             with contextlib.suppress(AttributeError, sqlite3.ProgrammingError):
                 self._connection.interrupt()
         try:
@@ -78,5 +86,5 @@ class Checker:
                     continue
                 cause = str(error) if is_damage(error) else ""
             if cause:
-                self._tell(cause)
+                self._report(cause)
             return

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PAGE_BYTES = 4096
-"""Every spool has pages of this size, so they can be found where the first page, which says so, is damaged."""
+"""Every spool has pages of this size, so they can be found if the first page, which gives it, is damaged."""
 
 HEADER_BYTES = 100
 MAGIC = b"SQLite format 3\0"
@@ -26,19 +26,18 @@ _KINDS = range(1, 6)
 
 
 class Header(NamedTuple):
-    """What the first page says of the file."""
+    """The facts about the file on its first page."""
 
     freelist_page: int
-    user_version: int
     application_id: int
 
 
-def parse_header(page: bytes) -> Header | None:
-    """Return the header that a first page begins with, None where that is no SQLite database with our pages."""
+def _parse_header(page: bytes) -> Header | None:
+    """Return the header that a first page begins with, None if that is no SQLite database with our pages."""
     if len(page) < HEADER_BYTES or page[:16] != MAGIC or page[16:18] != PAGE_BYTES.to_bytes(2, "big"):
         return None
     numbers = struct.unpack(">21I", page[16:HEADER_BYTES])
-    return Header(numbers[4], numbers[11], numbers[13])
+    return Header(numbers[4], numbers[13])
 
 
 class Pages:
@@ -48,7 +47,7 @@ class Pages:
         self._file = file
         self.count = len(file) // PAGE_BYTES
         first = self.read(1)
-        self.header = None if first is None else parse_header(first)
+        self.header = None if first is None else _parse_header(first)
 
     def read(self, number: int) -> bytes | None:
         """Return a page; pages are numbered from 1."""
@@ -71,7 +70,7 @@ class Pages:
         return free
 
     def is_free(self, number: int, listed: bytearray) -> bool:
-        """Return whether a page is free: by the pointer map, or by the list where the map has nothing on it."""
+        """Return whether a page is free: by the pointer map, or by the list if the map has nothing on it."""
         map_number = (number - 2) // _PAGES_A_MAP * _PAGES_A_MAP + 2
         map_number += map_number == _LOCK_PAGE
         page = self.read(map_number)

@@ -1,157 +1,140 @@
-"""From the rows of a damaged database to what a new one is given: every value is looked at, no row is believed.
+"""From the rows of a damaged database into a new one: every value is verified, no row is believed.
 
-A duplicate is harmless, as delivery creates documents under ids that stay the same; a lost event is not. So what may
-have been settled already is saved too where damage keeps it from being known.
+A duplicate is harmless, as delivery creates documents under ids that stay the same; a lost event is not. So an event is
+saved too if damage hides whether it was settled.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from types import NoneType
 from typing import Any, NamedTuple
 
 import msgspec
 
-from forebay.model import (
-    ATTEMPT_TIMES_MAX,
-    Address,
-    Entry,
-    entry_address,
-    entry_document,
-    entry_index,
-    join_entries,
-    split_entries,
-)
-from forebay.spool.codec import BodyCodec
+from forebay.model import ATTEMPT_TIMES_MAX, Address, Entry, entry_address, entry_document, split_entries
+from forebay.spool.codec import GroupCodec, dead_address
 from forebay.spool.records import Totals
 from forebay.spool.rescue.trees import Row, Value
-from forebay.spool.statements import SQL
-from forebay.spool.writing import dead_address, read_totals, transaction
+from forebay.spool.statements import SQL, read_statements
+from forebay.spool.store import Store
 
 ROWS_A_COMMIT = 1000
 
+_SQL = SQL | read_statements("forebay.spool.rescue")
 _decode_times = msgspec.json.Decoder(tuple[int, ...]).decode
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class Saved(NamedTuple):
-    """What was saved, and what the damaged file said that it held, None where that could not be read."""
+    """The totals of the new file, and those that the damaged one gave, None if they could not be read."""
 
     totals: Totals
-    held: Totals | None
+    before: Totals | None
 
 
 class Group(NamedTuple):
-    """A group's row, verified."""
+    """A group's row, verified; `is_referenced` as in `Row`."""
 
     id: int
-    sure: bool
+    is_referenced: bool
     columns: dict[str, Any]
 
 
 class Other(NamedTuple):
-    """A verified row that is no group's: the statement that keeps it, and what it takes."""
+    """A verified row of another table: the statement that stores it, and its parameters."""
 
     statement: str
-    parameters: Any
+    parameters: dict[str, Any]
 
 
-def verify(row: Row, codec: BodyCodec) -> Group | Other | Totals | None:
-    """Return what a row of a spool holds, None where it holds nothing that is kept, or nothing that can be read.
+def verify(row: Row, codec: GroupCodec) -> Group | Other | Totals | None:
+    """Return the contents of a row of a spool; None if nothing of it is to be saved, or nothing can be read.
 
     The table of a row is known by its types: no two tables have the same.
     """
-    if _fits(row.values, (None, int, int, int, int, int, int, bytes), (int, str, str, int, int)):
+    types = tuple(type(value) for value in row.values)
+    if types == (NoneType, int, int, int, int, int, int, str, str, int, int, int, bytes):
         return _verify_group(row, codec)
-    if _fits(row.values, (None, str, str, str, str, int, int, int, bytes), (str,)):
+    if types == (NoneType, str, str, str, str, int, str, int, int, bytes):
         return _verify_letter(row)
-    if _fits(row.values, (None, int, str, str), ()):
-        return Other("report", row.values[1:])
-    if row.sure and _fits(row.values, (None, int, int, int, int, int), ()):
+    if types == (NoneType, int, str, str):
+        _, at_ms, kind, detail = row.values
+        return Other("report", {"at_ms": at_ms, "kind": kind, "detail": detail})
+    if row.is_referenced and types == (NoneType, int, int, int, int, int):
         return Totals(*row.values[1:])
     return None
 
 
-def save(rows: Iterable[Row], connection: sqlite3.Connection) -> Saved:
-    """Write what rows hold into a new spool; those that are sure come first.
+def save(rows: Iterable[Row], store: Store) -> Saved:
+    """Write rows into a new spool; referenced ones come first.
 
-    Of a group that was found more than once, what its table leads to is the truth. Where no table does, each different
-    body is kept, under numbers of their own: one of them may be the row that was there, and the others older ones.
+    If a group was found more than once, the row that its table leads to is the truth. If no table leads to any of them,
+    each different body is saved, under numbers of their own: one may be the row that was there, the others older ones.
     """
-    codec = BodyCodec()
-    keeper = _Keeper(connection)
+    codec = GroupCodec()
+    writer = _Writer(store)
     all_found = (found for row in rows if (found := verify(row, codec)))
     while some := list(islice(all_found, ROWS_A_COMMIT)):
-        with transaction(connection):
+        with store.transaction():
             for found in some:
-                keeper.keep(found)
-    with transaction(connection):
-        keeper.keep_rivals()
-    return Saved(read_totals(connection), keeper.held)
+                writer.write(found)
+    with store.transaction():
+        writer.write_variants()
+    return Saved(store.read_totals(), writer.totals_before)
 
 
-class _Keeper:
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.held: Totals | None = None
-        self._connection = connection
-        self._rivals: list[Group] = []
+class _Writer:
+    def __init__(self, store: Store) -> None:
+        self.totals_before: Totals | None = None
+        self._store = store
+        self._connection = store.connection
+        self._variants: list[Group] = []
         # Not in memory: there may be millions of them.
-        connection.execute("CREATE TEMP TABLE doubtful (id INTEGER PRIMARY KEY)")
+        self._connection.execute("CREATE TEMP TABLE unreferenced (id INTEGER PRIMARY KEY)")
 
-    def keep(self, found: Group | Other | Totals) -> None:
+    def write(self, found: Group | Other | Totals) -> None:
         if isinstance(found, Totals):
-            self.held = found
+            self.totals_before = found
             return
         if isinstance(found, Other):
-            self._connection.execute(SQL[found.statement], found.parameters)
+            self._connection.execute(_SQL[found.statement], found.parameters)
             return
-        there = self._connection.execute(
-            "SELECT body, EXISTS (SELECT 1 FROM doubtful WHERE id = groups.id) FROM groups WHERE id = ?", (found.id,)
-        ).fetchone()
+        there = self._connection.execute(_SQL["find_saved"], (found.id,)).fetchone()
         if there is None:
-            self._connection.execute(SQL["insert_group"], found.columns)
-            if not found.sure:
-                self._connection.execute("INSERT INTO doubtful VALUES (?)", (found.id,))
-        elif there[1] and found.columns["body"] not in (there[0], *self._bodies_of_rivals(found.id)):
-            self._rivals.append(found)
+            self._connection.execute(_SQL["insert_group"], found.columns)
+            if not found.is_referenced:
+                self._connection.execute("INSERT INTO unreferenced VALUES (?)", (found.id,))
+            return
+        body, is_unreferenced = there
+        if is_unreferenced and found.columns["body"] not in (body, *self._other_bodies(found.id)):
+            self._variants.append(found)
 
-    def _bodies_of_rivals(self, group_id: int) -> Iterator[bytes]:
-        return (rival.columns["body"] for rival in self._rivals if rival.id == group_id)
+    def write_variants(self) -> None:
+        """Write the other bodies of groups that were found more than once."""
+        for number, variant in enumerate(self._variants, self._store.last_group_id() + 1):
+            self._connection.execute(_SQL["insert_group"], variant.columns | {"id": number})
 
-    def keep_rivals(self) -> None:
-        (last_id,) = self._connection.execute(SQL["last_group"]).fetchone()
-        for number, rival in enumerate(self._rivals, last_id + 1):
-            self._connection.execute(SQL["insert_group"], rival.columns | {"id": number})
-
-
-def _fits(values: tuple[Value, ...], types: tuple[type | None, ...], later: tuple[type, ...]) -> bool:
-    """Return whether values have the types of a table's columns, with or without those that a later version added."""
-    if len(values) not in (len(types), len(types) + len(later)):
-        return False
-    return all(
-        value is None if kind is None else type(value) is kind
-        for value, kind in zip(values, (*types, *later), strict=False)
-    )
+    def _other_bodies(self, group_id: int) -> Iterator[bytes]:
+        return (variant.columns["body"] for variant in self._variants if variant.id == group_id)
 
 
-def _verify_group(row: Row, codec: BodyCodec) -> Group | None:
-    _, events, body_bytes, stored_bytes, attempts, received_at_ms, kept_as, kept, *later = row.values
+def _verify_group(row: Row, codec: GroupCodec) -> Group | None:
+    _, events, body_bytes, stored_bytes, attempts, received_at_ms, strikes, times, _, *rest = row.values
+    refusals, refused_status, body_codec, stored = rest
     try:
-        body = codec.unpack(kept_as, kept)
+        body = codec.unpack(body_codec, stored)
         found = split_entries(body)
     except ValueError:
         return None
-    if row.id < 1 or (events, body_bytes, stored_bytes) != (len(found), len(body), len(kept)):
+    if row.id < 1 or (events, body_bytes, stored_bytes) != (len(found), len(body), len(stored)):
         return None
-    strikes, times, _, refusals, refused_status = later or (0, "[]", "", 0, 0)
+    entries = [entry for entry in found if _is_whole(entry)]
+    if not entries:
+        return None
     columns = {
         "id": row.id,
-        "events": events,
-        "body_bytes": body_bytes,
-        "stored_bytes": stored_bytes,
-        "codec": kept_as,
-        "body": kept,
         "attempts": _natural(attempts),
         "strikes": _natural(strikes),
         "attempted_at_ms": _times(times),
@@ -159,29 +142,11 @@ def _verify_group(row: Row, codec: BodyCodec) -> Group | None:
         "refusals": _natural(refusals),
         "refused_status": _natural(refused_status),
     }
-    entries = [entry for entry in found if _is_whole(entry)]
-    if not entries:
-        return None
-    columns["index_name"] = entry_index(entries[0])
-    if len(entries) < len(found):
-        columns |= _repack(entries, codec)
-    return Group(row.id, row.sure, columns)
-
-
-def _repack(entries: list[Entry], codec: BodyCodec) -> dict[str, Any]:
-    body = join_entries(entries)
-    kept_as, kept = codec.pack(body)
-    return {
-        "events": len(entries),
-        "body_bytes": len(body),
-        "stored_bytes": len(kept),
-        "codec": int(kept_as),
-        "body": kept,
-    }
+    return Group(row.id, row.is_referenced, columns | codec.body_columns(entries))
 
 
 def _is_whole(entry: Entry) -> bool:
-    """Return whether an entry is what intake makes: a damaged action would make the sink refuse the whole bulk."""
+    """Return whether an entry is as intake makes it: a damaged action would make the sink refuse the whole bulk."""
     try:
         entry_address(entry)
         _check_json(entry_document(entry))
@@ -191,18 +156,18 @@ def _is_whole(entry: Entry) -> bool:
 
 
 def _verify_letter(row: Row) -> Other | None:
-    _, index_name, log_id, error_type, reason, attempts, died_at_ms, replay, entry, *times = row.values
+    _, index_name, log_id, error_type, reason, attempts, times, died_at_ms, replay, entry = row.values
     if dead_address(entry) != Address(index_name, log_id) or (index_name and not _is_whole(entry)):
         return None
     return Other(
-        "adopt_letter",
+        "save_letter",
         {
             "index_name": index_name,
             "log_id": log_id,
             "error_type": error_type,
             "reason": reason,
             "attempts": _natural(attempts),
-            "attempted_at_ms": _times(times[0] if times else "[]"),
+            "attempted_at_ms": _times(times),
             "died_at_ms": _natural(died_at_ms),
             "replay": int(replay == 1),
             "entry": entry,

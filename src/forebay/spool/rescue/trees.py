@@ -1,4 +1,4 @@
-"""The rows that a damaged database still holds: found through its tables where they are whole, page by page elsewhere.
+"""The rows that are left in a damaged database: found through its tables if they are whole, else page by page.
 
 Source: https://sqlite.org/fileformat2.html, sections 1.6 (pages of a table), 2.1 (rows) and 2.6 (the schema's table).
 """
@@ -23,22 +23,22 @@ _INTEGER_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 
 
 class Row(NamedTuple):
-    """A row; `sure` where its table leads to it, and not only its page was found."""
+    """A row; `is_referenced` if its table leads to it, and not only its page was found."""
 
     id: int
     values: tuple[Any, ...]
-    sure: bool
+    is_referenced: bool
 
 
 class _Damage(Exception):
-    """What was read is not what SQLite writes."""
+    """These bytes are not as SQLite writes them."""
 
 
 def read_rows(pages: Pages) -> Iterator[Row]:
-    """Go through the rows of all tables but the schema's: first what is sure, then what may be stale.
+    """Go through the rows of all tables but the schema's: the referenced ones first, then those that may be stale.
 
-    Pages that no table leads to are looked at only where damage may have cut them off. What is on them may have been
-    deleted, and is left to the caller. Damaged rows are left out.
+    Pages that no table leads to are read only if damage may have cut them off. Their rows may have been deleted; the
+    caller decides about them. Damaged rows are left out.
     """
     walk = _Walk(pages)
     # The roots' numbers are in the schema's table, which begins on the first page.
@@ -55,7 +55,7 @@ def read_rows(pages: Pages) -> Iterator[Row]:
 
 
 class _Walk:
-    """Goes through tables, and remembers where it has been and whether it met damage."""
+    """Goes through tables; knows the pages that it has seen, and whether it met damage."""
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
@@ -97,7 +97,7 @@ class _Walk:
             return
         for cell in cells:
             try:
-                yield _read_row(self._pages, page, cell, sure=True)
+                yield _read_row(self._pages, page, cell, is_referenced=True)
             except _Damage:
                 self.damaged = True
 
@@ -112,7 +112,7 @@ def _rows_of_leaf(pages: Pages, number: int) -> Iterator[Row]:
         return
     for cell in cells:
         try:
-            yield _read_row(pages, page, cell, sure=False)
+            yield _read_row(pages, page, cell, is_referenced=False)
         except _Damage:
             continue
 
@@ -122,7 +122,7 @@ def _start(number: int) -> int:
 
 
 def _cells(page: bytes, number: int) -> list[int]:
-    """Return where the cells of a page of a table begin."""
+    """Return the offsets of the cells on a page of a table."""
     start = _start(number)
     (count,) = struct.unpack_from(">H", page, start + 3)
     array = start + (12 if page[start] == _INTERIOR else 8)
@@ -134,12 +134,12 @@ def _cells(page: bytes, number: int) -> list[int]:
     return cells
 
 
-def _read_row(pages: Pages, page: bytes, cell: int, *, sure: bool) -> Row:
+def _read_row(pages: Pages, page: bytes, cell: int, *, is_referenced: bool) -> Row:
     try:
         payload_bytes, at = _varint(page, cell)
         row_id, at = _varint(page, at)
         payload = _payload(pages, page, at, payload_bytes)
-        return Row(_signed(row_id), _values(payload), sure)
+        return Row(_signed(row_id), _values(payload), is_referenced)
     except (IndexError, struct.error, UnicodeDecodeError) as error:
         raise _Damage from error
 
@@ -204,7 +204,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     for index in range(at, at + 8):
         byte = data[index]
         number = number << 7 | byte & 0x7F
-        if byte < 0x80:  # noqa: PLR2004 - the bit that says that more follows
+        if byte < 0x80:  # noqa: PLR2004 - the bit that means that more follows
             return number, index + 1
     return number << 8 | data[at + 8], at + 9
 

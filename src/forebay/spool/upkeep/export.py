@@ -1,6 +1,6 @@
 """Dead letters that are about to be deleted, written to files: one a day, one line of JSON for each letter.
 
-Whoever ends between writing and deleting writes some of them once more.
+A process that ends between writing and deleting writes some of them once more.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from forebay.errors import ExportFailed
 from forebay.jsontext import read_json, write_line
 from forebay.model import Entry, entry_document
 from forebay.spool.files import sync_folder
-from forebay.spool.records import ExpiredLetter
+from forebay.spool.upkeep.expiry import ExpiredLetter
 
 _TAIL_BYTES = 64 * 1024
 
 
 def append(folder: Path, name: str, letters: Sequence[ExpiredLetter], now: datetime) -> None:
-    """Add letters to the file of the day, and sync it. `name` tells the spools of several workers apart.
+    """Add letters to the file of the day, and sync it. `name` distinguishes the spools of several workers.
 
     Raises:
-        ExportFailed: they are not all on disk; what was written of them is taken back as far as possible.
+        ExportFailed: they are not all on disk; those that were written are taken back as far as possible.
     """
     path = folder / f"{name}.dead-{now.astimezone(UTC):%Y-%m-%d}.ndjson"
     lines = "".join(f"{write_line(describe(letter))}\n" for letter in letters)
@@ -44,7 +44,7 @@ def append(folder: Path, name: str, letters: Sequence[ExpiredLetter], now: datet
 
 
 def describe(letter: ExpiredLetter) -> dict[str, Any]:
-    """Return all that is known of a letter; a document that is no JSON is given as text."""
+    """Return all that is known of a letter; a document that is no JSON becomes text."""
     return {
         "log_id": letter.log_id,
         "index": letter.index_name,

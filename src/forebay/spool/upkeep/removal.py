@@ -6,9 +6,9 @@ import contextlib
 from pathlib import Path
 
 from forebay.errors import SpoolUnusable
-from forebay.spool import database
 from forebay.spool.beside.inspection import inspect
 from forebay.spool.files import SpoolFiles
+from forebay.spool.lock import OwnerLock
 
 
 def remove_if_empty(path: Path) -> None:
@@ -21,13 +21,13 @@ def remove_if_empty(path: Path) -> None:
         SpoolError: SQLite failed.
     """
     files = SpoolFiles(path)
-    with contextlib.closing(database.lock(files)):
+    with contextlib.closing(OwnerLock(files)):
         with inspect(path) as spool:
             if spool.summarize().totals.dead_letters or spool.has_work(died_before_ms=0):
                 return
         try:
-            # The lock last, and while it is still held: `lock` sees to it that nobody takes hold of one that is gone.
-            for leftover in (path, files.database, files.log, files.index, files.reserve, files.lock):
-                leftover.unlink(missing_ok=True)
+            # The lock last, and while it is still locked: `OwnerLock` finds that one is gone, and makes a new one.
+            for file in (path, *files.of_sqlite, files.reserve, files.lock):
+                file.unlink(missing_ok=True)
         except OSError as error:
             raise SpoolUnusable(f"DATABASE_URL: {path} is empty and cannot be removed: {error}") from error

@@ -11,12 +11,14 @@ import pytest
 
 from forebay.errors import SpoolError, SpoolUnusable
 from forebay.model import Address, DeadLetter, Document, Entry, EventInfo, History, encode_entry
-from forebay.spool import database, writing
+from forebay.spool import database
 from forebay.spool.beside.all_spools import AllSpools
-from forebay.spool.beside.inspection import Choice, DeadCount, PendingEvent, Request
-from forebay.spool.codec import BodyCodec
+from forebay.spool.beside.connecting import connect_beside
+from forebay.spool.beside.inspection import Choice, DeadCount, PendingEvent
+from forebay.spool.beside.requests import Request
+from forebay.spool.files import spool_path
 from forebay.spool.records import GroupDamaged, NewGroup, Transaction
-from forebay.spool.spool_paths import spool_path
+from forebay.spool.store import Store
 from unit.cli.running import NOON
 
 
@@ -32,14 +34,14 @@ def fill(path: Path, groups: Sequence[tuple[int, str]] = (), letters: Sequence[t
         inserts=[NewGroup(number, [make_entry(log_id)]) for number, (_, log_id) in enumerate(groups, 1)],
         dead=[DeadLetter(make_entry(log_id), "type", "reason", History(1), at_ms) for at_ms, log_id in letters],
     )
-    with contextlib.closing(database.connect(path)) as connection:
-        writing.write(connection, BodyCodec(), transaction)
+    with contextlib.closing(Store(database.connect(path))) as store:
+        store.write(transaction)
         for number, (at_ms, _) in enumerate(groups, 1):
-            connection.execute("UPDATE groups SET received_at_ms = ? WHERE id = ?", (at_ms, number))
+            store.connection.execute("UPDATE groups SET received_at_ms = ? WHERE id = ?", (at_ms, number))
 
 
 def ask(path: Path, statement: str) -> list[tuple[object, ...]]:
-    with contextlib.closing(database.connect_beside(path)) as connection:
+    with contextlib.closing(connect_beside(path)) as connection:
         return connection.execute(statement).fetchall()
 
 

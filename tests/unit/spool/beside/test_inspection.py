@@ -8,18 +8,21 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from forebay.clock import now_ms
 from forebay.errors import SpoolError, SpoolUnavailable, SpoolUnusable
 from forebay.model import Address, DeadLetter, Document, Entry, EventInfo, History, encode_entry
-from forebay.spool import database, writing
+from forebay.spool import database
 from forebay.spool.beside import inspection
-from forebay.spool.beside.inspection import Choice, DeadCount, PendingEvent, Request, inspect
-from forebay.spool.codec import BodyCodec
+from forebay.spool.beside.connecting import connect_beside
+from forebay.spool.beside.inspection import Choice, DeadCount, PendingEvent, inspect
+from forebay.spool.beside.requests import Request
 from forebay.spool.records import GroupDamaged, NewGroup, Transaction
 from forebay.spool.spool import Spool
+from forebay.spool.store import Store
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -111,7 +114,7 @@ async def test_owner_can_go_on_while_pending_events_are_being_read(spool: Spool,
         events = view.list_pending(10)
         assert pending_entries([next(events)]) == [make_entry("1")]
         await commit(spool, Transaction(deletes=[1, 2]))
-        with contextlib.closing(database.connect_beside(path)) as other:
+        with contextlib.closing(connect_beside(path)) as other:
             (busy, _, _) = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         assert pending_entries(events) == [make_entry("3")]
 
@@ -182,7 +185,7 @@ async def test_choice_means_the_letters_that_fit_all_of_it(
     assert set(log_ids(path, choice)) == chosen
     with inspect(path) as view:
         assert view.count_dead(choice) == DeadCount(len(chosen), 0)
-        assert view.mark_for_replay(choice) == len(chosen)
+        assert view.request_replay(choice) == len(chosen)
         assert view.count_dead(choice) == DeadCount(len(chosen), len(chosen))
         assert view.purge(Choice()) == 3 - len(chosen)
     assert set(log_ids(path)) == chosen
@@ -205,7 +208,7 @@ async def test_corrected_letter_holds_the_new_bytes_and_its_bytes_are_counted(sp
 
     with inspect(path) as view:
         (letter,) = view.list_dead(Choice(("a",)), 10)
-        assert view.correct(letter, entry, mark=False)
+        assert view.correct(letter, entry, replay=False)
         corrected, other = sorted(view.list_dead(Choice(), 10), key=lambda letter: letter.log_id)
         totals = view.summarize().totals
 
@@ -221,16 +224,16 @@ async def test_letter_that_changed_since_it_was_read_or_is_on_its_way_back_is_no
 
     with inspect(path) as view:
         (read,) = view.list_dead(Choice(), 10)
-        assert view.correct(read, b"by somebody else", mark=False)
-        assert not view.correct(read, b"new", mark=True)
+        assert view.correct(read, b"by somebody else", replay=False)
+        assert not view.correct(read, b"new", replay=True)
         (read,) = view.list_dead(Choice(), 10)
         assert read.entry == b"by somebody else"
-        assert view.correct(read, b"new", mark=True)
-        assert not view.correct(read, b"newer", mark=False)
-        (marked,) = view.list_dead(Choice(), 10)
-        assert (marked.marked, marked.entry) == (True, b"new")
-        assert not view.correct(marked, b"newer", mark=True)
-        assert view.list_dead(Choice(), 10) == [marked]
+        assert view.correct(read, b"new", replay=True)
+        assert not view.correct(read, b"newer", replay=False)
+        (requested,) = view.list_dead(Choice(), 10)
+        assert (requested.is_to_replay, requested.entry) == (True, b"new")
+        assert not view.correct(requested, b"newer", replay=True)
+        assert view.list_dead(Choice(), 10) == [requested]
 
 
 async def test_letter_with_damaged_times_is_shown_all_the_same(spool: Spool, path: Path) -> None:
@@ -242,13 +245,13 @@ async def test_letter_with_damaged_times_is_shown_all_the_same(spool: Spool, pat
         assert [letter.history for letter in view.list_dead(Choice(), 10)] == [History(7)]
 
 
-async def test_marked_letters_are_moved_by_the_owner_alone(spool: Spool, path: Path) -> None:
+async def test_letters_that_are_to_be_replayed_are_moved_by_the_owner_alone(spool: Spool, path: Path) -> None:
     await commit(spool, Transaction(dead=[make_letter("a"), make_letter("b"), make_letter("c")]))
 
     with inspect(path) as view:
-        assert view.mark_for_replay(Choice(("a",))) == 1
-        assert view.mark_for_replay(Choice()) == 2
-        assert view.mark_for_replay(Choice()) == 0
+        assert view.request_replay(Choice(("a",))) == 1
+        assert view.request_replay(Choice()) == 2
+        assert view.request_replay(Choice()) == 0
         view.ask(Request.REPLAY)
         view.ask(Request.REPLAY)
         view.ask(Request.RETRY)
@@ -261,11 +264,11 @@ async def test_marked_letters_are_moved_by_the_owner_alone(spool: Spool, path: P
     assert (events, totals.events, totals.dead_letters) == (3, 3, 0)
 
 
-async def test_marked_letters_are_not_purged(spool: Spool, path: Path) -> None:
+async def test_letters_that_are_to_be_replayed_are_not_purged(spool: Spool, path: Path) -> None:
     await commit(spool, Transaction(dead=[make_letter("a"), make_letter("b")]))
 
     with inspect(path) as view:
-        view.mark_for_replay(Choice(("a",)))
+        view.request_replay(Choice(("a",)))
         assert view.purge(Choice(("a",))) == 0
         assert view.purge(Choice()) == 1
     assert log_ids(path) == ["a"]
@@ -276,7 +279,7 @@ async def test_letters_that_die_meanwhile_are_left_alone(spool: Spool, path: Pat
     await commit(spool, Transaction(dead=[make_letter("now"), make_letter("later", later_ms)]))
 
     with inspect(path) as view:
-        assert view.mark_for_replay(Choice()) == 1
+        assert view.request_replay(Choice()) == 1
         assert view.purge(Choice()) == 0
         assert view.count_dead(Choice()) == DeadCount(2, 1)
 
@@ -290,10 +293,16 @@ async def test_many_letters_are_changed_in_transactions_that_leave_room_for_the_
         spool, Transaction(dead=[make_letter(str(number), error_type=kind) for number, kind in enumerate(kinds)])
     )
     statements: list[str] = []
+    connect = sqlite3.connect
 
+    def connect_and_watch(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect_and_watch)
     with inspect(path) as view:
-        view._connection.set_trace_callback(statements.append)
-        assert view.mark_for_replay(Choice(error_type="rare")) == 20
+        assert view.request_replay(Choice(error_type="rare")) == 20
         assert view.purge(Choice()) == 980
 
     # SQLite tells of a statement once more for each trigger that it sets off.
@@ -329,8 +338,8 @@ async def test_spool_that_is_locked_for_long_is_an_error_of_the_spool(
 
 
 def test_spool_without_an_owner_can_be_looked_into(path: Path) -> None:
-    with contextlib.closing(database.connect(path)) as connection:
-        writing.write(connection, BodyCodec(), Transaction(inserts=[NewGroup(1, [make_entry("a")])]))
+    with contextlib.closing(Store(database.connect(path))) as store:
+        store.write(Transaction(inserts=[NewGroup(1, [make_entry("a")])]))
 
     with inspect(path) as view:
         assert pending_entries(view.list_pending(10)) == [make_entry("a")]

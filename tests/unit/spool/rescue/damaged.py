@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from forebay.model import DeadLetter, Entry, History
-from forebay.spool import database, writing
+from forebay.spool import database
+from forebay.spool.beside.connecting import connect_beside
 from forebay.spool.beside.inspection import Choice, inspect
-from forebay.spool.codec import BodyCodec
-from forebay.spool.log_look import FRAME_BYTES, HEADER_BYTES
+from forebay.spool.codec import GroupCodec
 from forebay.spool.records import NewGroup, Transaction
+from forebay.spool.statements import SQL
+from forebay.spool.store import Store
+from forebay.spool.wal import FRAME_BYTES, HEADER_BYTES
 from unit.pipeline.fakes import make_entry
 
 PAGE_BYTES = 4096
@@ -35,15 +38,12 @@ def fill(path: Path, groups: int = 400) -> Contents:
     chance = random.Random(groups)
     rows: dict[int, list[Entry]] = {}
     letters = [make_letter(f"dead{number}") for number in range(40)]
-    with contextlib.closing(database.connect(path)) as connection:
-        codec = BodyCodec()
-        # Some builds of SQLite wipe what is deleted; most leave it where it was.
-        connection.execute("PRAGMA secure_delete = OFF")
+    with contextlib.closing(Store(database.connect(path))) as store:
+        # Some builds of SQLite wipe deleted rows; most leave them where they were.
+        store.connection.execute("PRAGMA secure_delete = OFF")
         for row_id in range(1, groups + 1):
             rows[row_id] = make_body(chance, row_id)
-            writing.write(
-                connection, codec, Transaction(inserts=[NewGroup(row_id, rows[row_id], History(1, (row_id,)))])
-            )
+            store.write(Transaction(inserts=[NewGroup(row_id, rows[row_id], History(1, (row_id,)))]))
         gone = [row_id for row_id in rows if chance.random() < 0.4 or groups // 4 < row_id < groups // 2]
         shrunk = [row_id for row_id, body in rows.items() if len(body) > 1 and row_id not in gone]
         for row_id in gone:
@@ -52,7 +52,7 @@ def fill(path: Path, groups: int = 400) -> Contents:
         shrinks: list[tuple[int, Sequence[Entry], History]] = [
             (row_id, rows[row_id], History(2, (row_id, 2))) for row_id in shrunk
         ]
-        writing.write(connection, codec, Transaction(deletes=gone, shrinks=shrinks, dead=letters))
+        store.write(Transaction(deletes=gone, shrinks=shrinks, dead=letters))
     path.with_name(f"{path.name}.lock").write_text(ENDED)
     return Contents(rows, {f"dead{number}": letter.entry for number, letter in enumerate(letters)})
 
@@ -94,9 +94,8 @@ def frame_offset(number: int) -> int:
     return HEADER_BYTES + (number - 1) * FRAME_BYTES
 
 
-def leave_behind(connection: sqlite3.Connection, path: Path, folder: Path) -> Path:
-    """Copy a spool that is open to a folder, as a process that is killed leaves it; return its place there."""
-    del connection  # only to say that it must be open
+def leave_behind(path: Path, folder: Path) -> Path:
+    """Copy a spool that somebody has open to a folder, as a process that is killed leaves it; return its path there."""
     folder.mkdir()
     for side in ("", "-wal"):
         shutil.copy(f"{path}{side}", folder / f"{path.name}{side}")
@@ -105,7 +104,7 @@ def leave_behind(connection: sqlite3.Connection, path: Path, folder: Path) -> Pa
 
 
 def copy(path: Path, folder: Path) -> Path:
-    """Copy a spool that nobody has open to a folder; return its place there."""
+    """Copy a spool that nobody has open to a folder; return its path there."""
     folder.mkdir()
     for name in (path.name, f"{path.name}.lock"):
         shutil.copy(path.with_name(name), folder / name)
@@ -116,7 +115,10 @@ def read_contents(path: Path) -> Contents:
     """Read what a spool holds, as a command does."""
     with inspect(path) as view:
         dead = {letter.log_id: letter.entry for letter in view.list_dead(Choice(), 10_000)}
-    with contextlib.closing(database.connect_beside(path)) as connection:
+    with contextlib.closing(connect_beside(path)) as connection:
         ids = [row_id for (row_id,) in connection.execute("SELECT id FROM groups")]
-        codec = BodyCodec()
-        return Contents({row_id: writing._load_group(connection, codec, row_id).entries for row_id in ids}, dead)
+        return Contents({row_id: read_group(connection, row_id) for row_id in ids}, dead)
+
+
+def read_group(connection: sqlite3.Connection, row_id: int) -> list[Entry]:
+    return GroupCodec().read_group(connection.execute(SQL["load_group"], (row_id,)).fetchone()).entries

@@ -13,16 +13,17 @@ from typing import Any
 
 import pytest
 
-from forebay.doctor import spool_look as checkup
 from forebay.errors import SpoolDamaged, SpoolUnavailable, SpoolUnusable
-from forebay.spool import database, writing
+from forebay.spool import database
+from forebay.spool.beside.connecting import reading
 from forebay.spool.beside.inspection import inspect
-from forebay.spool.codec import BodyCodec
 from forebay.spool.files import SpoolFiles
 from forebay.spool.records import EVERY, NewGroup, Transaction
-from forebay.spool.rescue import repair, salvage
+from forebay.spool.rescue import salvage
+from forebay.spool.rescue.damage import leave_marker
 from forebay.spool.rescue.trees import Row
 from forebay.spool.spool import Spool
+from forebay.spool.store import Store
 from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool, read_rows, settle_down, until
 from unit.spool.rescue.damaged import (
     OWNED,
@@ -37,6 +38,7 @@ from unit.spool.rescue.damaged import (
     overwrite_page,
     page_count,
     read_contents,
+    read_group,
     wal_of,
 )
 
@@ -63,11 +65,10 @@ def killed(tmp_path: Path) -> tuple[Path, Contents]:
     path = tmp_path / "open" / "spool.db"
     path.parent.mkdir()
     groups = {row_id: make_entries(1, f"{row_id}-", 3000) for row_id in range(1, 101)}
-    with contextlib.closing(database.connect(path)) as connection:
-        codec = BodyCodec()
+    with contextlib.closing(Store(database.connect(path))) as store:
         for row_id, entries in groups.items():
-            writing.write(connection, codec, Transaction(inserts=[NewGroup(row_id, entries)]))
-        return leave_behind(connection, path, tmp_path / "killed"), Contents(groups, {})
+            store.write(Transaction(inserts=[NewGroup(row_id, entries)]))
+        return leave_behind(path, tmp_path / "killed"), Contents(groups, {})
 
 
 def open_once(path: Path) -> Contents:
@@ -83,9 +84,9 @@ def incidents(path: Path) -> list[str]:
     return [f"{kind}: {detail}" for kind, detail in read_rows(path, "SELECT kind, detail FROM incidents ORDER BY id")]
 
 
-def aside_files(path: Path) -> set[str]:
-    """Return which of SQLite's files lie aside, by the ends of their names."""
-    names = [file.name for file in path.parent.iterdir() if ".aside-" in file.name]
+def files_moved_away(path: Path) -> set[str]:
+    """Return the ends of the names of those of SQLite's files that were moved away."""
+    names = [file.name for file in path.parent.iterdir() if ".moved-" in file.name]
     return {f"-{side}" if side else "" for side in (name.partition("Z")[2].lstrip("-") for name in names)}
 
 
@@ -95,7 +96,7 @@ def readable_by_sqlite(path: Path, contents: Contents) -> set[int]:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         for row_id, entries in contents.groups.items():
             with contextlib.suppress(sqlite3.DatabaseError, ValueError, TypeError):
-                if writing._load_group(connection, BodyCodec(), row_id).entries == entries:
+                if read_group(connection, row_id) == entries:
                     found.add(row_id)
     return found
 
@@ -108,7 +109,7 @@ def test_each_page_that_is_overwritten_costs_only_what_lay_in_it(
         damaged = copy(path, tmp_path / f"page{number}")
         overwrite_page(damaged, number)
         still_readable = readable_by_sqlite(damaged, contents)
-        repair.mark(SpoolFiles(damaged), "a test")
+        leave_marker(SpoolFiles(damaged), "a test")
 
         saved = open_once(damaged)
 
@@ -136,7 +137,7 @@ def test_whatever_is_written_over_whatever_the_repair_ends_and_what_it_saves_was
     # A page in the place of another one looks sound.
     one, other = (chance.randrange(2, page_count(path)) * PAGE_BYTES for _ in range(2))
     overwrite(path, one, content[other : other + PAGE_BYTES])
-    repair.mark(SpoolFiles(path), "a test")
+    leave_marker(SpoolFiles(path), "a test")
 
     saved = open_once(path)
 
@@ -146,19 +147,19 @@ def test_whatever_is_written_over_whatever_the_repair_ends_and_what_it_saves_was
     assert saved.dead.items() <= contents.dead.items()
 
 
-def test_a_file_whose_first_page_is_overwritten_is_saved_and_kept_aside(path: Path, contents: Contents) -> None:
+def test_a_file_whose_first_page_is_overwritten_is_saved_and_kept(path: Path, contents: Contents) -> None:
     overwrite_page(path, 1)
     damaged = path.read_bytes()
 
     assert open_once(path) == contents
 
-    (aside,) = [file for file in path.parent.iterdir() if ".aside-" in file.name]
-    assert aside.read_bytes() == damaged
-    assert {file.name for file in path.parent.iterdir()} == {"spool.db", "spool.db.lock", aside.name}
+    (moved,) = SpoolFiles(path).list_moved_away()
+    assert moved.read_bytes() == damaged
+    assert {file.name for file in path.parent.iterdir()} == {"spool.db", "spool.db.lock", moved.name}
     (incident,) = incidents(path)
     events = sum(map(len, contents.groups.values()))
     assert "file is not a database" in incident
-    assert f"kept as {aside.name}" in incident
+    assert f"kept as {moved.name}" in incident
     assert f"{len(contents.groups)} groups with {events} events, {len(contents.dead)} dead letters" in incident
     Spool(path).close()
     assert len(incidents(path)) == 1, "it is repaired once"
@@ -202,7 +203,7 @@ def test_an_empty_file_that_was_in_use_is_told_of_once_and_kept(path: Path) -> N
 
     assert open_once(path) == Contents({}, {})
     assert incidents(path)[0].startswith("emptied: the file is empty, and was not when it was last opened")
-    assert aside_files(path) == {""}
+    assert files_moved_away(path) == {""}
     open_once(path)
     assert len(incidents(path)) == 1
 
@@ -217,7 +218,7 @@ def test_an_empty_file_beside_a_log_is_saved_from_the_log(killed: tuple[Path, Co
 
     assert open_once(path) == contents
     assert [incident.partition(":")[0] for incident in incidents(path)] == ["emptied"]
-    assert aside_files(path) == ({"", "-wal"} if there else {"-wal"})
+    assert files_moved_away(path) == ({"", "-wal"} if there else {"-wal"})
     (kept,) = [file for file in path.parent.iterdir() if file.name.endswith("-wal")]
     assert kept.read_bytes() == before, "the repair works on a copy"
 
@@ -244,7 +245,7 @@ def test_a_log_of_somebody_elses_database_is_left_where_it_is(tmp_path: Path) ->
 
     with pytest.raises(SpoolUnusable, match="another program"):
         Spool(path)
-    assert aside_files(path) == set()
+    assert files_moved_away(path) == set()
 
 
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.8])
@@ -261,7 +262,7 @@ def test_a_damaged_frame_of_the_log_ends_what_counts_of_it_and_that_is_told_once
 
     assert list(saved.groups.items()) == list(contents.groups.items())[: len(saved.groups)], "all before it is there"
     assert [incident.partition(":")[0] for incident in incidents(path)] == ["log_cut_off"]
-    assert aside_files(path) == set(), "SQLite does not call that damage"
+    assert files_moved_away(path) == set(), "SQLite does not call that damage"
 
 
 def test_a_commit_that_was_being_written_when_the_process_ended_is_nothing_to_tell_of(
@@ -283,7 +284,7 @@ def test_a_last_commit_that_was_torn_is_told_of_and_is_no_damage(killed: tuple[P
     assert [incident.partition(":")[0] for incident in incidents(path)] == ["log_cut_off"]
 
 
-@pytest.mark.parametrize("look", [inspect, checkup._read])
+@pytest.mark.parametrize("look", [inspect, reading])
 def test_no_command_opens_what_sqlite_would_make_worse(killed: tuple[Path, Contents], look: Any) -> None:
     path, contents = killed
     content = path.read_bytes()
@@ -301,7 +302,7 @@ def test_no_command_opens_what_sqlite_would_make_worse(killed: tuple[Path, Conte
     assert wal_of(path).exists()
 
 
-@pytest.mark.parametrize("look", [inspect, checkup._read])
+@pytest.mark.parametrize("look", [inspect, reading])
 def test_a_command_leaves_the_log_of_a_killed_owner_as_it_is(killed: tuple[Path, Contents], look: Any) -> None:
     path, _ = killed
     overwrite(wal_of(path), frame_offset(100) + 100, b"\x55" * 50)
@@ -332,10 +333,10 @@ def test_what_only_the_log_holds_is_saved_beside_a_damaged_file(tmp_path: Path) 
     path = tmp_path / "open" / "spool.db"
     path.parent.mkdir()
     entries = make_entries(1)
-    with contextlib.closing(database.connect(path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        writing.write(connection, BodyCodec(), Transaction(inserts=[NewGroup(1, entries)]))
-        left = leave_behind(connection, path, tmp_path / "killed")
+    with contextlib.closing(Store(database.connect(path))) as store:
+        store.empty_log()
+        store.write(Transaction(inserts=[NewGroup(1, entries)]))
+        left = leave_behind(path, tmp_path / "killed")
     overwrite_page(left, 1)
 
     assert open_once(left).groups == {1: entries}
@@ -345,13 +346,12 @@ def test_what_only_the_log_holds_is_saved_beside_a_damaged_file(tmp_path: Path) 
 def test_a_log_that_was_written_over_in_part_is_not_damaged(tmp_path: Path) -> None:
     path = tmp_path / "open" / "spool.db"
     path.parent.mkdir()
-    with contextlib.closing(database.connect(path)) as connection:
-        codec = BodyCodec()
+    with contextlib.closing(Store(database.connect(path))) as store:
         for row_id in range(1, 51):
-            writing.write(connection, codec, Transaction(inserts=[NewGroup(row_id, make_entries(1, f"{row_id}-"))]))
-        connection.execute("PRAGMA wal_checkpoint(RESTART)")
-        writing.write(connection, codec, Transaction(inserts=[NewGroup(51, make_entries(1))]))
-        left = leave_behind(connection, path, tmp_path / "killed")
+            store.write(Transaction(inserts=[NewGroup(row_id, make_entries(1, f"{row_id}-"))]))
+        store.write_log_back()
+        store.write(Transaction(inserts=[NewGroup(51, make_entries(1))]))
+        left = leave_behind(path, tmp_path / "killed")
 
     assert open_once(left).groups.keys() == set(range(1, 52))
     assert incidents(left) == []
@@ -395,12 +395,12 @@ def test_somebody_elses_file_is_refused_however_often(tmp_path: Path) -> None:
     assert path.read_bytes() == b"no database, but somebody's notes\n" * 1000
 
 
-def test_garbage_in_the_place_of_a_spool_is_moved_aside(path: Path) -> None:
+def test_garbage_in_the_place_of_a_spool_is_moved_away(path: Path) -> None:
     path.write_bytes(b"\x55" * 100_000)
 
     assert open_once(path) == Contents({}, {})
-    (aside,) = [file for file in path.parent.iterdir() if ".aside-" in file.name]
-    assert aside.read_bytes() == b"\x55" * 100_000
+    (moved,) = SpoolFiles(path).list_moved_away()
+    assert moved.read_bytes() == b"\x55" * 100_000
 
 
 def test_a_damaged_spool_without_its_lock_file_is_known_by_its_events(path: Path, contents: Contents) -> None:
@@ -413,32 +413,37 @@ def test_a_damaged_spool_without_its_lock_file_is_known_by_its_events(path: Path
 # -- a repair that is interrupted
 
 
-@pytest.mark.parametrize("step", ["_move_aside", "_save", "rename", "remove", "report"])
+@pytest.mark.parametrize(
+    ("place", "step", "name"),
+    [
+        (Path, "rename", "spool.db"),
+        (salvage, "save", ""),
+        (Store, "report", ""),
+        (Path, "rename", "spool.db.saving"),
+        (Path, "unlink", "spool.db.damaged"),
+    ],
+    ids=["move away", "save", "report", "take its place", "finish"],
+)
 def test_a_repair_that_is_interrupted_begins_again(
-    path: Path, contents: Contents, monkeypatch: pytest.MonkeyPatch, step: str
+    path: Path, contents: Contents, monkeypatch: pytest.MonkeyPatch, place: Any, step: str, name: str
 ) -> None:
     overwrite_page(path, 1)
+    do = getattr(place, step)
 
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError("No space left on device")
+    def fail(first: Any, *others: Any, **options: Any) -> Any:
+        if name in ("", getattr(first, "name", "")):
+            raise OSError("No space left on device")
+        return do(first, *others, **options)
 
     with monkeypatch.context() as patch:
-        match step:
-            case "rename":
-                patch.setattr(repair, "_take_its_place", fail)
-            case "remove":
-                patch.setattr(repair, "_finish", fail)
-            case "report":
-                patch.setattr(repair, "_tell", fail)
-            case _:
-                patch.setattr(repair, step, fail)
+        patch.setattr(place, step, fail)
         for _ in range(2):
             with pytest.raises(SpoolUnusable, match="the next start tries again"):
                 Spool(path)
 
     assert open_once(path) == contents
     assert len(incidents(path)) == 1
-    assert not SpoolFiles(path).marker.exists()
+    assert not SpoolFiles(path).damage_marker.exists()
 
 
 def test_two_files_that_are_damaged_in_one_second_are_both_kept(path: Path) -> None:
@@ -446,37 +451,41 @@ def test_two_files_that_are_damaged_in_one_second_are_both_kept(path: Path) -> N
         overwrite_page(path, 1)
         Spool(path).close()
 
-    assert len([file for file in path.parent.iterdir() if ".aside-" in file.name]) == 2
+    assert len(SpoolFiles(path).list_moved_away()) == 2
 
 
 # -- rows that were found twice
 
 
 def save(rows: list[Any], path: Path) -> dict[int, int]:
-    with contextlib.closing(database.connect(path)) as connection:
-        salvage.save(rows, connection)
+    with contextlib.closing(Store(database.connect(path))) as store:
+        salvage.save(rows, store)
     return dict(read_rows(path, "SELECT id, events FROM groups"))
 
 
-def make_row(row_id: int, events: int, *, sure: bool) -> Any:
+def make_row(row_id: int, events: int, *, is_referenced: bool) -> Any:
     entries = make_entries(events, f"{row_id}-{events}-")
     body = b"".join(entries)
-    later = (0, "[]", "events_test_2026-11", 0, 0)
-    return Row(row_id, (None, events, len(body), len(body), 0, 1000, 0, body, *later), sure)
+    history = (0, 1000, 0, "[]", "events_test_2026-11", 0, 0)
+    return Row(row_id, (None, events, len(body), len(body), *history, 0, body), is_referenced)
 
 
 def test_of_a_group_that_was_found_twice_what_its_table_leads_to_is_the_truth(tmp_path: Path) -> None:
-    rows = [make_row(5, 2, sure=True), make_row(5, 3, sure=False), make_row(5, 1, sure=False)]
+    rows = [
+        make_row(5, 2, is_referenced=True),
+        make_row(5, 3, is_referenced=False),
+        make_row(5, 1, is_referenced=False),
+    ]
 
     assert save(rows, tmp_path / "spool.db") == {5: 2}
 
 
 def test_of_a_group_that_was_found_twice_where_nothing_leads_to_it_each_body_is_kept(tmp_path: Path) -> None:
     rows = [
-        make_row(5, 2, sure=False),
-        make_row(5, 3, sure=False),
-        make_row(5, 3, sure=False),
-        make_row(9, 1, sure=True),
+        make_row(5, 2, is_referenced=False),
+        make_row(5, 3, is_referenced=False),
+        make_row(5, 3, is_referenced=False),
+        make_row(9, 1, is_referenced=True),
     ]
 
     assert save(rows, tmp_path / "spool.db") == {5: 2, 9: 1, 10: 3}
@@ -488,27 +497,29 @@ def test_of_a_group_that_was_found_twice_where_nothing_leads_to_it_each_body_is_
         {1: 3},
         {2: 1},
         {3: 1},
-        {6: 7},
-        {7: b"no entry"},
-        {7: None},
+        {11: 7},
+        {12: b"no entry"},
+        {12: None},
         {1: "2"},
         {0: 5},
     ],
 )
 def test_a_row_with_anything_wrong_in_it_is_left_out(tmp_path: Path, change: dict[int, Any]) -> None:
-    row = make_row(5, 2, sure=True)
+    row = make_row(5, 2, is_referenced=True)
     values = list(row.values)
     for place, value in change.items():
         values[place] = value
 
-    assert save([row._replace(values=tuple(values)), make_row(6, 1, sure=True)], tmp_path / "spool.db") == {6: 1}
+    assert save([row._replace(values=tuple(values)), make_row(6, 1, is_referenced=True)], tmp_path / "spool.db") == {
+        6: 1
+    }
 
 
 def test_of_a_group_the_events_are_saved_that_are_whole(tmp_path: Path) -> None:
-    row = make_row(5, 3, sure=True)
+    row = make_row(5, 3, is_referenced=True)
     good = make_entries(3, "5-3-")
     body = good[0] + good[1].replace(b'{"x"', b'{"x\x00') + good[2]
-    values = (None, 3, len(body), len(body), *row.values[4:7], body, *row.values[8:])
+    values = (None, 3, len(body), len(body), *row.values[4:12], body)
 
     save([row._replace(values=values)], tmp_path / "spool.db")
 
@@ -516,6 +527,11 @@ def test_of_a_group_the_events_are_saved_that_are_whole(tmp_path: Path) -> None:
 
 
 # -- damage that is found while the spool is in use
+
+
+def is_checked() -> bool:
+    """Return whether the check of the whole file is under way."""
+    return any(thread.name == "spool-check" for thread in threading.enumerate())
 
 
 async def refused(spool: Spool) -> str:
@@ -529,8 +545,9 @@ async def refused(spool: Spool) -> str:
 async def test_damage_that_work_meets_ends_all_writing_and_is_repaired_by_the_next_start(path: Path) -> None:
     heard: list[str] = []
     async with open_spool(path) as spool:
-        spool._on_lost = lambda: heard.append(spool.lost)
-        spool._connection.execute("PRAGMA cache_size = 0")
+        spool.guard(lambda: heard.append(spool.lost))
+        await until(lambda: not is_checked())
+        await spool.call(lambda store: store.connection.execute("PRAGMA cache_size = 0").fetchone())
         for number in range(3, page_count(path) + 1):
             overwrite_page(path, number)
         with pytest.raises(SpoolUnavailable, match="malformed"):
@@ -542,7 +559,7 @@ async def test_damage_that_work_meets_ends_all_writing_and_is_repaired_by_the_ne
         with pytest.raises(SpoolUnavailable, match="the spool is damaged"):
             await spool.take_requests()
         assert len(heard) == 1
-    assert SpoolFiles(path).marker.exists()
+    assert SpoolFiles(path).damage_marker.exists()
 
     async with open_spool(path) as spool:
         assert spool.lost == ""
@@ -564,13 +581,13 @@ async def test_damage_that_nothing_has_met_is_found_by_the_check(path: Path) -> 
         await asyncio.wait_for(heard.wait(), 10)
 
         assert "the spool is damaged" in await refused(spool)
-    assert SpoolFiles(path).marker.exists()
+    assert SpoolFiles(path).damage_marker.exists()
 
 
 async def test_a_sound_spool_passes_the_check(path: Path) -> None:
     async with open_spool(path) as spool:
         spool.guard(lambda: None)
-        await until(lambda: not any(thread.name == "spool-check" for thread in threading.enumerate()))
+        await until(lambda: not is_checked())
         await commit(spool, Transaction(inserts=[NewGroup(10_000, [make_entry("a")])]))
         await settle_down()
         assert spool.lost == ""

@@ -19,15 +19,15 @@ import pytest
 from forebay.clock import now_ms
 from forebay.errors import ExportFailed, SpoolUnavailable
 from forebay.model import DeadLetter, History
-from forebay.spool import writing
 from forebay.spool.beside.inspection import Choice, inspect
-from forebay.spool.codec import BodyCodec
-from forebay.spool.records import ExpiredLetter, NewGroup, Transaction
+from forebay.spool.codec import GroupCodec
+from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.rescue import salvage
 from forebay.spool.rescue.trees import Row
 from forebay.spool.spool import Spool
-from forebay.spool.statements import SQL
-from forebay.spool.upkeep import export, retention
+from forebay.spool.store import Store
+from forebay.spool.upkeep import expiry, export, retention
+from forebay.spool.upkeep.expiry import ExpiredLetter
 from forebay.spool.upkeep.retention import Clocks, Retention
 from unit.pipeline.fakes import capture_log, commit, make_entry, open_spool, read_rows, until
 
@@ -47,6 +47,14 @@ async def spool(path: Path) -> AsyncIterator[Spool]:
 
 def make_letter(log_id: str, died_at_ms: int) -> DeadLetter:
     return DeadLetter(make_entry(log_id), "type", "reason", History(1), died_at_ms)
+
+
+async def list_expired(spool: Spool, died_before_ms: int, letters_max: int = 100) -> list[ExpiredLetter]:
+    return await spool.call(lambda store: expiry.list_expired(store, died_before_ms, letters_max))
+
+
+async def expire(spool: Spool, letter_ids: Sequence[int], died_before_ms: int) -> int:
+    return await spool.call(lambda store: expiry.expire(store, letter_ids, died_before_ms))
 
 
 class Machine:
@@ -75,10 +83,10 @@ class Machine:
         """Own the spool for some hours from start to end, clean up as often as a server does, count what went."""
         async with open_spool(path) as spool:
             kept = Retention(spool, days, self.clocks)
-            gone = await retention.clean_up(spool, await kept.look())
+            gone = await retention.clean_up(spool, await kept.note_clocks())
             for _ in range(int(hours * 3600 / retention.INTERVAL_S)):
                 self.pass_time(retention.INTERVAL_S + 0.5)
-                gone += await retention.clean_up(spool, await kept.look())
+                gone += await retention.clean_up(spool, await kept.note_clocks())
         return gone
 
     async def bury(self, path: Path, *letters: DeadLetter) -> None:
@@ -102,61 +110,64 @@ async def test_many_dead_letters_go_piece_by_piece(spool: Spool, path: Path, mon
     monkeypatch.setattr(retention, "LETTERS_MAX", 3)
     await commit(spool, Transaction(dead=[make_letter(f"{number}", number) for number in range(9)]))
 
-    letters = await spool.list_expired(9, 3)
-    assert await spool.expire([letter.id for letter in letters], 9) == 3
+    letters = await list_expired(spool, 9, 3)
+    assert await expire(spool, [letter.id for letter in letters], 9) == 3
     assert len(left(path)) == 6
-    assert await spool.list_expired(2, 3) == []
+    assert await list_expired(spool, 2, 3) == []
     assert await retention.clean_up(spool, 9) == 6
     assert left(path) == []
 
 
 async def test_long_reasons_count_in_a_piece(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "EXPIRED_BYTES_MAX", 5000)
+    monkeypatch.setattr(expiry, "EXPIRED_BYTES_MAX", 5000)
     letters = [DeadLetter(make_entry(name, 100), "type", "ö" * 1000, History(1), 9) for name in "abcd"]
     await commit(spool, Transaction(dead=letters))
 
-    assert [letter.log_id for letter in await spool.list_expired(10, 100)] == ["a", "b"]
+    assert [letter.log_id for letter in await list_expired(spool, 10)] == ["a", "b"]
 
 
 async def test_large_dead_letters_go_in_smaller_pieces(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "EXPIRED_BYTES_MAX", 1000)
+    monkeypatch.setattr(expiry, "EXPIRED_BYTES_MAX", 1000)
     sizes = [5000, 400, 500, 200]
     letters = [DeadLetter(make_entry(f"{size}", size), "type", "reason", History(1), 9) for size in sizes]
     await commit(spool, Transaction(dead=letters))
 
-    assert [len(letter.entry) for letter in await spool.list_expired(10, 100)] == [5000]
-    await spool.expire([1], 10)
-    assert [len(letter.entry) for letter in await spool.list_expired(10, 100)] == [400, 500]
+    assert [len(letter.entry) for letter in await list_expired(spool, 10)] == [5000]
+    await expire(spool, [1], 10)
+    assert [len(letter.entry) for letter in await list_expired(spool, 10)] == [400, 500]
 
 
 async def test_a_letter_that_changed_since_it_was_listed_stays(spool: Spool, path: Path) -> None:
     await commit(
-        spool, Transaction(dead=[make_letter("marked", 1), make_letter("died again", 1), make_letter("old", 1)])
+        spool, Transaction(dead=[make_letter("requested", 1), make_letter("died again", 1), make_letter("old", 1)])
     )
-    letters = await spool.list_expired(1000, 10)
+    letters = await list_expired(spool, 1000, 10)
     with inspect(path) as inspection:
-        inspection.mark_for_replay(Choice(("marked",)))
+        inspection.request_replay(Choice(("requested",)))
     await commit(spool, Transaction(dead=[make_letter("died again", 5000)]))
 
-    assert await spool.expire([letter.id for letter in letters], 1000) == 1
-    assert left(path) == ["died again", "marked"]
+    assert await expire(spool, [letter.id for letter in letters], 1000) == 1
+    assert left(path) == ["died again", "requested"]
 
 
-async def test_commits_go_on_between_the_pieces_of_a_large_clean_up(spool: Spool, path: Path) -> None:
+async def test_commits_go_on_between_the_pieces_of_a_large_clean_up(
+    spool: Spool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(
             """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000)
-            INSERT INTO dead_letters (index_name, log_id, error_type, reason, attempts, died_at_ms, entry)
-            SELECT 'i', i, 't', 'r', 1, i, zeroblob(300) FROM n"""
+            INSERT INTO dead_letters
+            (index_name, log_id, error_type, reason, attempts, attempted_at_ms, died_at_ms, entry)
+            SELECT 'i', i, 't', 'r', 1, '[]', i, zeroblob(300) FROM n"""
         )
     pieces: list[int] = []
-    expire = spool.expire
+    expire = expiry.expire
 
-    async def count(letter_ids: Sequence[int], died_before_ms: int) -> int:
+    def count(store: Store, letter_ids: Sequence[int], died_before_ms: int) -> int:
         pieces.append(len(letter_ids))
-        return await expire(letter_ids, died_before_ms)
+        return expire(store, letter_ids, died_before_ms)
 
-    spool.expire = count  # type: ignore[method-assign]
+    monkeypatch.setattr(expiry, "expire", count)
     cleaning = asyncio.create_task(retention.clean_up(spool, 10**9))
     waited: list[int] = []
     row_id = 0
@@ -250,14 +261,14 @@ async def test_time_that_could_not_be_noted_counts_with_the_next_look(
     spool: Spool, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = Retention(spool, 1, machine.clocks)
-    await kept.look()
+    await kept.note_clocks()
     machine.pass_time(90_000)
     with monkeypatch.context() as patch:
-        patch.setitem(SQL, "note_clock", "nothing that SQLite knows")
+        patch.setitem(expiry.SQL, "note_clock", "nothing that SQLite knows")
         with pytest.raises(SpoolUnavailable):
-            await kept.look()
+            await kept.note_clocks()
 
-    assert await kept.look() == machine.wall_ms - 90_000_000 - retention.DAY_MS
+    assert await kept.note_clocks() == machine.wall_ms - 90_000_000 - retention.DAY_MS
 
 
 async def test_samples_of_the_clock_stay_few_however_long_it_runs_and_however_often_it_starts(
@@ -273,7 +284,7 @@ async def test_samples_of_the_clock_stay_few_however_long_it_runs_and_however_of
 
 
 def test_a_sample_of_the_clock_is_not_taken_for_anything_else_in_a_damaged_file() -> None:
-    assert salvage.verify(Row(1, (None, 5, 7), sure=True), BodyCodec()) is None
+    assert salvage.verify(Row(1, (None, 5, 7), is_referenced=True), GroupCodec()) is None
 
 
 # -- exported before they go
@@ -406,14 +417,14 @@ async def test_a_log_that_grows_while_somebody_reads_is_told_of_and_begins_anew_
     spool: Spool, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = capture_log(monkeypatch, retention)
-    monkeypatch.setattr(retention, "LOG_BYTES_TOLD", 200_000)
-    spool._connection.execute("PRAGMA wal_autocheckpoint = 10")
+    monkeypatch.setattr(retention, "LOG_BYTES_LARGE", 200_000)
+    await spool.call(lambda store: store.connection.execute("PRAGMA wal_autocheckpoint = 10").fetchone())
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM groups").fetchall()
         for row_id in range(1, 61):
             await commit(spool, Transaction(inserts=[NewGroup(row_id, [make_entry(os.urandom(2000).hex())])]))
-        retention.tell_of_log(spool)
+        retention.warn_of_large_log(spool)
         assert [line["event"] for line in lines] == ["log_large"]
         reader.execute("COMMIT")
     size = spool.measure_log()
@@ -425,12 +436,12 @@ async def test_a_log_that_grows_while_somebody_reads_is_told_of_and_begins_anew_
 
 
 async def test_a_dead_letter_that_is_to_be_replayed_stays(spool: Spool, path: Path) -> None:
-    await commit(spool, Transaction(dead=[make_letter("marked", 1), make_letter("other", 1)]))
+    await commit(spool, Transaction(dead=[make_letter("requested", 1), make_letter("other", 1)]))
     with inspect(path) as inspection:
-        inspection.mark_for_replay(Choice(("marked",)))
+        inspection.request_replay(Choice(("requested",)))
 
     assert await retention.clean_up(spool, 1000) == 1
-    assert left(path) == ["marked"]
+    assert left(path) == ["requested"]
 
 
 async def test_freed_pages_go_back_to_the_file_system_some_at_a_time(
@@ -444,14 +455,14 @@ async def test_freed_pages_go_back_to_the_file_system_some_at_a_time(
     )
     assert free > 50
 
-    monkeypatch.setattr(writing, "VACUUM_PAGES_MAX", 20)
-    assert await spool.vacuum()
+    monkeypatch.setattr("forebay.spool.store.VACUUM_PAGES_MAX", 20)
+    assert await spool.call(Store.vacuum)
     # One more page may hold what SQLite notes of the others.
     assert pages - 21 <= read_rows(path, "PRAGMA page_count")[0][0] <= pages - 20
     await retention.clean_up(spool, 0)
     assert read_rows(path, "PRAGMA freelist_count")[0][0] < 20
-    monkeypatch.setattr(writing, "VACUUM_PAGES_MAX", 1000)
-    assert not await spool.vacuum()
+    monkeypatch.setattr("forebay.spool.store.VACUUM_PAGES_MAX", 1000)
+    assert not await spool.call(Store.vacuum)
     assert read_rows(path, "PRAGMA freelist_count") == [(0,)]
 
 
@@ -467,15 +478,15 @@ async def test_the_clean_up_goes_on_for_ever_whatever_fails(
     spool: Spool, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "INTERVAL_S", 0.001)
-    list_expired, calls = spool.list_expired, []
+    do, calls = expiry.list_expired, []
 
-    async def fail_first(died_before_ms: int, letters_max: int) -> list[ExpiredLetter]:
+    def fail_first(store: Store, died_before_ms: int, letters_max: int) -> list[ExpiredLetter]:
         calls.append(died_before_ms)
         if len(calls) == 1:
             raise SpoolUnavailable("locked")
-        return await list_expired(died_before_ms, letters_max)
+        return do(store, died_before_ms, letters_max)
 
-    monkeypatch.setattr(spool, "list_expired", fail_first)
+    monkeypatch.setattr(expiry, "list_expired", fail_first)
     now = now_ms()
     letters = [make_letter("gone", now - 8 * retention.DAY_MS), make_letter("kept", now - 6 * retention.DAY_MS)]
     await commit(spool, Transaction(dead=letters))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from forebay.errors import SpoolInDoubt, SpoolLost, SpoolUnavailable, SpoolUnusable
-from forebay.spool import doubt
+from forebay.spool import in_doubt
 from forebay.spool.beside.inspection import inspect
 from forebay.spool.files import SpoolFiles
 from forebay.spool.records import NewGroup, Transaction
@@ -94,7 +94,7 @@ def as_killed(path: Path, folder: Path) -> list[int]:
             shutil.copy(file, folder)
     left = folder / path.name
     Spool(left).close()
-    assert not [file for file in folder.iterdir() if ".aside-" in file.name]
+    assert not SpoolFiles(left).list_moved_away()
     assert read_rows(left, "SELECT kind FROM incidents") == []
     return [group_id for (group_id,) in read_rows(left, "SELECT id FROM groups ORDER BY id")]
 
@@ -158,7 +158,7 @@ async def test_a_start_after_that_has_the_log_on_the_disk_before_it_counts(path:
         files = SpoolFiles(path)
         killed = path.parent / "killed"
         killed.mkdir()
-        for file in (files.database, files.log, files.lock):
+        for file in (files.database, files.wal, files.lock):
             shutil.copy(file, killed)
     left = SpoolFiles(killed / path.name)
     left.doubt.touch()
@@ -255,19 +255,19 @@ def test_which_failures_leave_it_open_whether_a_commit_is_in_the_log(error: Exce
     if isinstance(error, int):
         code, error = error, sqlite3.OperationalError("an error")
         error.sqlite_errorcode = code
-    assert doubt.may_be_committed(error) is may_be
+    assert in_doubt.may_be_committed(error) is may_be
 
 
 async def test_a_sync_that_fails_while_the_owner_ends_leaves_the_log_to_the_next_one(path: Path, disk: Failing) -> None:
     async with open_spool(path) as spool:
         await commit(spool, Transaction(inserts=[NewGroup(1, make_entries(1))]))
         disk.failing = {SYNC}
-    assert SpoolFiles(path).log.exists(), "it is not deleted before what it holds is in the database"
+    assert SpoolFiles(path).wal.exists(), "it is not deleted before what it holds is in the database"
 
     disk.failing = set()
     with contextlib.closing(Spool(path)) as next_spool:
         assert next_spool.totals.groups == 1
-    assert not SpoolFiles(path).log.exists()
+    assert not SpoolFiles(path).wal.exists()
     assert read_rows(path, "SELECT kind FROM incidents") == []
 
 

@@ -1,4 +1,4 @@
-"""Burials are requests that stay until they are done, and two who read groups never both have one."""
+"""Burials are requests that stay until they are done."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from forebay.spool.beside.inspection import Request, inspect
-from forebay.spool.burials import Burial
+from forebay.spool.beside.inspection import inspect
+from forebay.spool.beside.requests import Burial, Request
 from forebay.spool.spool import Spool
 from unit.pipeline.fakes import make_entry, open_spool
 

@@ -1,29 +1,37 @@
-"""Burials: pending events of which a person wants dead letters, though nothing proves that they are at fault.
+"""Requests of commands to the owner, which alone moves events. A command leaves one in every spool.
 
-A command leaves one as a request in every spool. It stays there until its owner has done it: to go over the same events
-once more finds those that are left.
+A burial asks for dead letters of pending events, though nothing proves that they are at fault. It stays in the spool
+until its owner has done it: doing it once more finds the events that are left.
 """
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from forebay.model import Entry
+from forebay.spool.codec import dead_address
 from forebay.spool.records import Wanted
-from forebay.spool.writing import dead_address
 
-WORD = "bury "
-"""What the name of such a request begins with; the statements know it too."""
+BURY = "bury "
+"""The beginning of the name of a burial; the statements know it too."""
+
+
+class Request(enum.StrEnum):
+    """A request without details."""
+
+    RETRY = "retry"  # redeliver pending events now
+    REPLAY = "replay"  # move the dead letters back that are requested for replay
 
 
 class Burial(Struct, frozen=True, omit_defaults=True):
-    """Which pending events are meant: those that fit all that is given.
+    """Which pending events are to become dead letters: those that fit all that is given.
 
     Attributes:
-        received_before_ms: received earlier, in milliseconds since 1970; nothing that comes after the command is meant.
+        received_before_ms: received earlier, in milliseconds since 1970; an event that comes later is not meant.
         log_ids: one of them.
         index_name: this one.
         refused: refused by the sink at least once.
@@ -37,24 +45,24 @@ class Burial(Struct, frozen=True, omit_defaults=True):
     @property
     def request(self) -> str:
         """The name of the request."""
-        return WORD + _encode(self).decode()
+        return BURY + _encode(self).decode()
 
     @classmethod
     def read(cls, request: str) -> Burial:
         """Return the burial that a request asks for."""
-        return _decode(request.removeprefix(WORD))
+        return _decode(request.removeprefix(BURY))
 
     @property
     def wanted(self) -> Wanted:
-        """The groups that may hold events that are meant."""
+        """The groups that may contain events that are meant."""
         return Wanted(index_name=self.index_name, is_refused=self.refused)
 
     def fits(self, entry: Entry) -> bool:
-        """Say whether an event of a group that fits is meant."""
+        """Return whether an event of a group that fits is meant."""
         return not self.log_ids or dead_address(entry).log_id in self.log_ids
 
     def parameters(self) -> dict[str, Any]:
-        """Return what the statements take."""
+        """Return the parameters of the statements."""
         return {
             "received_before_ms": self.received_before_ms,
             "index_name": self.index_name,
