@@ -200,9 +200,6 @@ class Outcome(Struct, frozen=True, gc=False):
 _UNSETTLED = frozenset({Verdict.RETRY, Verdict.PAUSE, Verdict.REFUSED})
 
 
-UNEXPECTED_ANSWER = "unexpected_answer"
-"""The `error_type` of a retry because the sink gave an answer that nobody expects of it."""
-
 DELIVERED = Outcome(Verdict.DELIVERED)
 DUPLICATE = Outcome(Verdict.DUPLICATE)
 DROPPED = Outcome(Verdict.DROPPED)

@@ -91,7 +91,7 @@ async def serve(
         return deliverer.observe(peers.number, stopping=server.should_exit)
 
     http_config = _configure_http(settings, secret, deliverer, lambda: peers.ask(observe()))
-    server = HttpServer(http_config, lambda: started(server, deliverer.sink.place))
+    server = HttpServer(http_config, lambda: started(server, deliverer.sink.location))
     # A server that takes events and delivers none would look well from outside.
     deliverer.start(server.end, server.sweep(), peers.answer(observe))
     # What lives from here to the end is not worth looking through at every collection, nor are events, which hold no

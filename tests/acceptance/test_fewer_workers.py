@@ -11,7 +11,7 @@ import pytest
 
 from forebay.clock import now_ms
 from forebay.model import DeadLetter, Entry, History
-from forebay.sinks.local import LocalReader
+from forebay.sinks.local import LocalSink
 from forebay.sinks.port import Query
 from forebay.spool.beside.all_spools import AllSpools
 from forebay.spool.beside.inspection import Choice
@@ -102,7 +102,7 @@ def readable(log_id: str) -> Entry:
 
 
 async def read_delivered(folder: Path) -> list[str]:
-    found = await LocalReader(folder / "spool-events.db").search(Query({}, limit=100_000))
+    found = await LocalSink(folder / "spool-events.db", "test").search(Query({}, limit=100_000))
     return sorted(json.loads(bytes(document))["log_id"] for document in found)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from forebay.sinks.local import LocalReader
+from forebay.sinks.local import LocalSink
 from forebay.sinks.port import Query
 from testbed.servers.fixtures import OpenSearchAddress, StartOpenSearch
 from testbed.servers.forebay import ForebayServer
@@ -126,7 +126,7 @@ async def test_the_embedded_store_keeps_the_promise_too_when_the_server_is_kille
 
         await send_and_interfere(client, make_events(0, 20_000), [kill_and_start] * 2)
         assert server.stop() == 0
-    found = await LocalReader(tmp_path / "spool-events.db").search(Query({}, limit=50_000))
+    found = await LocalSink(tmp_path / "spool-events.db", "local").search(Query({}, limit=50_000))
     assert len(found) == len(client.accepted) == 20_000
     assert {document["log_id"]: document["event_info"] for document in map(json.loads, map(bytes, found))} == {
         log_id: expected_info(event) for log_id, event in client.accepted.items()

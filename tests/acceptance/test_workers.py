@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forebay.sinks.local import LocalReader
+from forebay.sinks.local import LocalSink
 from forebay.sinks.port import Query
 from testbed.servers.fixtures import OpenSearchAddress
 from testbed.servers.forebay import ForebayServer, ForebayStartError, is_running, wait_ended
@@ -38,7 +38,7 @@ QUICK = {"FOREBAY_BULK_INTERVAL_S": "0.5", "FOREBAY_RETRY_DELAY_S_MAX": "2", "FO
 
 
 async def assert_in_embedded_store(client: Client, folder: Path) -> None:
-    found = await LocalReader(folder / "spool-events.db").search(Query({}, limit=len(client.accepted) + 1))
+    found = await LocalSink(folder / "spool-events.db", "local").search(Query({}, limit=len(client.accepted) + 1))
     assert len(found) == len(client.accepted)
     assert {document["log_id"]: document["event_info"] for document in map(json.loads, map(bytes, found))} == {
         log_id: expected_info(event) for log_id, event in client.accepted.items()

@@ -15,7 +15,7 @@ from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import FRESH_TRIALS_MAX
 from forebay.pipeline.pipeline import Pipeline
 from forebay.settings import Settings, SinkHost
-from forebay.sinks.opensearch import OpenSearchSink
+from forebay.sinks.opensearch.sink import OpenSearchSink
 from forebay.telemetry.counters import Counters
 from testbed.servers.fixtures import OpenSearchAddress
 from unit.pipeline.fakes import Inbox, open_spool, read_rows, until

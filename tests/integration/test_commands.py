@@ -163,7 +163,7 @@ def test_doctor_finds_a_server_and_its_opensearch_well_and_says_when_they_are_no
     beside.server.kill()
     lines = beside.run("doctor").stdout.splitlines()
     assert (
-        "warn  spool spool.db  no server has it open → start the server if none runs; what is in it waits and is safe"
+        "warn  spool spool.db  no server has it open → start the server if none runs; its events wait and are safe"
         in lines
     )
     assert any(line.startswith("warn  server  no server answers at ") for line in lines)

@@ -16,7 +16,6 @@ from msgspec import Raw
 from forebay.errors import SinkUnreachable
 from forebay.model import (
     DELIVERED,
-    UNEXPECTED_ANSWER,
     Address,
     Document,
     Entry,
@@ -27,9 +26,9 @@ from forebay.model import (
 )
 from forebay.pipeline.sifting import Sifting
 from forebay.settings import Settings
-from forebay.sinks.opensearch import OpenSearchSink, put_template
+from forebay.sinks.opensearch.answers import UNEXPECTED_ANSWER
+from forebay.sinks.opensearch.sink import OpenSearchSink
 from forebay.sinks.port import Query
-from forebay.sinks.selection import make_reader
 from testbed.servers.certificates import Authority
 from testbed.servers.fixtures import OpenSearchAddress, StartNginx
 from testbed.servers.forebay import ForebayServer, ForebayStartError
@@ -180,13 +179,10 @@ async def test_user_and_password_open_the_way_for_everything_that_asks_opensearc
     proxy = nginx(opensearch.url, guarded, certificate=authority.sign("server"))
     url = proxy.url.replace("//", f"//fore%20bay:{IN_URL}@")
     assert await deliver_one(url, make_entry(), open_search_ca_file=authority.file) == DELIVERED
-    settings = settings_for(url, environment, open_search_ca_file=authority.file)
-    assert "there already" in await put_template(settings)
-    reader = make_reader(settings)
-    try:
-        assert await reader.search(Query({"log_id": "nothing"})) == []
-    finally:
-        await reader.close()
+    async with sink_at(url, environment=environment, open_search_ca_file=authority.file) as sink:
+        assert "there already" in await sink.prepare()
+        assert await sink.search(Query({"log_id": "nothing"})) == []
+        assert len(await sink.list_months()) == 1
 
 
 @pytest.mark.parametrize("user", ["", "fore%20bay:wrong-hunter2@", "nobody:hunter2@"])
@@ -201,11 +197,10 @@ async def test_a_wrong_password_delivers_nothing_names_the_settings_and_is_not_s
         assert outcome.error_type == ("template_refused" if template else "http_401")
         assert "credentials" in outcome.advice
         assert "hunter2" not in repr(outcome)
-    reader = make_reader(settings_for(url))
-    with pytest.raises(SinkUnreachable, match="status 401") as raised:
-        await reader.search(Query({}))
+    async with sink_at(url) as sink:
+        with pytest.raises(SinkUnreachable, match="status 401") as raised:
+            await sink.search(Query({}))
     assert "hunter2" not in str(raised.value)
-    await reader.close()
 
 
 @pytest.mark.parametrize(("setting", "scheme"), [("open_search_api_key", "ApiKey"), ("open_search_bearer", "Bearer")])
@@ -215,7 +210,8 @@ async def test_a_key_or_token_goes_with_every_request(
     secret = base64.b64encode(b"hunter2:hunter2").decode()
     proxy = nginx(opensearch.url, location=f'if ($http_authorization != "{scheme} {secret}") {{ return 403; }}')
     assert await deliver_one(proxy.url, make_entry(), **{setting: secret}) == DELIVERED
-    assert "there already" in await put_template(settings_for(proxy.url, **{setting: secret}))
+    async with sink_at(proxy.url, **{setting: secret}) as sink:
+        assert "there already" in await sink.prepare()
     wrong = await deliver_one(proxy.url, make_entry(), index_template=False, **{setting: f"{secret}x"})
     assert (wrong.verdict, wrong.error_type) == (Verdict.REFUSED, "http_403")
     assert "credentials" in wrong.advice

@@ -12,10 +12,10 @@ from msgspec import Raw
 
 from forebay.model import DELIVERED, Address, Document, Entry, EventInfo, encode_entry
 from forebay.settings import Settings, SinkHost
-from forebay.sinks.opensearch import OpenSearchSink
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.client import OpenSearchClient
 from forebay.sinks.opensearch.reader import OpenSearchReader
+from forebay.sinks.opensearch.sink import OpenSearchSink
 from forebay.sinks.port import Query
 from testbed.servers.fixtures import OpenSearchAddress
 

@@ -14,7 +14,7 @@ from msgspec import Raw
 from forebay.model import DELIVERED, DUPLICATE, Address, Document, Entry, EventInfo, Verdict, encode_entry
 from forebay.pipeline.sifting import Sifting
 from forebay.settings import Settings, SinkHost
-from forebay.sinks.opensearch import OpenSearchSink, put_template
+from forebay.sinks.opensearch.sink import OpenSearchSink
 from forebay.sinks.opensearch.template import PATH as TEMPLATE_PATH
 from testbed.servers.fixtures import OpenSearchAddress, StartOpenSearch
 
@@ -99,12 +99,13 @@ async def test_an_opensearch_that_comes_back_without_its_data_has_the_template_b
 
 async def test_a_template_that_is_there_stays_as_it_is(own_opensearch: StartOpenSearch) -> None:
     server = own_opensearch()
-    settings = Settings(OPEN_SEARCH_DNS=(SinkHost(server.url),))
-    assert "put in place" in await put_template(settings)
+    async with sink_at(server.url) as sink:
+        assert "put in place" in await sink.prepare()
     edited = (await ask("GET", server.url + TEMPLATE_PATH))["index_templates"][0]["index_template"]
     edited["priority"] = 101
     await ask("PUT", server.url + TEMPLATE_PATH, edited)
-    assert "there already" in await put_template(settings)
+    async with sink_at(server.url) as sink:
+        assert "there already" in await sink.prepare()
     kept = (await ask("GET", server.url + TEMPLATE_PATH))["index_templates"][0]["index_template"]
     assert kept["priority"] == 101
 

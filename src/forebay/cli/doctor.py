@@ -1,4 +1,4 @@
-"""`forebay doctor`: looks at everything that events depend on, and says what to do."""
+"""`forebay doctor`: checks everything that events depend on, and gives advice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from forebay.cli.options import AsJson
 from forebay.cli.output import print_json, say
-from forebay.findings import Finding, is_well
+from forebay.doctor.finding import Finding, is_well
 
 
 def doctor(
@@ -18,11 +18,11 @@ def doctor(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look at settings, spools, OpenSearch, clocks and the running server; exit with 1 where something has failed."""
-    from forebay.doctor.everything import look_at_all  # noqa: PLC0415 - no other command needs it
+    """Check settings, spools, OpenSearch, clocks and the running server; exit with 1 if something has failed."""
+    from forebay.doctor.checks import examine  # noqa: PLC0415 - no other command needs it
 
     findings = []
-    for finding in look_at_all(full=full):
+    for finding in examine(is_full=full):
         findings.append(finding)
         _show(finding, as_json=as_json)
     raise typer.Exit(0 if is_well(findings) else 1)
@@ -30,8 +30,8 @@ def doctor(
 
 def _show(finding: Finding, *, as_json: bool) -> None:
     if as_json:
-        level, what, text, advice = finding
-        print_json({"level": level, "what": what, "finding": text, "advice": advice})
+        level, text, advice, subject = finding
+        print_json({"level": level, "what": subject, "finding": text, "advice": advice})
         return
     advice = f" → {finding.advice}" if finding.advice else ""
-    say(f"{finding.level:<4}  {finding.what}  {finding.text}{advice}")
+    say(f"{finding.level:<4}  {finding.subject}  {finding.text}{advice}")

@@ -17,8 +17,8 @@ from forebay.cli.options import AsJson, Limit
 from forebay.cli.output import print_json, print_table, read_columns, say
 from forebay.model import Document, EventInfo
 from forebay.settings import load_settings
-from forebay.sinks.port import EventReader, Query
-from forebay.sinks.selection import make_reader
+from forebay.sinks.port import Query, Sink
+from forebay.sinks.selection import make_sink
 
 app = typer.Typer(help="Read events back from OpenSearch or the embedded store.")
 
@@ -96,13 +96,13 @@ def count(conditions: Conditions = None, *, as_json: AsJson = False) -> None:
 
 
 async def _tail(limit: int, screen: Screen, *, follow: bool) -> None:
-    async with _reader() as reader:
+    async with _open_sink() as sink:
         # Events that were there before and not shown must not pass for new ones.
-        seen = await reader.search(Query({}, limit=max(limit, POLL_EVENTS_MAX) if follow else limit))
+        seen = await sink.search(Query({}, limit=max(limit, POLL_EVENTS_MAX) if follow else limit))
         screen.show(seen[:limit][::-1])
         while follow:
             await asyncio.sleep(POLL_S)
-            found = await reader.search(Query({}, _find_start(seen), POLL_EVENTS_MAX))
+            found = await sink.search(Query({}, _find_start(seen), POLL_EVENTS_MAX))
             new = _select_new(found, seen)
             screen.show(new[::-1])
             if len(new) == POLL_EVENTS_MAX:
@@ -126,22 +126,22 @@ def _log_id(document: Raw) -> str | None:
 
 
 async def _search(query: Query) -> Documents:
-    async with _reader() as reader:
-        return await reader.search(query)
+    async with _open_sink() as sink:
+        return await sink.search(query)
 
 
 async def _count(query: Query) -> int:
-    async with _reader() as reader:
-        return await reader.count(query)
+    async with _open_sink() as sink:
+        return await sink.count(query)
 
 
 @contextlib.asynccontextmanager
-async def _reader() -> AsyncIterator[EventReader]:
-    reader = make_reader(load_settings())
+async def _open_sink() -> AsyncIterator[Sink]:
+    sink = make_sink(load_settings())
     try:
-        yield reader
+        yield sink
     finally:
-        await reader.close()
+        await sink.close()
 
 
 def _parse(conditions: list[str]) -> dict[str, str]:

@@ -14,8 +14,9 @@ from forebay.byte_size import format_bytes
 from forebay.cli.options import AsJson, Yes
 from forebay.cli.output import confirm, print_json, print_table, say
 from forebay.settings import Settings, load_settings
-from forebay.sinks.months import MonthKeeper, StoredMonth, choose_old, months_before, tell_of_late
-from forebay.sinks.selection import make_month_keeper
+from forebay.sinks.months import StoredMonth, choose_old, months_before, tell_of_late
+from forebay.sinks.port import Sink
+from forebay.sinks.selection import make_sink
 
 app = typer.Typer(help="Prepare OpenSearch's indices, and delete old ones.")
 
@@ -45,10 +46,7 @@ def parse_before(text: str) -> datetime:
 @app.command("init")
 def init() -> None:
     """Put the index template into OpenSearch; every start does so, too."""
-    settings = load_settings()
-    from forebay.sinks.opensearch import put_template  # noqa: PLC0415 - aiohttp takes 25 MiB
-
-    say(asyncio.run(put_template(settings)))
+    say(asyncio.run(_with_sink(load_settings(), lambda sink: sink.prepare())))
 
 
 @app.command()
@@ -74,7 +72,7 @@ def prune(
     FOREBAY_OLDEST_MONTH.
     """
     settings = load_settings()
-    old = asyncio.run(_with_keeper(settings, lambda keeper: _find_old(keeper, settings, older_than)))
+    old = asyncio.run(_with_sink(settings, lambda sink: _find_old(sink, settings, older_than)))
     _show(old, as_json=as_json)
     if late := tell_of_late(old, settings.server_environment, settings.oldest_month):
         say(late, err=True)
@@ -82,25 +80,25 @@ def prune(
         return
     if not yes:
         confirm(f"Delete {_sum_up(old)} for good?")
-    asyncio.run(_with_keeper(settings, lambda keeper: _delete(keeper, old)))
+    asyncio.run(_with_sink(settings, lambda sink: _delete(sink, old)))
     say(f"deleted: {_sum_up(old)}", err=as_json)
 
 
-async def _with_keeper(settings: Settings, work: Callable[[MonthKeeper], Awaitable[T]]) -> T:
-    keeper = make_month_keeper(settings)
+async def _with_sink(settings: Settings, work: Callable[[Sink], Awaitable[T]]) -> T:
+    sink = make_sink(settings)
     try:
-        return await work(keeper)
+        return await work(sink)
     finally:
-        await keeper.close()
+        await sink.close()
 
 
-async def _find_old(keeper: MonthKeeper, settings: Settings, before: datetime) -> list[StoredMonth]:
-    return choose_old(await keeper.list_months(), settings.server_environment, before, datetime.now(UTC))
+async def _find_old(sink: Sink, settings: Settings, before: datetime) -> list[StoredMonth]:
+    return choose_old(await sink.list_months(), settings.server_environment, before, datetime.now(UTC))
 
 
-async def _delete(keeper: MonthKeeper, months: list[StoredMonth]) -> None:
+async def _delete(sink: Sink, months: list[StoredMonth]) -> None:
     for month in months:
-        await keeper.delete_month(month.name)
+        await sink.delete_month(month.name)
 
 
 def _show(months: list[StoredMonth], *, as_json: bool) -> None:

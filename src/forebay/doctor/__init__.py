@@ -1,1 +1,1 @@
-"""What `forebay doctor` looks at, each in a file of its own; `everything` runs them side by side."""
+"""`forebay doctor`: `checks` lists every check, each in a file of its own, and `runner` runs them side by side."""

@@ -1,25 +1,24 @@
-"""What a running server says of itself, and its clock."""
+"""Checks whether a server is running here, and takes events."""
 
 from __future__ import annotations
 
 import email.utils
 import http.client
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import msgspec
 
+from forebay.doctor.context import Context
+from forebay.doctor.finding import Finding, Level, fail, ok, warn
 from forebay.errors import ForebayError
-from forebay.findings import Finding, Level
 from forebay.settings import Settings, check_token_key
 from forebay.tokens import Scope, make_token
 
-WHAT = "server"
 TIMEOUT_S = 5.0
 TOKEN_S = 60
-ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what is listened on, and where that is reached
-HTTP_OK = 200
-HTTP_UNAVAILABLE = 503
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - addresses to listen on, and ours to connect to
 
 
 class ServerSilent(ForebayError):
@@ -27,7 +26,7 @@ class ServerSilent(ForebayError):
 
 
 class Reply(NamedTuple):
-    """What the server answered, and the time of its Date line in milliseconds since 1970."""
+    """An answer of the server, and the time of its Date line in milliseconds since 1970."""
 
     status: int
     body: bytes
@@ -35,7 +34,7 @@ class Reply(NamedTuple):
 
 
 def read_secret(settings: Settings) -> str | None:
-    """Return the secret that the server has, or None if there is none that can be used; none is made here."""
+    """Return the secret of the server, or None if there is none that can be used; none is made here."""
     if settings.jwt_secret is not None:
         return settings.jwt_secret.get_secret_value()
     try:
@@ -46,38 +45,41 @@ def read_secret(settings: Settings) -> str | None:
     return secret
 
 
-def look_at_server(settings: Settings) -> list[Finding]:
-    """Ask the server whether it takes events, and what is wrong."""
+def check(context: Context) -> Iterator[Finding]:
+    """Ask the server whether it takes events, and why not."""
+    settings = context.settings
     address = f"http://{_host(settings)}:{settings.server_port}"
     if not settings.server_port:
-        return [Finding(Level.WARN, WHAT, "its port is not known: SERVER_PORT is 0", "give it a port of its own")]
+        yield warn("its port is not known: SERVER_PORT is 0", "give it a port of its own")
+        return
     secret = read_secret(settings)
     try:
         reply = ask(settings, "/health/ready", None if secret is None else _make_token(secret))
     except ServerSilent as error:
-        return [Finding(Level.WARN, WHAT, str(error), "start it, or see its log; clients get no answer")]
-    return list(judge_readiness(address, reply))
+        yield warn(str(error), "start it, or see its log; clients get no answer")
+        return
+    yield from judge_readiness(address, reply)
 
 
 def judge_readiness(address: str, reply: Reply) -> Iterator[Finding]:
-    """Say what `/health/ready` says."""
+    """Judge the answer to `/health/ready`."""
     try:
         body: dict[str, Any] = msgspec.json.decode(reply.body, type=dict[str, Any])
         status = str(body["status"])
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
-        text = f"what answers at {address} is not Forebay (status {reply.status})"
-        yield Finding(Level.FAIL, WHAT, text, "correct SERVER_PORT, or end what has taken the port")
+        text = f"another program than Forebay answers at {address} (status {reply.status})"
+        yield fail(text, "correct SERVER_PORT, or end that program")
         return
     if status == "ready":
-        yield Finding(Level.OK, WHAT, f"takes events at {address}")
+        yield ok(f"takes events at {address}")
         return
-    level = Level.FAIL if reply.status == HTTP_UNAVAILABLE else Level.WARN
+    level = Level.FAIL if reply.status == HTTPStatus.SERVICE_UNAVAILABLE else Level.WARN
     causes = body.get("causes") or ()
     for cause in causes:
-        yield Finding(level, WHAT, f"{status}: {cause}", "see the lines about what it names, and the server's log")
+        yield Finding(level, f"{status}: {cause}", "see the lines about it, and the server's log")
     if not causes:
         advice = "run this with the JWT_SECRET that the server was started with"
-        yield Finding(level, WHAT, f"{status}, and does not tell us why", advice)
+        yield Finding(level, f"{status}, and does not tell us why", advice)
 
 
 def ask(settings: Settings, path: str, token: str | None = None) -> Reply:

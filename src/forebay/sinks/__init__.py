@@ -1,1 +1,1 @@
-"""Where events end, one file a sink, behind one small protocol."""
+"""Where events end: one package or file for each sink, behind one protocol (`port`)."""

@@ -1,4 +1,4 @@
-"""The embedded event store: one SQLite file in place of OpenSearch, for a trial or a small installation.
+"""The embedded event store: one SQLite file in place of OpenSearch, to try Forebay out or for a small installation.
 
 The spool forgets an event once it is delivered, so a bulk is delivered only after SQLite has synced it here.
 """
@@ -19,9 +19,11 @@ import msgspec
 import structlog
 from msgspec import Meta, Raw, Struct
 
+from forebay.byte_size import format_bytes
 from forebay.errors import SinkUnreachable
 from forebay.model import DELIVERED, DUPLICATE, Entry, Outcome, Verdict, entry_address, entry_document
-from forebay.sinks.port import Query, document_path
+from forebay.sinks.months import StoredMonth, require_month, select_months
+from forebay.sinks.port import CheckResult, Query, SinkCheck, document_path
 
 log = structlog.get_logger("forebay.local")
 
@@ -30,6 +32,9 @@ Row = tuple[str, str, str, str]
 
 BUSY_TIMEOUT_S = 5
 """How long to wait for somebody else who is writing to the file."""
+
+CHUNK_ROWS = 1_000
+"""How many events are deleted at once: the server's bulks wait no longer than that takes."""
 
 SETTINGS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL")
 
@@ -53,6 +58,8 @@ SELECT document FROM events WHERE received_at > :after AND matches(document)
 ORDER BY received_at DESC, rowid DESC LIMIT :limit
 """
 COUNT = "SELECT count(*) FROM events WHERE received_at > :after AND matches(document)"
+LIST_MONTHS = "SELECT index_name, count(*), sum(length(CAST(document AS BLOB))) FROM events GROUP BY index_name"
+DELETE_ROWS = "DELETE FROM events WHERE rowid IN (SELECT rowid FROM events WHERE index_name = ? LIMIT ?)"
 
 
 class _Receipt(Struct):
@@ -63,39 +70,84 @@ _decode_receipt = msgspec.json.Decoder(_Receipt).decode
 
 
 class LocalSink:
-    """A `Sink`. All work on its connection is done by one thread, a bulk at a time."""
+    """A `Sink` in one file.
 
-    def __init__(self, path: Path) -> None:
-        self.place = f"the embedded store at {path}"
+    One thread writes bulks, one at a time, on a connection of its own. Everything else opens the file only while it
+    needs it, so that it works beside a running server. A file that is not there yet holds no events.
+    """
+
+    def __init__(self, path: Path, environment: str) -> None:
+        self.location = f"the embedded store at {path}"
         self._path = path
+        self._environment = environment
         self._connection: sqlite3.Connection | None = None
-        self._worker = ThreadPoolExecutor(1, "local-store")
+        self._writer = ThreadPoolExecutor(1, "local-store")
 
     async def open(self) -> None:
         """Make the file, if that can be done now."""
         try:
-            await self._call(self._connect)
+            await self._write(self._connect)
         except sqlite3.Error as error:
             log.warning("sink_unreachable", cause=f"{self._path}: {error}", consequence="events wait in the spool")
+
+    async def prepare(self) -> str:
+        """Refuse: there is nothing to prepare."""
+        raise SinkUnreachable("OPEN_SEARCH_DNS: not set; the embedded store needs no index template")
 
     def expect(self, index: str) -> None:
         """Do nothing: all indices are in one table."""
 
     async def deliver(self, entries: list[Entry]) -> list[Outcome]:
-        """Return what became of each entry; none that can be read is delivered where SQLite fails."""
-        return await self._call(lambda: self._store(entries))
+        """Return the outcome of each entry. If SQLite fails, none that can be read is delivered."""
+        return await self._write(lambda: self._store(entries))
 
     def repair(self, entry: Entry) -> Entry:
-        """Return the entry as it is: here none is refused that could be read otherwise."""
+        """Return the entry as it is: no other form of it would be taken."""
         return entry
+
+    async def search(self, query: Query) -> list[Raw]:
+        """Return documents, newest `received_at` first (`SinkUnreachable` if the file cannot be read)."""
+        rows = await self._ask(lambda connection: _select(connection, SEARCH, query))
+        return [Raw(document) for (document,) in rows or ()]
+
+    async def count(self, query: Query) -> int:
+        """Count documents (`SinkUnreachable` if the file cannot be read)."""
+        rows = await self._ask(lambda connection: _select(connection, COUNT, query))
+        return sum(count for (count,) in rows or ())
+
+    async def list_months(self) -> list[StoredMonth]:
+        """Return the months, oldest first (`SinkUnreachable` if the file cannot be read)."""
+        return select_months(await self._ask(_list_months) or (), self._environment)
+
+    async def delete_month(self, index: str) -> None:
+        """Delete a month's events (`SinkUnreachable` if the file cannot be written).
+
+        The file does not shrink: SQLite uses the room for later events.
+        """
+        require_month(index, self._environment)
+        await self._ask(lambda connection: _delete_month(connection, index), mode="rw")
+
+    async def check(self) -> SinkCheck:
+        """Read all of the months."""
+        subject = f"store {self._path.name}"
+        file_bytes = await asyncio.to_thread(_file_bytes, self._path)
+        if file_bytes is None:
+            return SinkCheck([CheckResult(subject, "no event has been delivered yet")])
+        try:
+            months = await self.list_months()
+        except SinkUnreachable as error:
+            return SinkCheck([CheckResult(subject, str(error), is_usable=False)])
+        documents = sum(month.documents for month in months)
+        text = f"{documents} events in {len(months)} months, {format_bytes(file_bytes)}"
+        return SinkCheck([CheckResult(subject, text)])
 
     async def close(self) -> None:
         """Finish the bulk that is under way and close the file."""
-        await self._call(self._disconnect)
-        self._worker.shutdown(wait=False)
+        await self._write(self._disconnect)
+        self._writer.shutdown(wait=False)
 
-    async def _call(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+    async def _write(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, work)
 
     def _store(self, entries: list[Entry]) -> list[Outcome]:
         rows = [_read_entry(entry) for entry in entries]
@@ -129,46 +181,27 @@ class LocalSink:
                 self._connection.close()
             self._connection = None
 
+    async def _ask(self, work: Callable[[sqlite3.Connection], T], *, mode: str = "ro") -> T | None:
+        """Return the result of the work on a connection of its own, or None if no event was ever stored."""
+        return await asyncio.to_thread(self._ask_now, work, mode)
 
-class LocalReader:
-    """An `EventReader` that reads beside a running server; a file that is not there yet holds no events."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    async def search(self, query: Query) -> list[Raw]:
-        """Return documents, newest `received_at` first (`SinkUnreachable` where the file cannot be read)."""
-        rows = await asyncio.to_thread(self._read, SEARCH, query)
-        return [Raw(document) for (document,) in rows]
-
-    async def count(self, query: Query) -> int:
-        """Count documents (`SinkUnreachable` where the file cannot be read)."""
-        return sum(count for (count,) in await asyncio.to_thread(self._read, COUNT, query))
-
-    async def close(self) -> None:
-        """Do nothing: the file is open only while it is read."""
-
-    def _read(self, statement: str, query: Query) -> list[tuple[Any]]:
+    def _ask_now(self, work: Callable[[sqlite3.Connection], T], mode: str) -> T | None:
         if not self._path.exists():
-            return []
-        after = "" if query.received_after is None else _sortable(datetime.fromisoformat(query.received_after))
-        wanted = [(document_path(field).split("."), value) for field, value in query.where.items()]
+            return None
+        uri = f"{self._path.absolute().as_uri()}?mode={mode}"
         try:
-            with contextlib.closing(self._open()) as connection:
+            with contextlib.closing(
+                sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+            ) as connection:
                 (is_made,) = connection.execute(TABLE).fetchone()
-                if not is_made:
-                    return []
-                connection.create_function("matches", 1, lambda document: _matches(document, wanted))
-                return connection.execute(statement, {"after": after, "limit": query.limit}).fetchall()
+                return work(connection) if is_made else None
         except sqlite3.Error as error:
-            raise SinkUnreachable(f"the embedded store at {self._path} cannot be read: {error}") from error
-
-    def _open(self) -> sqlite3.Connection:
-        return sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
+            verb = "read" if mode == "ro" else "changed"
+            raise SinkUnreachable(f"{self.location} cannot be {verb}: {error}") from error
 
 
 def _read_entry(entry: Entry) -> Row | Outcome:
-    """Return an entry's row, or that it is dead because it can never be read."""
+    """Return an entry's row, or the outcome of one that can never be read."""
     try:
         address = entry_address(entry)
         document = entry_document(entry)
@@ -181,6 +214,29 @@ def _insert(connection: sqlite3.Connection, row: Row) -> Outcome:
     return DELIVERED if connection.execute(INSERT, row).rowcount else DUPLICATE
 
 
+def _file_bytes(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _select(connection: sqlite3.Connection, statement: str, query: Query) -> list[tuple[Any]]:
+    after = "" if query.received_after is None else _sortable(datetime.fromisoformat(query.received_after))
+    wanted = [(document_path(field).split("."), value) for field, value in query.where.items()]
+    connection.create_function("matches", 1, lambda document: _matches(document, wanted))
+    return connection.execute(statement, {"after": after, "limit": query.limit}).fetchall()
+
+
+def _list_months(connection: sqlite3.Connection) -> list[StoredMonth]:
+    return [StoredMonth(*row) for row in connection.execute(LIST_MONTHS)]
+
+
+def _delete_month(connection: sqlite3.Connection, index: str) -> None:
+    while connection.execute(DELETE_ROWS, (index, CHUNK_ROWS)).rowcount:
+        pass
+
+
 def _sortable(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat(timespec="microseconds")
 
@@ -190,15 +246,15 @@ def _matches(document: str, wanted: Sequence[tuple[Sequence[str], str]]) -> bool
         return True
     # A number stays the text that the client wrote, as the values of a `flat_object` do in OpenSearch.
     found = json.loads(document, parse_int=str, parse_float=str)
-    return all(_holds(found, path, value) for path, value in wanted)
+    return all(_has_value(found, path, value) for path, value in wanted)
 
 
-def _holds(found: Any, path: Sequence[str], wanted: str) -> bool:
+def _has_value(found: Any, path: Sequence[str], wanted: str) -> bool:
     """Return whether a value stands at a path; an array stands for each of its elements."""
     if isinstance(found, list):
-        return any(_holds(element, path, wanted) for element in found)
+        return any(_has_value(element, path, wanted) for element in found)
     if path:
-        return isinstance(found, Mapping) and _holds(found.get(path[0]), path[1:], wanted)
+        return isinstance(found, Mapping) and _has_value(found.get(path[0]), path[1:], wanted)
     if isinstance(found, bool):
         return wanted == str(found).lower()
     return bool(found == wanted)

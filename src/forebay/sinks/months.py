@@ -1,51 +1,39 @@
-"""The monthly indices of one environment, which of them are old, and which late events open. Pure."""
+"""The monthly indices of one environment: their names, and which of them are old. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import NamedTuple, Protocol
-
-from forebay.findings import Finding, Level
+from typing import NamedTuple
 
 
 class StoredMonth(NamedTuple):
-    """A month's index, and what it holds; `stored_bytes` as the sink counts them."""
+    """A month's index with its size; `stored_bytes` as the sink counts them."""
 
     name: str
     documents: int
     stored_bytes: int
 
 
-class MonthKeeper(Protocol):
-    """Knows the monthly indices of a sink, and deletes them."""
-
-    async def list_months(self) -> list[StoredMonth]:
-        """Return the indices of this environment alone, oldest first.
-
-        Raises:
-            SinkUnreachable: the sink did not answer, or refused.
-        """
-
-    async def delete_month(self, index: str) -> None:
-        """Delete a month; one that is gone already is as good as deleted.
-
-        Raises:
-            SinkUnreachable: the sink did not answer, or refused.
-        """
-
-    async def close(self) -> None:
-        """Let go of connections and files."""
-
-
 def month_of(index: str, environment: str) -> tuple[int, int] | None:
-    """Return the year and the month in the name of an environment's index, or None where it is no such name.
+    """Return the year and the month in the name of an environment's index, or None if it is no such name.
 
     The whole name counts: `events_prod_eu_2026-01` belongs to `prod_eu` and never to `prod`.
     """
     match = re.fullmatch(rf"events_{re.escape(environment)}_(\d{{4}})-(0[1-9]|1[0-2])", index, re.ASCII)
     return (int(match[1]), int(match[2])) if match else None
+
+
+def require_month(index: str, environment: str) -> None:
+    """Raise `ValueError` unless an index is a month of an environment: nothing else may be deleted."""
+    if month_of(index, environment) is None:
+        raise ValueError(f"{index} is no month of {environment}")
+
+
+def select_months(months: Iterable[StoredMonth], environment: str) -> list[StoredMonth]:
+    """Return the months of one environment, oldest first."""
+    return sorted(stored for stored in months if month_of(stored.name, environment))
 
 
 def index_of(environment: str, now: datetime, months: int) -> str:
@@ -55,7 +43,7 @@ def index_of(environment: str, now: datetime, months: int) -> str:
 
 
 def choose_old(months: Iterable[StoredMonth], environment: str, before: datetime, now: datetime) -> list[StoredMonth]:
-    """Return the months that ended before a time, whatever it is without the current one and the one before it.
+    """Return the months that ended before a time, but never the current one or the one before it.
 
     Those two still take most of the events that come; one of any other month opens its index again (`tell_of_late`).
     """
@@ -69,31 +57,18 @@ def choose_old(months: Iterable[StoredMonth], environment: str, before: datetime
 
 
 def tell_of_late(deleted: Iterable[StoredMonth], environment: str, oldest_month: str) -> str:
-    """Return what late events do to months that are deleted, empty where none of them takes any."""
-    reached = [month for stored in deleted if (month := month_of(stored.name, environment))]
-    if not reached or _show(max(reached)) < oldest_month:
+    """Return a sentence on late events of months that are deleted, empty if no late event can belong to them."""
+    months = [month for stored in deleted if (month := month_of(stored.name, environment))]
+    if not months or format_month(max(months)) < oldest_month:
         return ""
     return (
         f"late events of these months, back to {oldest_month} (FOREBAY_OLDEST_MONTH), open their indices again; "
-        f"with {_end(max(reached)):%Y-%m} they go to the month in which they come"
+        f"with {_end(max(months)):%Y-%m} they go to the month in which they come"
     )
 
 
-def judge_months(what: str, indices: Iterable[str], environment: str, oldest_month: str) -> Finding:
-    """Say which months there are, and which ones late events may still open."""
-    months = sorted(_show(month) for index in indices if (month := month_of(index, environment)))
-    if not months:
-        return Finding(Level.OK, what, f"none; events open any from {oldest_month} (FOREBAY_OLDEST_MONTH) on")
-    text = f"{len(months)}, from {months[0]} to {months[-1]}"
-    if months[0] > oldest_month:
-        text += f"; late events open earlier ones too, back to {oldest_month} (FOREBAY_OLDEST_MONTH)"
-    elif months[0] < oldest_month:
-        text += f"; those before {oldest_month} (FOREBAY_OLDEST_MONTH) take no events"
-    return Finding(Level.OK, what, text)
-
-
 def months_before(now: datetime, months: int) -> datetime:
-    """Return the same time of the month so many months ago, or the month's last day where it has no such day.
+    """Return the same time of the month so many months ago, or the month's last day if it has no such day.
 
     Raises:
         OverflowError: there was no such year.
@@ -114,7 +89,8 @@ def _move(time: datetime, months: int) -> tuple[int, int]:
     return year, month + 1
 
 
-def _show(month: tuple[int, int]) -> str:
+def format_month(month: tuple[int, int]) -> str:
+    """Return a month as it stands in the name of its index."""
     year, number = month
     return f"{year:04}-{number:02}"
 

@@ -117,7 +117,7 @@ class OrphanWorker:
         deliverer.start(self._ending.set, self._peers.answer(observe))
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._hear, number)
-        link.serve(Serving(deliverer.sink.place), self._peers, on_gone=self._ending.set)
+        link.serve(Serving(deliverer.sink.location), self._peers, on_gone=self._ending.set)
         tasks = [asyncio.create_task(self._wait_done(deliverer.pipeline)), asyncio.create_task(self._ending.wait())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

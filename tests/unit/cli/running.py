@@ -68,7 +68,7 @@ class Folder:
         """Put events into the embedded store."""
 
         async def deliver() -> None:
-            sink = LocalSink(self.store_path)
+            sink = LocalSink(self.store_path, "local")
             assert all(outcome.settled for outcome in await sink.deliver(list(entries)))
             await sink.close()
 

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from forebay.clock import now_ms
-from forebay.doctor import everything, spools
-from forebay.doctor import spool_look as checkup
+from forebay.doctor import checks, runner, spool, spool_file, spool_state
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
 from testbed.servers.ports import free_ports
@@ -23,7 +22,7 @@ DAY_MS = 86_400_000
 def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set a port that nobody listens on, and let nothing be watched for long."""
     monkeypatch.setenv("SERVER_PORT", str(free_ports(1)[0]))
-    monkeypatch.setattr(spools, "WATCH_S", 0.01)
+    monkeypatch.setattr(spool, "WATCH_S", 0.01)
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def test_everything_that_is_there_has_its_lines(run: Run, folder: Folder) -> Non
         "warn no server has it open",
         "ok 1 events are not settled, the oldest for 0 s",
         "warn 1 dead letters: 1 mapper_parsing_exception",
-        "warn 1 files were moved aside: sqlite3.db.moved-1",
+        "warn 1 files were moved away: sqlite3.db.moved-1",
     ]
     assert lines["spool sqlite3.2.db"][0] == "warn an orphan, with 1 events and 0 dead letters"
     assert lines["file sqlite3.db"] == lines["file sqlite3.2.db"] == ["ok whole"]
@@ -140,8 +139,8 @@ def test_check_that_hangs_is_given_up(
     run: Run, folder: Folder, monkeypatch: pytest.MonkeyPatch, hang: Callable[..., None]
 ) -> None:
     folder.spool(Transaction())
-    monkeypatch.setattr(checkup, "look", hang)
-    monkeypatch.setattr(everything, "CHECK_S_MAX", 3.0)
+    monkeypatch.setattr(spool_state, "read_state", hang)
+    monkeypatch.setattr(runner, "CHECK_S_MAX", 3.0)
 
     result = run("doctor", "--json")
     lines = found(result)
@@ -152,8 +151,8 @@ def test_check_that_hangs_is_given_up(
 
 
 def test_folder_that_hangs_is_given_up(run: Run, monkeypatch: pytest.MonkeyPatch, hang: Callable[..., None]) -> None:
-    monkeypatch.setattr(spools, "find", hang)
-    monkeypatch.setattr(everything, "FIND_S_MAX", 0.05)
+    monkeypatch.setattr(checks, "find_spools", hang)
+    monkeypatch.setattr(checks, "FIND_S_MAX", 0.05)
 
     result = run("doctor", "--json")
     assert (result.code, found(result)["spool sqlite3.db"][0]) == (1, "fail its folder does not answer")
@@ -163,9 +162,9 @@ def test_short_look_says_that_it_was_one_and_full_looks_to_the_end(
     run: Run, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.spool(Transaction(inserts=[NewGroup(number, [make_entry(str(number))]) for number in range(1, 50)]))
-    monkeypatch.setattr(everything, "INTEGRITY_S_MAX", 0.0)
+    monkeypatch.setattr(spool_file, "SHORT_S_MAX", 0.0)
 
     assert found(run("doctor", "--json"))["file sqlite3.db"] == [
-        "ok no damage found in 0 s, and not all of it was looked at"
+        "ok no damage found in 0 s, and not all of it was checked"
     ]
     assert found(run("doctor", "--full", "--json"))["file sqlite3.db"] == ["ok whole"]

@@ -71,7 +71,7 @@ def test_follow_tells_events_apart_whatever_their_numbers(run: Run, monkeypatch:
 
 def test_document_of_another_form_is_shown_as_far_as_possible(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     strange = Raw(b'{"received_at":7e999,"user_id":null,"log_id":{"a":1},"event_info":"none"}')
-    monkeypatch.setattr(events, "make_reader", lambda _: Pages([strange]))
+    monkeypatch.setattr(events, "make_sink", lambda _: Pages([strange]))
 
     assert run("events", "search").out.splitlines()[1].split() == ["7e999", '{"a":1}']
 
@@ -218,7 +218,7 @@ class Pages:
 def follow(run: Run, monkeypatch: pytest.MonkeyPatch, reader: Pages) -> Result:
     monkeypatch.setattr(events, "POLL_S", 0)
     monkeypatch.setattr(events, "POLL_EVENTS_MAX", 3)
-    monkeypatch.setattr(events, "make_reader", lambda _: reader)
+    monkeypatch.setattr(events, "make_sink", lambda _: reader)
     return run("events", "tail", "--follow", "-n", "2")
 
 

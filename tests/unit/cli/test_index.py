@@ -11,8 +11,7 @@ import typer
 
 from forebay.cli.index import parse_before
 from forebay.model import Address, Document, EventInfo, encode_entry
-from forebay.settings import Settings
-from forebay.sinks import opensearch
+from forebay.sinks.opensearch.sink import OpenSearchSink
 from unit.cli.running import Folder, Run
 
 NOW = datetime.now(UTC)
@@ -54,13 +53,13 @@ def left(folder: Folder) -> set[str]:
 
 
 def test_init_puts_the_template_and_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def put_template(settings: Settings) -> str:
-        return f"put into {settings.open_search_dns}"
+    async def prepare(sink: OpenSearchSink) -> str:
+        return f"put into {sink.location}"
 
-    monkeypatch.setattr(opensearch, "put_template", put_template)
+    monkeypatch.setattr(OpenSearchSink, "prepare", prepare)
     monkeypatch.setenv("OPEN_SEARCH_DNS", "http://localhost:9200")
 
-    assert run("index", "init") == (0, "put into (http://localhost:9200,)\n", "")
+    assert run("index", "init") == (0, "put into OpenSearch at http://localhost:9200\n", "")
 
 
 @pytest.mark.parametrize("command", ["init", "prune --older-than 6m --yes"])

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from forebay.doctor import clocks
-from forebay.doctor.server import Reply, judge_readiness, look_at_server, read_secret
-from forebay.findings import Level
+from forebay.doctor import clocks, server
+from forebay.doctor.finding import Level
+from forebay.doctor.server import Reply, judge_readiness, read_secret
 from forebay.settings import Settings
 from testbed.servers.ports import HOST, free_ports
 from unit.cli.running import Folder
+from unit.doctor.contexts import make_context
 
 SECRET = "a secret that is long enough for HS256"
 
@@ -40,8 +41,8 @@ def judge(status: int, body: Any) -> list[tuple[Level, str]]:
         ),
         (503, {"status": "unready", "causes": ["a"]}, [(Level.FAIL, "unready: a")]),
         (503, {"status": "unready"}, [(Level.FAIL, "unready, and does not tell us why")]),
-        (200, b"<html>", [(Level.FAIL, "what answers at http://here is not Forebay (status 200)")]),
-        (404, {"error": 1}, [(Level.FAIL, "what answers at http://here is not Forebay (status 404)")]),
+        (200, b"<html>", [(Level.FAIL, "another program than Forebay answers at http://here (status 200)")]),
+        (404, {"error": 1}, [(Level.FAIL, "another program than Forebay answers at http://here (status 404)")]),
     ],
 )
 def test_readiness_is_told_with_its_causes(status: int, body: Any, found: list[tuple[Level, str]]) -> None:
@@ -50,14 +51,14 @@ def test_readiness_is_told_with_its_causes(status: int, body: Any, found: list[t
 
 def test_server_that_does_not_answer_is_said() -> None:
     port = free_ports(1)[0]
-    (finding,) = look_at_server(make_settings(port))
+    (finding,) = server.check(make_context(make_settings(port)))
 
     assert finding.level is Level.WARN
     assert finding.text == f"no server answers at http://{HOST}:{port}: Connection refused"
 
 
 def test_port_that_is_not_known_is_said() -> None:
-    (finding,) = look_at_server(make_settings(0))
+    (finding,) = server.check(make_context(make_settings(0)))
     assert "SERVER_PORT is 0" in finding.text
 
 
@@ -88,16 +89,16 @@ class Answering(BaseHTTPRequestHandler):
 @pytest.fixture
 def wrong_clock() -> Iterator[Settings]:
     """Return the settings of a server whose clock is wrong."""
-    with HTTPServer((HOST, free_ports(1)[0]), Answering) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    with HTTPServer((HOST, free_ports(1)[0]), Answering) as http_server:
+        thread = threading.Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield make_settings(server.server_port)
-        server.shutdown()
+        yield make_settings(http_server.server_port)
+        http_server.shutdown()
         thread.join()
 
 
 def test_clock_of_the_server_is_compared_with_ours(wrong_clock: Settings) -> None:
-    (finding,) = clocks.look_at_clocks(wrong_clock, [])
+    (finding,) = clocks.check(make_context(wrong_clock))
 
     assert finding.level is Level.WARN
     assert "the server's is " in finding.text

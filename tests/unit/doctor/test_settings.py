@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from forebay.doctor.settings import judge_refusal, judge_settings
+from forebay.doctor.finding import Finding, Level
+from forebay.doctor.settings import describe_refusal, judge_settings
 from forebay.errors import SettingsError
-from forebay.findings import Finding, Level
 from forebay.settings import Settings
 
 SECRET = "hunter2" * 6
@@ -59,5 +59,5 @@ def test_secret_that_was_not_made_yet_is_no_short_one() -> None:
 
 
 def test_every_setting_that_is_refused_is_a_line() -> None:
-    found = list(judge_refusal(SettingsError("A: no\nB: no")))
+    found = list(describe_refusal(SettingsError("A: no\nB: no")))
     assert [(finding.level, finding.text) for finding in found] == [(Level.FAIL, "A: no"), (Level.FAIL, "B: no")]

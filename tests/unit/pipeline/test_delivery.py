@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from forebay.model import DELIVERED, DUPLICATE, UNEXPECTED_ANSWER, Entry, History, Outcome, Verdict
+from forebay.model import DELIVERED, DUPLICATE, Entry, History, Outcome, Verdict
 from forebay.pipeline import delivery as delivery_module
 from forebay.pipeline import sifting
 from forebay.pipeline.gate import Health, Report, judge
@@ -304,7 +304,7 @@ async def test_draining_nothing_writes_nothing(bench: Bench) -> None:
 
 
 async def test_a_bulk_with_an_answer_that_nobody_expects_is_counted_and_logged(bench: Bench, lines: list[Any]) -> None:
-    strange = Outcome(Verdict.RETRY, UNEXPECTED_ANSWER, "status 418: short and stout", is_unexpected=True)
+    strange = Outcome(Verdict.RETRY, "unexpected_answer", "status 418: short and stout", is_unexpected=True)
     bench.remember(make_entries(10))
     async with bench.running(bench.delivery.run()):
         await until(lambda: len(bench.sink.bulks) == 2)

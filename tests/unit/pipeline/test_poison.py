@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec import structs
 
-from forebay.model import UNEXPECTED_ANSWER, Outcome, Verdict
+from forebay.model import Outcome, Verdict
 from forebay.pipeline import settlement
 from forebay.pipeline.settlement import OTHERS_MIN, FailureHistory
 from unit.pipeline.fakes import DEAD, FAILED, FAULTY, PAUSE, REFUSED, RETRY
@@ -15,7 +15,7 @@ from unit.pipeline.fakes import DEAD, FAILED, FAULTY, PAUSE, REFUSED, RETRY
     ("outcome", "may_be_blocked"),
     [
         (FAILED, True),
-        (Outcome(Verdict.RETRY, UNEXPECTED_ANSWER, "html", whole=True), True),
+        (Outcome(Verdict.RETRY, "unexpected_answer", "html", whole=True), True),
         (Outcome(Verdict.RETRY, "http_503", "", whole=True), True),
         (Outcome(Verdict.RETRY, "rejected_execution_exception", "busy", whole=True, is_busy=True), False),
         (Outcome(Verdict.RETRY, "http_429", "", whole=True, is_busy=True), False),

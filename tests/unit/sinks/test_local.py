@@ -18,7 +18,7 @@ from msgspec import Raw
 from forebay.errors import SinkUnreachable
 from forebay.model import DELIVERED, DUPLICATE, Address, Document, Entry, EventInfo, Verdict, encode_entry
 from forebay.sinks import local
-from forebay.sinks.local import LocalReader, LocalSink
+from forebay.sinks.local import LocalSink
 from forebay.sinks.port import Query
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -42,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 async def sink(path: Path) -> AsyncIterator[LocalSink]:
     path.parent.mkdir()
-    sink = LocalSink(path)
+    sink = LocalSink(path, "local")
     await sink.open()
     yield sink
     await sink.close()
@@ -51,12 +51,12 @@ async def sink(path: Path) -> AsyncIterator[LocalSink]:
 async def search(
     path: Path, where: Mapping[str, str] = NO_CONDITION, received_after: str | None = None, limit: int = 100
 ) -> list[str]:
-    found = await LocalReader(path).search(Query(where, received_after, limit))
+    found = await LocalSink(path, "local").search(Query(where, received_after, limit))
     return [json.loads(bytes(document))["log_id"] for document in found]
 
 
 async def count(path: Path, where: Mapping[str, str] = NO_CONDITION) -> int:
-    return await LocalReader(path).count(Query(where))
+    return await LocalSink(path, "local").count(Query(where))
 
 
 async def test_same_log_id_in_the_same_index_is_one_event(sink: LocalSink, path: Path) -> None:
@@ -70,7 +70,7 @@ async def test_document_is_read_back_as_it_was_sent(sink: LocalSink, path: Path)
     entry = make_entry("a", param='{"key":"wörth\\n","n":1.50,"huge":1e400}'.encode())
     await sink.deliver([entry])
 
-    (document,) = await LocalReader(path).search(Query({}))
+    (document,) = await LocalSink(path, "local").search(Query({}))
 
     assert bytes(document) == entry.splitlines()[1]
 
@@ -88,15 +88,19 @@ async def test_unreadable_entry_dies_alone(sink: LocalSink, path: Path, unreadab
     assert await search(path) == ["b", "a"]
 
 
-async def test_full_disk_has_every_entry_tried_again_and_stores_none(sink: LocalSink, path: Path) -> None:
-    await sink.deliver([make_entry("first")])
-
-    def limit_size() -> None:
-        assert sink._connection is not None
-        (pages,) = sink._connection.execute("PRAGMA page_count").fetchone()
-        sink._connection.execute(f"PRAGMA max_page_count = {pages}")
-
-    await sink._call(limit_size)
+async def test_full_disk_has_every_entry_tried_again_and_stores_none(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.parent.mkdir()
+    first = LocalSink(path, "local")
+    await first.deliver([make_entry("first")])
+    await first.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    monkeypatch.setattr(local, "SETTINGS", (*local.SETTINGS, f"PRAGMA max_page_count = {pages}"))
+    sink = LocalSink(path, "local")
+    await sink.open()
+    monkeypatch.undo()
     large = [make_entry(str(number), param=b'{"x":"%b"}' % (b"x" * 9000)) for number in range(5)]
 
     outcomes = await sink.deliver([*large, UNREADABLE])
@@ -107,14 +111,14 @@ async def test_full_disk_has_every_entry_tried_again_and_stores_none(sink: Local
     assert await search(path) == ["first"]
     # The limit went with the connection that failed.
     assert await sink.deliver(large) == [DELIVERED] * 5
+    await sink.close()
 
 
-async def test_locked_file_has_every_entry_tried_again(
-    sink: LocalSink, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_locked_file_has_every_entry_tried_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.parent.mkdir()
     monkeypatch.setattr(local, "BUSY_TIMEOUT_S", 0.01)
-    # The connection that is open already keeps its own time limit.
-    await sink._call(sink._disconnect)
+    sink = LocalSink(path, "local")
+    await sink.open()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         outcomes = await sink.deliver([make_entry("a"), make_entry("b")])
@@ -122,11 +126,12 @@ async def test_locked_file_has_every_entry_tried_again(
     assert [outcome.verdict for outcome in outcomes] == [Verdict.RETRY] * 2
     assert outcomes[0].error_type == "SQLITE_BUSY"
     assert await sink.deliver([make_entry("a")]) == [DELIVERED]
+    await sink.close()
 
 
 async def test_sink_that_cannot_be_opened_is_met_again_at_delivery(tmp_path: Path) -> None:
     path = tmp_path / "later" / "events.db"
-    sink = LocalSink(path)
+    sink = LocalSink(path, "local")
     await sink.open()
     assert [outcome.verdict for outcome in await sink.deliver([make_entry("a")])] == [Verdict.RETRY]
 
@@ -139,7 +144,7 @@ async def test_sink_that_cannot_be_opened_is_met_again_at_delivery(tmp_path: Pat
 async def test_events_outlive_the_sink_that_took_them(path: Path) -> None:
     path.parent.mkdir()
     for outcome in (DELIVERED, DUPLICATE):
-        sink = LocalSink(path)
+        sink = LocalSink(path, "local")
         await sink.open()
         assert await sink.deliver([make_entry("a")]) == [outcome]
         await sink.close()
@@ -158,14 +163,27 @@ async def test_delivery_does_not_hold_up_the_event_loop(sink: LocalSink, path: P
         assert await delivery == [DELIVERED]
 
 
-async def test_commit_is_synced(sink: LocalSink) -> None:
-    def read_settings() -> tuple[Any, ...]:
-        assert sink._connection is not None
-        return tuple(
-            sink._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
-        )
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, sqlite3.Connection]]:
+    """Return the connections that are opened from now on, with the names of their files."""
+    opened = []
+    connect = sqlite3.connect
 
-    assert await sink._call(read_settings) == ("wal", 2)
+    def remember(name: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(name, check_same_thread=False, **options)
+        opened.append((str(name), connection))
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", remember)
+    return opened
+
+
+async def test_commit_is_synced(connections: list[tuple[str, sqlite3.Connection]], sink: LocalSink) -> None:
+    assert await sink.deliver([make_entry("a")]) == [DELIVERED]
+
+    ((_, connection),) = connections
+    found = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    assert found == ["wal", 2]
 
 
 async def test_reader_returns_the_newest_first_whatever_the_fraction_of_the_second(sink: LocalSink, path: Path) -> None:
@@ -265,13 +283,88 @@ async def test_reader_of_something_else_says_that_it_cannot_be_read(tmp_path: Pa
     path.write_text("no database" * 1000)
 
     with pytest.raises(SinkUnreachable, match=r"events\.db cannot be read: file is not a database"):
-        await LocalReader(path).search(Query({}))
+        await LocalSink(path, "local").search(Query({}))
 
 
-async def test_reader_writes_nothing(sink: LocalSink, path: Path) -> None:
+async def test_reading_opens_the_file_so_that_nothing_can_be_written(
+    sink: LocalSink, connections: list[tuple[str, sqlite3.Connection]]
+) -> None:
     await sink.deliver([make_entry("a")])
-    with (
-        contextlib.closing(LocalReader(path)._open()) as connection,
-        pytest.raises(sqlite3.OperationalError, match="readonly"),
-    ):
-        connection.execute("DELETE FROM events")
+    await sink.search(Query({}))
+    await sink.count(Query({}))
+    await sink.list_months()
+    await sink.check()
+
+    assert [name.rpartition("?")[2] for name, _ in connections] == ["mode=ro"] * 4
+
+
+# -- months
+
+
+@pytest.fixture
+async def prod(path: Path) -> AsyncIterator[LocalSink]:
+    """Return a store of two months, and of one of another environment."""
+    path.parent.mkdir()
+    sink = LocalSink(path, "prod")
+    counts = {"events_prod_2026-02": 25, "events_prod_2026-01": 2, "events_prod_eu_2026-01": 1}
+    await sink.deliver(
+        [make_entry(str(number), index=index) for index, count in counts.items() for number in range(count)]
+    )
+    yield sink
+    await sink.close()
+
+
+async def test_months_are_those_of_the_environment_oldest_first(prod: LocalSink) -> None:
+    months = await prod.list_months()
+
+    assert [(month.name, month.documents) for month in months] == [
+        ("events_prod_2026-01", 2),
+        ("events_prod_2026-02", 25),
+    ]
+    assert months[0].stored_bytes == 2 * len(make_entry("0").splitlines()[1])
+
+
+async def test_month_is_deleted_piece_by_piece_and_no_other(
+    prod: LocalSink, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "CHUNK_ROWS", 10)
+
+    await prod.delete_month("events_prod_2026-02")
+    await prod.delete_month("events_prod_2026-02")
+
+    assert [month.name for month in await prod.list_months()] == ["events_prod_2026-01"]
+    assert [month.documents for month in await LocalSink(path, "prod_eu").list_months()] == [1]
+
+
+async def test_month_of_another_environment_is_refused(prod: LocalSink) -> None:
+    with pytest.raises(ValueError, match="is no month of prod"):
+        await prod.delete_month("events_prod_eu_2026-01")
+
+
+async def test_store_that_is_not_there_has_no_months_and_is_not_made(path: Path) -> None:
+    sink = LocalSink(path, "prod")
+
+    assert await sink.list_months() == []
+    await sink.delete_month("events_prod_2026-01")
+    assert not path.exists()  # noqa: ASYNC240 - nothing else runs
+
+
+# -- check
+
+
+async def test_check_tells_the_events_months_and_size(prod: LocalSink) -> None:
+    (result,), rights = await prod.check()
+
+    assert (result.subject, result.advice, result.is_usable, rights) == ("store events.db", "", True, None)
+    assert result.text.startswith("27 events in 2 months, ")
+
+
+async def test_check_of_no_file_is_well_and_of_something_else_is_not(tmp_path: Path) -> None:
+    sink = LocalSink(tmp_path / "events.db", "prod")
+    ((nothing,), _) = await sink.check()
+    (tmp_path / "events.db").write_bytes(b"no database" * 1000)
+    ((broken,), _) = await sink.check()
+
+    assert (nothing.is_usable, nothing.text) == (True, "no event has been delivered yet")
+    assert not broken.is_usable
+    assert "not a database" in broken.text

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from forebay.findings import Level
-from forebay.sinks.months import StoredMonth, choose_old, judge_months, month_of, months_before, tell_of_late
+from forebay.sinks.months import StoredMonth, choose_old, month_of, months_before, tell_of_late
 
 NOW = datetime(2026, 3, 31, 12, tzinfo=UTC)
 
@@ -81,27 +80,7 @@ def test_time_before_all_years_is_refused() -> None:
         ([], None),
     ],
 )
-def test_late_events_are_told_of_where_a_deleted_month_still_takes_some(deleted: list[str], after: str | None) -> None:
+def test_late_events_are_told_of_if_a_deleted_month_still_takes_some(deleted: list[str], after: str | None) -> None:
     told = tell_of_late([StoredMonth(name, 1, 1) for name in deleted], "a", "2024-01")
 
     assert ("back to 2024-01 (FOREBAY_OLDEST_MONTH)" in told, f"with {after} they" in told) == (bool(after),) * 2
-
-
-@pytest.mark.parametrize(
-    ("indices", "text"),
-    [
-        ([], "none; events open any from 2024-01 (FOREBAY_OLDEST_MONTH) on"),
-        (["events_a_eu_2025-01", "events_a_x"], "none; events open any from 2024-01 (FOREBAY_OLDEST_MONTH) on"),
-        (
-            ["events_a_2026-03", "events_a_2025-11"],
-            "2, from 2025-11 to 2026-03; late events open earlier ones too, back to 2024-01 (FOREBAY_OLDEST_MONTH)",
-        ),
-        (["events_a_2024-01", "events_a_2024-02"], "2, from 2024-01 to 2024-02"),
-        (
-            ["events_a_2023-12", "events_a_2026-03"],
-            "2, from 2023-12 to 2026-03; those before 2024-01 (FOREBAY_OLDEST_MONTH) take no events",
-        ),
-    ],
-)
-def test_months_that_are_there_are_compared_with_the_oldest_one_that_counts(indices: list[str], text: str) -> None:
-    assert judge_months("months", indices, "a", "2024-01") == (Level.OK, "months", text, "")

@@ -1,6 +1,6 @@
-"""OpenSearch as a sink: `client` speaks HTTP, `answers` reads what comes back, `template` keeps the index template."""
+"""OpenSearch as a sink: `sink` is the whole of it.
 
-from forebay.sinks.opensearch.sink import OpenSearchSink
-from forebay.sinks.opensearch.template import put_template
-
-__all__ = ["OpenSearchSink", "put_template"]
+`access` and `client` speak HTTP, `answers` turns answers to bulks into outcomes, `template_keeper` keeps the index
+template in place, `reader` reads, `indices` lists and deletes months, `check` asks whether we may write. Only modules
+that send something import aiohttp, which takes 25 MiB.
+"""

@@ -1,4 +1,4 @@
-"""Where OpenSearch is and how we show who we are: made from the settings in this one place."""
+"""The addresses of OpenSearch and our credentials, made from the settings in this one place."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from forebay.sinks.opensearch.signing import Signer
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """What a client needs to reach OpenSearch.
+    """Everything that a client needs to connect to OpenSearch.
 
     Attributes:
-        hosts: the addresses, with the user and password of each where they have some.
+        hosts: the addresses, each with its user and password, if it has some.
         authorization: the header's value for every host, instead of users and passwords.
-        tls: what to trust and what to show, instead of the system's authorities and no certificate.
+        tls: the authorities to trust and our certificate; by default the system's authorities and none.
         signer: signs each request for AWS.
     """
 
@@ -28,18 +28,18 @@ class Access:
     signer: Signer | None = None
 
     def headers(self, host: SinkHost) -> dict[str, str]:
-        """Return the header lines that tell a host who we are."""
+        """Return the header lines with our credentials for a host."""
         if self.authorization is not None:
             return {"Authorization": self.authorization}
         if host.username is None:
             return {}
-        # UTF-8 is what OpenSearch reads it as, and what RFC 7617, section 2.1, recommends.
+        # OpenSearch reads it as UTF-8, as RFC 7617, section 2.1, recommends.
         user = base64.b64encode(f"{host.username}:{host.password or ''}".encode())
         return {"Authorization": f"Basic {user.decode()}"}
 
 
 def make_access(settings: Settings) -> Access:
-    """Return what the settings say.
+    """Return the access that the settings describe.
 
     Raises:
         SettingsError: a certificate's file cannot be used, or a package is missing.
@@ -64,7 +64,7 @@ def _make_tls(settings: Settings) -> ssl.SSLContext | None:
     if authorities is None and certificate is None:
         return None
     try:
-        # It trusts the system's authorities only where no others are named.
+        # It trusts the system's authorities only if no others are named.
         context = ssl.create_default_context(cafile=authorities)
     except OSError as error:
         raise _wrong_file("open_search_ca_file", authorities, error) from None
@@ -79,7 +79,7 @@ def _make_tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 def _wrong_file(field_name: str, path: object, error: OSError) -> SettingsError:
-    # OpenSSL says what is wrong in words for its own developers.
+    # OpenSSL's own words are for its developers.
     in_it = f"not PEM, not a pair, or a password on it ({error.strerror})" if isinstance(error, ssl.SSLError) else ""
     reason = in_it or error.strerror
     return SettingsError(f"{variable_name(field_name)}: {path} cannot be used: {reason}")

@@ -1,4 +1,4 @@
-"""What an operator can do about an answer that pauses delivery. Pure."""
+"""Advice for operators on answers and errors of OpenSearch. Pure."""
 
 from __future__ import annotations
 
@@ -27,8 +27,17 @@ _BLOCKS = {
     "read-only-allow-delete": "free disk space on OpenSearch's nodes, then clear index.blocks.read_only_allow_delete",
     "create-index": "free disk space on OpenSearch's nodes, then clear cluster.blocks.create_index",
 }
-"""By what the reason contains: OpenSearch sets both by itself when its disks fill up
+"""By a part of the reason: OpenSearch sets both by itself when its disks fill up
 (https://docs.opensearch.org/latest/api-reference/cluster-api/cluster-settings/)."""
+
+_CONNECTIONS = (
+    (("wrong_version_number", "record_layer_failure", "packet_length"), "it speaks no TLS: http:// in OPEN_SEARCH_DNS"),
+    (("plain http request", "server disconnected"), "it may speak TLS: https:// in OPEN_SEARCH_DNS"),
+    (("name or service", "name resolution", "getaddrinfo"), "correct the name in OPEN_SEARCH_DNS, or the DNS"),
+    (("no answer in time", "no connection in time"), "see whether it is overloaded, or a firewall drops the requests"),
+    (("connect call failed", "refused"), "start OpenSearch, or correct the address in OPEN_SEARCH_DNS"),
+)
+"""By words of the libraries and servers that report an error (OpenSSL, glibc, aiohttp, nginx)."""
 
 OPERATORS_400 = {
     "index_closed_exception": {"": "open the index (POST /INDEX/_open), or delete it"},
@@ -43,7 +52,7 @@ OPERATORS_400 = {
         "pipeline with id [": "create that ingest pipeline, or take it out of the index's settings",
     },
 }
-"""What comes as 400 like a faulty event, but every event would get it: by type, with what the reason then contains.
+"""400s that every event would get, and not a faulty one alone: by type, then by a part of the reason.
 
 Too many shards (it strikes at the turn of a month), a closed index, an alias without an index to write to, a pipeline
 that is missing, or `rest.action.multi.allow_explicit_index: false`. The type counts, as the reason of others may quote
@@ -52,16 +61,23 @@ the event.
 
 
 def advise_400(error_type: str, reason: str) -> str:
-    """Return what to do about a 400 that is not the events' fault, or nothing where it is."""
+    """Return advice on a 400 that is not the events' fault, or nothing if it is."""
     parts = OPERATORS_400.get(error_type, {})
     return next((advice for part, advice in parts.items() if part in reason), "")
 
 
 def advise_block(reason: str) -> str:
-    """Return what to do about a block (`cluster_block_exception`)."""
+    """Return advice on a block (`cluster_block_exception`)."""
     return next((advice for part, advice in _BLOCKS.items() if part in reason), _SETTING)
 
 
 def advise_404(error_type: str) -> str:
-    """Return what to do where there is nothing to write to; OpenSearch itself gives the type of error with it."""
+    """Return advice on a missing index or path; OpenSearch itself names the type of the error."""
     return INDEX if error_type else PATH
+
+
+def advise_connection(error: str) -> str:
+    """Return advice on an error of a connection, or on an answer of something else than OpenSearch."""
+    text = error.lower()
+    advices = (advice for parts, advice in _CONNECTIONS if any(part in text for part in parts))
+    return next(advices, "correct OPEN_SEARCH_DNS, or see the log of OpenSearch and of the proxy before it")

@@ -6,43 +6,58 @@ A thin layer over aiohttp: see docs/decisions/opensearch-client.md for why it is
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+from http import HTTPStatus
+from typing import NamedTuple, TypeVar
 
 import aiohttp
+import msgspec
 
 from forebay.errors import AnswerTooLarge, OperatorNeeded, SinkUnreachable
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.advice import CERTIFICATE, CLIENT_CERTIFICATE
 from forebay.sinks.opensearch.hosts import BACKOFF, Hosts
 
+T = TypeVar("T")
+
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
-"""How much is read of an answer: 16 KB for each event of a usual bulk, many times what OpenSearch says of one."""
+"""The most bytes that are read of an answer: 16 KB for each event of a usual bulk, many times what one needs."""
 
 HEAD_LINE_BYTES_MAX = 64 * 1024
 HEAD_LINES_MAX = 1_000
-"""Limits of an answer's head, eight times those of aiohttp: one with many warnings still is an answer."""
+"""Limits of an answer's head, eight times those of aiohttp: OpenSearch may add many warnings to it."""
 
-UNABLE = frozenset({502, 503, 504})
-"""What a host, or the proxy before it, answers when another host may do better."""
+UNABLE = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
+"""Statuses of a host, or of the proxy before it, if another host may do better."""
 
 
 class Answer(NamedTuple):
-    """What a host answered."""
+    """An answer of a host."""
 
     status: int
     body: bytes
 
+    def decode(self, kind: type[T]) -> T:
+        """Return the JSON of the body.
+
+        Raises:
+            SinkUnreachable: it is no JSON, or has another form.
+        """
+        try:
+            return msgspec.json.decode(self.body, type=kind)
+        except (ValueError, RecursionError) as error:
+            raise SinkUnreachable(f"the answer does not have OpenSearch's form: {error}") from error
+
 
 class _Failure(NamedTuple):
-    """Why a host gave no answer, and what to do about it where only an operator can."""
+    """Why a host gave no answer, and advice if only an operator can help."""
 
     text: str
     advice: str = ""
 
 
 class OpenSearchClient:
-    """Sends requests to the hosts in turn; one that is dead hands over to the next, and is left out for a time."""
+    """Sends requests to the hosts in turn; if one is dead, the next gets the request, the dead one none for a while."""
 
     def __init__(
         self, access: Access, timeout_s: float, connections_max: int, answer_bytes_max: int = ANSWER_BYTES_MAX
@@ -80,10 +95,10 @@ class OpenSearchClient:
             except TimeoutError as error:
                 self._hosts.failed(number, self._loop.time())
                 failures[number] = _Failure(_explain_timeout(error))
-                # Only a connection that cannot be made hands over: a slow answer would cost the time again elsewhere.
+                # The next host is tried only if no connection can be made: a slow answer would cost the time again.
                 if not isinstance(error, aiohttp.ConnectionTimeoutError):
                     break
-            # A name or an address that a library cannot use is a `ValueError`, and as much its host's as no connection.
+            # A name or an address that a library cannot use is a `ValueError`; it counts like no connection.
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 self._hosts.failed(number, self._loop.time())
                 failures[number] = _explain(error)
@@ -141,10 +156,10 @@ def _explain(error: Exception) -> _Failure:
         reason = getattr(cause, "verify_message", "") or str(cause)
         return _Failure(f"its certificate is not to be trusted: {reason}", CERTIFICATE)
     text = str(error) or type(error).__name__
-    # aiohttp says of what it could not send only that it could not; of a connection it gives the cause.
+    # If it cannot send, aiohttp gives the cause only as `__cause__`; if it cannot connect, in the text.
     if error.__cause__ and not isinstance(error, aiohttp.ClientConnectorError) and str(error.__cause__) not in text:
         text = f"{text}: {error.__cause__}"
-    # What OpenSSL calls the other side's objections to a certificate of ours, before TLS 1.3 by one name for all.
+    # OpenSSL's names for the other side's objections to our certificate; before TLS 1.3 they all have one name.
     if "[SSL:" in text and any(part in text for part in ("CERTIFICATE", "UNKNOWN_CA", "ALERT_HANDSHAKE_FAILURE")):
         return _Failure(f"it does not take our certificate: {text}", CLIENT_CERTIFICATE)
     return _Failure(text)

@@ -1,4 +1,4 @@
-"""What a foreign answer says, short enough to be kept, or shown on one line. Pure."""
+"""Shortens the text of an answer, to be stored or shown on one line. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 CHARS_MAX = 300
 CUT = " … (cut)"
 
-# A proxy, or what answers in the place of OpenSearch, may repeat the request's head.
+# A proxy, or whatever answers instead of OpenSearch, may repeat the request's head.
 _CREDENTIALS = re.compile(r"(?i)((?:authorization|security-token)[\"']?\s*[:=]\s*[\"']?)[^\"'<>]+|(//)[^/\s\"'<>]*@")
 
 
@@ -18,7 +18,7 @@ def excerpt(body: bytes) -> str:
 
 
 def cut(text: str, bytes_max: int) -> str:
-    """Return text that takes so many bytes at the most, with a mark where something was cut off."""
+    """Return text of so many bytes at the most; if it was longer, it ends with a note of that."""
     encoded = text.encode("utf-8", "replace")
     if len(encoded) <= bytes_max:
         return text

@@ -1,4 +1,4 @@
-"""Which host a request goes to: the living in turn, and one try at a time for a dead one that is due. No effects.
+"""Chooses the host of a request: the living in turn, and one try at a time for a dead one that is due. No effects.
 
 A dead host is left out for a time that doubles with every failure in a row, as in opensearch-py's pool of connections
 (https://docs.opensearch.org/latest/clients/python-low-level/), with jitter and with a cap.
@@ -22,7 +22,7 @@ class _Host(Struct):
 
 
 class Hosts:
-    """Hosts by number. Times are seconds of one clock that only goes forward; the caller brings them."""
+    """Hosts by number. The caller passes the time, in seconds of one clock that only goes forward."""
 
     def __init__(self, count: int, backoff: Backoff) -> None:
         self._hosts = [_Host() for _ in range(count)]
@@ -30,9 +30,9 @@ class Hosts:
         self._turn = 0
 
     def choose(self, now_s: float, tried: Collection[int] = ()) -> int | None:
-        """Return the host to try next, or None where a request that has tried some has no better chance elsewhere.
+        """Return the host to try next, or None if a request that has tried some has no better chance elsewhere.
 
-        Hand in what came of it with `answered`, `failed` or `dropped`.
+        The caller reports the result with `answered`, `failed` or `dropped`.
         """
         for number, host in enumerate(self._hosts):
             if host.failures and host.due_at_s <= now_s and not host.is_probed and number not in tried:
@@ -56,7 +56,7 @@ class Hosts:
     def failed(self, number: int, now_s: float) -> None:
         """Record that a host is dead, and leave it out for a time."""
         host = self._hosts[number]
-        # What was sent before a host was found dead, and fails later, says nothing new about it.
+        # A request that was sent before the host was found dead, and fails later, tells nothing new.
         if host.failures and not host.is_probed and now_s < host.due_at_s:
             return
         host.failures += 1
@@ -64,5 +64,5 @@ class Hosts:
         host.due_at_s = now_s + self._backoff.delay_s(host.failures)
 
     def dropped(self, number: int) -> None:
-        """Record that nobody waited for what came of it."""
+        """Record that nobody waited for the result."""
         self._hosts[number].is_probed = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,11 +16,9 @@ from forebay.sinks.port import Query, document_path
 
 TIMEOUT_S = 30
 ANSWER_BYTES_MAX = 512 * 1024 * 1024
-"""How much is read of an answer: the documents are as many and as large as those that were sent."""
+"""The most bytes that are read of an answer: it holds as many and as large documents as were sent."""
 
 OPTIONS = "ignore_unavailable=true&allow_no_indices=true"
-HTTP_OK = 200
-HTTP_NOT_FOUND = 404
 
 NEWEST_FIRST = [{"received_at": {"order": "desc", "unmapped_type": "date"}}]
 
@@ -61,7 +60,7 @@ R = TypeVar("R", bound=_Result)
 
 
 class OpenSearchReader:
-    """An `EventReader` of one environment's indices; to be made in the loop that it will be used in."""
+    """Reads the indices of one environment."""
 
     def __init__(self, access: Access, environment: str) -> None:
         self._client = OpenSearchClient(access, TIMEOUT_S, 1, ANSWER_BYTES_MAX)
@@ -72,7 +71,7 @@ class OpenSearchReader:
         """Return documents, newest `received_at` first, as far as a millisecond tells them apart.
 
         Raises:
-            SinkUnreachable: OpenSearch did not answer, refused, or could not look at all of the documents.
+            SinkUnreachable: OpenSearch did not answer, refused, or could not search all of the documents.
         """
         body = {"query": _condition(query), "sort": NEWEST_FIRST, "size": query.limit}
         found = await self._ask("_search", body, _Found)
@@ -82,7 +81,7 @@ class OpenSearchReader:
         """Count documents.
 
         Raises:
-            SinkUnreachable: OpenSearch did not answer, refused, or could not look at all of the documents.
+            SinkUnreachable: OpenSearch did not answer, refused, or could not search all of the documents.
         """
         counted = await self._ask("_count", {"query": _condition(query)}, _Counted)
         return 0 if counted is None else counted.count
@@ -92,14 +91,14 @@ class OpenSearchReader:
         await self._client.close()
 
     async def _ask(self, operation: str, body: dict[str, Any], kind: type[R]) -> R | None:
-        """Return the result, or None where there is no index yet."""
+        """Return the result, or None if there is no index yet."""
         path = f"/{self._indices}/{operation}?{OPTIONS}"
         answer = await self._client.request("POST", path, msgspec.json.encode(body), "application/json")
-        if answer.status == HTTP_OK:
+        if answer.status == HTTPStatus.OK:
             return _read_result(answer, kind)
         cause = _read_cause(answer)
-        # Where something else answers, a wrong address for instance, there would never be a document.
-        if answer.status == HTTP_NOT_FOUND and cause is not None:
+        # If something else answers, at a wrong address for instance, there would never be a document.
+        if answer.status == HTTPStatus.NOT_FOUND and cause is not None:
             return None
         shown = excerpt(f"{cause.type}: {cause.reason}".encode() if cause else answer.body)
         raise SinkUnreachable(f"OpenSearch does not answer {operation} (status {answer.status}): {shown}")
@@ -113,17 +112,14 @@ def _condition(query: Query) -> dict[str, Any]:
 
 
 def _read_result(answer: Answer, kind: type[R]) -> R:
-    try:
-        result = msgspec.json.decode(answer.body, type=kind)
-    except (ValueError, RecursionError) as error:
-        raise SinkUnreachable(f"the answer is not what OpenSearch sends: {error}") from error
+    result = answer.decode(kind)
     if result.shards.failed:
-        raise SinkUnreachable(f"OpenSearch could not look at all of the events: {result.shards.failed} shards failed")
+        raise SinkUnreachable(f"OpenSearch could not search all of the events: {result.shards.failed} shards failed")
     return result
 
 
 def _read_cause(answer: Answer) -> _Cause | None:
     try:
-        return msgspec.json.decode(answer.body, type=_Refusal).error
-    except (ValueError, RecursionError):
+        return answer.decode(_Refusal).error
+    except SinkUnreachable:
         return None

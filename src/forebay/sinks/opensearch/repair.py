@@ -1,11 +1,11 @@
-"""A refused event in a form that OpenSearch takes. Pure.
+"""Rewrites a refused event in a form that OpenSearch takes. Pure.
 
-Intake takes any JSON; OpenSearch does not: a key may stand once in an object, a number may have 1,000 digits, and each
-value of a `flat_object` becomes a term together with its path, which has a limit. Few events are beyond that. So nobody
-looks for it at intake, and an event is repaired once OpenSearch has refused it.
+Intake takes any JSON. OpenSearch does not: an object may have a key only once, a number may have 1,000 digits, and each
+value of a `flat_object` becomes a term together with its path, which has a limit. Few events are beyond that. So intake
+does not check it, and an event is repaired once OpenSearch has refused it.
 
-One thing OpenSearch does not refuse: it repeats the path for each value under it, and runs out of memory over some
-thousand values under a long key. Such an event is to be repaired before it is sent (`may_overwhelm`).
+One kind of event is not refused: OpenSearch repeats the path for each value under it, and runs out of memory over some
+thousand values under a long key. Such an event must be repaired before it is sent (`may_overwhelm`).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ TERM_BYTES_MAX = 32_766
 """The longest term: `IndexWriter.MAX_TERM_LENGTH` of Lucene."""
 
 PATH_BYTES_MAX = TERM_BYTES_MAX // 2
-"""Beyond this, what stands at a path is taken out in one piece. Piece by piece, each with its path, many values under a
-long key would make a document a thousand times as large."""
+"""The value of a longer path is taken out as a whole. Piece by piece, each with its path, many values under a long key
+would make a document a thousand times as large."""
 
 TERMS_BYTES_MAX = 16 * 1024 * 1024
 """Most bytes of all terms of a field. An OpenSearch with 512 MB of heap takes 32 MB and ends over 64."""
 
 VALUE_BYTES = 64
-"""What OpenSearch needs for a value beside its path and its characters."""
+"""The bytes that OpenSearch needs for a value beside its path and its characters."""
 
 OVERWHELMING_BYTES_MIN = 4_000
 """No smaller entry can overwhelm OpenSearch, were it all commas: their number times its length is below the limit."""
@@ -50,9 +50,9 @@ def repair(entry: Entry) -> Entry:
 
     - Of a key that stands more than once in an object, the last one is kept.
     - A number that is too long becomes text with the same characters.
-    - What is too long to be a term, or has too long a path, is moved to `unindexed`. Each element there has a `path`, a
-      JSON pointer (RFC 6901) to the place in the document, and the `value`; of an object or array, its `json` as text,
-      since a key in it may be longer than any that OpenSearch reads. In an array `null` stays in its place.
+    - A value that is too long to be a term, or has too long a path, is moved to `unindexed`. Each element there has its
+      `path`, a JSON pointer (RFC 6901) into the document, and the `value`; an object or array is kept as text, in
+      `json`, since a key in it may be longer than any that OpenSearch reads. In an array it leaves a `null`.
     - So is a whole field whose terms are too much together.
 
     An entry that needs none of it, or cannot be read, is returned itself.
@@ -71,21 +71,21 @@ def repair(entry: Entry) -> Entry:
 
 
 def may_overwhelm(entry: Entry) -> bool:
-    """Whether OpenSearch may end over an entry; cheap, and now and then wrong: whoever is in doubt asks `repair`.
+    """Return whether an entry may use up OpenSearch's memory; quick, and it may be wrong: `repair` finds out.
 
-    There are no more values than commas and one, and no path is longer than the entry.
+    An entry has at most one value more than it has commas, and no path is longer than the entry.
     """
     return (len(entry) + VALUE_BYTES) * (entry.count(b",") + 1) > TERMS_BYTES_MAX
 
 
 class _Reader:
-    """Decodes a document, and remembers whether it is another one now."""
+    """Decodes a document, and remembers whether that changed it."""
 
     def __init__(self) -> None:
         self.has_changed = False
 
     def read(self, text: bytes) -> dict[str, Json]:
-        # Not msgspec, which neither tells that a key was there before nor keeps the characters of a number.
+        # Not msgspec: it does not report a repeated key, and does not keep the characters of a number.
         document = json.loads(
             text, object_pairs_hook=self._read_object, parse_int=self._read_number, parse_float=self._read_number
         )
@@ -106,7 +106,7 @@ class _Reader:
 
 
 def _move_long(document: dict[str, Json]) -> list[Json]:
-    """Take out of a document what is too long to be a term; return it as elements of `unindexed`."""
+    """Take the values that are too long to be terms out of a document; return them as elements of `unindexed`."""
     mover = _Mover()
     info = document.get("event_info")
     if isinstance(info, dict):
@@ -116,7 +116,7 @@ def _move_long(document: dict[str, Json]) -> list[Json]:
 
 
 class _Mover:
-    """Collects what it takes out of a document."""
+    """Takes values out of a document and collects them."""
 
     def __init__(self) -> None:
         self.moved: list[Json] = []
@@ -134,7 +134,7 @@ class _Mover:
             self._search(field, TERM_BYTES_MAX - 2 * len(f"event_info.{name}.") + 1)
 
     def _search(self, node: dict[str, Json] | list[Json], room_bytes: int) -> None:
-        """Take out what is too long; `room_bytes` are left by the path to this place."""
+        """Take out values that are too long; the path to this node leaves them `room_bytes`."""
         items: list[tuple[str | int, Json]] = list(node.items() if isinstance(node, dict) else enumerate(node))
         for key, value in items:
             left_bytes = room_bytes - _key_bytes(key)
@@ -158,12 +158,12 @@ class _Mover:
 
 
 def _key_bytes(key: str | int) -> int:
-    """Return what a key adds to a path: an index adds nothing."""
+    """Return the bytes that a key adds to a path: an index of an array adds none."""
     return len(f".{key}".encode()) if isinstance(key, str) else 0
 
 
 def _terms_bytes(value: Json, path_bytes: int) -> int:
-    """Return what OpenSearch needs for all values under a path of this length."""
+    """Return the bytes that OpenSearch needs for all values under a path of this length."""
     if isinstance(value, dict):
         return sum(_terms_bytes(part, path_bytes + _key_bytes(key)) for key, part in value.items())
     if isinstance(value, list):
@@ -172,7 +172,7 @@ def _terms_bytes(value: Json, path_bytes: int) -> int:
 
 
 def _fits(value: Json, room_bytes: int) -> bool:
-    """Whether each value becomes a term of `=value` with a path that leaves so much room, and the path one alone."""
+    """Return whether each value fits into a term with its path, `path=value`, and the path alone too."""
     if isinstance(value, dict):
         return room_bytes >= 0 and all(_fits(part, room_bytes - _key_bytes(key)) for key, part in value.items())
     if isinstance(value, list):

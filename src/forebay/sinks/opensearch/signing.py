@@ -26,7 +26,7 @@ class Signer:
         """Load botocore.
 
         Raises:
-            SettingsError: it is not installed.
+            SettingsError: botocore is not installed.
         """
         try:
             import botocore.session  # noqa: PLC0415 - an extra, and it takes 13 MB
@@ -35,7 +35,7 @@ class Signer:
                 "FOREBAY_OPEN_SEARCH_AWS_REGION: needs the package botocore: pip install 'forebay[aws]'"
             ) from None
         self._session = botocore.session.Session()
-        # The session looks for credentials once and keeps them; two threads would look at the same time.
+        # The session searches for credentials once and keeps them; two threads would do so at the same time.
         self._lock = threading.Lock()
         self._region = region
         self._service = service.value
@@ -57,7 +57,7 @@ class Signer:
         from botocore.exceptions import BotoCoreError  # noqa: PLC0415
 
         address, _, query = url.partition("?")
-        # With the hash as a header botocore takes that one and does not look at the body again.
+        # botocore takes the hash from this header and does not read the body again.
         hashed = headers | {HASH_HEADER: hashlib.sha256(body).hexdigest()}
         request = AWSRequest(
             method=method, url=address, headers=hashed, params=dict(parse_qsl(query, keep_blank_values=True))

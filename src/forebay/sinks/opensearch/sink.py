@@ -1,34 +1,47 @@
-"""Delivers bulks to OpenSearch."""
+"""OpenSearch as one object: its parts, and the delivery of bulks."""
 
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
+from http import HTTPStatus
 
 import structlog
+from msgspec import Raw
 
 from forebay.errors import AnswerTooLarge, OperatorNeeded, SinkUnreachable
 from forebay.model import Entry, Outcome, Verdict, entry_without_id, join_entries
 from forebay.settings import Settings
+from forebay.sinks.months import StoredMonth, index_of
 from forebay.sinks.opensearch.access import make_access
-from forebay.sinks.opensearch.answers import FILTER_PATH, HTTP_TOO_LARGE, read_answer
+from forebay.sinks.opensearch.answers import FILTER_PATH, read_answer, retry
+from forebay.sinks.opensearch.check import check_access
 from forebay.sinks.opensearch.client import OpenSearchClient
+from forebay.sinks.opensearch.indices import OpenSearchMonths
+from forebay.sinks.opensearch.reader import OpenSearchReader
 from forebay.sinks.opensearch.repair import OVERWHELMING_BYTES_MIN, may_overwhelm, repair
-from forebay.sinks.opensearch.template_keeper import TemplateKeeper
+from forebay.sinks.opensearch.template import NAME, VERSION
+from forebay.sinks.opensearch.template_keeper import TemplateKeeper, ensure_template
+from forebay.sinks.port import Query, SinkCheck
 
 log = structlog.get_logger("forebay.opensearch")
 
 SHARDS_WAIT = 0.4
-"""How much of our patience OpenSearch may spend on waiting for a shard. It can wait twice, for an index to be made and
-for the shard. Left to itself it waits a minute each time, when we would have stopped listening to what it says of the
-other events of the bulk."""
+"""The share of our timeout for which OpenSearch may wait for a shard. It can wait twice, for an index to be made and
+for the shard. By default it waits a minute each time; by then we would not read its answer about the other events of
+the bulk any more."""
 
 
 class OpenSearchSink:
     """A `Sink`. No bulk goes before the index template is in place (`TemplateKeeper`)."""
 
     def __init__(self, settings: Settings) -> None:
-        self.place = "OpenSearch at " + ", ".join(host.url for host in settings.open_search_dns)
-        self._client = OpenSearchClient(make_access(settings), settings.bulk_timeout_s, settings.bulk_workers)
+        self.location = "OpenSearch at " + ", ".join(host.url for host in settings.open_search_dns)
+        self._access = make_access(settings)
+        self._environment = settings.server_environment
+        self._client = OpenSearchClient(self._access, settings.bulk_timeout_s, settings.bulk_workers)
+        self._reader = OpenSearchReader(self._access, self._environment)
+        self._months = OpenSearchMonths(self._access, self._environment)
         wait_ms = max(1, round(settings.bulk_timeout_s * SHARDS_WAIT * 1000))
         self._path = f"/_bulk?filter_path={FILTER_PATH}&timeout={wait_ms}ms"
         self._sends_ids = not settings.open_search_auto_id
@@ -41,13 +54,19 @@ class OpenSearchSink:
         except SinkUnreachable as error:
             log.warning("sink_unreachable", cause=str(error), consequence="events wait in the spool")
 
+    async def prepare(self) -> str:
+        """Put the index template in place, also with FOREBAY_INDEX_TEMPLATE=false."""
+        was_put = await ensure_template(self._client)
+        done = "put in place" if was_put else "there already"
+        return f"index template {NAME} (version {VERSION}, for events_*): {done}"
+
     def expect(self, index: str) -> None:
         """Look for the template before the next bulk if the index is new to this process."""
         self._template.expect(index)
 
     async def deliver(self, entries: list[Entry]) -> list[Outcome]:
-        """Return what became of each entry."""
-        sent = await _spare(entries)
+        """Return the outcome of each entry."""
+        sent = await _repair_overwhelming(entries)
         if not self._sends_ids:
             sent = [entry_without_id(entry) for entry in sent]
         try:
@@ -65,35 +84,59 @@ class OpenSearchSink:
         """Return an entry in a form that OpenSearch takes; the same one if it is in it already."""
         return repair(entry)
 
+    async def search(self, query: Query) -> list[Raw]:
+        """Return documents, newest `received_at` first."""
+        return await self._reader.search(query)
+
+    async def count(self, query: Query) -> int:
+        """Count documents."""
+        return await self._reader.count(query)
+
+    async def list_months(self) -> list[StoredMonth]:
+        """Return the indices, oldest first."""
+        return await self._months.list_months()
+
+    async def delete_month(self, index: str) -> None:
+        """Delete an index."""
+        await self._months.delete_month(index)
+
+    async def check(self) -> SinkCheck:
+        """Ask each host whether it is an OpenSearch that knows us, and one that is whether we may write this month."""
+        return await check_access(self._access, index_of(self._environment, datetime.now(UTC), 0))
+
     async def close(self) -> None:
         """Close the connections."""
         await self._template.close()
-        await self._client.close()
+        for part in (self._reader, self._months, self._client):
+            await part.close()
 
     async def _deliver(self, entries: list[Entry]) -> list[Outcome]:
         try:
             answer = await self._client.request("POST", self._path, join_entries(entries), "application/x-ndjson")
         except AnswerTooLarge as error:
-            # Of fewer events it says less. For one event alone nobody knows more.
-            is_refused = len(entries) > 1
-            verdict, status = (Verdict.REFUSED, HTTP_TOO_LARGE) if is_refused else (Verdict.RETRY, 0)
-            outcome = Outcome(verdict, error.error_type, str(error), whole=True, status=status, is_too_large=is_refused)
+            # For fewer events it is shorter. For one event alone nobody knows more.
+            if len(entries) == 1:
+                return [retry(error.error_type, str(error), whole=True)]
+            status = int(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            outcome = Outcome(
+                Verdict.REFUSED, error.error_type, str(error), whole=True, status=status, is_too_large=True
+            )
             return [outcome] * len(entries)
         except SinkUnreachable as error:
             return [_outcome(error)] * len(entries)
         return read_answer(answer.status, answer.body, len(entries))
 
 
-async def _spare(entries: list[Entry]) -> list[Entry]:
-    """Return entries with those repaired that OpenSearch may end over: it would never refuse them."""
+async def _repair_overwhelming(entries: list[Entry]) -> list[Entry]:
+    """Return entries with those repaired that may use up OpenSearch's memory: it would end and never refuse them."""
     large = [entry for entry in entries if len(entry) >= OVERWHELMING_BYTES_MIN]
     if not any(map(may_overwhelm, large)):
         return entries
-    # The event loop has no time for it.
+    # It would hold up the event loop.
     return await asyncio.to_thread(lambda: [repair(entry) if may_overwhelm(entry) else entry for entry in entries])
 
 
 def _outcome(error: SinkUnreachable) -> Outcome:
     if isinstance(error, OperatorNeeded):
         return Outcome(Verdict.PAUSE, error.error_type, str(error), error.advice, whole=True)
-    return Outcome(Verdict.RETRY, error.error_type, str(error), whole=True)
+    return retry(error.error_type, str(error), whole=True)

@@ -8,35 +8,44 @@ from __future__ import annotations
 
 import asyncio
 import math
+from http import HTTPStatus
 from time import monotonic
 
+import msgspec
 import structlog
+from msgspec import Struct
 
-from forebay.sinks.opensearch.client import OpenSearchClient
-from forebay.sinks.opensearch.template import ensure_template
+from forebay.errors import OperatorNeeded, SinkUnreachable
+from forebay.model import Verdict
+from forebay.sinks.opensearch.advice import REFUSING
+from forebay.sinks.opensearch.advice import TEMPLATE as TEMPLATE_ADVICE
+from forebay.sinks.opensearch.answers import UNEXPECTED_ANSWER, read_answer
+from forebay.sinks.opensearch.client import Answer, OpenSearchClient
+from forebay.sinks.opensearch.excerpt import excerpt
+from forebay.sinks.opensearch.template import PATH, TEMPLATE, VERSION
 
 log = structlog.get_logger("forebay.opensearch")
 
-HOLDS_S = 1.0
-"""How long it holds after an answer that the template is in place. An OpenSearch that lost its data was started anew
-since, which takes it longer, the time in which we wait for a connection to it included. The connection itself tells
-nothing: a proxy keeps the one to us."""
+VALID_S = 1.0
+"""After an answer the template counts as in place for so long. An OpenSearch that lost its data was started anew since,
+which takes longer, even with the time in which we wait for a connection to it. The connection itself tells nothing: a
+proxy keeps the one to us."""
 
 INDICES_MAX = 64
-"""How many indices are remembered: one for each month of five years. Beyond, all are forgotten, and asked for again."""
+"""The indices that are remembered: one for each month of five years. Beyond, all are forgotten, and asked for again."""
 
 
 class TemplateKeeper:
-    """Looks for the template, and puts it where it is missing, before a bulk that may make an index without it.
+    """Looks for the template, and puts it if it is missing, before a bulk that may make an index without it.
 
-    That is every bulk with an index that no bulk had before, and every bulk after a failure or a quiet time. To be told
-    by `answered` and `failed` what comes of the bulks.
+    That is every bulk with an index that no bulk had before, and every bulk after a failure or a quiet time. The caller
+    reports each bulk with `answered` or `failed`.
     """
 
     def __init__(self, client: OpenSearchClient, *, is_wanted: bool) -> None:
         self._client = client
         self._is_wanted = is_wanted
-        self._holds_until_s = -math.inf
+        self._valid_until_s = -math.inf
         self._has_failed = False
         self._indices: set[str] = set()
         self._attempt: asyncio.Task[None] | None = None
@@ -44,13 +53,13 @@ class TemplateKeeper:
     def expect(self, index: str) -> None:
         """Take note that the next bulk has events of an index: of a new one nothing is known."""
         if index not in self._indices:
-            self._holds_until_s = -math.inf
+            self._valid_until_s = -math.inf
             if len(self._indices) >= INDICES_MAX:
                 self._indices.clear()
             self._indices.add(index)
 
     async def ensure(self) -> None:
-        """Return once the template is in place; bulks that wait share what comes of one attempt.
+        """Return once the template is in place; bulks that wait share one attempt and its result.
 
         Raises:
             OperatorNeeded: OpenSearch refuses the template.
@@ -58,7 +67,7 @@ class TemplateKeeper:
         """
         if not self._is_wanted:
             return
-        if monotonic() < self._holds_until_s:
+        if monotonic() < self._valid_until_s:
             return
         if self._attempt is None:
             self._attempt = asyncio.create_task(self._look())
@@ -67,14 +76,14 @@ class TemplateKeeper:
         await asyncio.shield(self._attempt)
 
     def answered(self) -> None:
-        """Record that OpenSearch answered a bulk: what holds holds on, and what lapsed stays so."""
+        """Record that OpenSearch answered a bulk: prolong what is valid, and leave what is not."""
         now_s = monotonic()
-        if now_s < self._holds_until_s:
-            self._holds_until_s = now_s + HOLDS_S
+        if now_s < self._valid_until_s:
+            self._valid_until_s = now_s + VALID_S
 
     def failed(self) -> None:
-        """Record that a bulk was not answered, or refused as a whole: nothing is known any more."""
-        self._holds_until_s = -math.inf
+        """Record that a bulk was not answered, or was refused as a whole: the template may be gone."""
+        self._valid_until_s = -math.inf
         self._has_failed = True
 
     async def close(self) -> None:
@@ -84,7 +93,7 @@ class TemplateKeeper:
             await asyncio.wait([self._attempt])
 
     async def _look(self) -> None:
-        self._holds_until_s = -math.inf
+        self._valid_until_s = -math.inf
         while True:
             self._has_failed = False
             if await ensure_template(self._client):
@@ -92,10 +101,59 @@ class TemplateKeeper:
             # A bulk that failed meanwhile may tell of an OpenSearch that answered us and then went away.
             if not self._has_failed:
                 break
-        self._holds_until_s = monotonic() + HOLDS_S
+        self._valid_until_s = monotonic() + VALID_S
 
     def _end_attempt(self, task: asyncio.Task[None]) -> None:
         self._attempt = None
         if not task.cancelled():
             # Asked for here, as nobody may be waiting for it any more.
             task.exception()
+
+
+class _Acknowledgement(Struct):
+    acknowledged: bool
+
+
+async def ensure_template(client: OpenSearchClient) -> bool:
+    """Put the template in place unless one as new is there; return whether it was put.
+
+    Raises:
+        OperatorNeeded: OpenSearch refuses it.
+        SinkUnreachable: OpenSearch does not answer, or is not able to.
+    """
+    there = await client.request("GET", PATH)
+    if there.status == HTTPStatus.OK and _version(there.body) >= VERSION:
+        return False
+    put = await client.request("PUT", PATH, msgspec.json.encode(TEMPLATE), "application/json")
+    if put.status == HTTPStatus.OK and _is_acknowledged(put):
+        return True
+    raise _refusal(put)
+
+
+def _version(body: bytes) -> int:
+    """Return the version of the template that is there, 0 if it has none: it may be anybody's."""
+    try:
+        found = msgspec.json.decode(body)["index_templates"][0]["index_template"]
+        return int(found.get("version") or 0)
+    except (msgspec.DecodeError, KeyError, IndexError, TypeError, ValueError, AttributeError):
+        return 0
+
+
+def _is_acknowledged(answer: Answer) -> bool:
+    """Return whether OpenSearch says that it is put: a page that answers 200 to everything has put no template."""
+    try:
+        return answer.decode(_Acknowledgement).acknowledged
+    except SinkUnreachable:
+        return False
+
+
+def _refusal(answer: Answer) -> SinkUnreachable:
+    text = f"OpenSearch does not take the index template (status {answer.status}): {excerpt(answer.body)}"
+    outcome = read_answer(answer.status, answer.body, 1)[0]
+    if outcome.verdict is Verdict.RETRY:
+        return SinkUnreachable(text, outcome.error_type)
+    if outcome.advice == REFUSING and outcome.error_type == f"http_{answer.status}":
+        # A page of somebody else's, who knows of no template.
+        return SinkUnreachable(text, UNEXPECTED_ANSWER)
+    # What would be the fault of an event is the template's: OpenSearch is older than 2.7, for instance.
+    return OperatorNeeded(text, "template_refused", TEMPLATE_ADVICE if outcome.advice == REFUSING else outcome.advice)
