@@ -1,11 +1,20 @@
 # `make run` and `make test` do all the set-up they need on a machine with Python 3.11 and make.
 PYTHON ?= python3
-VENV := .venv
+# `make unit PYTHON=python3.12` makes an environment of its own, .venv-3.12, and leaves .venv alone.
+VERSION := $(patsubst python%,%,$(notdir $(PYTHON)))
+VENV := .venv$(if $(findstring .,$(VERSION)),-$(VERSION))
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
 
+# Tests wait more than they work, so more run at once than there are cores. Each process starts an OpenSearch of 1 GB
+# as soon as a test of its needs one.
+TEST_PROCESSES ?= 4
+PYTEST := $(BIN)/pytest --numprocesses=$(TEST_PROCESSES) --dist=loadgroup
+# The tests start hundreds of processes of Forebay, which start twice as fast from bytecode. Empty lets it be written.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run check format test bench chaos soak lock clean
+.PHONY: help setup setup-dev run check format unit test bench chaos soak lock clean
 
 help: ## show what there is to do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -40,8 +49,11 @@ format: setup-dev ## let the formatter and the linter mend what they can
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-test: check ## every check and every test, on real servers where they can be had
-	$(BIN)/pytest
+unit: setup-dev ## the tests that need no server
+	$(PYTEST) tests/unit
+
+test: check ## every check and every test, on real servers if they can be had
+	$(PYTEST) --durations=20
 
 bench: setup-dev ## measure against a plain collector and write docs/benchmarks.md (needs wrk)
 	$(BIN)/python benchmarks/run.py
@@ -59,4 +71,4 @@ lock: setup-dev ## renew the lock files: versions and hashes, no addresses
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml --group test -c requirements/run.lock -o requirements/test.lock
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

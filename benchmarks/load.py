@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import clients, processes
 from benchmarks.candidates import HERE, Candidate, Place
 from benchmarks.processes import LOAD_CORE, SERVER_CORE, BenchmarkError
+from testbed.servers.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +58,7 @@ def stage(candidate: Candidate, work: Path, users: int, *, refuse: bool = False)
     """Start a sink and a server with a fresh database; end both and delete the database afterwards."""
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=work)))
-        place = Place(directory, processes.free_port(), processes.free_port())
+        place = Place(directory, *free_ports(2))
         sink_command = [clients.PYTHON, str(HERE / "counting_sink.py"), "--port", str(place.sink_port)]
         sink_command += ["--refuse"] if refuse else []
         sink = stack.enter_context(processes.running(sink_command, core=LOAD_CORE, directory=directory))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import socket
 import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from testbed.servers.process_usage import peak_bytes, resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ SERVER_CORE = 0
 LOAD_CORE = 1
 STOP_WITHIN_S = 30.0
 START_WITHIN_S = 30.0
+MIB = 1024 * 1024
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -35,14 +37,6 @@ class Memory(NamedTuple):
 def pinned(core: int, command: list[str]) -> list[str]:
     """Keep a command, and all it starts, on one core."""
     return ["taskset", "-c", str(core), *command]
-
-
-def free_port() -> int:
-    """Ask the kernel for a port of the loopback that is free at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager
@@ -127,14 +121,8 @@ def cpu_seconds(pid: int) -> float:
 
 def memory(pid: int) -> Memory:
     """Read the resident memory of a process and its descendants, now and at its peak."""
-    now = peak = 0
-    for each in tree(pid):
-        for line in Path(f"/proc/{each}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                now += int(line.split()[1])
-            elif line.startswith("VmHWM:"):
-                peak += int(line.split()[1])
-    return Memory(now / 1024, peak / 1024)
+    pids = tree(pid)
+    return Memory(sum(map(resident_bytes, pids)) / MIB, sum(map(peak_bytes, pids)) / MIB)
 
 
 class CoreTime(NamedTuple):

@@ -21,6 +21,7 @@ from forebay.spool import database
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.store import Store
 from forebay.tokens import Scope, make_token
+from testbed.servers.ports import free_ports
 
 EVENTS = 5_000_000
 GROUPS_A_COMMIT = 500
@@ -84,13 +85,13 @@ def wait_for_200(port: int) -> None:
 
 def measure(folder: Path, events: int, *, killed: bool) -> dict[str, object]:
     """Start a server on the spool, and end it in order or not."""
-    port = processes.free_port()
+    port, nowhere = free_ports(2)
     environment = {
         "SERVER_PORT": str(port),
         "JWT_SECRET": SECRET,
         "SERVER_ENVIRONMENT": "bench",
         # Nothing listens there: every event stays pending.
-        "OPEN_SEARCH_DNS": f"http://127.0.0.1:{processes.free_port()}",
+        "OPEN_SEARCH_DNS": f"http://127.0.0.1:{nowhere}",
         "DATABASE_URL": f"sqlite://{folder / 'spool.db'}",
         "FOREBAY_SHUTDOWN_TIMEOUT_S": "1",
     }

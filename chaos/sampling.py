@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
+
+from testbed.servers.process_usage import open_descriptors, resident_bytes
 
 INTERVAL_S = 2.0
 WARM_UP_S = 180.0
@@ -81,8 +82,11 @@ class Sampler:
             if pid is not None and pid != watched:
                 watched, first_at = pid, now
                 self.lives.append(Life([], []))
-            if pid is not None and (read := read_process(pid)):
-                self.lives[-1].samples.append(Sample(now - self._began_at, now - first_at, *read))
+            # It may end at any moment.
+            with contextlib.suppress(OSError):
+                if pid is not None:
+                    usage = resident_bytes(pid) / 1e6, open_descriptors(pid)
+                    self.lives[-1].samples.append(Sample(now - self._began_at, now - first_at, *usage))
             await asyncio.sleep(INTERVAL_S)
 
     def end_life(self, how: str) -> None:
@@ -94,22 +98,6 @@ class Sampler:
     def warm(self) -> list[Sample]:
         """Samples of all processes that had run for a while."""
         return [sample for life in self.lives for sample in life.samples if sample.age_s >= WARM_UP_S]
-
-
-def read_process(pid: int) -> tuple[float, int] | None:
-    """Return resident memory in MB and open files of a process, None where it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/statm").read_text().split()
-        files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    except (OSError, IndexError):
-        return None
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6, files
-
-
-def read_peak_mb(pid: int) -> float:
-    """Return the most resident memory in MB that a running process has had."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
 
 def find_trend(points: Sequence[tuple[float, float]]) -> Trend | None:

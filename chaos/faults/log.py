@@ -13,8 +13,8 @@ from urllib.parse import quote
 from chaos.faults.disk import make_bulky
 from chaos.metrics import scrape
 from chaos.rows import Row
-from chaos.sampling import read_peak_mb
 from chaos.stage import POLL_S, Stage
+from testbed.servers.process_usage import peak_bytes
 from testbed.servers.shaky_forebay import ShakyForebay
 
 UNAVAILABLE = 503
@@ -135,7 +135,7 @@ def _long_reader(stage: Stage) -> Iterator[None]:
 async def _start(stage: Stage) -> Start:
     began_at = time.monotonic()
     await stage.start_server()
-    return Start(time.monotonic() - began_at, read_peak_mb(stage.server.pid))
+    return Start(time.monotonic() - began_at, peak_bytes(stage.server.pid) / 1e6)
 
 
 ROWS: Sequence[Row] = (

@@ -8,6 +8,8 @@ import gc
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import cast
 
 import structlog
 import uvicorn
@@ -19,12 +21,11 @@ from forebay.admin.peers import Peers
 from forebay.admin.snapshot import Snapshot, measure_process
 from forebay.errors import SettingsError
 from forebay.http_server import HttpServer
-from forebay.intake.crowd import Crowd
 from forebay.intake.documents import DocumentMaker
-from forebay.intake.intake import Intake, IntakeLimits
+from forebay.intake.intake import Intake
+from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, RequestLimits
 from forebay.intake.protocol import IntakeProtocol
-from forebay.intake.refusing import ConnectionLimits
-from forebay.intake.targets import METHODS
+from forebay.intake.request import METHODS
 from forebay.pipeline.pipeline import Pipeline
 from forebay.process import end_within, fit_connections, give_back_memory
 from forebay.secret import resolve_secret
@@ -193,14 +194,17 @@ def _configure_http(settings: Settings, secret: str, deliverer: Deliverer, colle
     maker = DocumentMaker(
         settings.server_environment, settings.oldest_month_start, counters, require_log_id=settings.require_log_id
     )
-    limits = IntakeLimits(settings.body_bytes_max, settings.batch_events_max)
+    limits = RequestLimits(settings.header_bytes_max, settings.body_bytes_max, settings.batch_events_max)
     intake = Intake(verifier, maker, deliverer.pipeline.admitter, settings.ack, limits, counters)
-    connection_limits = ConnectionLimits(settings.header_bytes_max, settings.request_timeout_s, settings.keep_alive_s)
-    crowd = Crowd(fit_connections(settings.connections_max), settings.in_hand_bytes_max, counters)
-    methods = {target.value: tuple(method.decode() for method in METHODS[target]) for target in METHODS}
+    timeouts = ConnectionTimeouts(settings.request_timeout_s, settings.keep_alive_s)
+    connection_limits = ConnectionLimits(
+        fit_connections(settings.connections_max), settings.in_hand_bytes_max, counters
+    )
+    methods = {route.value: tuple(method.decode() for method in METHODS[route]) for route in METHODS}
     return uvicorn.Config(
         AdminApp(verifier, collect, methods, metrics_open=settings.metrics_open).build(),
-        http=IntakeProtocol.bound_to(intake, connection_limits, crowd),
+        # uvicorn asks for a class, and calls it for each connection.
+        http=cast("type[IntakeProtocol]", partial(IntakeProtocol, intake, timeouts, connection_limits)),
         ws="none",
         lifespan="off",
         access_log=False,

@@ -1,4 +1,4 @@
-"""Certificates for the servers of the tests: an authority, and what it signs."""
+"""Certificates for the servers of the tests, signed by an authority of their own."""
 
 import ipaddress
 from datetime import UTC, datetime, timedelta
@@ -30,7 +30,9 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name_of(name)
         builder = _builder(self._name, self._name, self._key.public_key(), datetime.now(UTC))
+        self._identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        builder = builder.add_extension(self._identifier, critical=False)
         usage = x509.KeyUsage(
             digital_signature=True,
             content_commitment=False,
@@ -51,9 +53,11 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         end = datetime.now(UTC) + until
         builder = _builder(_name_of(name), self._name, key.public_key(), end - DAY)
-        certificate = builder.add_extension(x509.SubjectAlternativeName([_general_name(host)]), critical=False).sign(
-            self._key, hashes.SHA256()
-        )
+        # Python 3.13 trusts no certificate without it.
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._identifier)
+        builder = builder.add_extension(issuer, critical=False)
+        builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(host)]), critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
         pair = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
         pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         protection = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()

@@ -1,4 +1,4 @@
-"""Fixtures that hand a real Forebay to the tests of the way in: three servers for the whole run."""
+"""Fixtures that hand a real Forebay to the tests of the intake: three servers for the whole run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIMITS = {
 
 @pytest.fixture(scope="session")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A server with small limits and the usual patience."""
+    """A server with small size limits and the default time limits."""
     with ForebayServer(tmp_path_factory.mktemp("server"), LIMITS) as server:
         server.start()
         yield Client(server)
@@ -31,7 +31,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A server that waits for nobody."""
+    """A server with short time limits."""
     settings = {**LIMITS, "FOREBAY_REQUEST_TIMEOUT_S": "0.5", "FOREBAY_KEEP_ALIVE_S": "0.5"}
     with ForebayServer(tmp_path_factory.mktemp("hasty"), settings) as server:
         server.start()

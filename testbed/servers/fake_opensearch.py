@@ -1,4 +1,4 @@
-"""An OpenSearch of a few lines, in the test's own event loop, for what no real one can be brought to do."""
+"""An OpenSearch of a few lines, in the event loop of the test, for answers that no real one can be made to give."""
 
 from __future__ import annotations
 

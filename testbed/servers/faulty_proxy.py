@@ -1,4 +1,4 @@
-"""An HTTP proxy between Forebay and OpenSearch that a test makes misbehave, in another way whenever it likes."""
+"""An HTTP proxy between Forebay and OpenSearch that a test makes misbehave, in one way after another."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class Answer(NamedTuple):
-    """What OpenSearch answered, or what the proxy says that it did."""
+    """An answer of OpenSearch, or one that the proxy made up."""
 
     status: int
     body: bytes
@@ -45,14 +45,14 @@ class Exchange:
         return self._request.path.endswith("/_bulk")
 
     def interfere(self) -> None:
-        """Count that this request does not get what OpenSearch has for it.
+        """Count that this request does not get the answer of OpenSearch.
 
         Called when the answer is ready: one that its client has given up meanwhile has shown nothing.
         """
         self._proxy.interfered += 1
 
     async def forward(self, body: bytes | None = None) -> Answer:
-        """Ask OpenSearch, with another body where one is given."""
+        """Ask OpenSearch, with another body if one is given."""
         return await self._proxy.ask(self._request, self.body if body is None else body)
 
     async def wait_switched(self) -> None:

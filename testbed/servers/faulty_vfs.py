@@ -1,4 +1,4 @@
-"""A layer under SQLite in this process: it asks a policy before each step that changes a file, and tells what was done.
+"""A layer under SQLite in this process: it asks a policy before each step that changes a file, and tells it after.
 
 SQLite reaches its files through a VFS (https://sqlite.org/vfs.html). This one is a copy of the default VFS with `xOpen`
 and `xDelete` replaced; each file that it opens keeps its own methods but for `xWrite`, `xTruncate` and `xSync`. It is
@@ -26,7 +26,7 @@ WATCHED = 0x00000100 | 0x00000800 | 0x00080000
 METHODS_VERSION = 3
 
 NAME = "faulty"
-"""What SQLite knows the layer by."""
+"""The name of the layer in SQLite."""
 
 
 class Operation(enum.StrEnum):
@@ -51,18 +51,18 @@ class Fault(NamedTuple):
 
 
 class Policy:
-    """Decides what fails, and hears of what was done; this one lets everything pass.
+    """Decides which steps fail, and hears of those that were done; this one lets everything pass.
 
     It is called in the thread that takes the step.
     """
 
     def decide(self, operation: Operation, path: str, offset: int, length: int) -> Fault | None:
-        """Return how a step fails, None where it is to be done; a file is truncated to `length`."""
+        """Return how a step fails, None if it is to be done; a file is truncated to `length`."""
         del operation, path, offset, length
         return None
 
     def opened(self, path: str) -> None:
-        """Hear that a file was opened, and made where there was none."""
+        """Hear that a file was opened, and made if there was none."""
 
     def written(self, path: str, offset: int, data: bytes) -> None:
         """Hear that a file was written to."""
@@ -78,7 +78,7 @@ class Policy:
 
 
 class NotInUse(Exception):
-    """SQLite does not go through the layer, so what is tested on it would show nothing."""
+    """SQLite does not go through the layer, so a test of it would show nothing."""
 
 
 @contextlib.contextmanager

@@ -1,4 +1,8 @@
-"""Fixtures that hand a real OpenSearch to a test."""
+"""Fixtures that hand a real OpenSearch, or an nginx before one, to a test.
+
+A start takes OpenSearch ten seconds of a core, so the tests share two: one that nobody may stop, and one with which a
+test may do anything. The tests of the second run one after the other, in one process.
+"""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -15,11 +19,13 @@ from testbed.servers.opensearch import OpenSearchServer
 from testbed.servers.opensearch_install import OpenSearchUnavailableError
 
 GIVEN_URL = "FOREBAY_TEST_OPENSEARCH_URL"
+ONE_PROCESS = pytest.mark.xdist_group("own OpenSearch")
+"""For the tests of `own_opensearch`, however many processes run tests."""
 
 
 @dataclass(frozen=True)
 class OpenSearchAddress:
-    """Where the shared server is: no more than that, since no test may stop it."""
+    """The address of the shared server. It gives no way to stop it, since no test may."""
 
     url: str
 
@@ -27,7 +33,13 @@ class OpenSearchAddress:
 class StartOpenSearch(Protocol):
     """Starts a server that belongs to one test; each call starts another one."""
 
-    def __call__(self, extra_settings: Mapping[str, str] | None = None) -> OpenSearchServer: ...
+    def __call__(self, extra_settings: Mapping[str, str]) -> OpenSearchServer: ...
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and "own_opensearch" in item.fixturenames:
+            item.add_marker(ONE_PROCESS)
 
 
 @pytest.fixture(scope="session")
@@ -52,12 +64,26 @@ def opensearch(request: pytest.FixtureRequest) -> Iterator[OpenSearchAddress]:
         yield OpenSearchAddress(server.url)
 
 
+@pytest.fixture(scope="session")
+def breakable_opensearch(opensearch_home: Path) -> Iterator[OpenSearchServer]:
+    """The server behind `own_opensearch`, as the last test left it."""
+    with OpenSearchServer(opensearch_home) as server:
+        yield server
+
+
 @pytest.fixture
-def own_opensearch(opensearch_home: Path) -> Iterator[StartOpenSearch]:
-    """Starts servers for a test that kills, pauses or misconfigures them."""
+def own_opensearch(breakable_opensearch: OpenSearchServer) -> OpenSearchServer:
+    """A running, empty server that the test may kill, pause and change as it likes."""
+    breakable_opensearch.reset()
+    return breakable_opensearch
+
+
+@pytest.fixture
+def start_opensearch(opensearch_home: Path) -> Iterator[StartOpenSearch]:
+    """Starts servers with settings that cannot be changed while a server runs."""
     with ExitStack() as servers:
 
-        def start(extra_settings: Mapping[str, str] | None = None) -> OpenSearchServer:
+        def start(extra_settings: Mapping[str, str]) -> OpenSearchServer:
             server = servers.enter_context(OpenSearchServer(opensearch_home))
             server.start(extra_settings)
             return server
@@ -92,13 +118,12 @@ def nginx() -> Iterator[StartNginx]:
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    """An authority of this test alone."""
+    """An authority that only this test uses."""
     return Authority(tmp_path)
 
 
 def report_missing(missing: str) -> NoReturn:
-    """Skip the test, or fail it where all are meant to run."""
-    # Where the checks are meant to be complete, a test that cannot run is a failure.
+    """Skip the test. On CI, where every test must run, fail it."""
     if os.environ.get("CI") == "true":
         pytest.fail(missing, pytrace=False)
     pytest.skip(missing)

@@ -33,7 +33,7 @@ class ForebayStartError(Exception):
     """The server did not become ready; the message ends with its log.
 
     Attributes:
-        exit_code: what it ended with, None where it did not end by itself.
+        exit_code: of the process, None if it did not end by itself.
     """
 
     def __init__(self, message: str, exit_code: int | None) -> None:
@@ -61,7 +61,7 @@ class ForebayServer:
             **(settings or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
-        # Only for its guard: the folder of the test outlives the test, for those who look for what went wrong.
+        # Only for its guard: the folder of the test outlives the test, for those who look for the cause of a failure.
         self._guarded = GuardedFolder("forebay-server-")
 
     def __enter__(self) -> Self:
@@ -103,13 +103,13 @@ class ForebayServer:
 
     @property
     def log(self) -> str:
-        """What the server has written to its standard error since its first start."""
+        """All that the server has written to standard error since its first start."""
         path = self.folder / "forebay.err"
         return path.read_text(errors="replace") if path.exists() else ""
 
     @property
     def output(self) -> str:
-        """What the server has written to its standard output since its first start."""
+        """All that the server has written to standard output since its first start."""
         path = self.folder / "forebay.out"
         return path.read_text(errors="replace") if path.exists() else ""
 
@@ -187,7 +187,7 @@ class ForebayServer:
             raise ForebayStartError(f"{self.url} ended with {code}; its log:\n{self.log}", code)
 
     def kill(self) -> None:
-        """End the server with all its workers at once, as a power cut would; without one that runs, do nothing."""
+        """End the server with all its workers at once, as a power cut would; do nothing if none runs."""
         if self._process is not None:
             workers = self.worker_pids if self._process.poll() is None else {}
             # First, so that it starts no worker again.
@@ -245,7 +245,7 @@ def wait_ended(pids: Iterable[int], timeout_s: float = STOP_TIMEOUT_S) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Say whether there is such a process, and not only its remains that nobody has waited for."""
+    """Return whether there is such a process; a zombie does not count."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -13,7 +13,7 @@ from testbed.servers.faulty_proxy import Answer, Behaviour, Exchange, pass_on
 PAGE = b"<html><head><title>Please sign in</title></head><body><h1>Captive portal</h1></body></html>\n"
 UNASSIGNED = {"type": "unavailable_shards_exception", "reason": "primary shard is not active"}
 BROKEN_PIPELINE = {"type": "fail_processor_exception", "reason": "broken in the pipeline"}
-"""What OpenSearch says, with 500, where an ingest pipeline fails. A node as the tests start it has no processors."""
+"""The words of OpenSearch, with 500, if an ingest pipeline fails. A node as the tests start it has no processors."""
 
 REJECTED = {"type": "rejected_execution_exception", "reason": "rejected execution of coordinating operation"}
 
@@ -25,7 +25,7 @@ async def reset_before(exchange: Exchange) -> web.StreamResponse:
 
 
 async def reset_after(exchange: Exchange) -> web.StreamResponse:
-    """Cut the connection when OpenSearch has done what was asked."""
+    """Cut the connection once OpenSearch has done the request."""
     exchange.interfere()
     await exchange.forward()
     return exchange.reset()
@@ -39,7 +39,7 @@ async def reset_in_answer(exchange: Exchange) -> web.StreamResponse:
 
 
 async def hang_after(exchange: Exchange) -> web.StreamResponse:
-    """Let OpenSearch do what was asked, and never answer."""
+    """Let OpenSearch do the request, and never answer."""
     exchange.interfere()
     await exchange.forward()
     await exchange.wait_switched()
@@ -57,7 +57,7 @@ def show_page(status: int) -> Behaviour:
 
 
 async def cut_json(exchange: Exchange) -> web.StreamResponse:
-    """Answer with the first half of what OpenSearch has said, as if that were all."""
+    """Answer with the first half of the answer of OpenSearch, as if that were all."""
     status, body, content_type = await exchange.forward()
     exchange.interfere()
     return exchange.answer(Answer(status, body[: len(body) // 2], content_type))

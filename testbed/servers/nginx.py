@@ -53,7 +53,7 @@ class NginxServer:
     def __init__(
         self, upstream: str, directives: str = "", location: str = "", certificate: Pair | None = None
     ) -> None:
-        # It is a program for administrators, whose folder is not on everybody's PATH.
+        # It is a program for administrators, whose folder is not on the PATH of every account.
         program = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
         if program is None:
             raise NginxMissingError("a real nginx is needed, and there is no `nginx` on this machine")
@@ -103,7 +103,7 @@ class NginxServer:
             time.sleep(POLL_INTERVAL_S)
 
     def kill(self) -> None:
-        """End it at once; without one that runs, do nothing."""
+        """End it at once; do nothing if none runs."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(STOP_TIMEOUT_S)

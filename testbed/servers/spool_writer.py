@@ -1,6 +1,6 @@
-"""A process that writes to a spool without a pause until it is killed, and says on its output what was committed.
+"""A process that writes to a spool without a pause until it is killed, and prints the number of each commit.
 
-    python -m servers.spool_writer DATABASE SEED FIRST
+    python -m testbed.servers.spool_writer DATABASE SEED FIRST
 
 Each transaction follows from the seed, its number and those before it, so that a test knows what must be there.
 """
@@ -22,7 +22,7 @@ PAGES_BEFORE_CHECKPOINT = 20
 
 
 class Script:
-    """A list of transactions without end, and what the spool holds after them.
+    """A list of transactions without end, and the content of the spool after them.
 
     Attributes:
         number: how many transactions were made.
@@ -77,7 +77,7 @@ class Script:
 
 
 async def write_on(path: Path, script: Script) -> None:
-    """Commit one transaction after the other, and say the number of each from its callback."""
+    """Commit one transaction after the other, and print the number of each from its callback."""
     loop = asyncio.get_running_loop()
     spool = Spool(path)
     pragma = f"PRAGMA wal_autocheckpoint = {PAGES_BEFORE_CHECKPOINT}"
@@ -100,7 +100,7 @@ async def write_on(path: Path, script: Script) -> None:
 
 
 def main(database: str, seed: str, first: str) -> None:
-    """Go on where an earlier process was killed."""
+    """Go on after the last transaction of an earlier process."""
     script = Script(int(seed))
     while script.number < int(first):
         script.next()

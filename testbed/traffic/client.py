@@ -1,4 +1,4 @@
-"""A client that does what a good SDK does: it sends again, unchanged, what got no answer or a 503."""
+"""A client that does what a good SDK does: it sends events again, unchanged, after a 503 or no answer."""
 
 import asyncio
 from collections import Counter
@@ -42,7 +42,7 @@ class Client:
         return aiohttp.ClientSession(headers=self._headers, timeout=aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S))
 
     async def send(self, events: Sequence[Event], *, batch: int, connections: int) -> None:
-        """Send every event until it is accepted; `batch` events a request, one alone where it is 1."""
+        """Send every event until it is accepted; `batch` events a request, one alone if it is 1."""
         portions = [events[start : start + batch] for start in range(0, len(events), batch)]
         waiting = iter(portions)
         async with self.session() as session, asyncio.TaskGroup() as senders:

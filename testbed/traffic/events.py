@@ -120,7 +120,7 @@ PARAMS: Sequence[Callable[[random.Random], Any]] = [_shop, _shop, _shop, _deep, 
 
 
 def expected_info(event: Event) -> Event:
-    """Return the `event_info` that the document of an event holds."""
+    """Return the `event_info` of the document that Forebay makes of an event."""
     known = ("page", "event", "label", "target", "section")
     info = {field: event[field] for field in known if field in event}
     if "param" in event:

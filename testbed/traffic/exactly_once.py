@@ -1,4 +1,4 @@
-"""The promise, checked: what was accepted is there once, whatever was done to the servers meanwhile."""
+"""Checks the promise: each accepted event is in OpenSearch once, whatever was done to the servers meanwhile."""
 
 import asyncio
 from collections.abc import Callable
@@ -23,7 +23,7 @@ async def send_and_interfere(
 
 
 async def assert_exactly_once(client: Client, index: Index) -> None:
-    """Compare what was accepted with what is in OpenSearch: each document there once, and nothing else."""
+    """Check that OpenSearch holds each accepted event once, and nothing else."""
     await index.wait_count(len(client.accepted), DRAIN_S)
     seen: set[str] = set()
     async for log_id, document in index.documents():

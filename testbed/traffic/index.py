@@ -1,4 +1,4 @@
-"""What OpenSearch holds, read back document by document."""
+"""Reads the documents back from OpenSearch, one by one."""
 
 import asyncio
 import time
@@ -34,7 +34,7 @@ class Index:
                 return 0 if response.status == 503 else int(answer["count"])
 
     async def documents(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """Yield `_id` and source of every document of every index, one for each place where it stands."""
+        """Yield `_id` and source of every document of every index, once for each index that holds it."""
         async for _, log_id, source in self.places():
             yield log_id, source
 

@@ -1,4 +1,4 @@
-"""Events of which each is JSON, and nothing else is certain."""
+"""Makes events of which nothing is certain but that they are JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests byte for byte, for tests of the way in, and what their answers must look like."""
+"""Requests byte for byte, for tests of the intake, and checks of the answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Client:
         method: str = "POST",
         version: str = "1.1",
     ) -> bytes:
-        """Return a request; a header that is None is left out."""
+        """Return a request; a header is left out if it is None."""
         lines: dict[str, str | None] = {"Host": "forebay", "Authorization": self.bearer}
         if body is not None:
             lines |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
@@ -80,7 +80,7 @@ class Client:
 
 
 def assert_problem(answer: Answer, status: int, *fields: str) -> None:
-    """Look at a refusal as a client sees it: problem details, with exactly these fields to blame."""
+    """Check a refusal as a client sees it: problem details, with exactly these fields to blame."""
     assert answer.status == status, answer
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json
@@ -94,7 +94,7 @@ def assert_problem(answer: Answer, status: int, *fields: str) -> None:
 
 
 def assert_created(answer: Answer, log_id: str | None = None) -> str:
-    """Look at the answer to an event that was taken, and return its `log_id`."""
+    """Check the answer to an event that was taken; return its `log_id`."""
     assert answer.status == 200, answer
     assert answer.headers["content-type"] == "application/json"
     body = answer.json

@@ -54,7 +54,7 @@ class Wire:
         self.socket.sendall(data)
 
     def send_while_open(self, data: bytes, times: int) -> None:
-        """Send on and on, as a client does that looks at the answer only when it has sent everything."""
+        """Send without end, as a client does that reads the answer only after its last byte."""
         with contextlib.suppress(ConnectionError):
             for _ in range(times):
                 self.socket.sendall(data)
@@ -74,7 +74,7 @@ class Wire:
         return Answer(int(status), headers, body)
 
     def skim(self, mark: bytes, times: int) -> None:
-        """Read until something has come so many times, as fast as a client can that looks at nothing else."""
+        """Read until something has come so many times, as fast as possible."""
         while (found := self._received.count(mark)) < times:
             times -= found
             # What is left may be the beginning of the next.
@@ -88,7 +88,7 @@ class Wire:
 
     @property
     def is_silent(self) -> bool:
-        """Whether nothing has come that was not read."""
+        """Whether all that has come was read."""
         self.socket.setblocking(False)  # noqa: FBT003 - positional only
         try:
             return not self._received and not self.socket.recv(1, socket.MSG_PEEK)

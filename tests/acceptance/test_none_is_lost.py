@@ -1,4 +1,4 @@
-"""The promise: every event that got a 200 is in OpenSearch exactly once, whatever was killed meanwhile."""
+"""The promise: every event that got a 200 is in OpenSearch exactly once, no matter which process was killed."""
 
 import asyncio
 import json
@@ -8,8 +8,9 @@ import pytest
 
 from forebay.sinks.local import LocalSink
 from forebay.sinks.port import Query
-from testbed.servers.fixtures import OpenSearchAddress, StartOpenSearch
+from testbed.servers.fixtures import OpenSearchAddress
 from testbed.servers.forebay import ForebayServer
+from testbed.servers.opensearch import OpenSearchServer
 from testbed.servers.ports import free_ports
 from testbed.traffic.client import Client
 from testbed.traffic.events import expected_info, make_events
@@ -55,34 +56,32 @@ async def test_a_server_killed_in_the_middle_of_the_load_loses_nothing_and_doubl
 
 
 async def test_an_opensearch_killed_in_the_middle_of_the_load_loses_nothing_and_doubles_nothing(
-    own_opensearch: StartOpenSearch, tmp_path: Path
+    own_opensearch: OpenSearchServer, tmp_path: Path
 ) -> None:
-    opensearch = own_opensearch()
-    with ForebayServer(tmp_path, settings(opensearch.url, "away")) as server:
+    with ForebayServer(tmp_path, settings(own_opensearch.url, "away")) as server:
         server.start()
         client = Client(server.url, server.token())
-        await send_and_interfere(client, make_events(0, 40_000), [opensearch.kill, opensearch.start])
+        await send_and_interfere(client, make_events(0, 40_000), [own_opensearch.kill, own_opensearch.start])
         assert client.resent == 0, "a client noticed that OpenSearch was away"
-        await assert_exactly_once(client, Index(opensearch.url, "away"))
+        await assert_exactly_once(client, Index(own_opensearch.url, "away"))
 
 
 async def test_both_killed_with_everything_pending_lose_nothing_and_double_nothing(
-    own_opensearch: StartOpenSearch, tmp_path: Path
+    own_opensearch: OpenSearchServer, tmp_path: Path
 ) -> None:
-    opensearch = own_opensearch()
-    small = {"FOREBAY_CHANNEL_EVENTS_MAX": "5000", **settings(opensearch.url, "both")}
+    small = {"FOREBAY_CHANNEL_EVENTS_MAX": "5000", **settings(own_opensearch.url, "both")}
     with ForebayServer(tmp_path, small) as server:
         server.start()
         client = Client(server.url, server.token())
 
         def kill_both() -> None:
-            opensearch.kill()
+            own_opensearch.kill()
             server.kill()
             server.start()
 
         await send_and_interfere(client, make_events(0, 30_000), [kill_both])
-        await asyncio.to_thread(opensearch.start)
-        await assert_exactly_once(client, Index(opensearch.url, "both"))
+        await asyncio.to_thread(own_opensearch.start)
+        await assert_exactly_once(client, Index(own_opensearch.url, "both"))
 
 
 async def test_a_server_told_to_stop_in_the_middle_of_the_load_loses_nothing_even_from_memory(
@@ -100,7 +99,7 @@ async def test_a_server_told_to_stop_in_the_middle_of_the_load_loses_nothing_eve
         await assert_exactly_once(client, Index(opensearch.url, "stopped"))
 
 
-async def test_what_is_in_memory_when_a_server_without_opensearch_is_told_to_stop_is_delivered_after_the_next_start(
+async def test_events_in_memory_of_a_server_that_stops_without_opensearch_are_delivered_after_the_next_start(
     opensearch: OpenSearchAddress, tmp_path: Path
 ) -> None:
     (nowhere,) = free_ports(1)

@@ -1,4 +1,4 @@
-"""An event that makes OpenSearch, or what is before it, drop the connection ends alone, as a dead letter."""
+"""An event that makes OpenSearch, or a proxy before it, drop the connection ends alone, as a dead letter."""
 
 import asyncio
 import sqlite3

@@ -1,4 +1,4 @@
-"""Situations in which events are refused: nobody dies without being at fault, and the others go on.
+"""Situations in which events are refused: only events at fault become dead letters, and the others flow.
 
 In each the server is killed in the middle, in some also not. The bad ones end as dead letters with OpenSearch's words.
 """
@@ -112,8 +112,8 @@ class Stage:
         return {log_id async for log_id, _ in self.index.documents()}
 
     async def end(self, *, dead: Iterable[Event] = ()) -> None:
-        """Wait until every event is in OpenSearch or a dead letter, and nothing waits; see that each is where it is to
-        be, once."""
+        """Wait until every event is in OpenSearch or a dead letter, and nothing waits; check
+        that each is in its right place, once."""
         dead_ids = {event["log_id"] for event in dead}
         good_ids = self.client.accepted.keys() - dead_ids
         await self.wait(lambda: self.read_dead().keys() >= dead_ids)
@@ -130,7 +130,7 @@ async def go_on(_: Stage) -> None:
 
 @pytest.fixture
 def middle(request: pytest.FixtureRequest) -> Callable[[Stage], Any]:
-    """What happens in the middle: the server is killed, and in some tests nothing the second time."""
+    """Return the interruption in the middle: a kill of the server, or none as well in some tests."""
     return getattr(request, "param", Stage.kill)
 
 
@@ -167,7 +167,7 @@ async def test_one_bad_event_and_no_other_waits_and_dies_when_good_ones_are_take
     events = bad(1)
     async with staged(NUMBERS) as stage:
         await stage.send(events)
-        await asyncio.sleep(4)  # several trials and rounds
+        await asyncio.sleep(4)  # several rounds
         await middle(stage)
         assert stage.read_dead() == {}
         assert stage.count_pending() == 1
@@ -320,7 +320,7 @@ async def test_the_firewall_meets_the_certain_event_first_and_alone(
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 413, 451])
-async def test_what_is_before_opensearch_refuses_everything_for_a_while(staged: Staging, status: int) -> None:
+async def test_a_proxy_before_opensearch_refuses_everything_for_a_while(staged: Staging, status: int) -> None:
     async with staged() as stage:
         await stage.send(good(100))
         await stage.wait_delivered(100)
@@ -505,7 +505,7 @@ async def test_a_new_month_begins_with_a_flood_of_bad_events(staged: Staging) ->
         await stage.end(dead=events)
 
 
-async def test_the_embedded_store_takes_what_it_can_read(tmp_path: Path) -> None:
+async def test_the_embedded_store_takes_every_event_whatever_the_mapping_would_refuse(tmp_path: Path) -> None:
     with ForebayServer(tmp_path, {**QUICK, "FOREBAY_EMBEDDED_STORE": str(tmp_path / "events.db")}) as server:
         await asyncio.to_thread(server.start)
         client = Client(server.url, server.token())

@@ -1,4 +1,4 @@
-"""What gets a 200 is something that OpenSearch takes: no odd event that comes through the door of a server dies."""
+"""OpenSearch takes every event that got a 200: no odd event that a server accepts becomes a dead letter."""
 
 import asyncio
 import sqlite3

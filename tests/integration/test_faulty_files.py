@@ -14,7 +14,7 @@ from testbed.servers.faulty_vfs import Fault, NotInUse, Operation, Policy, fault
 
 
 class OneFault(Policy):
-    """Fails one kind of step of the log, once told how; counts what was done."""
+    """Fails one kind of step of the log, once told how; counts the steps that were done."""
 
     def __init__(self) -> None:
         self.operation: Operation | None = None
@@ -87,7 +87,7 @@ def test_every_step_is_told_of_once_it_was_done(policy: OneFault, connection: sq
     assert policy.done[-1] == "delete a.db-wal"
 
 
-def test_a_truncation_fails_where_it_is_told_to(policy: OneFault, connection: sqlite3.Connection) -> None:
+def test_a_truncation_fails_when_it_is_told_to(policy: OneFault, connection: sqlite3.Connection) -> None:
     policy.operation, policy.fault = Operation.TRUNCATE, Fault(sqlite3.SQLITE_IOERR_TRUNCATE)
     with pytest.raises(sqlite3.OperationalError) as failed:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

@@ -16,7 +16,7 @@ BULK = b"".join(b'{"create":{"_id":"%d"}}\n{"poison":%d}\n' % (number, number) f
 
 
 class Upstream:
-    """Stands for OpenSearch: it answers a bulk with an item for each event, and remembers what it was asked."""
+    """Stands for OpenSearch: it answers a bulk with an item for each event, and remembers the requests."""
 
     def __init__(self) -> None:
         self.url = f"http://{HOST}:{free_ports(1)[0]}"
@@ -124,7 +124,7 @@ async def test_a_reset_in_the_answer_comes_after_its_head(session: aiohttp.Clien
             await response.read()
 
 
-async def test_what_hangs_is_let_go_of_when_the_behaviour_changes(
+async def test_a_request_that_hangs_is_let_go_of_when_the_behaviour_changes(
     session: aiohttp.ClientSession, proxy: FaultyProxy, upstream: Upstream
 ) -> None:
     proxy.behave(misbehaviour.hang_after)

@@ -57,7 +57,7 @@ def test_an_address_may_be_written_in_many_ways(client: Client, target: str) -> 
 
 
 @pytest.mark.parametrize("target", ["http://forebay", "http://", "http://forebay:99999/ping", "http://[/ping", "ping"])
-def test_what_is_no_address_is_refused(client: Client, target: str) -> None:
+def test_an_invalid_address_is_refused(client: Client, target: str) -> None:
     with client.wire() as wire:
         wire.send(client.request(target, None, method="GET"))
         assert_problem(wire.answer(), 400)

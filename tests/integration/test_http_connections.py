@@ -25,7 +25,7 @@ def test_a_connection_is_kept_for_the_next_request(client: Client) -> None:
 @pytest.mark.parametrize(
     ("version", "connection"), [("1.1", "close"), ("1.1", "Close"), ("1.0", None), ("1.0", "close")]
 )
-def test_a_connection_is_closed_where_the_client_wants_it(client: Client, version: str, connection: str | None) -> None:
+def test_a_connection_is_closed_if_the_client_wants_it(client: Client, version: str, connection: str | None) -> None:
     for request, status in (
         (client.request(headers={"Connection": connection}, version=version), 200),
         (client.request(body=b"{}", headers={"Connection": connection}, version=version), 400),
@@ -133,7 +133,7 @@ def test_a_client_that_goes_away_in_the_middle_of_a_request_leaves_nothing(clien
         b"POST /events HTTP/1.1\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
     ],
 )
-def test_what_is_not_http_is_refused_and_the_connection_closed(client: Client, garbage: bytes) -> None:
+def test_input_that_is_not_http_is_refused_and_the_connection_closed(client: Client, garbage: bytes) -> None:
     with client.wire() as wire:
         answer = wire.ask(garbage)
         assert_problem(answer, 400)
@@ -175,7 +175,7 @@ def test_requests_that_ask_for_another_protocol_may_come_in_any_pieces(client: C
             assert wire.answer().body == b"pong"
 
 
-def test_what_asks_for_another_protocol_is_still_checked(client: Client) -> None:
+def test_a_request_for_another_protocol_is_still_checked(client: Client) -> None:
     with client.wire() as wire:
         assert_problem(wire.ask(client.request(headers={**H2C, "Authorization": None})), 401)
         assert_problem(wire.ask(client.request("/nothing", None, H2C, "GET")), 404)

@@ -1,4 +1,4 @@
-"""Events and batches, over real connections: what is taken, how it is answered, and what is stored."""
+"""Events and batches, over real connections: which are taken, the answers, and the documents."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_an_event_without_log_id_is_answered_with_a_new_uuid7(client: Client) ->
         assert client.document(log_id)["log_id"] == log_id
 
 
-def test_a_document_says_what_was_sent_and_by_whom(client: Client) -> None:
+def test_a_document_contains_the_event_and_its_sender(client: Client) -> None:
     sent = event(label="l", param={"k": [1.50, "日本"]}, experiment={"arm": 2}, timestamp="2026-01-02T03:04:05+09:00")
     answer = client.post(
         body=sent, device_uuid="3f0a", app_version="4.2.1", os_version="iOS 19", user_agent="app/1 (日本)"
@@ -184,5 +184,5 @@ def test_a_batch_has_no_more_events_than_the_limit(client: Client) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"5", b'"x"', b"[", b"[1,", b'{"events":5}', b'{"events":[],"sent_at":"x"}', b"[" * 100_000]
 )
-def test_what_is_no_batch_is_refused_as_a_whole(client: Client, body: bytes) -> None:
+def test_a_body_that_is_no_batch_is_refused_as_a_whole(client: Client, body: bytes) -> None:
     assert_problem(client.post("/events/batch", body), 400)

@@ -86,7 +86,7 @@ def test_a_body_over_the_limit_behind_an_event_is_refused_behind_it(client: Clie
         pytest.param(b"CONNECT x:1 HTTP/1.1\r\n\r\n", 501, id="a tunnel"),
     ],
 )
-def test_what_cannot_be_taken_takes_nothing_from_the_event_before_it(
+def test_input_that_is_refused_takes_nothing_from_the_event_before_it(
     client: Client, behind: bytes, status: int
 ) -> None:
     with client.wire() as wire:

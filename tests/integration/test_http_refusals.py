@@ -1,10 +1,10 @@
-"""What a client did wrong is refused, over real connections, with the reason; and everything has a limit."""
+"""A client's mistakes are refused with the reason, over real connections; and everything has a limit."""
 
 from __future__ import annotations
 
 import pytest
 
-from forebay.intake.refusing import HEADER_LINES_MAX
+from forebay.intake.reader import HEADER_LINES_MAX
 from testbed.servers.doors import BODY_BYTES_MAX, HEADER_BYTES_MAX
 from testbed.traffic.requests import EVENT, PING, Client, assert_created, assert_problem, chunked, event, nested
 
@@ -203,7 +203,7 @@ def test_a_head_without_end_is_refused_while_it_is_sent(client: Client, beginnin
         pytest.param(b"5;", b"y" * 10_000, id="extension of a chunk"),
     ],
 )
-def test_what_stands_beside_a_chunked_body_has_a_limit_too(client: Client, beginning: bytes, piece: bytes) -> None:
+def test_the_lines_beside_a_chunked_body_have_a_limit_too(client: Client, beginning: bytes, piece: bytes) -> None:
     with client.wire() as wire:
         wire.send(client.request(body=b"", headers={"Content-Length": None, "Transfer-Encoding": "chunked"}))
         wire.send(b"20\r\n" + EVENT + b"\r\n" + beginning)

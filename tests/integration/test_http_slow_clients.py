@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from testbed.servers.appetite import reach_for_connections, resident_bytes
 from testbed.servers.forebay import ForebayServer
+from testbed.servers.process_usage import reach_for_connections, resident_bytes
 from testbed.traffic.requests import LIVE, PING, Client, assert_created, assert_problem, event
 from testbed.traffic.wire import Wire
 
@@ -39,7 +39,7 @@ def connect(stack: contextlib.ExitStack, client: Client, count: int, first: byte
     return wires
 
 
-def test_10_000_idle_connections_take_little_and_keep_nobody_out(patient: Client) -> None:
+def test_10_000_idle_connections_use_little_memory_and_keep_nobody_out(patient: Client) -> None:
     count = reach_for_connections(IDLE_CONNECTIONS)
     before = resident_bytes(patient.server.pid)
     with contextlib.ExitStack() as stack:
@@ -104,7 +104,7 @@ def test_half_closed_connections_are_let_go_of_unless_an_answer_is_due(patient: 
             wire.assert_closed()
 
 
-def test_what_an_idle_connection_sent_is_not_kept_for_it(patient: Client) -> None:
+def test_the_requests_of_an_idle_connection_are_freed(patient: Client) -> None:
     body = b"[" + b",".join([event(param="x" * 10_000)] * 190) + b"]"
     with contextlib.ExitStack() as stack:
         wires = connect(stack, patient, 60)

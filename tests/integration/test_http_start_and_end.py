@@ -1,4 +1,4 @@
-"""How the real server starts, what it says when it cannot, and how it ends."""
+"""The real server starts, says why it cannot, and ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from testbed.traffic.requests import PING, Client, assert_created, assert_proble
 
 
 def failure_to_start(folder: Path, settings: Mapping[str, str] | None = None) -> tuple[int | None, str]:
-    """Return the exit code of a server that cannot start, and the one thing that it says."""
+    """Return the exit code of a server that cannot start, and its one message."""
     with ForebayServer(folder, settings) as server:
         with pytest.raises(ForebayStartError) as raised:
             server.start()

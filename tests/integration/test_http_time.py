@@ -1,4 +1,4 @@
-"""Clients that are slow or say nothing, over real connections to a server that waits for nobody."""
+"""Clients that are slow or say nothing, over real connections to a server with short time limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens, over real connections: who may send, who may see what, and that no secret is in the log."""
+"""Tokens, over real connections: rights to send and to read, and no secret in the log."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_open_metrics_ask_for_no_token(other: Client) -> None:
     assert_problem(other.post(Authorization=None), 401)
 
 
-def test_metrics_count_what_clients_were_told(client: Client) -> None:
+def test_metrics_count_the_answers_to_clients(client: Client) -> None:
     def counts() -> list[float]:
         body = client.get("/metrics", f"Bearer {client.server.token(scope='admin')}").body.decode()
         samples = dict(line.rsplit(" ", 1) for line in body.splitlines() if not line.startswith("#"))

@@ -1,4 +1,4 @@
-"""What gets 200 is something that OpenSearch takes: as it is, or repaired after it has refused it."""
+"""OpenSearch takes every event that got 200: as it is, or repaired after a refusal."""
 
 import asyncio
 import io
@@ -72,7 +72,7 @@ class OpenSearch:
         return [hit["_source"] for hit in read(answer)["hits"]["hits"]]
 
     async def forget(self) -> None:
-        """Delete what was stored: it is large, and the server is small and shared."""
+        """Delete the documents: they are large, and the server is small and shared."""
         async with self._session.delete(f"{self._url}/events_{self.environment}_2026-11?ignore_unavailable=true"):
             pass
 
@@ -122,7 +122,7 @@ def make(maker: DocumentMaker, body: bytes, sender: Sender) -> Entry:
 
 
 def make_odd_entries(seed: int, maker: DocumentMaker) -> list[Entry]:
-    """Return what intake makes of odd events, but for those that it refuses."""
+    """Return the entries that intake makes of odd events, without those that it refuses."""
     random = Random(seed)
     odd = OddEvents(random)
     entries = []
@@ -182,7 +182,7 @@ JUST_TOO_MUCH = {
 
 
 @pytest.mark.parametrize("case", JUST_TOO_MUCH)
-async def test_what_is_just_too_much_for_opensearch_is_what_is_repaired(
+async def test_an_event_is_repaired_exactly_if_it_is_too_much_for_opensearch(
     server: OpenSearch, maker: DocumentMaker, case: str
 ) -> None:
     form, *parts = JUST_TOO_MUCH[case]
@@ -193,7 +193,7 @@ async def test_what_is_just_too_much_for_opensearch_is_what_is_repaired(
     assert await server.create([repair(too_much)]) == [None]
 
 
-async def test_an_event_is_found_by_what_was_not_too_long_and_has_the_rest_beside(
+async def test_an_event_is_found_by_its_short_values_and_keeps_the_long_ones_beside(
     server: OpenSearch, maker: DocumentMaker
 ) -> None:
     long = "x" * 40_000

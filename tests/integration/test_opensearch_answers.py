@@ -1,8 +1,8 @@
-"""Answers that a real OpenSearch is brought to give, and what the sink makes of them."""
+"""The sink gives the right outcome for each answer that a real OpenSearch can be made to give."""
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,12 +22,9 @@ from testbed.servers.opensearch import OpenSearchServer
 MakeEntry = Callable[..., Entry]
 
 
-@pytest.fixture(scope="module")
-def server(opensearch_home: Path) -> Iterator[OpenSearchServer]:
-    """A node whose settings the tests of this module change, and change back."""
-    with OpenSearchServer(opensearch_home) as server:
-        server.start()
-        yield server
+@pytest.fixture
+def server(own_opensearch: OpenSearchServer) -> OpenSearchServer:
+    return own_opensearch
 
 
 @pytest.fixture
@@ -210,9 +207,9 @@ async def test_a_path_that_leads_nowhere_is_refused_and_the_setting_named(
 
 
 async def test_a_bulk_that_may_not_name_its_indices_is_refused(
-    own_opensearch: StartOpenSearch, make_entry: MakeEntry
+    start_opensearch: StartOpenSearch, make_entry: MakeEntry
 ) -> None:
-    server = own_opensearch({"rest.action.multi.allow_explicit_index": "false"})
+    server = start_opensearch({"rest.action.multi.allow_explicit_index": "false"})
     async with sink_at(server.url) as sink:
         (outcome,) = await sink.deliver([make_entry("a")])
     assert told([outcome]) == [(Verdict.REFUSED, "illegal_argument_exception", True)]

@@ -132,7 +132,7 @@ async def test_a_certificate_that_does_not_fit_pauses_and_says_why(
     assert said in outcome.reason
 
 
-async def test_a_client_certificate_is_shown_where_one_is_wanted(
+async def test_a_client_certificate_is_shown_if_one_is_wanted(
     opensearch: OpenSearchAddress, nginx: StartNginx, authority: Authority, make_entry: MakeEntry
 ) -> None:
     wants = f"ssl_client_certificate {authority.file}; ssl_verify_client on;"
@@ -148,7 +148,7 @@ async def test_a_client_certificate_is_shown_where_one_is_wanted(
     assert await deliver_one(proxy.url, make_entry(), open_search_ca_file=authority.file, **shown) == DELIVERED
 
 
-async def test_plain_http_where_tls_is_wanted_delivers_nothing(
+async def test_plain_http_to_a_server_that_wants_tls_delivers_nothing(
     opensearch: OpenSearchAddress, nginx: StartNginx, authority: Authority, make_entry: MakeEntry
 ) -> None:
     proxy = nginx(opensearch.url, certificate=authority.sign("server"))
@@ -157,7 +157,7 @@ async def test_plain_http_where_tls_is_wanted_delivers_nothing(
     assert "plain HTTP request was sent to HTTPS port" in outcome.reason
 
 
-async def test_tls_where_plain_http_is_spoken_delivers_nothing(
+async def test_tls_to_a_server_that_speaks_plain_http_delivers_nothing(
     opensearch: OpenSearchAddress, make_entry: MakeEntry
 ) -> None:
     outcome = await deliver_one(opensearch.url.replace("http", "https"), make_entry())
@@ -218,7 +218,7 @@ async def test_a_key_or_token_goes_with_every_request(
     assert secret not in repr(wrong)
 
 
-# -- what a proxy does by itself
+# -- answers of the proxy itself
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")

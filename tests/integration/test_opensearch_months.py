@@ -51,7 +51,7 @@ async def is_there(client: OpenSearchClient, index: str) -> bool:
     return (await client.request("HEAD", f"/{index}")).status == 200
 
 
-async def test_months_of_the_environment_are_listed_with_what_they_hold_and_deleted(
+async def test_months_of_the_environment_are_listed_with_their_size_and_deleted(
     client: OpenSearchClient, keeper: OpenSearchMonths, environment: str
 ) -> None:
     assert await keeper.list_months() == []

@@ -73,7 +73,7 @@ async def test_newest_come_first_over_the_turn_of_a_month(
     assert await reader.count(Query({}, limit=3)) == 12
 
 
-async def test_environment_does_not_read_what_belongs_to_one_that_begins_like_it(
+async def test_environment_does_not_read_events_of_one_that_begins_like_it(
     opensearch: OpenSearchAddress, reader: OpenSearchReader, environment: str
 ) -> None:
     others = [make_entry(f"{environment}{more}", "other") for more in ("_eu", "_2026", "-eu", "2")]

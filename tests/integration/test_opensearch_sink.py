@@ -1,4 +1,4 @@
-"""The sink against a real OpenSearch, which is brought to give each answer where it can be."""
+"""The sink delivers to a real OpenSearch, puts its template in place, and outlives its failures."""
 
 import asyncio
 import uuid
@@ -17,6 +17,7 @@ from forebay.settings import Settings, SinkHost
 from forebay.sinks.opensearch.sink import OpenSearchSink
 from forebay.sinks.opensearch.template import PATH as TEMPLATE_PATH
 from testbed.servers.fixtures import OpenSearchAddress, StartOpenSearch
+from testbed.servers.opensearch import OpenSearchServer
 
 MakeEntry = Callable[..., Entry]
 
@@ -39,7 +40,7 @@ def make_entry(index: str) -> MakeEntry:
 
 @asynccontextmanager
 async def sink_at(url: str, **settings: Any) -> AsyncIterator[OpenSearchSink]:
-    sink = OpenSearchSink(Settings(OPEN_SEARCH_DNS=(SinkHost(url),), bulk_timeout_s=10, **settings))
+    sink = OpenSearchSink(Settings(OPEN_SEARCH_DNS=(SinkHost(url),), **{"bulk_timeout_s": 10, **settings}))
     try:
         yield sink
     finally:
@@ -66,12 +67,11 @@ async def test_an_event_sent_twice_is_delivered_and_then_a_duplicate(
 
 
 async def test_the_template_is_in_place_before_the_first_document_makes_an_index(
-    own_opensearch: StartOpenSearch, make_entry: MakeEntry, index: str
+    own_opensearch: OpenSearchServer, make_entry: MakeEntry, index: str
 ) -> None:
-    server = own_opensearch()
-    async with sink_at(server.url) as sink:
+    async with sink_at(own_opensearch.url) as sink:
         assert await sink.deliver([make_entry("a")]) == [DELIVERED]
-    mapping = (await ask("GET", f"{server.url}/{index}/_mapping"))[index]["mappings"]
+    mapping = (await ask("GET", f"{own_opensearch.url}/{index}/_mapping"))[index]["mappings"]
     assert mapping["dynamic"] == "false"
     assert mapping["properties"]["@timestamp"] == {"type": "date"}
     assert mapping["properties"]["event_info"]["properties"]["param"] == {"type": "flat_object"}
@@ -79,43 +79,41 @@ async def test_the_template_is_in_place_before_the_first_document_makes_an_index
 
 @pytest.mark.parametrize("is_tried", [False, True], ids=["quiet meanwhile", "tried meanwhile"])
 async def test_an_opensearch_that_comes_back_without_its_data_has_the_template_before_the_first_document(
-    own_opensearch: StartOpenSearch, make_entry: MakeEntry, index: str, *, is_tried: bool
+    own_opensearch: OpenSearchServer, make_entry: MakeEntry, index: str, *, is_tried: bool
 ) -> None:
-    server = own_opensearch()
-    async with sink_at(server.url) as sink:
+    async with sink_at(own_opensearch.url) as sink:
         assert await sink.deliver([make_entry("before")]) == [DELIVERED]
-        server.stop()
+        own_opensearch.stop()
         if is_tried:
             assert (await sink.deliver([make_entry("away")]))[0].verdict is Verdict.RETRY
-        server.lose_data()
-        server.start()
+        own_opensearch.lose_data()
+        own_opensearch.start()
         # By a mapping guessed from the first, the second would be refused.
         entries = [make_entry("number", b'{"a":1}'), make_entry("object", b'{"a":{"b":1}}')]
         assert await sink.deliver(entries) == [DELIVERED] * 2
-    mapping = (await ask("GET", f"{server.url}/{index}/_mapping"))[index]["mappings"]
+    mapping = (await ask("GET", f"{own_opensearch.url}/{index}/_mapping"))[index]["mappings"]
     assert mapping["dynamic"] == "false"
     assert mapping["properties"]["event_info"]["properties"]["param"] == {"type": "flat_object"}
 
 
-async def test_a_template_that_is_there_stays_as_it_is(own_opensearch: StartOpenSearch) -> None:
-    server = own_opensearch()
-    async with sink_at(server.url) as sink:
+async def test_a_template_that_is_there_stays_as_it_is(own_opensearch: OpenSearchServer) -> None:
+    url = own_opensearch.url + TEMPLATE_PATH
+    async with sink_at(own_opensearch.url) as sink:
         assert "put in place" in await sink.prepare()
-    edited = (await ask("GET", server.url + TEMPLATE_PATH))["index_templates"][0]["index_template"]
+    edited = (await ask("GET", url))["index_templates"][0]["index_template"]
     edited["priority"] = 101
-    await ask("PUT", server.url + TEMPLATE_PATH, edited)
-    async with sink_at(server.url) as sink:
+    await ask("PUT", url, edited)
+    async with sink_at(own_opensearch.url) as sink:
         assert "there already" in await sink.prepare()
-    kept = (await ask("GET", server.url + TEMPLATE_PATH))["index_templates"][0]["index_template"]
+    kept = (await ask("GET", url))["index_templates"][0]["index_template"]
     assert kept["priority"] == 101
 
 
-async def test_without_its_setting_no_template_is_put(own_opensearch: StartOpenSearch, make_entry: MakeEntry) -> None:
-    server = own_opensearch()
-    async with sink_at(server.url, index_template=False) as sink:
+async def test_without_its_setting_no_template_is_put(own_opensearch: OpenSearchServer, make_entry: MakeEntry) -> None:
+    async with sink_at(own_opensearch.url, index_template=False) as sink:
         await sink.open()
         assert await sink.deliver([make_entry("a")]) == [DELIVERED]
-    assert "error" in await ask("GET", server.url + TEMPLATE_PATH)
+    assert "error" in await ask("GET", own_opensearch.url + TEMPLATE_PATH)
 
 
 async def test_an_event_that_opensearch_refuses_is_refused_alone_with_the_reason(
@@ -158,9 +156,9 @@ async def test_a_closed_index_pauses(opensearch: OpenSearchAddress, make_entry: 
 
 
 async def test_a_bulk_that_is_too_large_is_split_and_one_event_that_is_too_large_is_refused(
-    own_opensearch: StartOpenSearch, make_entry: MakeEntry
+    start_opensearch: StartOpenSearch, make_entry: MakeEntry
 ) -> None:
-    server = own_opensearch({"http.max_content_length": "64kb"})
+    server = start_opensearch({"http.max_content_length": "64kb"})
     entries = [make_entry(str(number), b'{"a":"%b"}' % (b"x" * 10_000)) for number in range(20)]
     large = make_entry("large", b'{"a":[%b]}' % b",".join([b'"%b"' % (b"x" * 10_000)] * 10))
     async with sink_at(server.url) as sink:
@@ -171,9 +169,9 @@ async def test_a_bulk_that_is_too_large_is_split_and_one_event_that_is_too_large
 
 
 async def test_a_whole_request_refused_for_lack_of_memory_is_tried_again(
-    own_opensearch: StartOpenSearch, make_entry: MakeEntry
+    start_opensearch: StartOpenSearch, make_entry: MakeEntry
 ) -> None:
-    server = own_opensearch({"indexing_pressure.memory.limit": "1kb"})
+    server = start_opensearch({"indexing_pressure.memory.limit": "1kb"})
     async with sink_at(server.url) as sink:
         outcomes = await sink.deliver([make_entry(str(number)) for number in range(50)])
     assert {outcome.verdict for outcome in outcomes} == {Verdict.RETRY}, outcomes[0]
@@ -181,40 +179,33 @@ async def test_a_whole_request_refused_for_lack_of_memory_is_tried_again(
 
 
 async def test_an_opensearch_that_is_away_or_does_not_answer_is_tried_again(
-    own_opensearch: StartOpenSearch, make_entry: MakeEntry
+    own_opensearch: OpenSearchServer, make_entry: MakeEntry
 ) -> None:
-    server = own_opensearch()
-    async with sink_at(server.url) as sink:
-        assert await sink.deliver([make_entry("a")]) == [DELIVERED]
-        server.pause()
-        try:
-            sink._client._session._timeout = aiohttp.ClientTimeout(total=0.5)
-            (silent,) = await sink.deliver([make_entry("b")])
-        finally:
-            server.resume()
-        server.kill()
-        (refused,) = await sink.deliver([make_entry("b")])
+    async with sink_at(own_opensearch.url, bulk_timeout_s=0.5, index_template=False) as sink:
+        own_opensearch.pause()
+        (silent,) = await sink.deliver([make_entry("a")])
+        own_opensearch.kill()
+        (refused,) = await sink.deliver([make_entry("a")])
     assert (silent.verdict, refused.verdict) == (Verdict.RETRY, Verdict.RETRY)
     assert "no answer in time" in silent.reason
     assert "Cannot connect" in refused.reason
 
 
 async def test_of_two_nodes_one_that_is_killed_costs_no_event_and_is_used_again_when_it_is_back(
-    opensearch: OpenSearchAddress, own_opensearch: StartOpenSearch, make_entry: MakeEntry
+    opensearch: OpenSearchAddress, own_opensearch: OpenSearchServer, make_entry: MakeEntry
 ) -> None:
-    server = own_opensearch()
-    hosts = (SinkHost(server.url), SinkHost(opensearch.url))
+    hosts = (SinkHost(own_opensearch.url), SinkHost(opensearch.url))
     sink = OpenSearchSink(Settings(OPEN_SEARCH_DNS=hosts, bulk_timeout_s=10))
     try:
         for number in range(4):
             assert await sink.deliver([make_entry(f"before-{number}")]) == [DELIVERED]
-        server.kill()
+        own_opensearch.kill()
         for number in range(20):
             assert await sink.deliver([make_entry(f"down-{number}")]) == [DELIVERED]
-        server.start()
+        own_opensearch.start()
         async with asyncio.timeout(60):
             number = 0
-            while await documents(server.url) < 3:
+            while await documents(own_opensearch.url) < 3:
                 number += 1
                 assert await sink.deliver([make_entry(f"after-{number}")]) == [DELIVERED]
                 await asyncio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""How the real server ends at a signal: what is answered then is kept, and nothing that hangs keeps it from ending."""
+"""The real server ends at a signal: every event that it answers then is safe, and nothing that hangs delays the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real server whose files are taken away from under it says so, and its doctor says nothing that loses events."""
+"""A real server whose files are removed says so, and no advice of the doctor loses events."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ask_ready(server: ForebayServer) -> tuple[int, list[str]]:
 
 
 def doctor(server: ForebayServer) -> str:
-    """Return what the doctor says of the server and its spool."""
+    """Return the findings of the doctor about the server and its spool."""
     command = [str(Path(sys.executable).parent / "forebay"), "doctor"]
     settings = {name: value for name, value in server.settings.items() if name != "OPEN_SEARCH_DNS"}
     said = subprocess.run(
@@ -52,7 +52,7 @@ def doctor(server: ForebayServer) -> str:
 def until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < deadline, "what was waited for did not come"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.02)
 
 

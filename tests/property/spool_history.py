@@ -55,7 +55,7 @@ class Violation(AssertionError):
 
 
 class Change(NamedTuple):
-    """A transaction and the keys that it changes, to None where they go; it fails by itself where there are none."""
+    """A transaction and the keys that it changes, to None if they go; it fails by itself if there are none."""
 
     transaction: Transaction
     after: dict[str, Value | None]
@@ -129,7 +129,7 @@ class Author:
 
 
 class SpoolHistory:
-    """The lives of one spool, each in a folder of its own that begins with what the one before it left.
+    """The lives of one spool, each in a folder of its own that begins with the files that the one before it left.
 
     Attributes:
         counts: how often things happened, so that a test can see that they do.
@@ -242,7 +242,7 @@ class SpoolHistory:
             raise Violation(f"in doubt the answer was {result!r}")
         if isinstance(result, dict):
             if not change.after:
-                raise Violation("success was answered where it cannot be")
+                raise Violation("success was answered to a transaction that must fail")
             self.counts["commits"] += 1
             self._seen = self._certain = change.apply(self._seen)
             # A commit is made of all that was there before it.
@@ -267,7 +267,7 @@ class SpoolHistory:
         self._picture = picture
 
     def _check(self, path: Path, spool: Spool, answers: Answers) -> None:
-        """Compare what a spool holds that was just opened with what it may hold."""
+        """Check that the content of a spool that was just opened is allowed."""
         spool.submit(lambda store: store.connection, answers.take)
         connection: Any
         connection, _ = answers.get()
@@ -329,7 +329,7 @@ def read_state(connection: Any) -> State:
 
 
 def describe(certain: State, uncertain: list[Change], seen: State) -> str:
-    """Return what is wrong with what is there."""
+    """Return a description of the contradiction."""
     missing = sorted(key for key in certain if key not in seen)
     extra = sorted(key for key in seen if key not in certain)
     different = sorted(key for key in seen if key in certain and certain[key] != seen[key])

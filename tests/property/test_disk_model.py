@@ -1,4 +1,4 @@
-"""The model of a disk loses what a disk loses, and nothing else."""
+"""The model of a disk loses the bytes that a disk may lose, and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intake keeps what it is sent, whatever that is, and nothing that it is sent breaks it."""
+"""Intake keeps every field of an event as it came, and no body breaks it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def fields(event: Event) -> dict[str, Any]:
 
 @unhurried
 @given(events, unknown, writers)
-def test_a_document_holds_what_was_sent(
+def test_a_document_contains_the_event_as_sent(
     event: dict[str, Any], extra: dict[str, Any], write: Callable[[Any], str]
 ) -> None:
     entry = make(write(event | extra).encode())

@@ -1,4 +1,4 @@
-"""Every admitted event ends in the sink or in the dead letters, whatever sink and spool do and however it ends."""
+"""Every admitted event ends in the sink or in the dead letters, however sink, spool and process fail."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Life:
-    """One run of the pipeline; `deliver_s` is the time for delivery at its end, or None where it crashes."""
+    """One run of the pipeline; `deliver_s` is the time for delivery at its end, or None if it crashes."""
 
     requests: list[Request]
     deliver_s: float | None
@@ -196,7 +196,7 @@ class Run:
         await settle_down()
 
     async def crash(self) -> None:
-        """End as a process does that is killed: what is in the file by then is all that is left."""
+        """End as a killed process does: only the file is left."""
         world = self.world
         for inbox, ack in self.sent:
             if not inbox.heard:

@@ -1,4 +1,4 @@
-"""A spool file behaves like a dictionary, whatever is done to it in whatever order."""
+"""A spool file behaves like a dictionary, in any order of operations."""
 
 from __future__ import annotations
 

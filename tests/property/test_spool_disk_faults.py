@@ -1,4 +1,4 @@
-"""A spool keeps its word on a disk that fails: what was answered is there, what was refused is not, nothing is damaged.
+"""A spool keeps its word on a disk that fails: answered commits are there, refused ones are not, nothing is damaged.
 
 Every history follows from its seed. `FOREBAY_TEST_HISTORIES` says how many of them there are, and `FOREBAY_TEST_SEED`
 which is the first: with 1 and the seed of a failure, that one alone.
@@ -52,7 +52,7 @@ def files() -> Iterator[FaultyFiles]:
     structlog.reset_defaults()
 
 
-def test_what_was_answered_is_there_and_what_was_refused_is_not_after_faults_of_the_disk_and_crashes(
+def test_answered_commits_are_there_and_refused_ones_are_not_after_faults_of_the_disk_and_crashes(
     files: FaultyFiles,
 ) -> None:
     counts: collections.Counter[str] = collections.Counter()

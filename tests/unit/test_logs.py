@@ -59,7 +59,7 @@ print(signed["X-Amz-Security-Token"])
 """
 
 
-def test_what_is_signed_for_aws_is_written_down_at_no_level() -> None:
+def test_the_text_that_is_signed_for_aws_is_logged_at_no_level() -> None:
     secrets = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "hunter2", "AWS_SESSION_TOKEN": "hunter2-token"}
     done = subprocess.run(
         [sys.executable, "-c", SIGNING], env=secrets, capture_output=True, text=True, check=True, timeout=60

@@ -13,7 +13,7 @@ from forebay.process import DESCRIPTORS_RESERVED
 PROBE = """
 import asyncio, os
 from forebay.process import give_back_memory
-from testbed.servers.appetite import resident_bytes
+from testbed.servers.process_usage import resident_bytes
 
 async def main():
     entries = [os.urandom(700) for _ in range(100_000)]

@@ -1,8 +1,9 @@
-"""The ASGI application: health and metrics, and the answer to every request that nothing else answers."""
+"""The ASGI application: health, metrics, and the answer to a request for any other address."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from typing import Any, Protocol, TypeAlias
 
 from starlette.applications import Starlette
@@ -19,14 +20,14 @@ from forebay.problems import PROBLEM_TYPE, problem
 from forebay.tokens import OPERATOR_SCOPES
 
 Collect: TypeAlias = Callable[[], Awaitable[ServerSnapshot]]
-"""Asks all workers how they are."""
+"""Asks all workers for their state."""
 
 
 class Verifier(Protocol):
-    """What is asked of the verification of tokens."""
+    """Verifies tokens."""
 
     def verify(self, authorization: bytes | None, *scopes: str) -> object:
-        """Raise `Rejection` unless a valid token has one of the scopes; any valid token does where none is named."""
+        """Raise `Rejection` unless a valid token has one of the scopes; without scopes any valid token will do."""
 
 
 class AdminApp:
@@ -34,9 +35,9 @@ class AdminApp:
 
     Args of the constructor:
         verifier: verifies tokens.
-        collect: asks all workers how they are.
-        methods: the methods of the addresses that are answered elsewhere, to say which are allowed there.
-        metrics_open: whether `/metrics` asks for no token.
+        collect: asks all workers for their state.
+        methods: the methods of the addresses that are answered without ASGI.
+        metrics_open: whether `/metrics` needs no token.
     """
 
     def __init__(
@@ -60,10 +61,10 @@ class AdminApp:
             Route("/metrics", self._render_metrics),
         ]
         handlers: dict[Any, Any] = {
-            404: self._answer_unknown,
+            HTTPStatus.NOT_FOUND: self._answer_unknown,
             HTTPException: _answer_http_error,
             Rejection: _answer_rejection,
-            500: _answer_bug,
+            HTTPStatus.INTERNAL_SERVER_ERROR: _answer_bug,
         }
         app = Starlette(routes=routes, exception_handlers=handlers)
         app.router.redirect_slashes = False
@@ -78,7 +79,9 @@ class AdminApp:
         body: dict[str, object] = {"status": readiness.status}
         if readiness.causes and self._may_read(request):
             body["causes"] = readiness.causes
-        return JSONResponse(body, status_code=200 if readiness.takes_events else 503)
+        return JSONResponse(
+            body, status_code=HTTPStatus.OK if readiness.takes_events else HTTPStatus.SERVICE_UNAVAILABLE
+        )
 
     async def _render_metrics(self, request: Request) -> Response:
         if not self._metrics_open:
@@ -86,7 +89,7 @@ class AdminApp:
         return Response(render(await self._collect()), media_type=CONTENT_TYPE)
 
     async def _answer_unknown(self, request: Request, error: HTTPException) -> Response:
-        """Answer where no route is: at an event address that does not take the method, or at none."""
+        """Answer if no route matches: an event address with a method that it does not take, or an unknown address."""
         del error
         path: str = request.scope["path"]
         methods = self._methods.get(path)
@@ -96,10 +99,10 @@ class AdminApp:
         except Rejection as rejection:
             return _problem(rejection)
         if methods is None:
-            return _problem(Rejection(404, "there is nothing at this address"))
+            return _problem(Rejection(HTTPStatus.NOT_FOUND, "there is nothing at this address"))
         allowed = ", ".join(methods)
         detail = f"{path} takes {allowed}, not {request.method}"
-        return _problem(Rejection(405, detail, headers=(("Allow", allowed),)))
+        return _problem(Rejection(HTTPStatus.METHOD_NOT_ALLOWED, detail, headers=(("Allow", allowed),)))
 
     def _may_read(self, request: Request) -> bool:
         try:
@@ -120,15 +123,16 @@ async def _answer_rejection(request: Request, error: Rejection) -> Response:
 
 
 async def _answer_http_error(request: Request, error: HTTPException) -> Response:
-    """Answer what Starlette itself refuses: a method that one of the addresses here does not take."""
-    detail = f"{request.scope['path']} does not take {request.method}" if error.status_code == 405 else error.detail  # noqa: PLR2004
+    """Answer a request that Starlette itself refuses: an address here does not take the method."""
+    is_method = error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+    detail = f"{request.scope['path']} does not take {request.method}" if is_method else error.detail
     headers = tuple((error.headers or {}).items())
     return _problem(Rejection(error.status_code, detail, headers=headers))
 
 
 async def _answer_bug(request: Request, error: Exception) -> Response:
     del request, error
-    return _problem(Rejection(500, "the server failed"))
+    return _problem(Rejection(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed"))
 
 
 def _problem(error: Rejection) -> Response:

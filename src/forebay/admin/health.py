@@ -1,7 +1,7 @@
-"""Health: can the server take events, and what is wrong with it.
+"""Health: whether the server takes events, and the causes if something is wrong.
 
-A sink that is down does not make the server unready: taking events while OpenSearch is away is what it is for, and a
-load balancer that turned clients away would lose what the spool keeps. It is degraded, and says so.
+A sink that is down makes the server degraded, not unready: it is there to take events while OpenSearch is away, and a
+load balancer that turned clients away would lose events that the spool can store.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from forebay.pipeline.gate import Health
 
 
 class Readiness(NamedTuple):
-    """Whether events are taken, in a word, and what is wrong."""
+    """Whether events are taken, the status in a word, and the causes if something is wrong."""
 
     takes_events: bool
     status: str
@@ -21,7 +21,7 @@ class Readiness(NamedTuple):
 
 
 def judge_readiness(server: ServerSnapshot) -> Readiness:
-    """Return how the server is: it takes events while one of its workers does."""
+    """Return the readiness of the server: it takes events while one of its workers does."""
     causes = []
     takes_events = False
     for number, snapshot in sorted(server.snapshots.items()):

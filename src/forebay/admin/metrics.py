@@ -1,8 +1,7 @@
 """Metrics for Prometheus: read from counters and state at a scrape, so that counting costs the hot path nothing.
 
-With several workers, whichever is asked answers for all. What a process counts carries the label `worker`: a worker
-that was started again begins at nought, which in a sum would look like so many more events. What there is of something
-now is a sum.
+With several workers, each answers for all. A counter carries the label `worker`: a worker that was started again begins
+at 0, so that a sum would fall. A gauge is the sum of all workers.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from forebay.pipeline.gate import Health
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 EVENT_COUNTERS = (
-    ("accepted", "Events told to the client as safe"),
-    ("rejected", "Events and requests told to the client as its mistake"),
-    ("uncorrected", "Events whose `sent_at` is too far from our clock to correct their `timestamp`"),
-    ("unavailable", "Events told to the client to send again"),
-    ("overflowed", "Events stored while the channel had no room"),
-    ("redelivered", "Events taken from the spool back into the channel"),
+    ("accepted", "Events that the client was told are safe."),
+    ("rejected", "Events and requests that were rejected as the client's mistake."),
+    ("uncorrected", "Events whose `sent_at` is too far from the server's clock to correct their `timestamp`."),
+    ("unavailable", "Events that the client was told to send again."),
+    ("overflowed", "Events stored while the channel was full."),
+    ("redelivered", "Events loaded from the spool into the channel."),
 )
 WORK_COUNTERS = (
-    ("bulks", "Bulks that have ended"),
-    ("unexpected_answers", "Bulks with an answer that nobody expects of the sink"),
-    ("bulk_seconds", "Time that bulks took, together"),
-    ("commits", "Commits of the spool"),
-    ("commit_seconds", "Time that commits took, together"),
-    ("commit_failures", "Commits that failed"),
+    ("bulks", "Bulks that ended."),
+    ("unexpected_answers", "Bulks with an unrecognised response."),
+    ("bulk_seconds", "Total duration of all bulks in seconds."),
+    ("commits", "Commits of the spool."),
+    ("commit_seconds", "Total duration of all commits in seconds."),
+    ("commit_failures", "Commits that failed."),
 )
 
 
@@ -50,9 +49,9 @@ class _Collector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Yield every metric."""
-        yield InfoMetricFamily("forebay", "The version that runs", {"version": __version__})
-        yield GaugeMetricFamily("forebay_workers", "Processes that share the port", self._server.workers)
-        yield GaugeMetricFamily("forebay_workers_up", "Those of them that answer", self._server.answered)
+        yield InfoMetricFamily("forebay", "The running version.", {"version": __version__})
+        yield GaugeMetricFamily("forebay_workers", "Worker processes that share the port.", self._server.workers)
+        yield GaugeMetricFamily("forebay_workers_up", "Worker processes that answer.", self._server.answered)
         yield from self._event_metrics()
         yield from self._work_metrics()
         yield from self._state_metrics()
@@ -61,38 +60,51 @@ class _Collector(Collector):
     def _event_metrics(self) -> Iterable[Metric]:
         for name, text in EVENT_COUNTERS:
             yield self._count(f"forebay_events_{name}", text, name)
-        yield self._count_each("forebay_outcomes", "Events by what became of them in a bulk", "outcome", "outcomes")
-        yield self._count_each("forebay_requests", "Answers of the event addresses", "status", "requests")
-        yield self._count_each("forebay_crowded", "Connections and requests that gave way", "gave_way", "crowded")
+        yield self._count_each("forebay_outcomes", "Outcomes of events in bulks.", "outcome", "outcomes")
+        yield self._count_each("forebay_requests", "Responses of the event addresses, by status.", "status", "requests")
+        yield self._count_each(
+            "forebay_crowded",
+            "Connections and requests that were closed or refused for lack of room.",
+            "gave_way",
+            "crowded",
+        )
 
     def _work_metrics(self) -> Iterable[Metric]:
         for name, text in WORK_COUNTERS:
             yield self._count(f"forebay_{name}", text, name)
         in_flight = sum(snapshot.counters.bulks_in_flight for snapshot in self._snapshots)
-        yield GaugeMetricFamily("forebay_bulks_in_flight", "Bulks under way", in_flight)
+        yield GaugeMetricFamily("forebay_bulks_in_flight", "Bulks in flight.", in_flight)
 
     def _state_metrics(self) -> Iterable[Metric]:
         states = [snapshot.state for snapshot in self._snapshots]
         for name, text, attribute in (
-            ("channel_events", "Events that wait in memory", "channel_events"),
-            ("channel_bytes", "Their bytes", "channel_bytes"),
-            ("spool_events", "Events in the spool: not settled yet", "stored_events"),
-            ("spool_bytes", "What they take on disk", "stored_bytes"),
-            ("pending_events", "Events in the spool and not in memory: they wait for redelivery", "pending_events"),
-            ("bulks_in_flight_max", "How many bulks the sink is found to take at once", "bulks_in_flight_max"),
+            ("channel_events", "Events in the channel.", "channel_events"),
+            ("channel_bytes", "Bytes of the events in the channel.", "channel_bytes"),
+            ("spool_events", "Events in the spool: not settled yet.", "stored_events"),
+            ("spool_bytes", "Bytes that the spool uses on disk.", "stored_bytes"),
+            (
+                "pending_events",
+                "Events in the spool that are not in the channel: they wait for redelivery.",
+                "pending_events",
+            ),
+            (
+                "bulks_in_flight_max",
+                "Bulks that may be in flight at once, as the gate has found out.",
+                "bulks_in_flight_max",
+            ),
         ):
             yield GaugeMetricFamily(f"forebay_{name}", text, sum(map(attrgetter(attribute), states)))
         sink_up = all(state.sink_health is Health.GOOD for state in states)
         # An orphan's spool takes no events anyway.
         taking = [snapshot.state for snapshot in self._snapshots if snapshot.number <= self._server.workers]
         spool_up = all(not state.spool_failure and not state.spool_full for state in taking)
-        yield GaugeMetricFamily("forebay_sink_up", "1 while the sink takes events", int(sink_up))
-        yield GaugeMetricFamily("forebay_spool_up", "1 while the spool takes events", int(spool_up))
+        yield GaugeMetricFamily("forebay_sink_up", "1 while the sink takes events, else 0.", int(sink_up))
+        yield GaugeMetricFamily("forebay_spool_up", "1 while the spool takes events, else 0.", int(spool_up))
         on_hold = {hold.index_name for state in states for hold in state.holds}
         yield GaugeMetricFamily(
-            "forebay_indices_on_hold", "Indices whose events wait until an operator acts", len(on_hold)
+            "forebay_indices_on_hold", "Indices on hold: their events wait until an operator acts.", len(on_hold)
         )
-        paused = GaugeMetricFamily("forebay_sink_paused", "1 while the sink takes nothing, by why", labels=["cause"])
+        paused = GaugeMetricFamily("forebay_sink_paused", "1 while the sink takes nothing, by cause.", labels=["cause"])
         for cause in sorted({state.sink_error_type for state in states if state.sink_health is Health.PAUSED}):
             paused.add_metric([cause], 1)
         yield paused

@@ -19,7 +19,7 @@ PROCESS = ProcessCollector(registry=None)
 
 
 class Snapshot(Struct):
-    """One process.
+    """The state of one process.
 
     Attributes:
         number: that of the worker and of its spool, from 1.
@@ -66,7 +66,7 @@ def measure_process() -> dict[str, float]:
 
 
 def _decode_counter(kind: Any, value: Any) -> Any:
-    """Make a `Counter`, which msgspec does not know, from the mapping that it is written as."""
+    """Make a `Counter`, which msgspec does not know, from the mapping as which it is written."""
     return Counter(msgspec.convert(value, GenericAlias(dict, (*get_args(kind), int))))
 
 

@@ -1,1 +1,1 @@
-"""The door for events: HTTP, authentication, validation, replies."""
+"""The way in for events: HTTP, authentication, validation, responses."""

@@ -1,9 +1,9 @@
-"""From an event to its entry: the document, its `_id` and its index, worked out once (invariant 3). Pure but for ids.
+"""From an event to its entry: the document, its `_id` and its index, made once (invariant 3). Pure but for new ids.
 
-The index is of the month of a time that a client repeats unchanged when it sends again, so that an event sent twice
-lands in one index and is one document: the time inside a UUIDv7 `log_id` (RFC 9562, section 5.7), else the event's
-`timestamp`. Either counts from a fixed month on, however late the event comes, and up to a day ahead of our own clock,
-so that nobody can open indices at will; else it is the time of receipt.
+The month of the index comes from a time that a client repeats unchanged when it sends an event again, so that both go
+to one index and become one document: the time inside a UUIDv7 `log_id` (RFC 9562, section 5.7), else the event's
+`timestamp`. Either counts only from a fixed month on, however late the event comes, and up to a day ahead of our own
+clock, so that nobody can create indices at will. If neither counts, it is the time of receipt.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 
 from msgspec import UNSET, Raw, UnsetType
 
@@ -22,8 +23,8 @@ from forebay.telemetry.counters import Counters
 DAY_MS = 86_400_000
 
 CLOCK_ERROR_MAX = timedelta(days=7)
-"""By how much a client's clock may be wrong for its times to be corrected. A `sent_at` that is further away is one in
-seconds, or of the day on which the event was kept to be sent later; it would only move a good timestamp."""
+"""Largest error of a client's clock that is corrected. A `sent_at` that is further away is in seconds, or is the time
+when the event was stored to be sent later; it would only spoil a good timestamp."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -31,7 +32,7 @@ _UUID7 = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}
 
 
 class DocumentMaker:
-    """Makes entries for one environment; the time of an event counts from `oldest` on."""
+    """Makes entries for one environment; a time before `oldest` does not decide the index."""
 
     def __init__(self, environment: str, oldest: datetime, counters: Counters, *, require_log_id: bool) -> None:
         self._environment = environment
@@ -43,17 +44,19 @@ class DocumentMaker:
     def make(
         self, decoded: Decoded, sender: Sender, received_at: datetime, sent_at: Instant | None
     ) -> tuple[str, Entry]:
-        """Return an event's `log_id` and its entry; `sent_at` is the batch's, where it has one.
+        """Return an event's `log_id` and its entry; `sent_at` is the batch's, if it has one.
 
         Raises:
-            Rejection: 400 for a missing `log_id` where one is required, or a time that is none.
+            Rejection: 400 if a required `log_id` is missing, or a time is not valid.
         """
         event = decoded.event
         received_at_ms = (received_at - _EPOCH) // _MILLISECOND
         log_id = event.log_id
         if log_id is None:
             if self._require_log_id:
-                raise Rejection(400, "the event is not valid", (FieldError("log_id", "is required"),))
+                raise Rejection(
+                    HTTPStatus.BAD_REQUEST, "the event is not valid", (FieldError("log_id", "is required"),)
+                )
             log_id = new_log_id(received_at_ms)
         timestamp = received_at
         happened_at = None
@@ -75,7 +78,7 @@ class DocumentMaker:
         return log_id, encode_entry(Address(index, log_id), document)
 
     def _correct(self, happened_at: datetime, sent_at: Instant | None, received_at: datetime) -> datetime:
-        """Take out the error of the client's clock, by which both of its times are wrong alike."""
+        """Correct a timestamp by the error of the client's clock, which `sent_at` shows."""
         if sent_at is None:
             return happened_at
         error = received_at - as_datetime(sent_at, "sent_at")
@@ -114,16 +117,16 @@ def new_log_id(now_ms: int) -> str:
 
 
 def uuid7_time_ms(log_id: str) -> int | None:
-    """Return the time inside a UUIDv7, in milliseconds since 1970, or None where it is something else."""
+    """Return the time inside a UUIDv7, in milliseconds since 1970, or None if it is not a UUIDv7."""
     match = _UUID7.fullmatch(log_id) if len(log_id) == 36 else None  # noqa: PLR2004 - the length of any UUID
     return int(match[1] + match[2], 16) if match else None
 
 
 def as_datetime(value: Instant, field: str) -> datetime:
-    """Return a time as it is stored: UTC, to the microsecond.
+    """Return a time in UTC, to the microsecond.
 
     Raises:
-        Rejection: 400 for a number of milliseconds that is no time.
+        Rejection: 400 if a number of milliseconds is too large or too small.
     """
     try:
         if isinstance(value, datetime):
@@ -131,7 +134,7 @@ def as_datetime(value: Instant, field: str) -> datetime:
         return _EPOCH + timedelta(milliseconds=value)
     except (OverflowError, ValueError):
         reason = "is not a time: RFC 3339, or milliseconds since 1970"
-        raise Rejection(400, "the event is not valid", (FieldError(field, reason),)) from None
+        raise Rejection(HTTPStatus.BAD_REQUEST, "the event is not valid", (FieldError(field, reason),)) from None
 
 
 def _event_info(event: Event, extra: dict[str, Raw] | None) -> EventInfo:

@@ -1,6 +1,6 @@
-"""What has happened since the start, as plain numbers that their owners add to and a scrape reads.
+"""Counts since the start of the process: plain numbers, which a scrape reads.
 
-Everything is counted in the event loop, so adding needs no lock, and nothing is computed until somebody asks.
+All are counted in the event loop, so adding needs no lock.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from forebay.model import Verdict
 
 
-class Crowding(enum.StrEnum):
-    """What gave way where there was no room for all."""
+class Overload(enum.StrEnum):
+    """A connection or request that was closed or refused for lack of room."""
 
     NEW_CONNECTION = "new_connection"
     IDLE_CONNECTION = "idle_connection"
@@ -23,18 +23,18 @@ class Crowding(enum.StrEnum):
 
 @dataclass
 class Counters:
-    """Counts since the start of this process, in events where the name does not say otherwise."""
+    """Counts since the start of this process; of events unless the name says otherwise."""
 
     accepted: int = 0
-    rejected: int = 0  # told to the client as a mistake of its own
-    uncorrected: int = 0  # accepted with a `sent_at` too far from our clock to correct their `timestamp`
-    unavailable: int = 0  # told to the client to send again
-    overflowed: int = 0  # stored while the channel had no room
-    redelivered: int = 0  # taken from the spool back into the channel
-    requests: Counter[int] = field(default_factory=Counter)  # answers of the event addresses, by status
-    crowded: Counter[Crowding] = field(default_factory=Counter)  # connections and requests that gave way
+    rejected: int = 0  # as the client's mistake: events and requests
+    uncorrected: int = 0  # their `sent_at` is too far from our clock to correct their `timestamp`
+    unavailable: int = 0  # the client was told to send them again
+    overflowed: int = 0  # stored while the channel was full
+    redelivered: int = 0  # loaded from the spool into the channel
+    requests: Counter[int] = field(default_factory=Counter)  # responses of the event addresses, by status
+    crowded: Counter[Overload] = field(default_factory=Counter)  # connections and requests that were closed or refused
     outcomes: Counter[Verdict] = field(default_factory=Counter)
-    unexpected_answers: int = 0  # bulks that the sink gave an answer to which nobody expects
+    unexpected_answers: int = 0  # bulks with an unrecognised response
     bulks: int = 0
     bulk_seconds: float = 0.0
     bulks_in_flight: int = 0

@@ -1,4 +1,4 @@
-"""Logs: structlog for our lines, and the same look for those of libraries. No line for each request, and no secret."""
+"""Logs: structlog for our lines, and the same format for those of libraries. No line for each request, no secret."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from forebay.model import LogFormat
 def configure_logs(log_format: LogFormat, level: str, worker: int | None = None) -> None:
     """Set up logging to standard error; `level` is debug, info, warning or error.
 
-    Every line of one of several workers names it, whichever thread it comes from.
+    Every line of one of several workers names it, from any thread.
     """
     as_text = log_format is LogFormat.TEXT or (log_format is LogFormat.AUTO and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
@@ -28,7 +28,7 @@ def configure_logs(log_format: LogFormat, level: str, worker: int | None = None)
         [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if as_text
         else [
-            # Without the values of variables, among which are tokens and the key.
+            # Without the values of variables: some are tokens, or the key.
             structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(),
         ]
@@ -41,9 +41,9 @@ def configure_logs(log_format: LogFormat, level: str, worker: int | None = None)
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    # uvicorn tells of its start and of every strange request; the server's own lines say the former better.
+    # uvicorn logs its start, which the server's own lines say better, and every invalid request.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
-    # It writes down what it signs, among which is the session's token.
+    # It logs the text that it signs, which includes the session's token.
     logging.getLogger("botocore").setLevel(logging.WARNING)
     structlog.configure(
         processors=[

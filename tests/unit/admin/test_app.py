@@ -1,4 +1,4 @@
-"""Health, metrics, and the answer to what is found nowhere; a token decides who sees what."""
+"""Health, metrics, and the answer at an unknown address; a token decides who may read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,17 @@ from forebay.pipeline.pipeline import State
 from forebay.telemetry.counters import Counters
 from forebay.tokens import OPERATOR_SCOPES
 
-WELL = State(0, 0, 0, 0, 0, Health.GOOD, "", "", spool_full=False)
+WELL = State(
+    channel_events=0,
+    channel_bytes=0,
+    stored_events=0,
+    stored_bytes=0,
+    pending_events=0,
+    sink_health=Health.GOOD,
+    sink_cause="",
+    spool_failure="",
+    spool_full=False,
+)
 DEGRADED = WELL._replace(sink_health=Health.FAILED, sink_cause="refused")
 UNREADY = WELL._replace(spool_failure="the disk is full")
 METHODS = {"/ping": ("GET", "HEAD"), "/events": ("POST",)}
@@ -123,7 +133,7 @@ async def test_a_reader_sees_the_causes() -> None:
     assert (answer.status, answer.json) == (503, {"status": "unready", "causes": ["the disk is full"]})
 
 
-async def test_no_causes_are_shown_where_there_are_none() -> None:
+async def test_without_a_cause_none_is_shown() -> None:
     assert (await call("/health/ready", token=READER)).json == {"status": "ready"}
 
 

@@ -1,4 +1,4 @@
-"""Whether the server takes events, and what it says is wrong."""
+"""Whether the server takes events, and the causes if something is wrong."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_everything_that_is_wrong_is_named() -> None:
     assert (takes_events, status, len(causes)) == (False, "unready", 4)
 
 
-def test_what_an_operator_can_do_is_said() -> None:
+def test_a_cause_names_its_remedy() -> None:
     state = WELL._replace(
         sink_health=Health.PAUSED, sink_cause="security_exception: no", sink_advice="look at the role"
     )

@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""Metrics as Prometheus reads them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,19 @@ from forebay.model import Verdict
 from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import HoldState
 from forebay.pipeline.pipeline import State
-from forebay.telemetry.counters import Counters, Crowding
+from forebay.telemetry.counters import Counters, Overload
 
-STATE = State(11, 12, 13, 14, 15, Health.GOOD, "", "", spool_full=False)
+STATE = State(
+    channel_events=11,
+    channel_bytes=12,
+    stored_events=13,
+    stored_bytes=14,
+    pending_events=15,
+    sink_health=Health.GOOD,
+    sink_cause="",
+    spool_failure="",
+    spool_full=False,
+)
 
 
 def alone(counters: Counters, state: State = STATE) -> ServerSnapshot:
@@ -43,7 +53,7 @@ def test_every_counter_is_shown_by_its_name() -> None:
     counters = Counters(
         requests=Counter({200: 1, 413: 2}),
         outcomes=Counter({Verdict.DELIVERED: 3, Verdict.DEAD: 4, Verdict.REFUSED: 2, Verdict.DROPPED: 1}),
-        crowded=Counter({Crowding.NEW_REQUEST: 5}),
+        crowded=Counter({Overload.NEW_REQUEST: 5}),
     )
     plain = [field.name for field in fields(Counters) if field.name not in ("requests", "outcomes", "crowded")]
     for value, name in enumerate(plain, start=100):
@@ -94,7 +104,7 @@ def test_the_version_and_the_memory_of_the_process_are_shown() -> None:
     assert samples["process_resident_memory_bytes"] > 0
 
 
-def test_what_is_shown_has_a_help_text() -> None:
+def test_every_metric_has_a_help_text() -> None:
     text = render(alone(Counters())).decode()
     helps = [line for line in text.splitlines() if line.startswith("# HELP forebay_")]
     assert helps
@@ -139,7 +149,7 @@ def test_one_process_is_shown_without_a_label_for_it() -> None:
     assert (samples["forebay_workers"], samples["forebay_workers_up"]) == (1, 1)
 
 
-def test_what_each_of_several_workers_counts_is_shown_by_worker_so_that_none_begins_anew_in_a_sum() -> None:
+def test_the_counters_of_several_workers_are_shown_by_worker_so_that_no_sum_falls_at_a_restart() -> None:
     samples = read_all(two_workers())
     assert {name: value for name, value in samples.items() if name.startswith("forebay_events_accepted")} == {
         "forebay_events_accepted_total[1]": 5,
@@ -150,7 +160,7 @@ def test_what_each_of_several_workers_counts_is_shown_by_worker_so_that_none_beg
     assert samples["process_open_fds[3]"] == 13
 
 
-def test_what_there_is_now_is_the_sum_over_the_workers_that_answer() -> None:
+def test_a_gauge_is_the_sum_of_the_workers_that_answer() -> None:
     samples = read_all(two_workers(STATE, STATE._replace(pending_events=100)))
     assert samples["forebay_pending_events"] == 115
     assert samples["forebay_channel_events"] == 22

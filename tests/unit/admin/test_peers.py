@@ -93,10 +93,11 @@ async def test_a_server_of_one_process_asks_nobody_and_needs_no_folder() -> None
 async def test_the_last_worker_to_leave_removes_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "meeting"
     folder.mkdir()
-    async with answering(folder, 2), answering(folder, 3):
-        pass
-    Peers(2, 3, folder).leave()
-    assert [path.name for path in folder.iterdir()] == ["3.sock"]
+    async with answering(folder, 3):
+        async with answering(folder, 2):
+            pass
+        Peers(2, 3, folder).leave()
+        assert [path.name for path in folder.iterdir()] == ["3.sock"]
     Peers(3, 3, folder).leave()
     assert not folder.exists()
 

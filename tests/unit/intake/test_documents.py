@@ -1,4 +1,4 @@
-"""From an event to its entry: who, when, under which name and in which index."""
+"""From an event to its entry: user, times, `_id` and index."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_an_event_without_log_id_is_given_a_uuid7_of_its_receipt() -> None:
     assert uuid7_time_ms(log_id) == milliseconds(NOW)
 
 
-def test_an_event_without_log_id_is_refused_where_one_is_required() -> None:
+def test_an_event_without_log_id_is_refused_if_one_is_required() -> None:
     maker = DocumentMaker("test", OLDEST, Counters(), require_log_id=True)
     with pytest.raises(Rejection) as raised:
         maker.make(decode_event(b'{"page":"a","event":"b"}'), NOBODY, NOW, None)
@@ -111,7 +111,7 @@ def test_an_event_without_log_id_is_refused_where_one_is_required() -> None:
     maker.make(decode_event(b'{"page":"a","event":"b","log_id":"c"}'), NOBODY, NOW, None)
 
 
-def test_the_timestamp_is_the_clients_where_it_names_one() -> None:
+def test_the_timestamp_is_the_clients_if_it_names_one() -> None:
     assert stamp(timestamp="2020-02-03T04:05:06.789+02:00") == datetime(2020, 2, 3, 2, 5, 6, 789_000, UTC)
     assert stamp(timestamp=1_580_695_506_789) == datetime(2020, 2, 3, 2, 5, 6, 789_000, UTC)
     assert stamp(timestamp=1_580_695_506_789.25) == datetime(2020, 2, 3, 2, 5, 6, 789_250, UTC)
@@ -129,7 +129,7 @@ def test_the_error_of_the_clients_clock_is_taken_out(wrong: timedelta) -> None:
     assert abs(corrected - happened_at) < timedelta(milliseconds=2)
 
 
-def test_the_sent_at_of_the_event_counts_where_the_batch_has_none() -> None:
+def test_the_sent_at_of_the_event_counts_if_the_batch_has_none() -> None:
     maker = DocumentMaker("test", OLDEST, Counters(), require_log_id=False)
     timestamp = milliseconds(NOW)
     times = {"timestamp": timestamp, "sent_at": timestamp + 60_000}
@@ -187,7 +187,7 @@ def test_the_index_is_of_the_month_in_the_log_id() -> None:
     assert make(log_id=uuid7(NOW - timedelta(days=20)), timestamp=milliseconds(NOW))[0] == "events_test_2026-02"
 
 
-def test_the_index_is_of_the_month_of_the_timestamp_where_the_log_id_has_no_time() -> None:
+def test_the_index_is_of_the_month_of_the_timestamp_if_the_log_id_has_no_time() -> None:
     happened_at = milliseconds(NOW - timedelta(days=20))
     for log_id in ("my-1", str(uuid.UUID(int=5, version=4))):
         assert make(log_id=log_id, timestamp=happened_at)[0] == "events_test_2026-02"
@@ -208,7 +208,7 @@ END_OF_MONTH = datetime(2026, 3, 31, 12, tzinfo=UTC)
 
 
 def indices_of(moment: datetime, received_at: datetime) -> set[str]:
-    """Return where an event goes that has this time in its `log_id`, and one that has it as its `timestamp`."""
+    """Return the indices of two events: one has this time in its `log_id`, one as its `timestamp`."""
     return {
         make(received_at=received_at, log_id=uuid7(moment))[0],
         make(received_at=received_at, log_id="my-1", timestamp=milliseconds(moment))[0],

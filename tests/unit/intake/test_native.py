@@ -1,4 +1,4 @@
-"""What an event may look like, and that every reason against it is named."""
+"""Valid events, and the reasons against invalid ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def refusal(body: bytes) -> Rejection:
 
 
 def blame(**fields: Any) -> dict[str, str]:
-    """Return the reasons by field why an event with these fields is refused."""
+    """Return the reasons, by field, against an event with these fields."""
     error = refusal(json.dumps(SMALLEST | fields).encode())
     assert error.detail == "the event is not valid"
     return dict(error.errors)
@@ -88,7 +88,7 @@ def test_a_leap_second_is_the_end_of_its_minute(written: str, moment: datetime) 
 @pytest.mark.parametrize(
     "written", ["1990-12-31T23:59:61Z", "1990-12-31T23:60:60Z", "1990-13-31T23:59:60Z", "1990-12-31T23:59:60x", ":60"]
 )
-def test_what_only_looks_like_a_leap_second_is_no_time(field: str, written: str) -> None:
+def test_a_time_that_only_looks_like_a_leap_second_is_rejected(field: str, written: str) -> None:
     assert list(blame(**{field: written})) == [field]
 
 
@@ -149,7 +149,7 @@ def test_a_log_id_is_measured_in_bytes(character: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["param", "unknown"])
-def test_what_is_passed_on_nests_32_levels_and_no_more(field: str) -> None:
+def test_a_value_nests_32_levels_at_most(field: str) -> None:
     decode(**{field: nested(PARAM_DEPTH_MAX)})
     assert blame(**{field: nested(PARAM_DEPTH_MAX + 1)}) == {field: "must not nest deeper than 32"}
 
@@ -205,7 +205,7 @@ def test_a_long_text_beside_many_brackets_costs_neither_memory_nor_time(text: by
         b'{"page":"a","event":"b","param":' + b"1" * 100 + b"x}",
     ],
 )
-def test_what_is_not_json_is_said_to_be_none(body: bytes) -> None:
+def test_a_body_that_is_not_json_is_rejected_as_such(body: bytes) -> None:
     error = refusal(body)
     assert error.errors == ()
     assert error.detail.startswith("the body is not JSON: ")
@@ -293,7 +293,7 @@ HARMFUL = [
 
 
 def taken(body: bytes) -> list[bool]:
-    """Return of each event of a batch whether it is taken."""
+    """Return for each event of a batch whether it is taken."""
     batch = decode_batch(body)
     decode = decode_event if batch.is_checked else decode_unchecked
     refusals: dict[int, Rejection] = {}

@@ -75,7 +75,7 @@ def leave_log(path: Path, megabytes: int) -> Path:
             rows = [(row_id, b"".join(entries)) for row_id in range(first + 1, first + 1001)]
             connection.execute("BEGIN")
             connection.executemany(
-                "INSERT INTO groups VALUES (?1, 10, 10000, 10000, 0, 0, 0, '[]', 'index', 0, 0, 0, ?2)",
+                "INSERT INTO groups VALUES (?, 10, 10000, 10000, 0, 0, 0, '[]', 'index', 0, 0, 0, ?)",
                 rows,
             )
             connection.execute("COMMIT")

@@ -1,4 +1,4 @@
-"""What a process takes of the machine, read from /proc (Linux)."""
+"""Memory, descriptors and connections of a process, as Linux tells them in /proc."""
 
 import contextlib
 import resource
@@ -11,15 +11,17 @@ LISTENING = "0A"
 
 
 def resident_bytes(pid: int) -> int:
-    """Return how much memory a process has now."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"process {pid} has ended")
+    """Return the resident memory of a process now (`OSError` if it has ended)."""
+    return _memory_bytes(pid, "VmRSS")
+
+
+def peak_bytes(pid: int) -> int:
+    """Return the most resident memory that a process has had (`OSError` if it has ended)."""
+    return _memory_bytes(pid, "VmHWM")
 
 
 def open_descriptors(pid: int) -> int:
-    """Return how many file descriptors a process has now."""
+    """Return how many file descriptors a process has now (`OSError` if it has ended)."""
     return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
@@ -54,3 +56,10 @@ def reach_for_connections(wanted: int) -> int:
     if soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     return most - DESCRIPTORS_OF_A_TEST
+
+
+def _memory_bytes(pid: int, field: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise ProcessLookupError(f"process {pid} has ended")

@@ -1,4 +1,4 @@
-"""Many connections and many bytes at once, over real connections: who gives way, and that others are served."""
+"""Many connections and many bytes at once, over real connections: the slowest are dropped, and others are served."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed.servers.appetite import limit_descriptors, open_connections, open_descriptors, resident_bytes
 from testbed.servers.forebay import ForebayServer
+from testbed.servers.process_usage import limit_descriptors, open_connections, open_descriptors, resident_bytes
 from testbed.traffic.requests import LIVE, PING, Client, assert_created, assert_problem, event
 from testbed.traffic.wire import TIMEOUT_S, Wire
 
@@ -45,7 +45,7 @@ def roomy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 
 def gave_way(client: Client, what: str) -> int:
-    """Return how many of a kind have given way so far."""
+    """Return how many of a kind were closed or refused so far."""
     lines = client.get("/metrics").body.decode().splitlines()
     counts = dict(line.rsplit(" ", 1) for line in lines if line.startswith("forebay_crowded_total"))
     return int(float(counts.get(f'forebay_crowded_total{{gave_way="{what}"}}', "0")))
@@ -94,11 +94,11 @@ def test_connections_that_say_nothing_do_not_keep_others_out(narrow: Client, wir
     assert len(wires) == CONNECTIONS_MAX
 
 
-def test_where_no_connection_is_idle_a_new_one_is_told_to_come_again(narrow: Client, wires: list[Wire]) -> None:
-    request = narrow.request(body=event(log_id="begun before the crowd", param="x" * 1000))
+def test_if_no_connection_is_idle_a_new_one_is_told_to_come_again(narrow: Client, wires: list[Wire]) -> None:
+    request = narrow.request(body=event(log_id="begun before it was full", param="x" * 1000))
     for wire in wires:
         wire.send(request[:-500])
-    # Only what has been read is known to be a request on its way.
+    # The server knows of a request only once it has read of it.
     wait_until(lambda: narrow_is_full(narrow), "somebody was idle")
     with narrow.wire() as newcomer:
         answer = newcomer.answer()
@@ -107,7 +107,7 @@ def test_where_no_connection_is_idle_a_new_one_is_told_to_come_again(narrow: Cli
         assert answer.headers["connection"] == "close"
         newcomer.assert_closed()
     for wire in wires:
-        assert_created(wire.ask(request[-500:]), "begun before the crowd")
+        assert_created(wire.ask(request[-500:]), "begun before it was full")
     assert_created(narrow.post())
 
 
@@ -119,15 +119,15 @@ def narrow_is_full(narrow: Client) -> bool:
         return False
 
 
-def test_a_crowd_is_counted_and_said_once(narrow: Client, wires: list[Wire]) -> None:
+def test_an_overload_is_counted_and_logged_once(narrow: Client, wires: list[Wire]) -> None:
     before = gave_way(narrow, "idle_connection")  # a connection too, whose place the first of the ten gets
     with contextlib.ExitStack() as stack:
         for _ in range(10):
             stack.enter_context(narrow.wire()).ask(PING)
     assert gave_way(narrow, "idle_connection") >= before + 9
     assert len(wires) == CONNECTIONS_MAX
-    said = [json.loads(line) for line in narrow.server.log.splitlines() if '"crowded"' in line]
-    assert len([entry for entry in said if entry["gave_way"] == "idle_connection"]) == 1
+    lines = [json.loads(line) for line in narrow.server.log.splitlines() if '"crowded"' in line]
+    assert len([entry for entry in lines if entry["gave_way"] == "idle_connection"]) == 1
 
 
 def test_without_file_descriptors_the_server_goes_on_and_takes_connections_again(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Answers as bytes."""
+"""Responses as bytes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import json
 import pytest
 
 from forebay.errors import FieldError, Rejection, SpoolUnavailable
-from forebay.intake import replies
+from forebay.intake import responses
 from forebay.model import Admission
 
 
-def read(reply: replies.Reply) -> tuple[int, dict[str, str], bytes]:
-    """Return status, header lines and body, after a look at the whole."""
+def read(reply: responses.Response) -> tuple[int, dict[str, str], bytes]:
+    """Return status, header lines and body of a well-formed response."""
     status, head, body = reply
     assert head.endswith(b"\r\n")
     assert b"\r\n\r\n" not in head
@@ -27,14 +27,14 @@ def read(reply: replies.Reply) -> tuple[int, dict[str, str], bytes]:
 @pytest.mark.parametrize("log_id", ["a-1", 'with "quotes" \\ and\n', "日本 😀", "\x00"])
 @pytest.mark.parametrize("admission", Admission)
 def test_an_admitted_event_is_answered_with_its_log_id(admission: Admission, log_id: str) -> None:
-    status, headers, body = read(replies.admitted(admission, log_id))
+    status, headers, body = read(responses.admitted(admission, log_id))
     assert (status, headers["content-type"]) == (200, "application/json")
     assert json.loads(body) == {"status": admission.value, "log_id": log_id}
 
 
 def test_a_rejection_names_the_fields_and_has_its_headers() -> None:
     error = Rejection(400, "not so", (FieldError("page", "is required"),), (("Allow", "POST"),))
-    status, headers, body = read(replies.rejection(error))
+    status, headers, body = read(responses.rejection(error))
     assert (status, headers["content-type"], headers["allow"]) == (400, "application/problem+json", "POST")
     assert json.loads(body) == {
         "type": "about:blank",
@@ -46,28 +46,28 @@ def test_a_rejection_names_the_fields_and_has_its_headers() -> None:
 
 
 def test_a_rejection_without_a_field_to_blame_has_no_errors() -> None:
-    assert "errors" not in json.loads(read(replies.rejection(Rejection(413, "too large")))[2])
+    assert "errors" not in json.loads(read(responses.rejection(Rejection(413, "too large")))[2])
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 408, 413, 415, 431, 500, 501, 503])
 def test_every_status_that_is_answered_has_its_line_and_title(status: int) -> None:
-    assert json.loads(read(replies.rejection(Rejection(status, "x")))[2])["title"] == http.HTTPStatus(status).phrase
+    assert json.loads(read(responses.rejection(Rejection(status, "x")))[2])["title"] == http.HTTPStatus(status).phrase
 
 
 def test_an_unavailable_spool_says_when_to_come_again() -> None:
-    status, headers, body = read(replies.unavailable(SpoolUnavailable("the spool is full", 60)))
+    status, headers, body = read(responses.unavailable(SpoolUnavailable("the spool is full", 60)))
     assert (status, headers["retry-after"], json.loads(body)["detail"]) == (503, "60", "the spool is full")
 
 
 def test_a_fault_of_our_own_says_nothing_of_itself() -> None:
-    status, _, body = read(replies.failed())
+    status, _, body = read(responses.failed())
     assert (status, json.loads(body)["detail"]) == (500, "the server failed; nothing was taken")
 
 
 def test_ping_is_answered_with_pong() -> None:
-    status, headers, body = read(replies.PONG)
+    status, headers, body = read(responses.PONG)
     assert (status, body, headers["content-type"]) == (200, b"pong", "text/plain; charset=utf-8")
 
 
 def test_any_value_becomes_json() -> None:
-    assert json.loads(read(replies.json({"results": [{"index": 0}]}))[2]) == {"results": [{"index": 0}]}
+    assert json.loads(read(responses.json({"results": [{"index": 0}]}))[2]) == {"results": [{"index": 0}]}
