@@ -74,7 +74,7 @@ def judge_owner(owner: str | None, state: SpoolState, *, is_workers: bool) -> Fi
     events, dead_letters = state.totals.events, state.totals.dead_letters
     if events or dead_letters:
         text = f"an orphan, with {events} events and {dead_letters} dead letters"
-        return warn(text, "the running server takes them over by itself; if it does not, /health/ready tells why")
+        return warn(text, "the running server delivers its events by itself; /health/ready tells why if it cannot")
     return ok("an orphan, and empty")
 
 

@@ -75,7 +75,7 @@ async def test_an_orphan_with_nothing_but_dead_letters_waits_for_a_command(orpha
     assert needs_owner(orphan, settings)
 
 
-async def test_a_dead_letter_that_is_marked_for_replay_needs_an_owner(orphan: Path, settings: Settings) -> None:
+async def test_a_dead_letter_that_is_to_be_replayed_needs_an_owner(orphan: Path, settings: Settings) -> None:
     await fill(orphan, Transaction(dead=[letter("a"), letter("b")]))
     with inspect(orphan) as spool:
         spool.request_replay(Choice(log_ids=("b",)))

@@ -118,7 +118,7 @@ class Inspection:
     def has_work(self, died_before_ms: int) -> bool:
         """Return whether there is anything for an owner to do.
 
-        That is events, requests, and dead letters that are marked for replay or died before `died_before_ms`.
+        That is events, requests, and dead letters that are to be replayed or died before `died_before_ms`.
         """
         (has_work,) = self._connection.execute(SQL["has_work"], (died_before_ms,)).fetchone()
         return bool(has_work)

@@ -95,7 +95,7 @@ INSERT INTO requests (name, asked_at_ms) VALUES (?, ?) ON CONFLICT (name) DO UPD
 SELECT at_ms, kind, detail FROM incidents WHERE at_ms >= ? ORDER BY id DESC LIMIT ?
 
 -- name: has_work
--- Find whether there is anything for an owner to do: events, requests, dead letters to be replayed or past retention.
+-- Return whether there is anything for an owner to do: events, requests, letters to be replayed or past retention.
 SELECT EXISTS (SELECT 1 FROM groups)
     OR EXISTS (SELECT 1 FROM requests)
     OR EXISTS (SELECT 1 FROM dead_letters WHERE replay = 1)

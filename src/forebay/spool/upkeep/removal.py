@@ -26,8 +26,8 @@ def remove_if_empty(path: Path) -> None:
             if spool.summarize().totals.dead_letters or spool.has_work(died_before_ms=0):
                 return
         try:
-            # The lock last, and while it is still held: `lock` sees to it that nobody takes hold of one that is gone.
-            for leftover in (path, *files.of_sqlite, files.reserve, files.lock):
-                leftover.unlink(missing_ok=True)
+            # The lock last, and while it is still locked: `OwnerLock` finds that one is gone, and makes a new one.
+            for file in (path, *files.of_sqlite, files.reserve, files.lock):
+                file.unlink(missing_ok=True)
         except OSError as error:
             raise SpoolUnusable(f"DATABASE_URL: {path} is empty and cannot be removed: {error}") from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 from pathlib import Path
 
 import pytest
@@ -13,8 +11,6 @@ from forebay.errors import SpoolUnusable
 from forebay.model import DeadLetter, History
 from forebay.spool.beside.inspection import inspect
 from forebay.spool.beside.requests import Request
-from forebay.spool.files import SpoolFiles
-from forebay.spool.lock import OwnerLock
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.upkeep.removal import remove_if_empty
 from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool
@@ -78,24 +74,3 @@ def test_a_spool_that_cannot_be_read_is_not_removed(path: Path) -> None:
     with pytest.raises(SpoolUnusable):
         remove_if_empty(path)
     assert path.exists()
-
-
-def test_an_owner_that_waited_for_the_lock_of_a_spool_that_was_removed_owns_a_new_one(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    former = OwnerLock(SpoolFiles(path))
-    take_lock = fcntl.flock
-
-    def take_lock_late(file: int, operation: int) -> None:
-        """Take the lock that was opened before the spool was removed."""
-        monkeypatch.setattr(fcntl, "flock", take_lock)
-        SpoolFiles(path).lock.unlink()
-        former.close()
-        take_lock(file, operation)
-
-    monkeypatch.setattr(fcntl, "flock", take_lock_late)
-    with (
-        contextlib.closing(OwnerLock(SpoolFiles(path))),
-        pytest.raises(SpoolUnusable, match="belongs to another process"),
-    ):
-        OwnerLock(SpoolFiles(path))
