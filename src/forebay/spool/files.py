@@ -50,6 +50,13 @@ class SpoolFiles:
         """The files that SQLite makes: database, log, and index of the log."""
         return self.database, self.wal, self.shm
 
+    def measure_wal(self) -> int:
+        """Return the bytes of the log, 0 if there is none."""
+        try:
+            return self.wal.stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def remove_sqlite(self) -> None:
         """Remove SQLite's files, if they are there."""
         for file in self.of_sqlite:

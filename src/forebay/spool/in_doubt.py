@@ -7,7 +7,9 @@ counts every commit that is whole in the log.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 
 import structlog
 
@@ -65,15 +67,25 @@ def settle_doubt(store: Store, files: SpoolFiles, wal: Wal) -> None:
         OSError: the disk still fails.
         sqlite3.Error: SQLite's lock could not be had.
     """
-    with store.locked():
+    with _locked(store):
         wal.write_again()
     files.doubt.unlink()
+
+
+@contextlib.contextmanager
+def _locked(store: Store) -> Iterator[None]:
+    """Keep everybody else from writing during the block, which writes nothing through SQLite."""
+    store.connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        store.connection.execute("ROLLBACK")
 
 
 def _spoil(store: Store, wal: Wal) -> bool:
     """Spoil all of the log that does not count. This takes no room, which a full disk has none of."""
     try:
-        with store.locked():
+        with _locked(store):
             wal.spoil_uncounted()
     except (sqlite3.Error, OSError) as error:
         log.error("log_not_mended", cause=str(error))  # noqa: TRY400 - the cause says it all

@@ -73,14 +73,10 @@ def _find_damage(files: SpoolFiles, *, was_opened: bool) -> str:
     if files.damage_marker.exists():
         return "it was found to be damaged"
     if files.database.exists():
-        is_emptied = not files.database.stat().st_size and (was_opened or _log_bytes(files) > 0)
+        is_emptied = not files.database.stat().st_size and (was_opened or files.measure_wal() > 0)
     else:
-        is_emptied = _log_bytes(files) > 0
+        is_emptied = files.measure_wal() > 0
     return repair.EMPTIED if is_emptied else ""
-
-
-def _log_bytes(files: SpoolFiles) -> int:
-    return files.wal.stat().st_size if files.wal.exists() else 0
 
 
 def _examine_log(files: SpoolFiles, lock: OwnerLock) -> Incident | None:

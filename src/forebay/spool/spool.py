@@ -12,7 +12,6 @@ for after it, and the answers come back to the event loop in that same order. Re
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import queue
 import threading
 from collections.abc import Callable, Mapping
@@ -20,31 +19,23 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, TypeVar
 
-import structlog
-
-from forebay.errors import SpoolInDoubt, SpoolLost, SpoolUnavailable
+from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.model import Entry
-from forebay.spool import database, in_doubt
+from forebay.spool import database, loading, requests
 from forebay.spool.beside.requests import Burial
 from forebay.spool.files import SpoolFiles, closed_on_failure
+from forebay.spool.guard import Guard
 from forebay.spool.lock import OwnerLock
 from forebay.spool.opening import open_spool
 from forebay.spool.records import EVERY, StoredGroup, Transaction, Wanted
-from forebay.spool.rescue import damage
-from forebay.spool.reserve import Reserve, is_disk_full, unless_full
+from forebay.spool.rescue.damage import Checker
+from forebay.spool.reserve import Reserve
 from forebay.spool.store import Store
-
-log = structlog.get_logger("forebay.spool")
 
 T = TypeVar("T")
 Work = Callable[[Store], object]
 Committed = Callable[[Mapping[int, int] | SpoolUnavailable], None]
 Hear = Callable[[list[StoredGroup]], list[StoredGroup]]
-
-DISK_FULL = "the disk is full"
-
-MALFORMED = 400
-"""The status of a refusal after which an event is sent in another form (RFC 9110, section 15.5.1)."""
 
 
 class Spool:
@@ -54,7 +45,6 @@ class Spool:
         last_group_id: the highest number of a group when the file was opened.
         totals: its totals then.
         dead_bytes: the bytes of dead letters, as of the last `take_requests`.
-        lost: why nothing is written or read any more, and the process is to end; empty while all is well.
     """
 
     def __init__(self, path: Path) -> None:
@@ -70,24 +60,25 @@ class Spool:
             opened = open_spool(self._files, self._lock, self._reserve)
         self._store = opened.store
         self._wal = opened.wal
-        self._open_files = opened.open_files
         self.last_group_id = opened.last_group_id
         self.totals = opened.totals
         self.dead_bytes = opened.totals.dead_bytes
-        self.lost = ""
-        self._change = ""
+        self._checker = Checker(lambda: database.connect_to_read(path), self._report_damage)
+        self._guard = Guard(self._files, opened, self._reserve, self._checker)
         self._on_lost: Callable[[], None] = lambda: None
-        self._checker = damage.Checker(
-            lambda: database.connect_to_read(path), lambda cause: self.submit(lambda _: self._find_damage(cause))
-        )
         self._work: queue.SimpleQueue[tuple[Work, Callable[[Any], None]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._loop: asyncio.AbstractEventLoop
 
     @property
+    def lost(self) -> str:
+        """Why nothing is written or read any more, until the next start; empty while all is well."""
+        return self._guard.lost
+
+    @property
     def refusal(self) -> str:
         """Why no events are taken, whatever the request; empty while they are."""
-        return self.lost or self._change or (DISK_FULL if self._reserve.given_up else "")
+        return self._guard.refusal
 
     def start(self, loop: asyncio.AbstractEventLoop, repair: Callable[[Entry], Entry] = lambda entry: entry) -> None:
         """Start the thread; answers come to that loop.
@@ -141,13 +132,13 @@ class Spool:
         """
 
         def write(store: Store) -> Mapping[int, int]:
-            if transaction.inserts and (is_awaited or self._reserve.given_up):
-                self._refuse_new()
+            if transaction.inserts:
+                self._guard.refuse_new(is_awaited=is_awaited)
             stored_bytes = store.write(transaction)
-            if transaction.inserts and is_awaited and self._open_files.find_changed():
+            if transaction.inserts and is_awaited and self._guard.have_files_changed():
                 # Before anything else is made of it: a 503 means that nothing was taken.
                 store.take_back([group.id for group in transaction.inserts])
-                raise SpoolUnavailable(self._compare_files())
+                raise SpoolUnavailable(self._guard.check_files())
             return stored_bytes
 
         self.submit(write, done)
@@ -173,9 +164,7 @@ class Spool:
             GroupDamaged: the first of them cannot be read.
             SpoolUnavailable: they could not be read.
         """
-        return await self.call(
-            lambda store: [self._prepare(group) for group in store.load(after_id, left_out, room, wanted)], hear
-        )
+        return await self._load(lambda store: loading.load(store, after_id, left_out, room, wanted), hear)
 
     async def load_trial(
         self,
@@ -192,9 +181,7 @@ class Spool:
         Raises:
             SpoolUnavailable: they could not be read.
         """
-        return await self.call(
-            lambda store: [self._prepare(group) for group in store.load_trial(index, after_id, left_out, room)], hear
-        )
+        return await self._load(lambda store: loading.load_trial(store, index, after_id, left_out, room), hear)
 
     async def take_requests(self) -> frozenset[str]:
         """Take the requests of commands, but for burials (`SpoolUnavailable` if they cannot be read).
@@ -204,31 +191,28 @@ class Spool:
         """
 
         def take(store: Store) -> tuple[frozenset[str], int]:
-            self._compare_files()
-            self._make_room()
-            return store.take_requests(), store.read_totals().dead_bytes
+            self._guard.check_files()
+            self._guard.make_room()
+            return requests.take(store), store.read_totals().dead_bytes
 
-        requests, self.dead_bytes = await self.call(take)
-        return requests
+        taken, self.dead_bytes = await self.call(take)
+        return taken
 
     async def list_burials(self) -> list[Burial]:
         """Return the burials that commands asked for and that are not done."""
-        return [Burial.read(request) for request in await self.call(Store.list_burials)]
+        return await self.call(requests.list_burials)
 
     async def forget_burial(self, burial: Burial) -> None:
         """Take note that a burial is done."""
-        await self.call(lambda store: store.forget_request(burial.request))
+        await self.call(lambda store: requests.forget_burial(store, burial))
 
     async def replay(self, group_id: int, events_max: int) -> tuple[int, int]:
         """Move dead letters that are requested for replay into a new group; return its events and stored bytes."""
-        return await self.call(lambda store: store.replay(group_id, events_max))
+        return await self.call(lambda store: requests.replay(store, group_id, events_max))
 
     def measure_log(self) -> int:
         """Return the bytes of the write-ahead log, which grows while a reader stays in it."""
-        try:
-            return self._files.wal.stat().st_size
-        except FileNotFoundError:
-            return 0
+        return self._files.measure_wal()
 
     def close(self) -> None:
         """Finish the work that is queued, close the file and give it up; doing it again does nothing."""
@@ -244,62 +228,20 @@ class Spool:
         # Last: until here a second owner must not come in.
         self._lock.close()
 
-    def _prepare(self, group: StoredGroup) -> StoredGroup:
-        """Return a group with its events as they are to be sent; here, as the event loop has no time for it."""
-        if group.history.refused_status != MALFORMED:
-            return group
-        try:
-            sent = [self._repair(entry) for entry in group.entries]
-        except Exception:
-            # A bug of ours must not keep them from being tried as they are.
-            log.exception("events_not_repaired", group=group.id)
-            return group
-        pairs = zip(sent, group.entries, strict=True)
-        return group._replace(entries=sent, originals={now: before for now, before in pairs if now is not before})
+    async def _load(self, read: Callable[[Store], list[StoredGroup]], hear: Hear) -> list[StoredGroup]:
+        return await self.call(lambda store: loading.repair_malformed(read(store), self._repair), hear)
 
-    def _refuse_new(self) -> None:
-        """Take no new events while they could not be kept (`SpoolUnavailable`)."""
-        if self.refusal:
-            raise SpoolUnavailable(self.refusal)
-
-    def _make_room(self) -> None:
-        """Try to have the reserve again on a disk that was full."""
-        if self._reserve.is_wanted():
-            # Pages that the file does not need go back to the disk first.
-            with unless_full():
-                self._store.vacuum()
-            self._store.write_log_back()
-            self._reserve.take()
-
-    def _compare_files(self) -> str:
-        """Return what happened to the files at the spool's paths; empty while they are the open ones."""
-        changed = self._open_files.find_changed()
-        was, self._change = self._change, self._files.describe_change(changed) if changed else ""
-        if self._change and not was:
-            log.error("spool_files_changed", cause=self._change)
-        elif was and not self._change:
-            log.info("spool_files_back")
-        if changed and self._files.absolute not in changed:
-            self._leave_to_next_start()
-        return self._change
-
-    def _leave_to_next_start(self) -> None:
-        """Write the log into the database, which is at its path, and nothing more.
-
-        A process that opens the database now sees another log, index or lock: to write on beside it would do damage.
-        """
-        if not self._store.write_log_back():
-            return  # a reader is in it; the next call tries again
-        self.lost = self._change
-        if self._files.wal in self._open_files.find_changed():
-            # The next start would take it for the log of this database.
-            with contextlib.suppress(OSError):
-                self._files.move_wal_away()
+    def _report_damage(self, cause: str) -> None:
+        self.submit(lambda _: self._guard.find_damage(cause))
 
     def _run(self) -> None:
         while (item := self._work.get()) is not None:
             work, done = item
-            self._loop.call_soon_threadsafe(done, self._do(work))
+            had_to_end = self._guard.must_end
+            result = self._do(work)
+            if self._guard.must_end and not had_to_end:
+                self._loop.call_soon_threadsafe(self._on_lost)
+            self._loop.call_soon_threadsafe(done, result)
 
     def _do(self, work: Work) -> object:
         if self.lost:
@@ -309,36 +251,6 @@ class Spool:
         except SpoolUnavailable as error:
             return error
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller must hear of it
-            failure = self._fail(error)
+            failure = self._guard.explain(error)
             failure.__cause__ = error
             return failure
-
-    def _fail(self, error: Exception) -> SpoolUnavailable:
-        """Return an error that is true by then: that nothing was stored, or that this is unknown."""
-        if damage.is_damage(error):
-            self._find_damage(str(error))
-        if is_disk_full(error):
-            self._reserve.give_up(str(error))
-            self._store.write_log_back()
-        if not (in_doubt.was_cut_off(error) or in_doubt.may_be_committed(error)):
-            return SpoolUnavailable(f"the spool failed: {error}")
-        with self._checker.paused():
-            is_certain = in_doubt.make_certain(error, self._store, self._files, self._wal)
-        if is_certain:
-            return SpoolUnavailable(f"the spool failed: {error}")
-        self._lose(f"the disk failed in a commit: {error}")
-        return SpoolInDoubt(self.lost)
-
-    def _find_damage(self, cause: str) -> None:
-        """Write nothing more: what is added to a damaged file may be lost, or make it worse."""
-        if self.lost:
-            return
-        log.error("spool_damaged", cause=cause)
-        # Without the marker the next start finds only the damage that opening the file meets.
-        with contextlib.suppress(OSError):
-            damage.leave_marker(self._files, cause)
-        self._lose(f"the spool is damaged: {cause}")
-
-    def _lose(self, cause: str) -> None:
-        self.lost = cause
-        self._loop.call_soon_threadsafe(self._on_lost)

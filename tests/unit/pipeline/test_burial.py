@@ -18,6 +18,7 @@ from forebay.pipeline import journal
 from forebay.pipeline import requests as requests_module
 from forebay.pipeline.pipeline import Pipeline
 from forebay.settings import Settings
+from forebay.spool import reserve
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.beside.requests import Burial, Request
 from forebay.spool.records import EVERY, NewGroup, Transaction
@@ -329,16 +330,24 @@ async def test_a_burial_that_was_interrupted_goes_on_at_the_next_start(path: Pat
         assert dead(path) == names("e", 3)
 
 
-async def test_a_burial_is_put_off_while_the_spool_takes_nothing(path: Path) -> None:
+def fail_for_a_full_disk(_: object) -> None:
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    raise error
+
+
+async def test_a_burial_is_put_off_while_the_spool_takes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reserve, "TRY_EVERY_S", 0)
+    monkeypatch.setattr(reserve, "LEFT_BYTES_MIN", 2**62)
     async with running(path, [NewGroup(1, make_entries(3))], FAILED) as bench:
         await until(lambda: not bench.ledger.loaded)
-        bench.spool._change = "the files are not there"
-        bench.spool._compare_files = lambda: bench.spool._change  # type: ignore[method-assign]
+        bench.spool.submit(fail_for_a_full_disk)
+        await until(lambda: bench.spool.refusal)
         with inspect(path) as inspection:
             inspection.ask(everything())
         await asyncio.sleep(0.05)
         assert dead(path) == set()
-        bench.spool._change = ""
+        monkeypatch.setattr(reserve, "LEFT_BYTES_MIN", 0)
         await until(lambda: not requests(path))
         assert dead(path) == names("e", 3)
 

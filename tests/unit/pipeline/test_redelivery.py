@@ -22,10 +22,10 @@ from forebay.pipeline.channel import Channel
 from forebay.pipeline.group import UNTRIED, Bulk, GroupLimits, Settlement
 from forebay.pipeline.ledger import Hear
 from forebay.pipeline.settlement import settle
+from forebay.spool import loading
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.beside.requests import Burial, Request
 from forebay.spool.records import GroupDamaged, NewGroup, StoredGroup, Totals, Transaction, Wanted
-from forebay.spool.store import Store
 from unit.pipeline.fakes import (
     PAUSE,
     RETRY,
@@ -254,7 +254,7 @@ async def test_a_group_that_is_settled_while_the_answer_is_on_its_way_does_not_c
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin, have_read, go_on, finished = (threading.Event() for _ in range(4))
-    load = Store.load
+    load = loading.load
 
     def read_slowly(*arguments: Any) -> list[StoredGroup]:
         groups = load(*arguments)
@@ -262,7 +262,7 @@ async def test_a_group_that_is_settled_while_the_answer_is_on_its_way_does_not_c
         assert go_on.wait(5)
         return groups
 
-    monkeypatch.setattr(Store, "load", read_slowly)
+    monkeypatch.setattr(loading, "load", read_slowly)
     async with open_spool(path) as spool:
         bench = Bench(spool)
         async with bench.run_all():

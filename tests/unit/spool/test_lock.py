@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from forebay.errors import SpoolUnusable
+from forebay.errors import SpoolUnavailable, SpoolUnusable
 from forebay.spool.spool import Spool
 from forebay.spool.store import Store
 from unit.pipeline.fakes import open_spool, read_rows
@@ -114,10 +115,21 @@ def test_a_spool_that_could_not_be_opened_is_closed_in_order_as_before(
     assert read_rows(path, "SELECT kind FROM incidents") == []
 
 
+async def find_damage(path: Path) -> None:
+    async with open_spool(path) as spool:
+        with pytest.raises(SpoolUnavailable):
+            await spool.call(fail_for_damage)
+
+
 def test_a_spool_that_is_lost_does_not_end_in_order(path: Path, lock: Path) -> None:
-    with contextlib.closing(Spool(path)) as spool:
-        spool.lost = "the disk failed in a commit"
+    asyncio.run(find_damage(path))
     assert lock.read_text().endswith("opened\n")
+
+
+def fail_for_damage(_: object) -> None:
+    error = sqlite3.DatabaseError("database disk image is malformed")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    raise error
 
 
 def fail_for_a_full_disk(*_: object, **__: object) -> None:

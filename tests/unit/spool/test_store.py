@@ -15,7 +15,7 @@ import pytest
 from forebay.clock import now_ms
 from forebay.errors import SpoolUnavailable
 from forebay.model import DeadLetter, Entry, History
-from forebay.spool import store
+from forebay.spool import requests
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.beside.requests import Request
 from forebay.spool.records import EVERY, GroupDamaged, NewGroup, StoredGroup, Totals, Transaction, Wanted
@@ -403,7 +403,7 @@ async def test_a_replay_reports_what_the_file_then_holds(spool: Spool, path: Pat
 async def test_large_dead_letters_become_several_groups(
     spool: Spool, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "REPLAY_BYTES_MAX", 1000)
+    monkeypatch.setattr(requests, "REPLAY_BYTES_MAX", 1000)
     sizes = [400, 600, 100, 5000, 100]
     letters = [make_letter(make_entry(f"{number}", size)) for number, size in enumerate(sizes)]
     await commit(spool, Transaction(dead=letters))
