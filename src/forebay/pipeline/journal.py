@@ -26,10 +26,10 @@ from forebay.clock import now_ms
 from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.model import Admission, Verdict
 from forebay.pipeline.channel import Channel
-from forebay.pipeline.group import Group, GroupLimits, PackedSubmission, Settlement, Submission, pack
+from forebay.pipeline.evidence import OWN_FAULT
+from forebay.pipeline.group import Group, GroupLimits, PackedSubmission, Settlement, Submission, abandon, divide, pack
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.ledger import Ledger
-from forebay.pipeline.settlement import OWN_FAULT, abandon, divide
 from forebay.pipeline.wake import Wake
 from forebay.spool.records import NewGroup, Transaction
 from forebay.telemetry.counters import Counters

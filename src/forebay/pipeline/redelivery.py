@@ -19,11 +19,11 @@ import structlog
 
 from forebay.errors import SpoolUnavailable
 from forebay.pipeline.channel import Channel
+from forebay.pipeline.evidence import OWN_FAULT, Evidence
 from forebay.pipeline.group import Group
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.ledger import Ledger
-from forebay.pipeline.settlement import OWN_FAULT, Evidence
 from forebay.pipeline.wake import Wake
 from forebay.spool.records import GroupDamaged, StoredGroup, Wanted
 from forebay.telemetry.counters import Counters

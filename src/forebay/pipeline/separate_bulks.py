@@ -23,12 +23,13 @@ import structlog
 from forebay.clock import now_ms
 from forebay.errors import SpoolUnavailable
 from forebay.model import History, Outcome
+from forebay.pipeline.evidence import FAILURES_MAX, OTHERS_MIN, Evidence
 from forebay.pipeline.gate import Gate, Health
 from forebay.pipeline.group import Group
 from forebay.pipeline.holds import Hold, Holds
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.ledger import ONE_GROUP, Ledger
-from forebay.pipeline.settlement import FAILURES_MAX, OTHERS_MIN, Evidence, bury, halve
+from forebay.pipeline.settlement import bury, halve
 from forebay.spool.records import StoredGroup
 
 log = structlog.get_logger("forebay.separate_bulks")
