@@ -1,6 +1,6 @@
 """Bulks beside the channel and past the gate: suspects, one after the other, and trials of indices on hold.
 
-*Suspects* are groups with strikes enough to be poison (`settlement.py`). One that takes all the time there is holds up
+*Suspects* are groups with strikes enough to be poison (`evidence.py`). One that takes all the time there is holds up
 no other event here, and innocent groups arrive so. One that fails alone is halved, down to one event. In each process
 the first waits until the sink has taken something, and one that failed until it has taken something since; if nothing
 else is taken, for a whole interval of redelivery.
