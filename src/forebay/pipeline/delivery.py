@@ -175,6 +175,7 @@ class Delivery:
                 health=self._gate.health.value,
                 cause=report.cause,
                 advice=report.failed.advice if report.failed else "",
+                consequence="events wait, and none is lost",
             )
 
 

@@ -87,7 +87,7 @@ class Redelivery:
                     pass
                 self._wake.is_whole = False
             except SpoolUnavailable as error:
-                log.warning("spool_unavailable", cause=str(error))
+                log.warning("spool_unavailable", work="redelivery", cause=str(error), consequence="tried again later")
 
     async def _load_some(self) -> bool:
         """Move the next pending groups into the channel; return whether there may be more."""

@@ -97,7 +97,7 @@ class Requests:
                 told = ""
             except SpoolUnavailable as error:
                 if str(error) != told:
-                    log.warning("spool_unavailable", cause=str(error))
+                    log.warning("spool_unavailable", work="requests", cause=str(error), consequence="tried again later")
                 told = str(error)
             await asyncio.sleep(POLL_S)
 

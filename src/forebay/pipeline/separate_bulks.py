@@ -117,7 +117,7 @@ class Suspects:
                 wait = await self._take_step(row_id)
             except SpoolUnavailable as error:
                 # The next pass of redelivery finds it again.
-                log.warning("spool_unavailable", cause=str(error))
+                log.warning("spool_unavailable", work="suspect", cause=str(error), consequence="tried again later")
             # At the end, so that others have their turn before it.
             del self._waits[row_id]
             self._ledger.set_apart.discard(row_id)
@@ -217,7 +217,7 @@ class Trials:
         try:
             await self._deliver(hold)
         except SpoolUnavailable as error:
-            log.warning("spool_unavailable", cause=str(error))
+            log.warning("spool_unavailable", work="trial", cause=str(error), consequence="tried again later")
         finally:
             self._holds.end_trial(hold)
 
