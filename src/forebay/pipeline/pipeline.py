@@ -95,12 +95,12 @@ class Admitter:
             submission.refused(SpoolUnavailable("the spool is full", FULL_RETRY_AFTER_S))
         elif refusal := self._journal.refusal:
             submission.refused(SpoolUnavailable(refusal))
-        elif ack is Ack.MEMORY and self._may_stay_in_memory(submission):
+        elif ack is Ack.MEMORY and self._take_into_memory(submission):
             self._tell_soon(submission)
         else:
             self._journal.submit(submission)
 
-    def _may_stay_in_memory(self, submission: Submission) -> bool:
+    def _take_into_memory(self, submission: Submission) -> bool:
         """Put events into the channel alone; return whether that was possible."""
         # A spool that takes nothing would not take events that the sink refuses either.
         if self._journal.is_behind:
