@@ -8,6 +8,7 @@ ForebayError
 │   ├── SpoolUnusable   stop: the database cannot be opened, or another process owns it
 │   │   └── SpoolDamaged  the owner rescues what can be read, everybody else stops
 │   └── SpoolUnavailable  answer 503 and go on: nothing was stored, the client sends again
+│       ├── GroupDamaged  leave this group, and go on behind it
 │       └── SpoolLost     the same, and end: this process stores nothing any more
 │           └── SpoolInDoubt  close the connection unanswered, and end: it may have been stored
 ├── ExportFailed        keep the dead letters that were to be deleted, and tell the operator
@@ -90,6 +91,18 @@ class SpoolUnavailable(SpoolError):
     def __init__(self, detail: str, retry_after_s: int = 5) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+
+
+class GroupDamaged(SpoolUnavailable):
+    """A group cannot be read; it stays in the file for a person to examine.
+
+    Attributes:
+        group_id: its number, behind which to go on.
+    """
+
+    def __init__(self, group_id: int, reason: str) -> None:
+        super().__init__(f"group {group_id} cannot be read: {reason}")
+        self.group_id = group_id
 
 
 class SpoolLost(SpoolUnavailable):

@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from forebay.errors import SpoolUnavailable
 from forebay.model import DeadLetter, Entry, History, entry_index
 from forebay.spool.beside.inspection import Choice, inspect
-from forebay.spool.records import EVERY, NewGroup, StoredGroup, Transaction
+from forebay.spool.loading import EVERY
+from forebay.spool.records import NewGroup, StoredGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.spool.store import Store
 from forebay.spool.upkeep import expiry

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from forebay.spool.records import EVERY
+from forebay.spool.loading import EVERY
 from testbed.servers.spool_writer import Script
 from unit.pipeline.fakes import open_spool, read_rows
 

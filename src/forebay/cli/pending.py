@@ -19,12 +19,11 @@ from forebay.cli.output import (
     read_document,
     say,
 )
-from forebay.errors import SpoolError
+from forebay.errors import GroupDamaged, SpoolError
 from forebay.settings import load_settings
 from forebay.spool.beside.all_spools import AllSpools
 from forebay.spool.beside.inspection import PendingEvent, Summary
 from forebay.spool.beside.requests import Request
-from forebay.spool.records import GroupDamaged
 
 app = typer.Typer(help="Show, retry or bury pending events: those that wait for delivery.")
 

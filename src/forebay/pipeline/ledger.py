@@ -8,7 +8,8 @@ from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from forebay.pipeline.group import Group, Settlement
-from forebay.spool.records import EVERY, StoredGroup, Totals, Wanted
+from forebay.spool.loading import EVERY, Wanted
+from forebay.spool.records import StoredGroup, Totals
 
 ONE_GROUP = (1, 1)
 """A room in which the spool finds one group, whatever its size."""

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import structlog
 
-from forebay.errors import SpoolUnavailable
+from forebay.errors import GroupDamaged, SpoolUnavailable
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.evidence import OWN_FAULT, Evidence
 from forebay.pipeline.group import Group
@@ -25,7 +25,8 @@ from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.ledger import Ledger
 from forebay.pipeline.wake import Wake
-from forebay.spool.records import GroupDamaged, StoredGroup, Wanted
+from forebay.spool.loading import Wanted
+from forebay.spool.records import StoredGroup
 from forebay.telemetry.counters import Counters
 
 log = structlog.get_logger("forebay.redelivery")

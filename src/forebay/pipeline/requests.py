@@ -15,7 +15,7 @@ from typing import Protocol
 import structlog
 
 from forebay.clock import now_ms
-from forebay.errors import SpoolUnavailable
+from forebay.errors import GroupDamaged, SpoolUnavailable
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.journal import Journal
@@ -23,7 +23,7 @@ from forebay.pipeline.ledger import Ledger
 from forebay.pipeline.settlement import bury
 from forebay.pipeline.wake import Wake
 from forebay.spool.beside.requests import Burial
-from forebay.spool.records import GroupDamaged, StoredGroup
+from forebay.spool.records import StoredGroup
 
 log = structlog.get_logger("forebay.requests")
 

@@ -11,11 +11,13 @@ import heapq
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from typing import NamedTuple
 
 import structlog
 
+from forebay.errors import GroupDamaged
 from forebay.model import Entry
-from forebay.spool.records import GroupDamaged, StoredGroup, Wanted
+from forebay.spool.records import StoredGroup
 from forebay.spool.reserve import unless_full
 from forebay.spool.statements import SQL
 from forebay.spool.store import Store
@@ -26,6 +28,34 @@ KIND = ("index_name", "refused_status")
 
 MALFORMED = 400
 """The status of a refusal after which an event is sent in another form (RFC 9110, section 15.5.1)."""
+
+
+class Wanted(NamedTuple):
+    """Which groups to read, by their index and the status of their last refusal; every group by default.
+
+    Attributes:
+        index_name: groups of this index alone.
+        indices_left_out: groups of other indices alone.
+        statuses: groups with one of these statuses alone, 0 being that of groups that were never refused.
+        is_refused: groups that were refused alone.
+    """
+
+    index_name: str | None = None
+    indices_left_out: frozenset[str] = frozenset()
+    statuses: frozenset[int] | None = None
+    is_refused: bool = False
+
+    def includes(self, index_name: str, refused_status: int) -> bool:
+        """Return whether groups of an index with such a last refusal are wanted."""
+        return (
+            self.index_name in (None, index_name)
+            and index_name not in self.indices_left_out
+            and (self.statuses is None or refused_status in self.statuses)
+            and (not self.is_refused or refused_status != 0)
+        )
+
+
+EVERY = Wanted()
 
 
 def load(

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from msgspec import Struct, field
 
-from forebay.errors import SpoolUnavailable
 from forebay.model import DeadLetter, Entry, History
 
 
@@ -70,42 +69,6 @@ class StoredGroup(NamedTuple):
     stored_bytes: int
     received_at_ms: int
     originals: Mapping[Entry, Entry] = MappingProxyType({})
-
-
-class Wanted(NamedTuple):
-    """Which groups to read, by their index and the status of their last refusal; every group by default.
-
-    Attributes:
-        index_name: groups of this index alone.
-        indices_left_out: groups of other indices alone.
-        statuses: groups with one of these statuses alone, 0 being that of groups that were never refused.
-        is_refused: groups that were refused alone.
-    """
-
-    index_name: str | None = None
-    indices_left_out: frozenset[str] = frozenset()
-    statuses: frozenset[int] | None = None
-    is_refused: bool = False
-
-    def includes(self, index_name: str, refused_status: int) -> bool:
-        """Return whether groups of an index with such a last refusal are wanted."""
-        return (
-            self.index_name in (None, index_name)
-            and index_name not in self.indices_left_out
-            and (self.statuses is None or refused_status in self.statuses)
-            and (not self.is_refused or refused_status != 0)
-        )
-
-
-EVERY = Wanted()
-
-
-class GroupDamaged(SpoolUnavailable):
-    """A group cannot be read; it stays in the file for a person to examine."""
-
-    def __init__(self, group_id: int, reason: str) -> None:
-        super().__init__(f"group {group_id} cannot be read: {reason}")
-        self.group_id = group_id
 
 
 class Totals(NamedTuple):

@@ -25,9 +25,10 @@ from forebay.spool import database, loading, requests
 from forebay.spool.beside.requests import Burial
 from forebay.spool.files import SpoolFiles, closed_on_failure
 from forebay.spool.guard import Guard
+from forebay.spool.loading import EVERY, Wanted
 from forebay.spool.lock import OwnerLock
 from forebay.spool.opening import open_spool
-from forebay.spool.records import EVERY, StoredGroup, Transaction, Wanted
+from forebay.spool.records import StoredGroup, Transaction
 from forebay.spool.rescue.damage import Checker
 from forebay.spool.reserve import Reserve
 from forebay.spool.store import Store

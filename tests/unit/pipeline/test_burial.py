@@ -21,7 +21,8 @@ from forebay.settings import Settings
 from forebay.spool import reserve
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.beside.requests import Burial, Request
-from forebay.spool.records import EVERY, NewGroup, Transaction
+from forebay.spool.loading import EVERY
+from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.spool.store import Store
 from forebay.telemetry.counters import Counters

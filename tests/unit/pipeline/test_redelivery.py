@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from forebay.errors import SpoolUnavailable
+from forebay.errors import GroupDamaged, SpoolUnavailable
 from forebay.model import DELIVERED, Admission, DeadLetter, Entry, History, Outcome, entry_index
 from forebay.pipeline import redelivery as redelivery_module
 from forebay.pipeline import requests, wake
@@ -25,7 +25,8 @@ from forebay.pipeline.settlement import settle
 from forebay.spool import loading
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.beside.requests import Burial, Request
-from forebay.spool.records import GroupDamaged, NewGroup, StoredGroup, Totals, Transaction, Wanted
+from forebay.spool.loading import Wanted
+from forebay.spool.records import NewGroup, StoredGroup, Totals, Transaction
 from unit.pipeline.fakes import (
     PAUSE,
     RETRY,

@@ -12,7 +12,8 @@ import pytest
 
 from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.spool.files import SpoolFiles, find_spools, spool_path
-from forebay.spool.records import EVERY, NewGroup, Transaction
+from forebay.spool.loading import EVERY
+from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.spool.store import Store
 from unit.pipeline.fakes import commit, make_entries, open_spool, read_rows

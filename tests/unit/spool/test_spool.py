@@ -16,7 +16,8 @@ from forebay.errors import SpoolUnavailable
 from forebay.model import Entry, History
 from forebay.spool import reserve
 from forebay.spool.files import SpoolFiles
-from forebay.spool.records import EVERY, NewGroup, StoredGroup, Transaction
+from forebay.spool.loading import EVERY
+from forebay.spool.records import NewGroup, StoredGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.spool.store import Store
 from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool, read_rows, settle_down, until

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from forebay.clock import now_ms
-from forebay.errors import SpoolUnavailable
+from forebay.errors import GroupDamaged, SpoolUnavailable
 from forebay.model import DeadLetter, Entry, History
 from forebay.spool import requests
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.beside.requests import Request
-from forebay.spool.records import EVERY, GroupDamaged, NewGroup, StoredGroup, Totals, Transaction, Wanted
+from forebay.spool.loading import EVERY, Wanted
+from forebay.spool.records import NewGroup, StoredGroup, Totals, Transaction
 from forebay.spool.spool import Spool
 from forebay.spool.upkeep import expiry
 from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool, read_rows

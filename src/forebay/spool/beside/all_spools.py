@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from forebay.errors import SpoolUnusable
+from forebay.errors import GroupDamaged, SpoolUnusable
 from forebay.model import Entry
 from forebay.spool.beside.inspection import (
     Choice,
@@ -22,7 +22,7 @@ from forebay.spool.beside.inspection import (
 )
 from forebay.spool.beside.requests import Burial, Request
 from forebay.spool.files import find_spools
-from forebay.spool.records import GroupDamaged, Totals
+from forebay.spool.records import Totals
 
 T = TypeVar("T")
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from forebay.clock import now_ms
-from forebay.errors import SpoolError
+from forebay.errors import GroupDamaged, SpoolError
 from forebay.model import Entry, History
 from forebay.spool import statements
 from forebay.spool.beside.connecting import connect_beside, reading
 from forebay.spool.beside.requests import Burial, Request
 from forebay.spool.codec import GroupCodec, dead_address, read_history
-from forebay.spool.records import GroupDamaged, Totals
+from forebay.spool.records import Totals
 
 SQL = statements.SQL | statements.read_statements("forebay.spool.beside")
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from forebay.model import Entry
 from forebay.spool.codec import dead_address
-from forebay.spool.records import Wanted
+from forebay.spool.loading import Wanted
 
 BURY = "bury "
 """The beginning of the name of a burial; the statements know it too."""

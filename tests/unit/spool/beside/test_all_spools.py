@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forebay.errors import SpoolError, SpoolUnusable
+from forebay.errors import GroupDamaged, SpoolError, SpoolUnusable
 from forebay.model import Address, DeadLetter, Document, Entry, EventInfo, History, encode_entry
 from forebay.spool import database
 from forebay.spool.beside.all_spools import AllSpools
@@ -17,7 +17,7 @@ from forebay.spool.beside.connecting import connect_beside
 from forebay.spool.beside.inspection import Choice, DeadCount, PendingEvent
 from forebay.spool.beside.requests import Request
 from forebay.spool.files import spool_path
-from forebay.spool.records import GroupDamaged, NewGroup, Transaction
+from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.store import Store
 from unit.cli.running import NOON
 

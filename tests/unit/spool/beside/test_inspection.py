@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from forebay.clock import now_ms
-from forebay.errors import SpoolError, SpoolUnavailable, SpoolUnusable
+from forebay.errors import GroupDamaged, SpoolError, SpoolUnavailable, SpoolUnusable
 from forebay.model import Address, DeadLetter, Document, Entry, EventInfo, History, encode_entry
 from forebay.spool import database
 from forebay.spool.beside import inspection
 from forebay.spool.beside.connecting import connect_beside
 from forebay.spool.beside.inspection import Choice, DeadCount, PendingEvent, inspect
 from forebay.spool.beside.requests import Request
-from forebay.spool.records import GroupDamaged, NewGroup, Transaction
+from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.spool.store import Store
 

@@ -18,7 +18,8 @@ from forebay.spool import database
 from forebay.spool.beside.connecting import reading
 from forebay.spool.beside.inspection import inspect
 from forebay.spool.files import SpoolFiles
-from forebay.spool.records import EVERY, NewGroup, Transaction
+from forebay.spool.loading import EVERY
+from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.rescue import salvage
 from forebay.spool.rescue.damage import leave_marker
 from forebay.spool.rescue.trees import Row
