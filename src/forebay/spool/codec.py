@@ -1,7 +1,7 @@
 """Groups in rows: the body compressed if that pays, the history in columns.
 
-With zstd level 1 a commit of 500 events writes about a seventh of the bytes and takes half the processor time of a
-plain one; a body of one or two events hardly shrinks and stays as it is. A compressed one carries a checksum.
+With zstd level 1 a commit of 500 events writes about a seventh of the bytes, and takes half the processor time of a
+plain one. A body of one or two events hardly shrinks, and stays as it is. A compressed body carries a checksum.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ class Codec(enum.IntEnum):
 
 
 class GroupCodec:
-    """Turns groups into rows and back. Not for two threads at once."""
+    """Turns groups into rows and back, in one thread at a time."""
 
     def __init__(self) -> None:
         self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
         self._decompressor = zstandard.ZstdDecompressor()
 
     def pack(self, body: bytes) -> tuple[Codec, bytes]:
-        """Return the best form to store a body in, and its bytes then."""
+        """Return the better form of a body for the disk, and its bytes in that form."""
         if len(body) <= PLAIN_BYTES_MAX:
             return Codec.PLAIN, body
         return Codec.ZSTD, self._compressor.compress(body)
 
     def unpack(self, codec: int, stored: bytes) -> bytes:
-        """Return a body as it was.
+        """Return a body as it was before `pack`.
 
         Raises:
             ValueError: the codec is not known or the bytes are damaged.
@@ -54,11 +54,11 @@ class GroupCodec:
             return stored
         try:
             return self._decompressor.decompress(stored)
-        except (zstandard.ZstdError, MemoryError) as error:  # MemoryError: the size that it gives is damaged
+        except (zstandard.ZstdError, MemoryError) as error:  # MemoryError: the size in its head is damaged
             raise ValueError(f"a compressed body is damaged: {error}") from error
 
     def body_columns(self, entries: Sequence[Entry]) -> dict[str, Any]:
-        """Return the columns of a group for its entries."""
+        """Return the columns that a group's entries fill."""
         body = join_entries(entries)
         codec, stored = self.pack(body)
         return {
@@ -71,7 +71,7 @@ class GroupCodec:
         }
 
     def read_group(self, row: Sequence[Any]) -> StoredGroup:
-        """Return the group of a row, as `load_group` and `next_group` give one.
+        """Return the group of a row that `load_group` or `next_group` read.
 
         Raises:
             ValueError: the row is damaged.
@@ -82,7 +82,7 @@ class GroupCodec:
 
 
 def history_columns(history: History) -> dict[str, Any]:
-    """Return the columns for a history."""
+    """Return the columns that a history fills."""
     return {
         "attempts": history.attempts,
         "strikes": history.strikes,
@@ -104,9 +104,9 @@ def read_history(
 
 
 def dead_address(entry: Entry) -> Address:
-    """Return the address of a dead letter; a damaged one has none, and gets its digest in place of a `log_id`."""
+    """Return the address of a dead letter. A damaged one has none; its digest serves as `log_id`."""
     try:
         return entry_address(entry)
     except ValueError:
-        # Damaged: it must not keep events that are settled with it from being committed, again and again.
+        # A damaged entry must not make each commit fail that settles it.
         return Address("", hashlib.sha256(entry).hexdigest())

@@ -1,4 +1,4 @@
-"""Opening the database: one version of its tables, settings under which a commit is synced, nobody else's file."""
+"""Opens the database: refuses a file that is no spool, makes the tables, and has every commit synced."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from forebay.spool.rescue.damage import is_damage
 from forebay.spool.statements import SCHEMA
 
 APPLICATION_ID = 0x466F7262
-"""`Forb` in ASCII, so that `file` and we know a spool from another SQLite database."""
+"""`Forb` in ASCII, by which `file` and we tell a spool from another SQLite database."""
 
 BUSY_TIMEOUT_S = 5
-"""How long to wait for a command that is writing beside the server."""
+"""The longest wait for a command that writes beside the server."""
 
 INCREMENTAL = 2
 WAL_PAGES_BEFORE_CHECKPOINT = 4000
@@ -22,7 +22,7 @@ WAL_BYTES_KEPT = 64 * 1024 * 1024
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the database for its owner, making it if there is none and bringing an older one up to date.
+    """Open the database for its owner; it is made if there is none, and brought up to date if it is older.
 
     Raises:
         SpoolUnusable: the file cannot be opened, is no spool, or was made by a newer Forebay; it is left untouched.
@@ -56,8 +56,8 @@ def connect_as_it_is(path: Path) -> sqlite3.Connection:
 def connect_to_read(path: Path) -> sqlite3.Connection:
     """Open the database so that nothing can be changed in it, not even by closing it.
 
-    The last connection to a database that was not opened for reading alone writes the log back, and deletes it. That is
-    for the owner, which examines the log first.
+    If the last connection to a database may write, it writes the log back and deletes it. That is for the owner, which
+    examines the log first.
     """
     uri = f"{path.absolute().as_uri()}?mode=ro"
     return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
@@ -71,7 +71,7 @@ def bring_up_to_date(connection: sqlite3.Connection) -> None:
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     for number, script in enumerate(SCHEMA[version:], version + 1):
-        # In one transaction with its version, so that a crash in the middle leaves the version before it, whole.
+        # In one transaction with its version: a crash in the middle leaves the version before, whole.
         connection.executescript(
             f"BEGIN IMMEDIATE;\n{script}\n"
             f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {number};\nCOMMIT;"
@@ -79,15 +79,15 @@ def bring_up_to_date(connection: sqlite3.Connection) -> None:
 
 
 def check_version(connection: sqlite3.Connection, path: Path, *, needs_tables: bool = False) -> None:
-    """Refuse a database that is no spool, or of a version that cannot be used; one without tables is a new spool.
+    """Refuse a database that is no spool or has an unknown version; one without tables is a new spool.
 
     Args:
         connection: an open connection to it.
-        path: the name of the file in the error.
-        needs_tables: refuse a new or older one too, which only its owner brings up to date.
+        path: the name of the file in an error.
+        needs_tables: refuse a new or older spool too; only its owner brings it up to date.
 
     Raises:
-        SpoolUnusable: it was left untouched.
+        SpoolUnusable: it is refused, and was left untouched.
         sqlite3.Error: it cannot be read.
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -107,21 +107,21 @@ def check_version(connection: sqlite3.Connection, path: Path, *, needs_tables: b
 
 
 def unusable(path: Path, wish: str, error: sqlite3.Error) -> SpoolUnusable:
-    """Return SQLite's error as one that a person can act on; `wish` is the verb: opened or read."""
+    """Turn SQLite's error into one that a person can act on; `wish` is the verb: opened or read."""
     text = f"DATABASE_URL: {path} cannot be {wish}: {error}"
     return SpoolDamaged(text, str(error)) if is_damage(error) else SpoolUnusable(text)
 
 
 def _configure(connection: sqlite3.Connection) -> None:
     # Both must come before the first table: they cannot be changed later without rewriting the file.
-    # Neither is set anew: in a file without tables that would write, over the contents of its log.
+    # They are not set twice: in a file without tables that would write over the contents of its log.
     if connection.execute("PRAGMA auto_vacuum").fetchone() != (INCREMENTAL,):
         connection.execute("PRAGMA page_size = 4096")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL")
-    # A first read makes log and index, whose names are compared from here on.
+    # A first read makes log and index, whose inode numbers are compared from here on.
     connection.execute("PRAGMA user_version").fetchone()
-    # FULL syncs the log at every commit: without it an answered event could be lost with the power (invariant 1).
+    # FULL syncs the log at every commit. Without it an answered event could be lost with the power (invariant 1).
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_BEFORE_CHECKPOINT}")
     connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")

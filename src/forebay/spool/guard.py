@@ -1,7 +1,7 @@
 """The guard: whether the spool can be written, and the meaning of each failure.
 
-There are four troubles: the disk is full, files were removed or replaced, the file is damaged, a commit is in doubt. An
-event that is stored without trouble meets none of them.
+It knows four troubles: the disk is full, files were removed or replaced, the file is damaged, a commit is in doubt. An
+event that is stored without trouble meets none of this.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Guard:
 
     @property
     def refusal(self) -> str:
-        """Why no events are taken, whatever the request; empty while they are."""
+        """Why no events are taken; empty while they are."""
         return self.lost or self._change or (DISK_FULL if self._reserve.given_up else "")
 
     def refuse_new(self, *, is_awaited: bool) -> None:
@@ -60,7 +60,7 @@ class Guard:
         return bool(self._open_files.find_changed())
 
     def check_files(self) -> str:
-        """Find out what happened to the files at the spool's paths; return it, empty while they are the open ones."""
+        """Compare the files at the spool's paths with the open ones; return the consequence if they differ, else ""."""
         changed = self._open_files.find_changed()
         was, self._change = self._change, self._files.describe_change(changed) if changed else ""
         if self._change and not was:
@@ -81,9 +81,9 @@ class Guard:
             self._reserve.take()
 
     def explain(self, error: Exception) -> SpoolUnavailable:
-        """Return the error for those who asked for the work: nothing was stored, or nobody knows.
+        """Return the error for those who wait: nothing was stored, or nobody knows.
 
-        The first is made true here, if it was not.
+        If a failed commit may still be in the log, it is kept from coming back first.
         """
         if damage.is_damage(error):
             self.find_damage(str(error))
@@ -100,7 +100,7 @@ class Guard:
         return SpoolInDoubt(self.lost)
 
     def find_damage(self, cause: str) -> None:
-        """Write nothing more to a damaged file: new rows may be lost in it, or make it worse."""
+        """Give up a damaged file: to write on might make it worse, and new rows might be lost in it."""
         if self.lost:
             return
         log.error("spool_damaged", cause=cause)

@@ -1,8 +1,8 @@
-"""A commit that failed: whether the next start may count it, and how it is kept from that.
+"""Commits in doubt: a commit failed, and yet the next start might count it. It is kept from that here.
 
 SQLite writes all frames of a commit to its log, then syncs them, then notes them in the index of the log
-(`sqlite3WalFrames` in https://sqlite.org/src/file/src/wal.c). If that fails, it forgets the commit. But the next start
-counts every commit that is whole in the log.
+(`sqlite3WalFrames` in https://sqlite.org/src/file/src/wal.c). If one of these steps fails, SQLite forgets the commit.
+But the next start counts every commit that is whole in the log.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = structlog.get_logger("forebay.spool")
 def was_cut_off(error: BaseException) -> bool:
     """Return whether a commit failed while it was being written to the log.
 
-    Its last frame was not written to its end. Older bytes of the log can make it whole all the same.
+    The last frame was not written to its end. But older bytes of the log may make it whole all the same.
     """
     return getattr(error, "sqlite_errorcode", None) in _CUT_OFF
 
@@ -35,7 +35,7 @@ def was_cut_off(error: BaseException) -> bool:
 def may_be_committed(error: BaseException) -> bool:
     """Return whether a commit that failed with this error may have been written whole to the log.
 
-    It may after any failure of the disk, or of memory, but those to read or write.
+    That is so after every failure of the disk or of memory, but for failures to read or to write.
     """
     if isinstance(error, MemoryError):
         return True
@@ -45,7 +45,7 @@ def may_be_committed(error: BaseException) -> bool:
 
 
 def make_certain(error: BaseException, store: Store, files: SpoolFiles, wal: Wal) -> bool:
-    """Keep the failed commit from coming back; return whether that is certain. No thread here may be reading."""
+    """Keep a failed commit from coming back; return whether that is certain. No thread may be reading meanwhile."""
     if was_cut_off(error):
         is_certain = _spoil(store, wal) or _empty(store, wal)
     else:
@@ -61,7 +61,7 @@ def make_certain(error: BaseException, store: Store, files: SpoolFiles, wal: Wal
 
 
 def settle_doubt(store: Store, files: SpoolFiles, wal: Wal) -> None:
-    """After a failed sync, have on the disk all of the log that SQLite counts.
+    """After a failed sync, write the log to the disk once more, before SQLite builds on it.
 
     Raises:
         OSError: the disk still fails.
@@ -83,7 +83,7 @@ def _locked(store: Store) -> Iterator[None]:
 
 
 def _spoil(store: Store, wal: Wal) -> bool:
-    """Spoil all of the log that does not count. This takes no room, which a full disk has none of."""
+    """Spoil the part of the log that does not count. This needs no room, so it works on a full disk."""
     try:
         with _locked(store):
             wal.spoil_uncounted()
@@ -94,11 +94,11 @@ def _spoil(store: Store, wal: Wal) -> bool:
 
 
 def _empty(store: Store, wal: Wal) -> bool:
-    """Have SQLite write its log back and cut it off."""
+    """Let SQLite write its log back and cut it off; return whether that worked, and is on the disk."""
     try:
         if not store.empty_log():
             return False
-        # SQLite does not sync the cut, and a power cut would undo it.
+        # SQLite does not sync the cut, so that a power failure could undo it.
         wal.sync()
     except (sqlite3.Error, OSError, MemoryError) as error:
         log.error("log_not_emptied", cause=str(error))  # noqa: TRY400 - the cause says it all

@@ -1,7 +1,7 @@
-"""Reading groups back for redelivery: which of them, as many as there is room for, in the form in which they are sent.
+"""Reads groups back for redelivery: the wanted ones, as many as there is room for, in the form in which they are sent.
 
-Each function is one piece of work in the spool's thread. A group's columns are read first, and its body only if the
-group is chosen.
+Each function is one piece of work in the spool's thread. Groups are chosen without their bodies; only the bodies of
+chosen ones are read.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ MALFORMED = 400
 
 
 class Wanted(NamedTuple):
-    """Which groups to read, by their index and the status of their last refusal; every group by default.
+    """A choice of groups, by their index and the status of their last refusal; every group by default.
 
     Attributes:
-        index_name: groups of this index alone.
-        indices_left_out: groups of other indices alone.
-        statuses: groups with one of these statuses alone, 0 being that of groups that were never refused.
-        is_refused: groups that were refused alone.
+        index_name: only groups of this index.
+        indices_left_out: no groups of these indices.
+        statuses: only groups with one of these statuses; 0 is that of groups that were never refused.
+        is_refused: only groups that were refused.
     """
 
     index_name: str | None = None
@@ -46,7 +46,7 @@ class Wanted(NamedTuple):
     is_refused: bool = False
 
     def includes(self, index_name: str, refused_status: int) -> bool:
-        """Return whether groups of an index with such a last refusal are wanted."""
+        """Return whether groups of this index with this status are wanted."""
         return (
             self.index_name in (None, index_name)
             and index_name not in self.indices_left_out
@@ -63,16 +63,16 @@ def load(
 ) -> list[StoredGroup]:
     """Read the oldest wanted groups behind `after_id` that are not left out, as many as there is room for.
 
-    `room` is in events and bytes. The first group is read whatever its size: it may be one large event, and only the
-    caller knows whether the channel, empty by then, takes it all the same.
+    `room` is in events and bytes. The first group is read whatever its size: it may be one large event, which an empty
+    channel takes all the same.
 
     Raises:
-        GroupDamaged: the first group cannot be read; one further on only ends the list.
+        GroupDamaged: the first group cannot be read. A later one only ends the list.
     """
     kinds = [kind for kind in _list_kinds(store) if wanted.includes(*kind)]
     rows = heapq.merge(*(store.connection.execute(SQL["list_groups"], (*kind, after_id)) for kind in kinds))
     groups: list[StoredGroup] = []
-    # Closed here: an error would keep them for as long as anybody has it, and with them a part of the log.
+    # Closed here: else an error keeps the queries open as long as somebody has it, and they keep a part of the log.
     with contextlib.closing(rows):
         for group_id in _fit(rows, left_out, room):
             try:
@@ -81,7 +81,7 @@ def load(
                 if groups:
                     break
                 damaged = GroupDamaged(group_id, str(error))
-                # That the disk is full must not hide the damage from the caller.
+                # A full disk must not hide the damage from the caller.
                 with unless_full():
                     store.report_once("group_damaged", str(damaged))
                 raise damaged from error
@@ -91,9 +91,9 @@ def load(
 def load_trial(
     store: Store, index: str, after_id: int, left_out: AbstractSet[int], room: tuple[int, int]
 ) -> list[StoredGroup]:
-    """Read groups of an index: never refused ones, newest and oldest by turns, then refused ones.
+    """Read groups of an index: first those that were never refused, then refused ones behind `after_id`.
 
-    Of the refused ones those behind `after_id`, oldest first. Damaged groups are left out too.
+    The first are read by turns, the newest and the oldest; the others oldest first. Damaged groups are left out too.
     """
     execute = store.connection.execute
     newest = execute(SQL["list_newest_groups"], (index, 0))
@@ -109,7 +109,7 @@ def load_trial(
 
 
 def repair_malformed(groups: list[StoredGroup], repair: Callable[[Entry], Entry]) -> list[StoredGroup]:
-    """Return groups with their events in the form in which they are sent; the event loop has no time for this."""
+    """Rewrite the events of groups that were refused as malformed; the event loop has no time for that."""
     return [_repair(group, repair) if group.history.refused_status == MALFORMED else group for group in groups]
 
 
@@ -117,7 +117,7 @@ def _repair(group: StoredGroup, repair: Callable[[Entry], Entry]) -> StoredGroup
     try:
         sent = [repair(entry) for entry in group.entries]
     except Exception:
-        # A bug of ours must not keep them from being tried as they are.
+        # A bug of ours must not hold them up: they are sent as they are.
         log.exception("events_not_repaired", group=group.id)
         return group
     pairs = zip(sent, group.entries, strict=True)
@@ -125,7 +125,7 @@ def _repair(group: StoredGroup, repair: Callable[[Entry], Entry]) -> StoredGroup
 
 
 def _list_kinds(store: Store) -> Iterator[tuple[str, int]]:
-    """Go through the pairs of an index and a status of refusal that there are groups of."""
+    """Go through the pairs of an index and a status of refusal that occur among the groups."""
     kind = ("", -1)
     while found := store.connection.execute(SQL["next_kind"], dict(zip(KIND, kind, strict=True))).fetchone():
         kind = found
@@ -133,7 +133,7 @@ def _list_kinds(store: Store) -> Iterator[tuple[str, int]]:
 
 
 def _fit(rows: Iterable[tuple[int, int, int]], left_out: AbstractSet[int], room: tuple[int, int]) -> Iterator[int]:
-    """Choose groups (number, events, bytes) that are not left out, each once, while there is room; the first always."""
+    """Choose groups (number, events, bytes) while there is room, each once; the first is chosen whatever its size."""
     events_left, bytes_left = room
     chosen: set[int] = set()
     for group_id, events, body_bytes in rows:

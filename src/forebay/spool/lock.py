@@ -1,4 +1,4 @@
-"""The lock of a spool's owner: one process at a time, and whether the one before it ended in order."""
+"""The lock of a spool's owner: one process has it at a time, and sees if the one before it ended in order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from forebay.spool.files import SpoolFiles, closed_on_failure
 
 TRIES = 5
 RETRY_S = 0.05
-"""`forebay doctor` has the file locked for an instant while it finds out who owns the spool."""
+"""Trying once is not enough: `forebay doctor` locks the file for an instant to find out who owns the spool."""
 
 _OPENED = "opened\n"
 _CLOSED = "closed\n"
@@ -22,18 +22,18 @@ _CHARS_MAX = 100
 
 
 class OwnerLock:
-    """The lock of the one owner. Closing it, or dying, gives the spool up.
+    """The lock of the one owner. It is given up if it is closed, or if the process dies.
 
-    It is on a file of its own: SQLite's own locks on the database would be lost with the first descriptor of it that
-    this process closes (https://sqlite.org/howtocorrupt.html, section 2.2).
+    It lies on a file of its own. A lock on the database would cost SQLite its own locks there: they are lost with the
+    first descriptor of the file that this process closes (https://sqlite.org/howtocorrupt.html, section 2.2).
 
     Attributes:
-        was_opened: the database was opened as a spool before, by whomever.
+        was_opened: somebody opened the database as a spool before.
         was_closed: its last owner ended in order.
     """
 
     def __init__(self, files: SpoolFiles) -> None:
-        """Become the owner, making the folder if there is none.
+        """Become the owner; the folder is made if there is none.
 
         Raises:
             SpoolUnusable: another process owns the spool, or its folder cannot be written.
@@ -50,14 +50,14 @@ class OwnerLock:
             raise SpoolUnusable(f"DATABASE_URL: {files.path} cannot be opened: {error.strerror or error}") from error
 
     def note_opened(self) -> None:
-        """Remember that the file is a spool, which a damaged one may not show, and that it has an owner."""
+        """Note that the file is a spool, which a damaged one may not show, and that it has an owner."""
         self._write_state(_OPENED)
 
     def note_closed(self) -> None:
-        """Remember that the owner ends in order; doing it after `close` does nothing."""
+        """Note that the owner ends in order; this does nothing after `close`."""
         if self._file.closed:
             return
-        # A disk without room even for this makes the next start report more than has happened.
+        # If the disk has no room even for this, the next start reports an owner that was interrupted.
         with contextlib.suppress(OSError):
             self._file.write(_CLOSED)
             self._file.flush()
@@ -102,7 +102,7 @@ def _try_to_lock(file: IO[str]) -> bool:
 
 
 def _is_in_place(file: IO[str]) -> bool:
-    """Return whether a file is the one that others would lock, and not one that was removed with an emptied spool."""
+    """Return whether a locked file is still at its path; it may have been removed with an emptied spool."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), Path(file.name).stat())
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""How an owner opens its spool: SQLite recovers it, and a file that SQLite cannot read is rescued first.
+"""Opens a spool for its owner: SQLite recovers it, and a file that SQLite cannot read is rescued first.
 
-If SQLite recovers less than was there, that is reported once, as an incident.
+If SQLite recovers less than there was, that is reported once, as an incident.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ log = structlog.get_logger("forebay.spool")
 
 
 class Incident(NamedTuple):
-    """Something that happened to the files."""
+    """Something that happened to the spool's files."""
 
     kind: str
     detail: str
 
 
 class Opened(NamedTuple):
-    """A spool that was opened, and its facts then."""
+    """A spool that was opened, and its contents in figures."""
 
     store: Store
     wal: Wal
@@ -43,7 +43,7 @@ class Opened(NamedTuple):
 def open_spool(files: SpoolFiles, lock: OwnerLock, reserve: Reserve) -> Opened:
     """Open a spool that this process has locked.
 
-    A file is rescued only if it is certainly a spool: any other is refused, and left as it is.
+    A file is rescued only if it is certainly a spool. Any other is refused, and stays as it is.
 
     Raises:
         SpoolUnusable: it cannot be opened, or is no spool, or is damaged and cannot be rescued.
@@ -69,7 +69,7 @@ def open_spool(files: SpoolFiles, lock: OwnerLock, reserve: Reserve) -> Opened:
 
 
 def _find_damage(files: SpoolFiles, *, was_opened: bool) -> str:
-    """Return why the file has to be rescued before SQLite opens it; empty if nothing says so."""
+    """Return the reason to rescue the file before SQLite opens it; empty if there is none."""
     if files.damage_marker.exists():
         return "it was found to be damaged"
     if files.database.exists():
@@ -82,10 +82,10 @@ def _find_damage(files: SpoolFiles, *, was_opened: bool) -> str:
 def _examine_log(files: SpoolFiles, lock: OwnerLock) -> Incident | None:
     """Return the incident of a log that is missing or unreadable; an unreadable one is moved away.
 
-    SQLite would take that one for an empty log, and write over it.
+    SQLite would take an unreadable log for an empty one, and write over it.
     """
     if not files.wal.exists():
-        # An owner that ended in order leaves none.
+        # An owner that ends in order leaves none.
         if lock.was_closed:
             return None
         return Incident("log_missing", "its log is not there, and the last owner did not end in order")
@@ -102,7 +102,7 @@ def _open_with_room(files: SpoolFiles, reserve: Reserve, incident: Incident | No
     except SpoolUnusable as error:
         if error.__cause__ is None or not is_disk_full(error.__cause__):
             raise
-        # Opening takes some room too, and pending events are to be delivered also from a full disk.
+        # Opening needs some room too, and pending events are delivered from a full disk as well.
         reserve.give_up(str(error))
         return _open(files, incident)
 
@@ -138,12 +138,12 @@ def _recover(store: Store, files: SpoolFiles, opened_wal: Wal, incident: Inciden
         # A process that was killed may not have come to its sync.
         opened_wal.sync()
     if cut_off:
-        # So that it is reported once.
+        # It is reported once only.
         store.empty_log()
     database.bring_up_to_date(store.connection)
     if incident:
         _report(store, incident)
-    # After a failed sync the reason is known.
+    # If there was a failed sync, the reason is known.
     if cut_off and not was_in_doubt:
         _report(store, cut_off)
 
@@ -156,8 +156,8 @@ def _find_cut_off(opened_wal: Wal) -> Incident | None:
     frames, behind = found
     detail = (
         f"another commit ends at frame {behind} of its log, behind frame {frames}, the last that SQLite recovers: the "
-        "process ended or the power went while it was being written, or the log was damaged on the disk and what lay "
-        f"behind frame {frames} is lost"
+        "process ended or the power went while it was being written, or the log was damaged on the disk and the "
+        f"commits behind frame {frames} are lost"
     )
     return Incident("log_cut_off", detail)
 

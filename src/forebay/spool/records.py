@@ -1,4 +1,4 @@
-"""The records that go into the spool and come out of it."""
+"""The values that the store takes and gives."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from forebay.model import DeadLetter, Entry, History
 
 
 class NewGroup(NamedTuple):
-    """Events to store in one row, under a number that the owner gives.
+    """Events to be stored in one row; the owner gives its number.
 
     Attributes:
-        received_at_ms: when they were received, 0 if that is now.
+        received_at_ms: the time at which they were received, 0 for now.
     """
 
     id: int
@@ -30,8 +30,8 @@ class Transaction(Struct, gc=False):
     Attributes:
         inserts: groups to store.
         deletes: groups, every event of which is settled.
-        shrinks: groups with the events that are left of them, and their history then.
-        attempts: groups of which a delivery settled nothing, with their history then.
+        shrinks: groups with their unsettled events, and their new history.
+        attempts: groups of which a delivery settled nothing, with their new history.
         dead: events that the sink will never take.
     """
 
@@ -54,12 +54,12 @@ class Transaction(Struct, gc=False):
 
 
 class StoredGroup(NamedTuple):
-    """A group as it was read.
+    """A group that was read.
 
     Attributes:
         index_name: the index of its events.
         entries: the events in the form in which they are sent.
-        originals: the events as they came, by the form that is sent, if that is another one.
+        originals: the events as they came, by the form in which they are sent, if the two differ.
     """
 
     id: int

@@ -1,6 +1,6 @@
-"""The requests that commands left in the spool, for its owner: taking them, and the replay of dead letters.
+"""Takes the requests that commands left in the spool, and moves dead letters back.
 
-Each function is one piece of work in the spool's thread. Commands write the requests in `beside/`.
+Each function is one piece of work in the spool's thread. Commands leave requests by `beside/`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from forebay.spool.statements import SQL
 from forebay.spool.store import Store
 
 REPLAY_BYTES_MAX = 5 * 1024 * 1024
-"""The most bytes of dead letters in one group; some of them died because they were large."""
+"""The most bytes of dead letters that one group gets; some letters died because they were large."""
 
 
 def take(store: Store) -> frozenset[str]:
@@ -23,12 +23,12 @@ def take(store: Store) -> frozenset[str]:
 
 
 def list_burials(store: Store) -> list[Burial]:
-    """Return the requests for burials; each stays until it is forgotten."""
+    """Return the burials that commands asked for; each stays until it is forgotten."""
     return [Burial.read(name) for (name,) in store.connection.execute(SQL["list_burials"])]
 
 
 def forget_burial(store: Store, burial: Burial) -> None:
-    """Delete a burial that is done."""
+    """Delete the request for a burial that is done."""
     store.connection.execute(SQL["forget_request"], (burial.request,))
 
 

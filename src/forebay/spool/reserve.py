@@ -1,8 +1,8 @@
-"""Room on the disk for the day when the disk is full.
+"""The reserve: room on the disk for the day when the disk is full.
 
 Deleting from a full disk takes room: the log must be written back to the file before it can begin anew, and the file
-grows by that. So a file of that size lies beside the spool and is emptied when the disk is full; no new events are
-taken until it can be filled again. Pending events are delivered meanwhile, and deleted.
+grows by that. So a file of that size lies beside the spool, and is emptied if the disk is full. No new events are taken
+until it can be filled again. Pending events are delivered meanwhile, and deleted.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 import structlog
 
 RESERVE_BYTES = 16 * 1024 * 1024
-"""The size up to which the log grows before it is written back."""
+"""The size to which the log grows before it is written back."""
 
 LEFT_BYTES_MIN = 4 * 1024 * 1024
-"""The room that must be left on the disk beside it, so that it is not given up again at once."""
+"""The room that must be left on the disk beside the reserve; else it would be given up again at once."""
 
 TRY_EVERY_S = 1.0
 
@@ -34,7 +34,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def unless_full() -> Iterator[None]:
-    """Leave the block undone if the disk has no room for it."""
+    """Pass over the failure of the block if the disk had no room for it."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -43,11 +43,11 @@ def unless_full() -> Iterator[None]:
 
 
 class Reserve:
-    """The file that takes the room. It is used by the spool's thread alone.
+    """The file that takes the room, for the spool's thread alone.
 
     Attributes:
-        given_up: the disk was full lately, so that the room that is left is for deletions. The next start knows that
-            from the size of the file.
+        given_up: the disk was full lately, so the rest of its room is for deletions. The next start knows that from the
+            size of the file.
     """
 
     def __init__(self, file: Path) -> None:
@@ -56,7 +56,7 @@ class Reserve:
         self.given_up = file.exists() and file.stat().st_size != RESERVE_BYTES
 
     def take(self) -> None:
-        """Take the room, if the disk has it and some more."""
+        """Take the room, if the disk has that and some more."""
         if self._take():
             if self.given_up:
                 log.info("disk_has_room")
@@ -71,7 +71,7 @@ class Reserve:
         self._empty()
 
     def is_wanted(self) -> bool:
-        """Return whether the room was given up and it is time to try to have it again."""
+        """Return whether the room was given up, and it is time to take it again."""
         if not self.given_up or time.monotonic() - self._tried_at < TRY_EVERY_S:
             return False
         self._tried_at = time.monotonic()
@@ -88,7 +88,7 @@ class Reserve:
                 os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
         except OSError as error:
             log.warning("no_reserve", cause=str(error))
-            # The rest of one that could not be made says nothing of the disk.
+            # A file that was made in part would tell the next start that the disk was full.
             if self.given_up:
                 self._empty()
             else:
@@ -97,6 +97,6 @@ class Reserve:
         return True
 
     def _empty(self) -> None:
-        # There is none on a disk that never had the room, or it is somebody else's.
+        # There is no file if the disk never had the room; or it belongs to somebody else.
         with contextlib.suppress(OSError):
             os.truncate(self._file, 0)

@@ -1,12 +1,13 @@
 """The spool: one store, and one thread that does all work on it, one piece at a time.
 
+All work goes through one queue. So a read sees every commit that was asked for before it, and none that was asked for
+after it. The answers come back to the event loop in the same order. Redelivery relies on this.
+
 Invariants (numbers as in docs/architecture.md):
  1. `commit` reports success only after SQLite has synced the transaction into the files that are at their paths. It
     reports `SpoolUnavailable` only if nothing of the transaction can come back.
- 7. The file has one owner: the lock is taken before the database is opened and given up after it is closed.
+ 7. The file has one owner: the lock is taken before the database is opened, and given up after it is closed.
  14. Nothing is built on a commit whose sync failed: the log is emptied first, or nothing is written any more.
-Because all work goes through one queue, a read sees every commit that was asked for before it and none that was asked
-for after it, and the answers come back to the event loop in that same order. Redelivery relies on this.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Spool:
     """
 
     def __init__(self, path: Path) -> None:
-        """Take the lock and open the file, making it if there is none and rescuing its contents if it is damaged.
+        """Take the lock and open the file. It is made if there is none, and its contents are rescued if it is damaged.
 
         Raises:
             SpoolUnusable: the file cannot be opened, or another process owns it.
@@ -78,13 +79,13 @@ class Spool:
 
     @property
     def refusal(self) -> str:
-        """Why no events are taken, whatever the request; empty while they are."""
+        """Why no events are taken; empty while they are."""
         return self._guard.refusal
 
     def start(self, loop: asyncio.AbstractEventLoop, repair: Callable[[Entry], Entry] = lambda entry: entry) -> None:
         """Start the thread; answers come to that loop.
 
-        `repair` returns an event in the form in which it is sent once it was refused as malformed.
+        `repair` rewrites an event that the sink refused as malformed.
         """
         self._loop = loop
         self._repair = repair
@@ -93,7 +94,7 @@ class Spool:
     def guard(self, on_lost: Callable[[], None]) -> None:
         """Keep room for a full disk, and check the whole file for damage, beside the work.
 
-        `on_lost` is called in the loop once the spool is damaged or in doubt, here or by any work. Nothing is written
+        `on_lost` is called in the loop if the check or any work finds the spool damaged or in doubt. Nothing is written
         from then on; the next start rescues all that can be read.
         """
         self._on_lost = on_lost
@@ -107,7 +108,7 @@ class Spool:
     async def call(self, work: Callable[[Store], T], hear: Callable[[T], T] = lambda result: result) -> T:
         """Return the result of a piece of work in the spool's thread.
 
-        `hear` is called in the loop as soon as the result is there, before any later answer; its result is returned.
+        `hear` gets it in the loop as soon as it is there, before any later answer; the result of `hear` is returned.
 
         Raises:
             SpoolUnavailable: the work failed.
@@ -128,8 +129,8 @@ class Spool:
     def commit(self, transaction: Transaction, done: Committed, *, is_awaited: bool = True) -> None:
         """Commit a transaction, then call `done` in the loop; `is_awaited` if clients wait for some of its inserts.
 
-        It gets the stored bytes by the number of each row that was inserted or shrunk, or `SpoolUnavailable`, and then
-        nothing of it was stored; or `SpoolInDoubt`, and then that is unknown.
+        `done` gets the stored bytes by the number of each row that was inserted or shrunk. If it gets
+        `SpoolUnavailable` instead, nothing was stored; if it gets `SpoolInDoubt`, nobody knows.
         """
 
         def write(store: Store) -> Mapping[int, int]:
@@ -137,7 +138,7 @@ class Spool:
                 self._guard.refuse_new(is_awaited=is_awaited)
             stored_bytes = store.write(transaction)
             if transaction.inserts and is_awaited and self._guard.have_files_changed():
-                # Before anything else is made of it: a 503 means that nothing was taken.
+                # Before anything else: a 503 means that nothing was taken.
                 store.take_back([group.id for group in transaction.inserts])
                 raise SpoolUnavailable(self._guard.check_files())
             return stored_bytes
@@ -175,7 +176,7 @@ class Spool:
         room: tuple[int, int],
         hear: Hear = lambda groups: groups,
     ) -> list[StoredGroup]:
-        """Read groups of an index, those first that were never refused; of the others those behind `after_id`.
+        """Read groups of an index: first those that were never refused, then refused ones behind `after_id`.
 
         The other arguments are those of `load`.
 
@@ -185,10 +186,13 @@ class Spool:
         return await self._load(lambda store: loading.load_trial(store, index, after_id, left_out, room), hear)
 
     async def take_requests(self) -> frozenset[str]:
-        """Take the requests of commands, but for burials (`SpoolUnavailable` if they cannot be read).
+        """Take the requests of commands, but for burials.
 
-        A caller that does so every second also finds out within a second that the files are not at their paths any
-        more, and that a full disk has room again.
+        It also notices if the files have left their paths, and if a full disk has room again. So it is called every
+        second.
+
+        Raises:
+            SpoolUnavailable: they could not be read.
         """
 
         def take(store: Store) -> tuple[frozenset[str], int]:
@@ -204,7 +208,7 @@ class Spool:
         return await self.call(requests.list_burials)
 
     async def forget_burial(self, burial: Burial) -> None:
-        """Take note that a burial is done."""
+        """Delete the request for a burial that is done."""
         await self.call(lambda store: requests.forget_burial(store, burial))
 
     async def replay(self, group_id: int, events_max: int) -> tuple[int, int]:
@@ -221,12 +225,12 @@ class Spool:
         if self._thread.is_alive():
             self._work.put(None)
             self._thread.join()
-        # An owner that could not do its work was interrupted.
+        # If the spool is lost, the next start shall know that its owner was interrupted.
         if not self.lost:
             self._lock.note_closed()
         self._store.close()
         self._wal.close()
-        # Last: until here a second owner must not come in.
+        # Last: until now no second owner may come in.
         self._lock.close()
 
     async def _load(self, read: Callable[[Store], list[StoredGroup]], hear: Hear) -> list[StoredGroup]:

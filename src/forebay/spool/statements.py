@@ -1,4 +1,4 @@
-"""The SQL of each room, from the file `statements.sql` in it, and the scripts that make the tables."""
+"""The SQL of each room, from its file `statements.sql`, and the scripts that make the tables."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from importlib import resources
 
 
 def read_statements(room: str) -> dict[str, str]:
-    """Return a package's statements by name; fragments replace their names in braces."""
+    """Return the statements of a package by name; names of fragments in braces are replaced by the fragments."""
     text = resources.files(room).joinpath("statements.sql").read_text(encoding="utf-8")
     parts = re.split(r"^-- (name|fragment): (\w+)\n", text, flags=re.MULTILINE)[1:]
     named = list(zip(parts[::3], parts[1::3], (part.strip() for part in parts[2::3]), strict=True))
-    # From this one file and nowhere else: values are always bound.
+    # Only text of this file is put in; values are always bound.
     fragments = {f"{{{name}}}": f"(\n{part}\n)" for kind, name, part in named if kind == "fragment"}
     return {name: _fill(part, fragments) for kind, name, part in named if kind == "name"}
 
@@ -26,4 +26,4 @@ SQL = read_statements("forebay.spool")
 """The store's statements by name."""
 
 SCHEMA = (resources.files("forebay.spool").joinpath("schema.sql").read_text(encoding="utf-8"),)
-"""The scripts that make a spool: the first makes version 1, each further one a version from the one before it."""
+"""The scripts that make a spool: the first makes version 1, each further one makes the next version."""

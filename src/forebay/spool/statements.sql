@@ -1,7 +1,7 @@
--- Each statement has a name; the line behind it says what it is for.
+-- Each statement has a name; the line below the name describes it.
 
 -- name: insert_group
--- Store a group of events that were received, or the rest of a group that never had a row.
+-- Store a group: events that were received, or the rest of a group that never had a row.
 INSERT INTO groups (
     id, events, body_bytes, stored_bytes, attempts, received_at_ms, codec, body, strikes, attempted_at_ms,
     index_name, refusals, refused_status
@@ -12,7 +12,7 @@ VALUES (
 )
 
 -- name: shrink_group
--- Reduce a group to its events that are not settled.
+-- Reduce a group to its unsettled events.
 UPDATE groups
 SET events = :events, body_bytes = :body_bytes, stored_bytes = :stored_bytes,
     attempts = :attempts, strikes = :strikes, attempted_at_ms = :attempted_at_ms, codec = :codec, body = :body,
@@ -27,11 +27,11 @@ SET attempts = :attempts, strikes = :strikes, attempted_at_ms = :attempted_at_ms
 WHERE id = :id
 
 -- name: delete_group
--- Delete a group, every event of which is settled.
+-- Delete a group; all of its events are settled.
 DELETE FROM groups WHERE id = ?
 
 -- name: bury
--- Store a dead letter; if the event died before, its letter keeps its row with the newest reason.
+-- Store a dead letter. If the event died before, its letter keeps the row, and gets the newest reason.
 INSERT INTO dead_letters (index_name, log_id, error_type, reason, attempts, attempted_at_ms, died_at_ms, entry)
 VALUES (:index_name, :log_id, :error_type, :reason, :attempts, :attempted_at_ms, :died_at_ms, :entry)
 ON CONFLICT (index_name, log_id) DO UPDATE SET
@@ -44,7 +44,7 @@ ON CONFLICT (index_name, log_id) DO UPDATE SET
 SELECT attempts, attempted_at_ms FROM dead_letters WHERE index_name = :index_name AND log_id = :log_id
 
 -- name: next_kind
--- Find the next pair of an index and a status of refusal that there are groups of.
+-- Find the next pair of an index and a status of refusal that occurs among the groups.
 SELECT * FROM (
     SELECT index_name, refused_status FROM groups WHERE index_name = :index_name AND refused_status > :refused_status
     ORDER BY refused_status LIMIT 1
@@ -57,11 +57,11 @@ SELECT * FROM (
 LIMIT 1
 
 -- name: list_groups
--- List the groups of such a pair behind one, oldest first, without their bodies.
+-- List the groups of a pair behind a given one, oldest first, without their bodies.
 SELECT id, events, body_bytes FROM groups WHERE index_name = ? AND refused_status = ? AND id > ? ORDER BY id
 
 -- name: list_newest_groups
--- List the groups of such a pair, newest first, without their bodies.
+-- List the groups of a pair, newest first, without their bodies.
 SELECT id, events, body_bytes FROM groups WHERE index_name = ? AND refused_status = ? ORDER BY id DESC
 
 -- name: load_group
@@ -79,7 +79,7 @@ SELECT groups, events, stored_bytes, dead_letters, dead_bytes FROM totals
 SELECT coalesce(max(id), 0) FROM groups
 
 -- name: take_requests
--- Take the requests that are done at once; a burial stays until it is done.
+-- Take the requests that are done at once. A burial stays until it is done.
 DELETE FROM requests WHERE name NOT GLOB 'bury *' RETURNING name
 
 -- name: list_burials

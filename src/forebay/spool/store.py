@@ -1,4 +1,4 @@
-"""The store: one connection to the database, and all that its owner reads and writes through it."""
+"""The store: one connection to the database, and the reads and writes of its owner."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ VACUUM_PAGES_MAX = 1000
 
 
 class Store:
-    """A connection and its codec, in one thread at a time. Each method may take as long as the disk does.
+    """A connection and its codec, for one thread at a time. Each method may take as long as the disk does.
 
     Attributes:
-        connection: for SQL of other rooms.
+        connection: for the SQL of other modules.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -33,13 +33,13 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit the work of the block, or nothing of it."""
+        """Commit all work of the block, or none if it fails."""
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
             self.connection.execute("COMMIT")
         except BaseException:
-            # SQLite itself has rolled back after some errors (a full disk), and fails if asked again.
+            # After some errors (a full disk) SQLite has rolled back itself, and would fail if asked again.
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
             raise
@@ -102,13 +102,13 @@ class Store:
     def vacuum(self) -> bool:
         """Give some free pages back to the file system; return whether there may be more."""
         free = self._count_free_pages()
-        # Not `execute`, which takes the first step of this pragma only and so frees one page.
+        # Not `execute`: it takes only the first step of this pragma, which frees one page.
         self.connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES_MAX})")
         return free - self._count_free_pages() >= VACUUM_PAGES_MAX
 
     def write_log_back(self) -> bool:
-        """Write the log back to the file, so that it can begin anew in its room; return whether that worked."""
-        # A checkpoint that fails commits nothing, and the next one begins where it began.
+        """Write the log back to the file, so that the log can begin anew; return whether that worked."""
+        # A checkpoint that fails commits nothing, and the next one does all of it again.
         try:
             (is_busy, _, _) = self.connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
         except sqlite3.Error:
@@ -118,7 +118,7 @@ class Store:
     def empty_log(self) -> bool:
         """Write the log back to the file and cut it off; return whether that worked.
 
-        It waits for readers of the log, as long as for any lock.
+        It waits for readers of the log as long as for any lock.
 
         Raises:
             sqlite3.Error: the disk failed.
@@ -140,7 +140,7 @@ class Store:
         before = self.connection.execute(SQL["dead_history"], key).fetchone()
         history = letter.history
         if before:
-            # Damaged times must not keep events that are settled with it from being committed, again and again.
+            # Damaged times must not make each commit fail that settles this event.
             with contextlib.suppress(ValueError):
                 history = read_history(*before).followed_by(history)
         row = key | {

@@ -1,7 +1,7 @@
-"""SQLite's write-ahead log, seen from outside. SQLite alone decides which commits in it count.
+"""SQLite's write-ahead log, read from outside. SQLite alone decides which commits in it count.
 
-The log also contains frames of commits that were rolled back, and only SQLite's own recovery knows them. So no event is
-saved, and no spool called damaged, because of anything that is read here.
+The log also contains frames of commits that were rolled back, and only SQLite's own recovery tells them apart. So
+nothing that is read here saves an event, or calls a spool damaged.
 
 Source: https://sqlite.org/fileformat2.html, section 4, and https://sqlite.org/walformat.html, section 2.1 (index).
 """
@@ -19,7 +19,7 @@ FRAME_HEADER_BYTES = 24
 FRAME_BYTES = FRAME_HEADER_BYTES + 4096
 START_BYTES = HEADER_BYTES + 1
 FRAMES_SEARCHED_MAX = 2000
-"""More than one commit of ours takes. It bounds the time of a start."""
+"""More than one commit of ours has; it bounds the time of a start."""
 
 _MAGICS = {0x377F0682: "<", 0x377F0683: ">"}
 _WORD = 0xFFFFFFFF
@@ -30,8 +30,8 @@ _COPIED_BYTES = 1024 * 1024
 class Wal:
     """The log of a database that SQLite has open, through descriptors of our own.
 
-    They stay open until SQLite has closed its own: closing any descriptor of the index gives up the locks that SQLite
-    has on it (https://sqlite.org/howtocorrupt.html, section 2.2).
+    They stay open until SQLite has closed its own: if one of the index is closed before, SQLite loses its locks on it
+    (https://sqlite.org/howtocorrupt.html, section 2.2).
     """
 
     def __init__(self, files: SpoolFiles) -> None:
@@ -45,15 +45,15 @@ class Wal:
         self._index = self._open(files.shm, os.O_RDONLY)
 
     def sync(self) -> None:
-        """Have the log on disk as it is, its length too (`OSError` if that fails)."""
+        """Sync the log, its length too (`OSError` if that fails)."""
         os.fsync(self._log)
 
     def write_again(self) -> None:
-        """Write the log over itself and sync it, so that all of it is on the disk for certain (`OSError` if not).
+        """Write the log over itself and sync it, so that all of it is certainly on the disk (`OSError` if not).
 
-        After a sync that failed the kernel calls bytes written that never were, and writes them only if they are
-        written to once more. SQLite could not do that: it would write them into the database first, and a power cut in
-        the middle would leave that with half of a commit that the log lacks.
+        After a failed sync the kernel calls bytes written that never were, and writes them only if it gets them once
+        more. SQLite could not do that: it would write them into the database first. If the power went in the middle,
+        the database would have half of a commit that the log lacks.
         """
         offset = 0
         while piece := os.pread(self._log, _COPIED_BYTES, offset):
@@ -61,15 +61,15 @@ class Wal:
         self.sync()
 
     def spoil_uncounted(self) -> None:
-        """Spoil the frames behind the last one that counts, on the disk too, so that they never count.
+        """Spoil the frames behind the last one that counts, also on the disk, so that they never count.
 
-        The caller has SQLite's lock for writing: the next commit will be written there.
+        The caller has SQLite's lock for writing, since the next commit is written there.
 
         Raises:
-            OSError: that could not be done.
+            OSError: the disk failed.
         """
         frames = self.count_frames()
-        # Without the first of them none counts. Those that end a commit would be reported as an incident.
+        # If the first of them is spoilt, none counts. The next start would report those that end a commit.
         number: int | None = frames + 1
         while number is not None:
             self._spoil(number)
@@ -79,7 +79,7 @@ class Wal:
     def find_uncounted_commit(self) -> tuple[int, int] | None:
         """Return the last frame that SQLite counts, and one behind it that ends another commit, or None.
 
-        The newest commit may rightly lie there: the power went, or the process ended, while it was being written.
+        The newest commit may lie there without any damage: the power went, or the process ended, while it was written.
         """
         frames = self.count_frames()
         behind = self._find_commit_behind(frames)
@@ -91,7 +91,7 @@ class Wal:
         return int(struct.unpack("=I", content)[0]) if len(content) == 4 else 0  # noqa: PLR2004 - the width of the field
 
     def close(self) -> None:
-        """Close the descriptors, once SQLite has closed its own; doing it again does nothing."""
+        """Close the descriptors after SQLite has closed its own; doing it again does nothing."""
         self._descriptors.close()
 
     def _open(self, path: os.PathLike[str], flags: int) -> int:
@@ -109,7 +109,7 @@ class Wal:
             header = os.pread(self._log, FRAME_HEADER_BYTES, _frame_offset(number))
             if len(header) < FRAME_HEADER_BYTES:
                 return None
-            # Other salts are older than the last time the log began anew, or are damaged.
+            # Frames with other salts are from before the log began anew, or damaged.
             if header[8:16] == salts and int.from_bytes(header[4:8], "big"):
                 return number
         return None

@@ -165,7 +165,7 @@ async def test_a_log_that_is_removed_costs_nothing_that_was_answered(spool: Spoo
     await spool.take_requests()
 
     assert read_without_log(path) == [(1,)]
-    assert "what was synced is in spool.db: restart this server" in spool.refusal
+    assert "everything that was synced is in spool.db: restart this server" in spool.refusal
 
 
 async def test_files_that_are_put_back_are_taken_again(spool: Spool, path: Path) -> None:

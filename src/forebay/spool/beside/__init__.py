@@ -1,1 +1,1 @@
-"""The commands' side: reading a spool, and asking its owner, while the owner is at work or without one."""
+"""For commands: reading a spool, and leaving requests for its owner, beside an owner at work or without one."""

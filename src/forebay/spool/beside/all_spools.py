@@ -1,4 +1,4 @@
-"""The spools of all workers, which a command sees as one."""
+"""The spools of all workers, as one spool for a command."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class FoundLetter(NamedTuple):
 
 
 class AllSpools:
-    """Every spool that is there.
+    """All spools that exist.
 
-    Each method opens the spools one after the other, so that an error names the spool that failed. Each raises
-    `SpoolError` if a spool fails.
+    Each method opens one spool after the other, so that an error names the spool that failed. Each raises `SpoolError`
+    if a spool fails.
     """
 
     def __init__(self, database: Path) -> None:
         """Find the spools.
 
         Raises:
-            SpoolUnusable: there is none.
+            SpoolUnusable: there are none.
         """
         self._paths = tuple(find_spools(database).values())
         if not self._paths:
@@ -84,11 +84,11 @@ class AllSpools:
         return DeadCount(sum(count.letters for count in counts), sum(count.to_replay for count in counts))
 
     def replay(self, choice: Choice) -> int:
-        """Ask the owners to move dead letters back; return the number of those that were not requested yet."""
+        """Ask the owners to move dead letters back; return the number of letters that were not requested before."""
 
         def replay(spool: Inspection) -> int:
             requested = spool.request_replay(choice)
-            # Also if all of them were requested before: that command may have been interrupted.
+            # Also if all were requested before: the command that did so may have been interrupted.
             if spool.count_dead(choice).to_replay:
                 spool.ask(Request.REPLAY)
             return requested
@@ -96,11 +96,11 @@ class AllSpools:
         return sum(self._each(replay))
 
     def purge(self, choice: Choice) -> int:
-        """Delete dead letters but for those that are requested for replay; return the number deleted."""
+        """Delete dead letters that are not requested for replay; return their number."""
         return sum(self._each(lambda spool: spool.purge(choice)))
 
     def correct(self, found: FoundLetter, entry: Entry, *, replay: bool) -> bool:
-        """Replace a letter's entry, and have it moved back if `replay`; return False if it has changed meanwhile."""
+        """Replace a letter's entry, and request its replay if `replay`; return False if it has changed meanwhile."""
         with inspect(found.path) as spool:
             is_corrected = spool.correct(found.letter, entry, replay=replay)
             if is_corrected and replay:
@@ -131,11 +131,11 @@ class AllSpools:
 def _list_pending(
     number: int, path: Path, events_max: int
 ) -> Iterator[tuple[tuple[int, int], int, PendingEvent | GroupDamaged]]:
-    """Go through one spool; each event comes behind the keys that order it among those of all spools."""
+    """Go through one spool; each event comes with the keys by which those of all spools are ordered."""
     received_at_ms = 0
     with inspect(path) as spool:
         for position, event in enumerate(spool.list_pending(events_max)):
-            # A group that cannot be read stays behind the one before it.
+            # A group that cannot be read comes right behind the one before it.
             if isinstance(event, PendingEvent):
                 received_at_ms = event.received_at_ms
             yield (received_at_ms, number), position, event

@@ -1,4 +1,4 @@
-"""Opening a spool for a command, so that its owner finds everything as it left it."""
+"""Opens a spool for a command, and leaves everything as its owner left it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from forebay.spool.files import SpoolFiles, closed_on_failure
 
 
 def connect_beside(path: Path) -> sqlite3.Connection:
-    """Open the database to read and to ask its owner, beside it or without one.
+    """Open the database to read it and to leave requests, beside its owner or without one.
 
     Raises:
-        SpoolUnusable: there is no spool at that path, it cannot be read, or its owner has yet to bring it up to date.
+        SpoolUnusable: there is no spool at that path, it cannot be read, or its owner must bring it up to date first.
     """
     files = SpoolFiles(path)
     _refuse_missing(files)
@@ -55,11 +55,13 @@ def _refuse_missing(files: SpoolFiles) -> None:
 
 
 def _refuse_unsafe(files: SpoolFiles) -> None:
-    """Leave to the owner a file that SQLite would make worse by opening it, for reading too.
+    """Refuse a file that SQLite would make worse if it opened it, even to read.
 
-    It deletes the log beside an empty database, and writes over a log that it cannot read.
+    SQLite deletes the log beside an empty database, and writes over a log that it cannot read. The owner prevents that.
     """
     if not files.database.stat().st_size:
-        raise SpoolUnusable(f"DATABASE_URL: {files.path} is empty; restart the server, which saves what its log holds")
+        raise SpoolUnusable(
+            f"DATABASE_URL: {files.path} is empty; restart the server, which saves the events in its log"
+        )
     if wal.is_unreadable(files):
         raise SpoolUnusable(f"DATABASE_URL: nobody can read {files.wal.name}; restart the server, which keeps it")

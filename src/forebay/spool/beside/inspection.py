@@ -1,6 +1,6 @@
 """One spool, for a command: its pending events and dead letters, and requests to its owner.
 
-Nothing here moves an event: the owner alone does that. The transactions of commands are short, as the owner's commits
+Nothing here moves an event: only the owner does that. The transactions of commands are short, as the owner's commits
 wait for them.
 """
 
@@ -30,14 +30,14 @@ CHUNK_ROWS = 500
 
 
 class Summary(NamedTuple):
-    """The totals now, and the time at which the oldest group was received."""
+    """The totals, and the time at which the oldest group was received."""
 
     totals: Totals
     oldest_at_ms: int | None
 
 
 class PendingEvent(NamedTuple):
-    """An event that is not settled; history and time of receipt are those of its group."""
+    """A pending event, with the history and the time of receipt of its group."""
 
     entry: Entry
     history: History
@@ -50,7 +50,7 @@ class MeantEvents(NamedTuple):
     Attributes:
         by_index: their number by index.
         entry_bytes: their size as dead letters, which are not compressed.
-        log_ids: theirs, of those that the command names.
+        log_ids: those of their `log_id`s that the command names.
     """
 
     by_index: Counter[str]
@@ -59,7 +59,7 @@ class MeantEvents(NamedTuple):
 
 
 class StoredLetter(NamedTuple):
-    """A dead letter as it was read; `id` is that of its row, `is_to_replay` if a command asked for its replay."""
+    """A dead letter that was read; `id` is that of its row, `is_to_replay` if a command asked for its replay."""
 
     id: int
     index_name: str
@@ -73,22 +73,22 @@ class StoredLetter(NamedTuple):
 
 
 class DeadCount(NamedTuple):
-    """The number of dead letters, and of those that are requested for replay."""
+    """The number of dead letters, and of those among them that are requested for replay."""
 
     letters: int
     to_replay: int
 
 
 class Choice(NamedTuple):
-    """Which dead letters are meant: those that fit all that is given; all if nothing is.
+    """A choice of dead letters: those that fit every given field, or all if none is given.
 
     Attributes:
-        log_ids: one of them.
-        error_type: this one.
-        reason: the letter's reason contains it, in small or large letters.
-        index_name: this one.
-        died_before_ms: died earlier, in milliseconds since 1970.
-        died_after_ms: died then or later.
+        log_ids: letters with one of these.
+        error_type: letters of this type.
+        reason: letters whose reason contains this text, in small or large letters.
+        index_name: letters of this index.
+        died_before_ms: letters that died before this time, in milliseconds since 1970.
+        died_after_ms: letters that died at this time or later.
     """
 
     log_ids: tuple[str, ...] = ()
@@ -99,7 +99,7 @@ class Choice(NamedTuple):
     died_after_ms: int | None = None
 
     def parameters(self) -> dict[str, Any]:
-        """Return the parameters of the statements."""
+        """Return the choice as parameters of the statements."""
         return self._asdict() | {"log_ids": json.dumps(self.log_ids) if self.log_ids else None}
 
 
@@ -116,18 +116,18 @@ class Inspection:
         return Summary(totals, oldest and oldest[0])
 
     def has_work(self, died_before_ms: int) -> bool:
-        """Return whether there is anything for an owner to do.
+        """Return whether there is work for an owner.
 
-        That is events, requests, and dead letters that are to be replayed or died before `died_before_ms`.
+        Work is events, requests, and dead letters that are to be replayed or died before `died_before_ms`.
         """
         (has_work,) = self._connection.execute(SQL["has_work"], (died_before_ms,)).fetchone()
         return bool(has_work)
 
     def list_pending(self, events_max: int) -> Iterator[PendingEvent | GroupDamaged]:
-        """Go through the events that are not settled, oldest first; a damaged group stands for its events.
+        """Go through the pending events, oldest first; a damaged group stands for its events.
 
-        Each group is read when its turn comes, by a query of its own: one that stayed open while a person reads would
-        delay the owner's checkpoints.
+        Each group is read when its turn comes, by a query of its own. A query that stayed open while a person reads
+        would delay the owner's checkpoints.
         """
         codec = GroupCodec()
         group_id = -1
@@ -159,7 +159,7 @@ class Inspection:
         rows = self._connection.execute(SQL["list_pending_where"], burial.parameters()).fetchall()
         for group_id in rows:
             row = self._connection.execute(SQL["load_group"], group_id).fetchone()
-            # One that was settled meanwhile is not there any more.
+            # The group may have been settled meanwhile.
             if row is not None:
                 with contextlib.suppress(ValueError):
                     found += filter(burial.fits, codec.read_group(row).entries)
@@ -180,31 +180,34 @@ class Inspection:
         return DeadCount(*self._connection.execute(SQL["count_dead_where"], choice.parameters()).fetchone())
 
     def request_replay(self, choice: Choice) -> int:
-        """Have the owner move dead letters back once it is asked to; return the number of new ones among them."""
+        """Request the replay of dead letters; return the number of those that were not requested before.
+
+        The owner moves them back as soon as it is asked.
+        """
         return self._change("request_replay_where", choice)
 
     def purge(self, choice: Choice) -> int:
-        """Delete dead letters but for those that are requested for replay; return the number deleted."""
+        """Delete dead letters that are not requested for replay; return their number."""
         return self._change("purge_dead_where", choice)
 
     def correct(self, letter: StoredLetter, entry: Entry, *, replay: bool) -> bool:
         """Replace a letter's entry, and request its replay if `replay`.
 
         Returns:
-            False if the letter has changed since it was read, or is on its way back; nothing was changed then.
+            False if the letter has changed since it was read, or its replay is requested; then nothing is changed.
         """
         row = {"id": letter.id, "read_entry": letter.entry, "entry": entry, "replay": int(replay)}
         return self._connection.execute(SQL["correct_dead"], row).rowcount == 1
 
     def ask(self, request: Request | Burial) -> None:
-        """Leave a request; the owner takes it within a second, or when it starts."""
+        """Leave a request; the owner takes it within a second, or at its next start."""
         name = request.request if isinstance(request, Burial) else request.value
         self._connection.execute(SQL["ask"], (name, now_ms()))
 
     def _change(self, statement: str, choice: Choice) -> int:
-        """Change each of the dead letters that are meant once, some in each transaction; return their number."""
+        """Change each chosen dead letter once, some in each transaction; return their number."""
         if choice.died_before_ms is None:
-            # A replayed event may die again while this goes on.
+            # A replayed event may die again meanwhile: its new letter is left alone.
             choice = choice._replace(died_before_ms=now_ms() + 1)
         parameters: dict[str, Any] = choice.parameters() | {"after_id": 0, "limit": CHUNK_ROWS}
         changed = 0
@@ -225,10 +228,10 @@ def inspect(path: Path) -> Iterator[Inspection]:
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(contextlib.closing(connect_beside(path)))
         try:
-            # Closed behind the other, so that the log stays as it is for the owner.
+            # Closed after the other one, so that the log stays as it is for the owner.
             stack.enter_context(reading(path))
             stack.callback(connection.close)
-            # SQLite's own functions know the case of ASCII letters alone.
+            # SQLite's own functions know the case of ASCII letters only.
             connection.create_function("fold", 1, str.casefold, deterministic=True)
             yield Inspection(connection)
         except sqlite3.Error as error:
@@ -240,6 +243,6 @@ def _read_letter(row: Sequence[Any]) -> StoredLetter:
     try:
         history = read_history(attempts, times)
     except ValueError:
-        # Damaged: the letter is shown all the same.
+        # The times are damaged; the letter is shown all the same.
         history = History(attempts)
     return StoredLetter(letter_id, index_name, log_id, error_type, reason, history, died_at_ms, bool(replay), entry)

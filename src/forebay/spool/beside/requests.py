@@ -1,7 +1,7 @@
-"""Requests of commands to the owner, which alone moves events. A command leaves one in every spool.
+"""Requests of commands to the owner, as only the owner moves events. A command leaves one in every spool.
 
-A burial asks for dead letters of pending events, though nothing proves that they are at fault. It stays in the spool
-until its owner has done it: doing it once more finds the events that are left.
+A burial asks that pending events become dead letters, though nothing proves that they are at fault. It stays in the
+spool until its owner has done it: doing it once more finds the rest of the events.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from forebay.spool.codec import dead_address
 from forebay.spool.loading import Wanted
 
 BURY = "bury "
-"""The beginning of the name of a burial; the statements know it too."""
+"""The name of a burial begins with this; the statements know it too."""
 
 
 class Request(enum.StrEnum):
@@ -28,13 +28,13 @@ class Request(enum.StrEnum):
 
 
 class Burial(Struct, frozen=True, omit_defaults=True):
-    """Which pending events are to become dead letters: those that fit all that is given.
+    """A request that pending events become dead letters: those that fit every given field.
 
     Attributes:
-        received_before_ms: received earlier, in milliseconds since 1970; an event that comes later is not meant.
-        log_ids: one of them.
-        index_name: this one.
-        refused: refused by the sink at least once.
+        received_before_ms: events that were received before this time, in milliseconds since 1970; no later ones.
+        log_ids: events with one of these.
+        index_name: events of this index.
+        refused: events that the sink refused at least once.
     """
 
     received_before_ms: int
@@ -49,20 +49,20 @@ class Burial(Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def read(cls, request: str) -> Burial:
-        """Return the burial that a request asks for."""
+        """Return the burial of a request."""
         return _decode(request.removeprefix(BURY))
 
     @property
     def wanted(self) -> Wanted:
-        """The groups that may contain events that are meant."""
+        """The groups that may contain events which the burial means."""
         return Wanted(index_name=self.index_name, is_refused=self.refused)
 
     def fits(self, entry: Entry) -> bool:
-        """Return whether an event of a group that fits is meant."""
+        """Return whether an event is meant, if its group fits."""
         return not self.log_ids or dead_address(entry).log_id in self.log_ids
 
     def parameters(self) -> dict[str, Any]:
-        """Return the parameters of the statements."""
+        """Return the burial as parameters of the statements."""
         return {
             "received_before_ms": self.received_before_ms,
             "index_name": self.index_name,

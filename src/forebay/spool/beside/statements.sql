@@ -1,7 +1,7 @@
--- Each statement has a name; the line behind it says what it is for. A fragment stands in a statement as {its name}.
+-- Each statement has a name; the line below the name describes it. A statement contains a fragment as {its name}.
 
 -- fragment: chosen
--- The dead letters that fit everything that a command gives (`Choice`). `fold` ignores case.
+-- The dead letters that a command chooses (`Choice`). `fold` ignores case.
 (:log_ids IS NULL OR log_id IN (SELECT value FROM json_each(:log_ids)))
 AND (:error_type IS NULL OR error_type = :error_type)
 AND (:reason IS NULL OR instr(fold(reason), fold(:reason)) > 0)
@@ -24,13 +24,13 @@ SELECT received_at_ms FROM groups ORDER BY id LIMIT 1
 SELECT id, received_at_ms FROM groups ORDER BY id DESC LIMIT 1
 
 -- name: next_group
--- Read the oldest group behind one, with its body.
+-- Read the oldest group behind a given one, with its body.
 SELECT id, codec, body, stored_bytes, received_at_ms, index_name, attempts, attempted_at_ms, strikes, refusals,
     refused_status
 FROM groups WHERE id > ? ORDER BY id LIMIT 1
 
 -- name: events_until
--- Count the events that are left of the groups up to one.
+-- Count the events of the groups up to a given one.
 SELECT coalesce(sum(events), 0) FROM groups WHERE id <= ?
 
 -- name: refused_pending
@@ -39,7 +39,7 @@ SELECT refused_status, sum(events) FROM groups WHERE refused_status != 0
 GROUP BY refused_status ORDER BY sum(events) DESC, refused_status
 
 -- name: count_pending_where
--- Count the pending events that a command means, whatever their log_ids, and their bytes as dead letters.
+-- Count the pending events that a command means if it names no log_ids, and their bytes as dead letters.
 SELECT index_name, sum(events), sum(body_bytes) FROM groups WHERE {meant} GROUP BY index_name
 
 -- name: list_pending_where
@@ -54,11 +54,11 @@ ORDER BY died_at_ms DESC, id DESC
 LIMIT :limit
 
 -- name: dead_types
--- Count the dead letters of each type, but for those that are to be replayed, most first.
+-- Count the dead letters of each type that are not to be replayed, most first.
 SELECT error_type, count(*) FROM dead_letters WHERE replay = 0 GROUP BY error_type ORDER BY count(*) DESC, error_type
 
 -- name: count_dead_where
--- Count the dead letters that a command means, and those of them that are to be replayed.
+-- Count the dead letters that a command means, and those among them that are to be replayed.
 SELECT count(*), coalesce(sum(replay), 0) FROM dead_letters
 WHERE {chosen}
 
@@ -73,7 +73,7 @@ UPDATE dead_letters SET replay = 1 WHERE id IN (
 RETURNING id
 
 -- name: purge_dead_where
--- Delete some of the dead letters that a command means, but for those that are to be replayed.
+-- Delete some of the dead letters that a command means and that are not to be replayed.
 DELETE FROM dead_letters WHERE id IN (
     SELECT id FROM dead_letters
     WHERE id > :after_id AND replay = 0
@@ -83,7 +83,7 @@ DELETE FROM dead_letters WHERE id IN (
 RETURNING id
 
 -- name: correct_dead
--- Replace the entry of a dead letter, unless it was changed, or requested for replay, since it was read.
+-- Replace the entry of a dead letter, unless it was changed or requested for replay since it was read.
 UPDATE dead_letters SET entry = :entry, replay = :replay WHERE id = :id AND replay = 0 AND entry = :read_entry
 
 -- name: ask
@@ -95,7 +95,7 @@ INSERT INTO requests (name, asked_at_ms) VALUES (?, ?) ON CONFLICT (name) DO UPD
 SELECT at_ms, kind, detail FROM incidents WHERE at_ms >= ? ORDER BY id DESC LIMIT ?
 
 -- name: has_work
--- Return whether there is anything for an owner to do: events, requests, letters to be replayed or past retention.
+-- Return whether there is work for an owner: events, requests, letters to be replayed or past their retention.
 SELECT EXISTS (SELECT 1 FROM groups)
     OR EXISTS (SELECT 1 FROM requests)
     OR EXISTS (SELECT 1 FROM dead_letters WHERE replay = 1)

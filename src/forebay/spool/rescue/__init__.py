@@ -1,4 +1,4 @@
-"""Damaged spools: noticing the damage, and saving into a new file all that can be read of the old one.
+"""Damaged spools: the damage is noticed, and everything that can be read is saved into a new file.
 
-An owner without damage enters only `damage`.
+If a spool has no damage, its owner enters only `damage`.
 """

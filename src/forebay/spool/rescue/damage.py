@@ -1,4 +1,4 @@
-"""Damage to a spool's file. SQLite alone decides that there is any; a marker file shows it to the next start."""
+"""Notices damage to a spool's file. SQLite alone decides if there is any; a marker file tells the next start."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ INTERRUPT_EVERY_S = 0.01
 
 
 def is_damage(error: BaseException | None) -> bool:
-    """Return whether SQLite said that the file is not as it left it."""
+    """Return whether SQLite found the file in another state than it left it."""
     code = getattr(error, "sqlite_errorcode", None)
     return isinstance(code, int) and code & _PRIMARY in _CODES
 
 
 def leave_marker(files: SpoolFiles, cause: str) -> None:
-    """Leave a marker that the spool is damaged, which the next start finds."""
+    """Leave a marker, by which the next start knows that the spool is damaged."""
     if not files.damage_marker.exists():
         write_synced(files.damage_marker, f"\n{cause}\n")
 
@@ -33,7 +33,7 @@ def leave_marker(files: SpoolFiles, cause: str) -> None:
 def check(connection: sqlite3.Connection) -> str:
     """Check the whole file; return the first problem, empty if there is none.
 
-    It takes as long as reading the file does, and the thread gives way to all others meanwhile.
+    This takes as long as reading the file does. The thread gives way to all others meanwhile.
     """
     # On Linux a thread has a niceness of its own.
     with contextlib.suppress(OSError):
@@ -43,10 +43,10 @@ def check(connection: sqlite3.Connection) -> str:
 
 
 class Checker:
-    """A thread that checks the whole file once, beside the work on it."""
+    """Checks the whole file once, in a thread beside the work on it."""
 
     def __init__(self, connect: Callable[[], sqlite3.Connection], report: Callable[[str], None]) -> None:
-        """`connect` opens the file for reading alone; `report` is called, in the thread, with the first problem."""
+        """`connect` opens the file only for reading; `report` is called in the thread with the first problem."""
         self._connect = connect
         self._report = report
         self._reading = threading.Lock()
@@ -54,20 +54,20 @@ class Checker:
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Begin."""
+        """Begin the check."""
         threading.Thread(target=self._run, name="spool-check", daemon=True).start()
 
     def end(self) -> None:
-        """End, at the end of the file or before."""
+        """End the check, done or not."""
         self._ended.set()
         with self.paused():
             pass
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Interrupt the check during the block: the log cannot begin anew beside a reader."""
+        """Interrupt the check for the time of the block: the log cannot begin anew while it is read."""
         while not self._reading.acquire(timeout=INTERRUPT_EVERY_S):
-            # A check that has not begun yet cannot be interrupted, so this goes on until it ends.
+            # A check that is only about to begin cannot be interrupted yet, so this is repeated.
             with contextlib.suppress(AttributeError, sqlite3.ProgrammingError):
                 self._connection.interrupt()
         try:

@@ -1,4 +1,4 @@
-"""The pages of a damaged database as they are on disk, read without SQLite.
+"""Reads the pages of a damaged database from the disk, without SQLite.
 
 Source: https://sqlite.org/fileformat2.html, sections 1.3 (header), 1.5 (freelist) and 1.8 (pointer map).
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PAGE_BYTES = 4096
-"""Every spool has pages of this size, so they can be found if the first page, which gives it, is damaged."""
+"""The size of a page in every spool. So pages are found even if the first one, which tells the size, is damaged."""
 
 HEADER_BYTES = 100
 MAGIC = b"SQLite format 3\0"
@@ -26,14 +26,14 @@ _KINDS = range(1, 6)
 
 
 class Header(NamedTuple):
-    """The facts about the file on its first page."""
+    """The facts about a database that its first page tells."""
 
     freelist_page: int
     application_id: int
 
 
 def _parse_header(page: bytes) -> Header | None:
-    """Return the header that a first page begins with, None if that is no SQLite database with our pages."""
+    """Return the header of a first page, None if it does not begin an SQLite database with our size of pages."""
     if len(page) < HEADER_BYTES or page[:16] != MAGIC or page[16:18] != PAGE_BYTES.to_bytes(2, "big"):
         return None
     numbers = struct.unpack(">21I", page[16:HEADER_BYTES])
@@ -41,7 +41,7 @@ def _parse_header(page: bytes) -> Header | None:
 
 
 class Pages:
-    """The pages of a database; one that is cut off, or was never there, is None."""
+    """The pages of a database; a page that is cut off or does not exist is None."""
 
     def __init__(self, file: bytes | mmap.mmap) -> None:
         self._file = file
@@ -56,7 +56,7 @@ class Pages:
         return page if len(page) == PAGE_BYTES else None
 
     def list_free(self) -> bytearray:
-        """Return a flag for each page that is on the list of free pages, as far as that can be followed."""
+        """Return a flag for each page, set if it is on the list of free pages as far as that can be followed."""
         free = bytearray(self.count + 1)
         number = self.header.freelist_page if self.header else 0
         while 0 < number <= self.count and not free[number] and (page := self.read(number)):
@@ -70,7 +70,7 @@ class Pages:
         return free
 
     def is_free(self, number: int, listed: bytearray) -> bool:
-        """Return whether a page is free: by the pointer map, or by the list if the map has nothing on it."""
+        """Return whether a page is free: by the pointer map, or by the list if the map does not tell."""
         map_number = (number - 2) // _PAGES_A_MAP * _PAGES_A_MAP + 2
         map_number += map_number == _LOCK_PAGE
         page = self.read(map_number)
@@ -84,7 +84,7 @@ class Pages:
 
 @contextlib.contextmanager
 def open_pages(path: Path) -> Iterator[Pages]:
-    """Open a database that SQLite does not have open; it may be missing or empty."""
+    """Open a database that SQLite has closed; it may be missing or empty."""
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(path.open("rb"))

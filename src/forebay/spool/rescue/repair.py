@@ -1,7 +1,7 @@
-"""A damaged spool is moved away, all that can be read of it is saved into a new one, and the new one takes its place.
+"""Rescues a damaged spool: moves it away, saves everything that can be read into a new one, and puts that in its place.
 
-The marker beside the file says from the first step to the last that this is under way, and where the damaged file is.
-So it can end at any moment and begins again at the next start. The file that was moved away is never changed.
+From the first step to the last the marker tells that this is under way, and the name of the damaged file. So it may be
+interrupted at any moment, and begins again at the next start. The file that was moved away is never changed.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ log = structlog.get_logger("forebay.spool")
 
 
 class _Task(NamedTuple):
-    """A repair: the names that the damaged files get, or got already, and the cause."""
+    """A rescue: the names that the damaged files get, or got already, and the cause."""
 
     moved: SpoolFiles
     cause: str
 
     @property
     def kind(self) -> str:
-        """The kind of the incident: emptying a file is no damage."""
+        """The kind of the incident; a file that was emptied is not called damaged."""
         return "emptied" if self.cause == EMPTIED else "damaged"
 
 
 def is_spool(files: SpoolFiles) -> bool:
-    """Return whether a file that SQLite cannot read contains anything that only a spool contains."""
+    """Return whether a file that SQLite cannot read contains a thing that only a spool contains."""
     codec = GroupCodec()
     with open_pages(files.database) as pages:
         if pages.header is not None and pages.header.application_id == database.APPLICATION_ID:
@@ -51,10 +51,10 @@ def is_spool(files: SpoolFiles) -> bool:
 
 
 def repair(files: SpoolFiles, cause: str) -> None:
-    """Save the contents of a damaged or emptied spool; the caller owns it, and nobody has it open.
+    """Save the contents of a damaged or emptied spool, which the caller owns and nobody has open.
 
     Raises:
-        SpoolUnusable: that was not possible, for instance for want of room; the next start tries again.
+        SpoolUnusable: this failed, for instance on a full disk; the next start tries again.
     """
     try:
         task = _begin(files, cause)
@@ -63,12 +63,12 @@ def repair(files: SpoolFiles, cause: str) -> None:
         log.error(happened, cause=cause, moved_to=str(task.moved.database))
         _move_away(files, task.moved)
         _save(files, task)
-        # The spool is sound.
+        # The spool is sound now.
         files.damage_marker.unlink()
         sync_folder(files.database.parent)
     except (OSError, sqlite3.Error) as error:
         raise SpoolUnusable(
-            f"DATABASE_URL: {files.path} is damaged ({cause}), and what is in it cannot be saved: {error}; the next "
+            f"DATABASE_URL: {files.path} is damaged ({cause}), and its contents cannot be saved: {error}; the next "
             "start tries again"
         ) from error
 
@@ -86,7 +86,7 @@ def _begin(files: SpoolFiles, cause: str) -> _Task:
 
 
 def _move_away(files: SpoolFiles, moved: SpoolFiles) -> None:
-    # The log moves first: SQLite deletes one that it finds beside an empty database.
+    # The log moves first: SQLite deletes a log that it finds beside an empty database.
     for file, target in reversed([*zip(files.of_sqlite, moved.of_sqlite, strict=True)]):
         with contextlib.suppress(FileNotFoundError):
             if not target.exists():
@@ -100,7 +100,7 @@ def _save(files: SpoolFiles, task: _Task) -> None:
         _written_back(files, task.moved) as pages,
         contextlib.closing(Store(database.connect(files.rescued))) as store,
     ):
-        # It is not in use before it is whole, and synced by then.
+        # Nobody uses it before it is whole, and it is synced by then.
         store.connection.execute("PRAGMA synchronous = OFF")
         saved = salvage.save(read_rows(pages), store)
         detail = _describe(task, saved)
@@ -114,7 +114,7 @@ def _save(files: SpoolFiles, task: _Task) -> None:
 
 @contextlib.contextmanager
 def _written_back(files: SpoolFiles, moved: SpoolFiles) -> Iterator[Pages]:
-    """Yield the pages of a database with those commits of its log in them that SQLite itself recovers."""
+    """Yield the pages of a database, with the commits in them that SQLite recovers from its log."""
     if not moved.wal.exists() or not moved.wal.stat().st_size:
         with open_pages(moved.database) as pages:
             yield pages
@@ -135,14 +135,14 @@ def _copy(moved: SpoolFiles, copy: SpoolFiles) -> None:
     if moved.database.exists():
         shutil.copyfile(moved.database, copy.database)
     if copy.database.stat().st_size < PAGE_BYTES:
-        # SQLite deletes a log beside an empty file. A page of zeros is not empty, and all that counts is in the log.
+        # SQLite deletes a log beside an empty file. A page of zeros prevents that; the log holds all that counts.
         with copy.database.open("r+b") as file:
             file.truncate(PAGE_BYTES)
     shutil.copyfile(moved.wal, copy.wal)
 
 
 def _write_log_back(copy: Path) -> None:
-    # Also if SQLite cannot read the file, it writes the log back when it closes it.
+    # Even if SQLite cannot read the file, it writes the log back when the connection is closed.
     with contextlib.closing(sqlite3.connect(copy)) as connection, contextlib.suppress(sqlite3.DatabaseError):
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 

@@ -1,7 +1,7 @@
-"""From the rows of a damaged database into a new one: every value is verified, no row is believed.
+"""Saves the rows of a damaged database into a new one, after each value has been verified.
 
-A duplicate is harmless, as delivery creates documents under ids that stay the same; a lost event is not. So an event is
-saved too if damage hides whether it was settled.
+A duplicate is harmless, as delivery creates documents under ids that stay the same. A lost event is not. So an event is
+also saved if damage hides whether it was settled.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class Saved(NamedTuple):
-    """The totals of the new file, and those that the damaged one gave, None if they could not be read."""
+    """The totals of the new file and of the damaged one; the latter are None if they could not be read."""
 
     totals: Totals
     before: Totals | None
 
 
 class Group(NamedTuple):
-    """A group's row, verified; `is_referenced` as in `Row`."""
+    """The verified row of a group; `is_referenced` as in `Row`."""
 
     id: int
     is_referenced: bool
@@ -43,16 +43,16 @@ class Group(NamedTuple):
 
 
 class Other(NamedTuple):
-    """A verified row of another table: the statement that stores it, and its parameters."""
+    """The verified row of another table: the statement that stores it, and its parameters."""
 
     statement: str
     parameters: dict[str, Any]
 
 
 def verify(row: Row, codec: GroupCodec) -> Group | Other | Totals | None:
-    """Return the contents of a row of a spool; None if nothing of it is to be saved, or nothing can be read.
+    """Return the contents of a row; None if it cannot be read, or need not be saved.
 
-    The table of a row is known by its types: no two tables have the same.
+    The types of the values tell the table of the row: no two tables have the same.
     """
     types = tuple(type(value) for value in row.values)
     if types == (NoneType, int, int, int, int, int, int, str, str, int, int, int, bytes):
@@ -70,8 +70,8 @@ def verify(row: Row, codec: GroupCodec) -> Group | Other | Totals | None:
 def save(rows: Iterable[Row], store: Store) -> Saved:
     """Write rows into a new spool; referenced ones come first.
 
-    If a group was found more than once, the row that its table leads to is the truth. If no table leads to any of them,
-    each different body is saved, under numbers of their own: one may be the row that was there, the others older ones.
+    If a group was found more than once, the row to which its table leads is the right one. If no table leads to any of
+    them, each different body is saved under a number of its own: one may be the right one, the others are older.
     """
     codec = GroupCodec()
     writer = _Writer(store)
@@ -91,7 +91,7 @@ class _Writer:
         self._store = store
         self._connection = store.connection
         self._variants: list[Group] = []
-        # Not in memory: there may be millions of them.
+        # A table, as there may be millions: too many for memory.
         self._connection.execute("CREATE TEMP TABLE unreferenced (id INTEGER PRIMARY KEY)")
 
     def write(self, found: Group | Other | Totals) -> None:
@@ -146,7 +146,10 @@ def _verify_group(row: Row, codec: GroupCodec) -> Group | None:
 
 
 def _is_whole(entry: Entry) -> bool:
-    """Return whether an entry is as intake makes it: a damaged action would make the sink refuse the whole bulk."""
+    """Return whether an entry has the form that intake gives it.
+
+    A damaged action line would make the sink refuse the whole bulk.
+    """
     try:
         entry_address(entry)
         _check_json(entry_document(entry))

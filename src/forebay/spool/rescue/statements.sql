@@ -1,7 +1,7 @@
--- Each statement has a name; the line behind it says what it is for.
+-- Each statement has a name; the line below the name describes it.
 
 -- name: save_letter
--- Store a dead letter of another file; of two for one event the newest stays.
+-- Store a dead letter of another file. If there are two for one event, the newest stays.
 INSERT INTO dead_letters (index_name, log_id, error_type, reason, attempts, attempted_at_ms, died_at_ms, replay, entry)
 VALUES (:index_name, :log_id, :error_type, :reason, :attempts, :attempted_at_ms, :died_at_ms, :replay, :entry)
 ON CONFLICT (index_name, log_id) DO UPDATE SET
@@ -11,5 +11,5 @@ ON CONFLICT (index_name, log_id) DO UPDATE SET
 WHERE excluded.died_at_ms >= dead_letters.died_at_ms
 
 -- name: find_saved
--- Read the body of a group that was saved already, and whether no table led to it.
+-- Read the body of a group that was saved before, and whether no table led to it.
 SELECT body, EXISTS (SELECT 1 FROM temp.unreferenced WHERE id = groups.id) FROM groups WHERE id = ?

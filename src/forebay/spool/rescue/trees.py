@@ -1,4 +1,4 @@
-"""The rows that are left in a damaged database: found through its tables if they are whole, else page by page.
+"""Finds the rows of a damaged database: through its tables if they are whole, else page by page.
 
 Source: https://sqlite.org/fileformat2.html, sections 1.6 (pages of a table), 2.1 (rows) and 2.6 (the schema's table).
 """
@@ -23,7 +23,7 @@ _INTEGER_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 
 
 class Row(NamedTuple):
-    """A row; `is_referenced` if its table leads to it, and not only its page was found."""
+    """A row. `is_referenced` if its table leads to it, not if only its page was found."""
 
     id: int
     values: tuple[Any, ...]
@@ -37,11 +37,11 @@ class _Damage(Exception):
 def read_rows(pages: Pages) -> Iterator[Row]:
     """Go through the rows of all tables but the schema's: the referenced ones first, then those that may be stale.
 
-    Pages that no table leads to are read only if damage may have cut them off. Their rows may have been deleted; the
-    caller decides about them. Damaged rows are left out.
+    Pages to which no table leads are read only if damage may have cut them off. Their rows may be deleted ones; the
+    caller decides. Damaged rows are left out.
     """
     walk = _Walk(pages)
-    # The roots' numbers are in the schema's table, which begins on the first page.
+    # The numbers of the roots are in the schema's table, which begins on the first page.
     roots = [row.values[3] for row in walk.rows(1) if len(row.values) == 5 and row.values[0] == "table"]  # noqa: PLR2004
     for root in roots:
         if isinstance(root, int):
@@ -55,11 +55,11 @@ def read_rows(pages: Pages) -> Iterator[Row]:
 
 
 class _Walk:
-    """Goes through tables; knows the pages that it has seen, and whether it met damage."""
+    """Goes through tables, and notes the pages that it has seen and whether it met damage."""
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
-        # A flag for each page: a set of millions of numbers would not fit into a small server's memory.
+        # A flag for each page: a set of millions of numbers would not fit into the memory of a small server.
         self.seen = bytearray(pages.count + 1)
         self.damaged = False
 

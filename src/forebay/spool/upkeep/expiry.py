@@ -1,4 +1,4 @@
-"""The SQL of the clean-up: which dead letters are past their retention, by a clock that may be wrong for a while.
+"""Finds and deletes dead letters past their retention, by a clock that may be wrong for a while.
 
 Each function is one short piece of work in the spool's thread, as commits wait meanwhile.
 """
@@ -17,7 +17,7 @@ from forebay.spool.store import Store
 SQL = read_statements("forebay.spool.upkeep")
 
 EXPIRED_BYTES_MAX = 1024 * 1024
-"""The most bytes of dead letters that are read, and deleted, at once."""
+"""The most bytes of dead letters that are read and deleted at once."""
 
 CLOCK_BUCKET_MS = 600_000
 CLOCK_BUCKETS_A_DAY = 86_400_000 // CLOCK_BUCKET_MS
@@ -37,7 +37,7 @@ class ExpiredLetter(NamedTuple):
 
 
 def list_expired(store: Store, died_before_ms: int, letters_max: int) -> list[ExpiredLetter]:
-    """Read some dead letters that are past their retention; the first whatever its size."""
+    """Read some dead letters that are past their retention; the first is read whatever its size."""
     bytes_left = EXPIRED_BYTES_MAX
     letters: list[ExpiredLetter] = []
     with contextlib.closing(store.connection.execute(SQL["list_expired"], (died_before_ms, letters_max))) as rows:
@@ -51,7 +51,7 @@ def list_expired(store: Store, died_before_ms: int, letters_max: int) -> list[Ex
 
 
 def expire(store: Store, letter_ids: Sequence[int], died_before_ms: int) -> int:
-    """Delete listed dead letters that are still past their retention; return the number of those deleted."""
+    """Delete listed dead letters if they are still past their retention; return the number deleted."""
     with store.transaction():
         parameters = ((letter_id, died_before_ms) for letter_id in letter_ids)
         return store.connection.executemany(SQL["expire_dead"], parameters).rowcount
@@ -60,13 +60,13 @@ def expire(store: Store, letter_ids: Sequence[int], died_before_ms: int) -> int:
 def note_clock(store: Store, ran_ms: int, clock_ms: int) -> int | None:
     """Add to the running time, and store a sample of the wall clock.
 
-    Return the lowest value of the clock in a whole day of running time, or None before there was one.
+    Return the lowest value of the clock in the last day of running time, None if there was no whole day yet.
     """
     with store.transaction():
         ran_ms += store.connection.execute(SQL["running_time"]).fetchone()[0]
         bucket = ran_ms // CLOCK_BUCKET_MS
         store.connection.execute(SQL["note_clock"], {"bucket": bucket, "ran_ms": ran_ms, "clock_ms": clock_ms})
-        # The newest one that ended a day ago: so nothing in it is younger.
+        # The newest bucket that ended a day ago: everything in it is older than a day.
         day_ago = bucket - CLOCK_BUCKETS_A_DAY - 1
         store.connection.execute(SQL["forget_clock"], (day_ago,))
         lowest_ms, first_bucket = store.connection.execute(SQL["lowest_clock"]).fetchone()

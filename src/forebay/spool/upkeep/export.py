@@ -1,6 +1,6 @@
-"""Dead letters that are about to be deleted, written to files: one a day, one line of JSON for each letter.
+"""Exports dead letters before they are deleted: a file a day, a line of JSON for each letter.
 
-A process that ends between writing and deleting writes some of them once more.
+If a process ends between writing and deleting, some letters are written once more.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _TAIL_BYTES = 64 * 1024
 
 
 def append(folder: Path, name: str, letters: Sequence[ExpiredLetter], now: datetime) -> None:
-    """Add letters to the file of the day, and sync it. `name` distinguishes the spools of several workers.
+    """Add letters to the file of the day, and sync it. `name` tells the spools of several workers apart.
 
     Raises:
-        ExportFailed: they are not all on disk; those that were written are taken back as far as possible.
+        ExportFailed: not all of them are on disk; those that were written are taken back as far as possible.
     """
     path = folder / f"{name}.dead-{now.astimezone(UTC):%Y-%m-%d}.ndjson"
     lines = "".join(f"{write_line(describe(letter))}\n" for letter in letters)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Without a buffer, which would be written once more when the file is closed after a failure.
+        # Without a buffer: after a failure it would be written once more when the file is closed.
         with path.open("a+b", buffering=0) as file:
             _drop_open_line(file)
             _append(file, lines.encode())
@@ -44,7 +44,7 @@ def append(folder: Path, name: str, letters: Sequence[ExpiredLetter], now: datet
 
 
 def describe(letter: ExpiredLetter) -> dict[str, Any]:
-    """Return all that is known of a letter; a document that is no JSON becomes text."""
+    """Return all facts about a letter; a document that is no JSON becomes text."""
     return {
         "log_id": letter.log_id,
         "index": letter.index_name,
@@ -73,7 +73,7 @@ def _time(at_ms: int) -> str | int:
 
 
 def _drop_open_line(file: FileIO) -> None:
-    """Cut off a line that a crash left without its end; its letter is still in the spool, and is written again."""
+    """Cut off a line that a crash left unfinished; its letter is still in the spool, and is written again."""
     end = file.seek(0, os.SEEK_END)
     start = end
     while start:

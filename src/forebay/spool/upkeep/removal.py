@@ -1,4 +1,4 @@
-"""The removal of a spool that is empty and that nobody will own any more."""
+"""Removes a spool that is empty and that nobody will own any more."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from forebay.spool.lock import OwnerLock
 def remove_if_empty(path: Path) -> None:
     """Remove the files of a spool, unless it holds events, dead letters or requests.
 
-    A command that leaves a request meanwhile asks something of nothing, so none is lost.
+    A command may leave a request meanwhile. It is about no event, so nothing is lost.
 
     Raises:
-        SpoolUnusable: somebody owns it, it cannot be read, or the files cannot be removed.
+        SpoolUnusable: somebody owns it, it cannot be read, or its files cannot be removed.
         SpoolError: SQLite failed.
     """
     files = SpoolFiles(path)
@@ -26,7 +26,7 @@ def remove_if_empty(path: Path) -> None:
             if spool.summarize().totals.dead_letters or spool.has_work(died_before_ms=0):
                 return
         try:
-            # The lock last, and while it is still locked: `OwnerLock` finds that one is gone, and makes a new one.
+            # The lock goes last, while it is still locked: `OwnerLock` then finds it gone, and makes a new one.
             for file in (path, *files.of_sqlite, files.reserve, files.lock):
                 file.unlink(missing_ok=True)
         except OSError as error:

@@ -1,9 +1,9 @@
 """The periodic clean-up: dead letters past their retention go, and free pages go back to the file system.
 
-It is done in pieces, each of them a short piece of the spool's work, and commits go on in between.
+It is done in short pieces of the spool's work, and commits go on in between.
 
-A clock may be wrong for a while, and must not make a letter look old that is not. So a letter goes only once it has
-been past its retention for a day in which the spool had an owner, by every sample of the clock in that day. The day is
+A clock may be wrong for a while, and must not make a letter look old that is not. So a letter goes only if it has been
+past its retention for a day in which the spool had an owner, by every sample of the clock in that day. The day is
 counted by a clock that never jumps, and summed in the spool over restarts.
 """
 
@@ -29,16 +29,16 @@ log = structlog.get_logger("forebay.retention")
 
 INTERVAL_S = 600.0
 LETTERS_MAX = 500
-"""The most dead letters that go at once: a commit of a client waits no longer than that takes."""
+"""The most dead letters that go at once. A client's commit waits no longer than that takes."""
 
 LOG_BYTES_LARGE = 256 * 1024 * 1024
-"""The size from which on a warning says that the write-ahead log cannot be written back."""
+"""If the write-ahead log is larger, a warning tells that it cannot be written back."""
 
 DAY_MS = 86_400_000
 
 
 class Export(NamedTuple):
-    """The folder that dead letters are written to before they go, and the beginning of the names of their files."""
+    """The folder to which dead letters are written before they go, and the beginning of their files' names."""
 
     folder: Path
     name: str
@@ -64,10 +64,10 @@ class Retention:
         self._noted_at_s = clocks.running_s()
 
     async def note_clocks(self) -> int | None:
-        """Note the clocks; return the time before which a letter must have died to go now, None if none may go.
+        """Note the clocks; return the time before which a letter must have died to go now, or None if none may go.
 
         Raises:
-            SpoolUnavailable: the spool failed; the time until now counts with the next call.
+            SpoolUnavailable: the spool failed; the next call counts the time until now.
         """
         now_s = self._clocks.running_s()
         ran_ms = int((now_s - self._noted_at_s) * 1000)
@@ -78,7 +78,7 @@ class Retention:
 
 
 async def run(spool: Spool, dead_retention_days: int, export_to: Export | None, clocks: Clocks = CLOCKS) -> None:
-    """Clean up now and then for ever."""
+    """Clean up every ten minutes, for ever."""
     retention = Retention(spool, dead_retention_days, clocks)
     while True:
         try:
@@ -95,10 +95,10 @@ async def run(spool: Spool, dead_retention_days: int, export_to: Export | None, 
 
 
 async def clean_up(spool: Spool, died_before_ms: int | None, export_to: Export | None = None) -> int:
-    """Clean up once, piece by piece: letters that died before a time go; return their number.
+    """Clean up once, piece by piece; return the number of letters that went: those that died before a time.
 
     Raises:
-        ExportFailed: the letters that are left could not be exported, and stay.
+        ExportFailed: the rest of the letters could not be exported, and stay.
         SpoolUnavailable: the spool failed.
     """
     expired = 0 if died_before_ms is None else await _expire(spool, died_before_ms, export_to)
@@ -120,7 +120,7 @@ async def _expire(spool: Spool, died_before_ms: int, export_to: Export | None) -
 def warn_of_large_log(spool: Spool) -> None:
     """Log a warning if the write-ahead log has grown much larger than it should.
 
-    It begins anew only when nobody reads from before its end, so one reader that stays makes it grow with every commit.
+    It begins anew only if nobody reads from before its end. So one reader that stays makes it grow with every commit.
     """
     log_bytes = spool.measure_log()
     if log_bytes > LOG_BYTES_LARGE:

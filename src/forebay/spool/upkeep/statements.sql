@@ -1,4 +1,4 @@
--- Each statement has a name; the line behind it says what it is for.
+-- Each statement has a name; the line below the name describes it.
 
 -- name: list_expired
 -- List dead letters that are past their retention.
@@ -6,11 +6,11 @@ SELECT id, index_name, log_id, error_type, reason, died_at_ms, entry, attempts, 
 FROM dead_letters WHERE died_at_ms < ? AND replay = 0 ORDER BY died_at_ms LIMIT ?
 
 -- name: expire_dead
--- Delete a dead letter, unless it died again, or is to be replayed, since it was listed.
+-- Delete a dead letter, unless it died again or is to be replayed since it was listed.
 DELETE FROM dead_letters WHERE id = ? AND died_at_ms < ? AND replay = 0
 
 -- name: running_time
--- Read the running time of all owners, as far as it was noted.
+-- Read the running time of all owners together, as far as it was noted.
 SELECT coalesce(max(ran_ms), 0) FROM clock_samples
 
 -- name: note_clock
@@ -20,9 +20,9 @@ ON CONFLICT (bucket) DO UPDATE SET
     ran_ms = excluded.ran_ms, lowest_ms = min(clock_samples.lowest_ms, excluded.lowest_ms)
 
 -- name: forget_clock
--- Delete the samples before the newest one that is old enough.
+-- Delete the samples before the newest one that is as old as a given bucket.
 DELETE FROM clock_samples WHERE bucket < (SELECT max(bucket) FROM clock_samples WHERE bucket <= ?)
 
 -- name: lowest_clock
--- Find the lowest value of the clock, and the first sample.
+-- Find the lowest value of the clock, and the bucket of the first sample.
 SELECT min(lowest_ms), min(bucket) FROM clock_samples
