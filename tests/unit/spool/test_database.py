@@ -1,4 +1,4 @@
-"""A spool's file is opened with settings that keep what is committed, and nobody else's file is touched."""
+"""A spool's file is opened with settings that keep every commit, and nobody else's file is touched."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ async def test_without_its_database_the_process_goes_on_with_what_it_has(
     remove(*ends)(path)
     await try_to_commit(spool, Transaction(inserts=[NewGroup(2, make_entries(1))]))
 
-    # Nothing of what was refused is there; what delivery has to write is written.
+    # The refused events are not there; the settlements are written.
     assert [group.id for group in await spool.load(0, frozenset(), PLENTY, EVERY)] == [1]
     assert not isinstance(await try_to_commit(spool, Transaction(deletes=[1])), SpoolUnavailable)
     settled = await try_to_commit(spool, Transaction(inserts=[NewGroup(3, make_entries(1))]), is_awaited=False)

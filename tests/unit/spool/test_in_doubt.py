@@ -262,7 +262,7 @@ async def test_a_sync_that_fails_while_the_owner_ends_leaves_the_log_to_the_next
     async with open_spool(path) as spool:
         await commit(spool, Transaction(inserts=[NewGroup(1, make_entries(1))]))
         disk.failing = {SYNC}
-    assert SpoolFiles(path).wal.exists(), "it is not deleted before what it holds is in the database"
+    assert SpoolFiles(path).wal.exists(), "it is not deleted before its commits are in the database"
 
     disk.failing = set()
     with contextlib.closing(Spool(path)) as next_spool:

@@ -221,7 +221,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_to_act_on(tmp_path: Path) -> N
 
 @contextlib.contextmanager
 def without_privileges() -> Iterator[None]:
-    """Be somebody who may not write anywhere he likes, where the tests run as root."""
+    """Be a user without root's rights, if the tests run as root."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(NOBODY)

@@ -29,7 +29,7 @@ def fill(path: Path, rows: int) -> Path:
 
 
 def count_steps(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, Totals]:
-    """Open a spool; return how many steps SQLite's machine took for it, and what was known then."""
+    """Open a spool; return the number of steps of SQLite's machine, and the totals."""
     steps = 0
     connect = sqlite3.connect
 
@@ -71,7 +71,7 @@ def leave_log(path: Path, megabytes: int) -> Path:
         reader.execute("SELECT count(*) FROM groups").fetchone()
         connection.execute("PRAGMA synchronous = OFF")
         for first in range(0, 100 * megabytes, 1000):
-            # Not compressed, so that the log grows by what is put in.
+            # Not compressed, so that the log grows by the size of the entries.
             rows = [(row_id, b"".join(entries)) for row_id in range(first + 1, first + 1001)]
             connection.execute("BEGIN")
             connection.executemany(

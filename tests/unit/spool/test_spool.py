@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from forebay.errors import SpoolUnavailable
-from forebay.model import Entry, History
 from forebay.spool import reserve
 from forebay.spool.files import SpoolFiles
 from forebay.spool.loading import EVERY
@@ -23,7 +22,6 @@ from forebay.spool.store import Store
 from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool, read_rows, settle_down, until
 
 PLENTY = (10**9, 10**9)
-SRC = Path(__file__).parents[3] / "src"
 
 
 @pytest.fixture
@@ -35,10 +33,6 @@ def path(tmp_path: Path) -> Path:
 async def spool(path: Path) -> AsyncIterator[Spool]:
     async with open_spool(path) as spool:
         yield spool
-
-
-NOVEMBER, DECEMBER = "events_test_2026-11", "events_test_2026-12"
-REFUSED = History(1, (1,), refused_status=400)
 
 
 async def try_to_commit(spool: Spool, transaction: Transaction) -> Mapping[int, int] | SpoolUnavailable:
@@ -120,37 +114,6 @@ async def test_a_full_disk_refuses_and_deletions_make_room_again(
 async def test_the_note_of_the_owner_leaves_commits_synced(path: Path) -> None:
     async with open_spool(path) as spool:
         assert await pragma(spool, "synchronous") == 2
-
-
-async def test_an_event_that_was_refused_as_malformed_is_read_in_another_form(path: Path) -> None:
-    spool = Spool(path)
-    spool.start(asyncio.get_running_loop(), lambda entry: entry.replace(b"odd", b"even"))
-    odd, good = make_entry("odd"), make_entry("good")
-    rows = [
-        NewGroup(1, [odd]),
-        NewGroup(2, [odd, good], REFUSED),
-        NewGroup(3, [odd], History(1, (1,), refused_status=403)),
-    ]
-    with contextlib.closing(spool):
-        await commit(spool, Transaction(inserts=rows))
-        loaded = await spool.load(0, frozenset(), PLENTY, EVERY)
-        trial = await spool.load_trial(NOVEMBER, 0, frozenset(), PLENTY)
-    await settle_down()
-
-    assert {group.id: group.entries for group in loaded} == {1: [odd], 2: [make_entry("even"), good], 3: [odd]}
-    assert {group.id: dict(group.originals) for group in loaded} == {1: {}, 2: {make_entry("even"): odd}, 3: {}}
-    assert sorted(trial) == loaded
-
-
-async def test_a_bug_in_the_repair_leaves_events_as_they_are(path: Path) -> None:
-    def fail(entry: Entry) -> Entry:
-        raise KeyError(entry)
-
-    async with open_spool(path, fail) as spool:
-        await commit(spool, Transaction(inserts=[NewGroup(1, make_entries(2), History(1, (1,), refused_status=400))]))
-        (group,) = await spool.load(0, set(), PLENTY, EVERY)
-    assert (group.entries, dict(group.originals)) == (make_entries(2), {})
-    assert spool.lost == ""
 
 
 # -- the thread

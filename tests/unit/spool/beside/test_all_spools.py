@@ -1,4 +1,4 @@
-"""The spools of several workers are one for a command, and what it asks is left where the event lies."""
+"""The spools of several workers are one for a command, and its request is left in the spool of the event."""
 
 from __future__ import annotations
 

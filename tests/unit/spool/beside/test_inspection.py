@@ -1,4 +1,4 @@
-"""Commands see what the spool holds beside its owner, and move nothing themselves."""
+"""Commands read the spool beside its owner, and move nothing themselves."""
 
 from __future__ import annotations
 

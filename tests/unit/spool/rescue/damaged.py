@@ -27,7 +27,7 @@ ENDED = f"{OWNED}closed\n"
 
 
 class Contents(NamedTuple):
-    """What a spool holds."""
+    """The contents of a spool."""
 
     groups: dict[int, list[Entry]]
     dead: dict[str, Entry]
@@ -39,7 +39,7 @@ def fill(path: Path, groups: int = 400) -> Contents:
     rows: dict[int, list[Entry]] = {}
     letters = [make_letter(f"dead{number}") for number in range(40)]
     with contextlib.closing(Store(database.connect(path))) as store:
-        # Some builds of SQLite wipe deleted rows; most leave them where they were.
+        # Some builds of SQLite wipe deleted rows; most leave them in place.
         store.connection.execute("PRAGMA secure_delete = OFF")
         for row_id in range(1, groups + 1):
             rows[row_id] = make_body(chance, row_id)
@@ -90,7 +90,7 @@ def frame_count(path: Path) -> int:
 
 
 def frame_offset(number: int) -> int:
-    """Return where a frame begins; frames are numbered from 1."""
+    """Return the offset of a frame; frames are numbered from 1."""
     return HEADER_BYTES + (number - 1) * FRAME_BYTES
 
 
@@ -112,7 +112,7 @@ def copy(path: Path, folder: Path) -> Path:
 
 
 def read_contents(path: Path) -> Contents:
-    """Read what a spool holds, as a command does."""
+    """Read the contents of a spool, as a command does."""
     with inspect(path) as view:
         dead = {letter.log_id: letter.entry for letter in view.list_dead(Choice(), 10_000)}
     with contextlib.closing(connect_beside(path)) as connection:

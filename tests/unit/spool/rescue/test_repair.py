@@ -1,4 +1,4 @@
-"""A damaged spool loses what lay in the damaged pages and nothing else, and what it was is kept."""
+"""A damaged spool loses only the events in its damaged pages, and the damaged file is kept."""
 
 from __future__ import annotations
 
@@ -358,7 +358,7 @@ def test_a_log_that_was_written_over_in_part_is_not_damaged(tmp_path: Path) -> N
     assert incidents(left) == []
 
 
-# -- what is no damaged spool of ours
+# -- files that are no damaged spool of ours
 
 
 @pytest.mark.parametrize("lock", [OWNED, ""])

@@ -58,7 +58,7 @@ async def expire(spool: Spool, letter_ids: Sequence[int], died_before_ms: int) -
 
 
 class Machine:
-    """What the clocks of a machine show, which stand still until they are moved."""
+    """The clocks of a machine, which stand still until they are moved."""
 
     def __init__(self) -> None:
         self.running_s = 1000.0
@@ -210,7 +210,7 @@ async def test_a_letter_goes_after_a_day_past_its_retention_that_is_summed_over_
     await machine.bury(path, machine.make_letter("old", 30), machine.make_letter("new", 28))
 
     for _ in range(4):
-        # What passes between the last look and the end is not counted.
+        # Time between the last look and the end is not counted.
         assert await machine.serve(path, 5.9) == 0
         machine.pass_time(500)
     assert await machine.serve(path, 2) == 1
@@ -457,7 +457,7 @@ async def test_freed_pages_go_back_to_the_file_system_some_at_a_time(
 
     monkeypatch.setattr("forebay.spool.store.VACUUM_PAGES_MAX", 20)
     assert await spool.call(Store.vacuum)
-    # One more page may hold what SQLite notes of the others.
+    # One more page may hold SQLite's notes of the others.
     assert pages - 21 <= read_rows(path, "PRAGMA page_count")[0][0] <= pages - 20
     await retention.clean_up(spool, 0)
     assert read_rows(path, "PRAGMA freelist_count")[0][0] < 20
