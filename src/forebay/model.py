@@ -78,7 +78,7 @@ class Document(Struct, gc=False, omit_defaults=True):
 
 
 class Address(Struct, gc=False, frozen=True):
-    """The place of a document in the sink: `_index` and `_id`, worked out once, at intake."""
+    """The address of a document in the sink: `_index` and `_id`, worked out once, at intake."""
 
     index: str = msgspec.field(name="_index")
     log_id: str = msgspec.field(name="_id")
@@ -265,7 +265,7 @@ class Ack(enum.StrEnum):
 
 
 class Admission(enum.StrEnum):
-    """The place in which an accepted event waits for its delivery."""
+    """The queue in which an accepted event waits for its delivery."""
 
     CREATED = "created"  # in the channel
     PENDING = "pending"  # only in the spool: the channel had no room

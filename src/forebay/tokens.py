@@ -41,11 +41,11 @@ class Scope(enum.StrEnum):
 
 
 OPERATOR_SCOPES = (Scope.READ, Scope.ADMIN)
-"""Each of these may see how the server is. A token that ships in an application has neither."""
+"""Each of these may read the server's health. A token that ships in an application has neither."""
 
 
 class Claims(NamedTuple):
-    """The content of a verified token: its `sub`, its scopes, and its end in seconds since 1970."""
+    """The content of a verified token: its `sub`, its scopes, and its expiry in seconds since 1970."""
 
     user_id: str
     scopes: frozenset[str]

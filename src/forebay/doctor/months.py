@@ -1,4 +1,4 @@
-"""Lists the months that are stored, and tells which ones late events may still open."""
+"""Lists the stored months, and those that late events may still open."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def judge_months(indices: Iterable[str], environment: str, oldest_month: str) -> Finding:
-    """Return which months there are, and which ones late events may still open."""
+    """Return a finding with the stored months, and those that late events may still open."""
     months = sorted(format_month(month) for index in indices if (month := month_of(index, environment)))
     if not months:
         return ok(f"none; events open any from {oldest_month} (FOREBAY_OLDEST_MONTH) on")

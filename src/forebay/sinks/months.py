@@ -1,4 +1,4 @@
-"""The monthly indices of one environment: their names, and which of them are old. Pure."""
+"""The monthly indices of one environment: their names, and the choice of the old ones. Pure."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ CREATED = int(HTTPStatus.CREATED)
 """A plain number, as it is compared for every event."""
 
 STATUSES = range(100, 600)
-"""All that there are (RFC 9110, section 15)."""
+"""All statuses of HTTP (RFC 9110, section 15)."""
 
 UNEXPECTED_ANSWER = "unexpected_answer"
 """The `error_type` of an answer that is not one of OpenSearch's to a bulk."""
@@ -39,7 +39,7 @@ OUT_OF_MEMORY = "circuit_breaking_exception"
 """The request needs more memory than OpenSearch has: it may take fewer bytes."""
 
 BUSY = frozenset({"rejected_execution_exception", OUT_OF_MEMORY, f"http_{HTTPStatus.TOO_MANY_REQUESTS}"})
-"""The `error_type`s of OpenSearch, or of a proxy in front of it, if it has too much to do."""
+"""The `error_type`s of OpenSearch, or of a proxy in front of it, if they have too much to do."""
 
 OVERLOADED = frozenset(
     {
@@ -88,7 +88,7 @@ def read_answer(status: int, body: bytes, events: int) -> list[Outcome]:
 def classify_request(status: int, body: bytes) -> Outcome:
     """Return the outcome of each event of a request with another status than 200.
 
-    A refusal with 4xx may be about a single event, whoever it comes from: a web firewall dislikes one, a proxy finds
+    A refusal with 4xx may be about a single event, from OpenSearch or not: a web firewall dislikes one, a proxy finds
     the request too large. With any other status nothing is said about them.
     """
     error = _read_refusal(body)

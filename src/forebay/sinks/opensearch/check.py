@@ -1,4 +1,4 @@
-"""Asks OpenSearch whether it is one that we can deliver to, and whether we may write; nothing is written for that."""
+"""Checks each OpenSearch host, and our right to write; nothing is written for that."""
 
 from __future__ import annotations
 
