@@ -53,7 +53,7 @@ def make_entry(number: int) -> Entry:
 
 
 def fill(path: Path, events: int) -> int:
-    """Write a spool; return how many rows it has."""
+    """Write a spool; return the number of its rows."""
     rows = 0
     waiting: list[NewGroup] = []
     with contextlib.closing(Store(database.connect(path))) as store:

@@ -21,7 +21,7 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache"
 
 
 class OpenSearchUnavailableError(Exception):
-    """OpenSearch cannot be had on this machine; the message says in one line what is missing."""
+    """OpenSearch cannot be had on this machine; the message names in one line the missing part."""
 
 
 def install(cache: Path = CACHE) -> Path:

@@ -18,14 +18,14 @@ class Index:
         self._pattern = f"events_{environment}_*"
 
     async def wait_count(self, wanted: int, timeout_s: float) -> int:
-        """Wait until there are that many documents, or for the time; return how many there are."""
+        """Wait until there are that many documents, or for the time; return their number."""
         deadline = time.monotonic() + timeout_s
         while (found := await self.count()) < wanted and time.monotonic() < deadline:
             await asyncio.sleep(0.2)
         return found
 
     async def count(self) -> int:
-        """Return how many documents can be found."""
+        """Return the number of documents that a search finds."""
         async with aiohttp.ClientSession() as session:
             await session.post(f"{self._url}/{self._pattern}/_refresh?allow_no_indices=true")
             async with session.get(f"{self._url}/{self._pattern}/_count?allow_no_indices=true") as response:
@@ -35,11 +35,11 @@ class Index:
 
     async def documents(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Yield `_id` and source of every document of every index, once for each index that holds it."""
-        async for _, log_id, source in self.places():
+        async for _, log_id, source in self.copies():
             yield log_id, source
 
-    async def places(self) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
-        """Yield index, `_id` and source of every document of every index."""
+    async def copies(self) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
+        """Yield index, `_id` and source of every copy of a document."""
         async with aiohttp.ClientSession() as session:
             query = {"size": PAGE, "sort": ["_doc"]}
             path = f"{self._pattern}/_search?scroll=1m&allow_no_indices=true"

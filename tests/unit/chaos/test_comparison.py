@@ -20,11 +20,11 @@ def taken(*, month: str | None = None, answered_at: float = 0.0, ack: str = "mem
 class Documents:
     """What OpenSearch holds."""
 
-    def __init__(self, *places: tuple[str, str, dict[str, Any]]) -> None:
-        self._places = places
+    def __init__(self, *copies: tuple[str, str, dict[str, Any]]) -> None:
+        self._copies = copies
 
-    async def places(self) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
-        for place in self._places:
+    async def copies(self) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
+        for place in self._copies:
             yield place
 
 
@@ -39,8 +39,8 @@ def dead(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return letters
 
 
-async def find(events: dict[str, Taken], *places: tuple[str, str, dict[str, Any]]) -> comparison.Comparison:
-    return await compare(events, Documents(*places), None)  # type: ignore[arg-type]
+async def find(events: dict[str, Taken], *copies: tuple[str, str, dict[str, Any]]) -> comparison.Comparison:
+    return await compare(events, Documents(*copies), None)  # type: ignore[arg-type]
 
 
 async def test_an_event_that_is_nowhere_is_lost(dead: set[str]) -> None:
