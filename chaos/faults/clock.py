@@ -220,7 +220,7 @@ index. Clients that can send again over a month's end should use UUIDv7 or a `ti
         doomed=lambda event: "label" in event,
         prose="""\
 Dead letters are kept for 30 days, and a day of running time beyond: a clock that is wrong takes none of them. The index
-of an event follows from its own time whatever the server's clock says, so those that were sent again on each side of
+of an event follows from its own time and not from the server's clock, so those that were sent again on each side of
 both jumps are there once.""",
     ),
     Row(

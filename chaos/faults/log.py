@@ -41,11 +41,11 @@ async def fail_sync(server: ShakyForebay) -> None:
 
 
 async def fail_syncs(stage: Stage) -> None:
-    """Let the sync of single commits fail, each time until clients have heard 503; kill the server after the last."""
+    """Let the sync of single commits fail, each time until clients have got a 503; kill the server after the last."""
     client = stage.load.client
     for _ in range(max(2, stage.scale.kills // 4)):
         refused = client.answers[UNAVAILABLE]
-        # A commit that only deletes delivered events may meet it too, and no client hears of that.
+        # A commit that only deletes delivered events may fail too, and no client notices that.
         while client.answers[UNAVAILABLE] == refused:
             await fail_sync(stage.shaky)
             await asyncio.sleep(POLL_S)

@@ -153,7 +153,7 @@ class Verdict(enum.Enum):
 
     DELIVERED = "delivered"  # taken: it is there, and was not before
     DUPLICATE = "duplicate"  # it was there already: as good as delivered
-    DROPPED = "dropped"  # the sink's own processing let go of it, as somebody told it to
+    DROPPED = "dropped"  # the sink's own processing dropped it, as it was configured to
     RETRY = "retry"  # not this time, or nobody knows
     PAUSE = "pause"  # not until an operator changes something at the sink
     REFUSED = "refused"  # the sink did not take it; whose fault that is shows in how others fare

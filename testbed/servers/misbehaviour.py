@@ -19,7 +19,7 @@ REJECTED = {"type": "rejected_execution_exception", "reason": "rejected executio
 
 
 async def reset_before(request: ProxiedRequest) -> web.StreamResponse:
-    """Cut the connection once the request has arrived; OpenSearch never hears of it."""
+    """Cut the connection once the request has arrived; OpenSearch never gets it."""
     request.interfere()
     return request.reset()
 

@@ -26,7 +26,7 @@ def check(context: Context) -> Iterator[Finding]:
         try:
             indices = [month.name for month in ask(settings, lambda sink: sink.list_months())]
         except SinkUnreachable:
-            return  # the line about the store tells why
+            return  # the line about the store gives the reason
     else:
         return
     yield judge_months(indices, settings.server_environment, settings.oldest_month)

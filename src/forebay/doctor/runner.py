@@ -59,7 +59,7 @@ def start(work: Callable[[], T]) -> Future[T]:
     def run() -> None:
         try:
             future.set_result(work())
-        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+        except Exception as error:  # noqa: BLE001 - the caller of `result` gets it
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()

@@ -67,5 +67,5 @@ def _count_stored(path: Path) -> int:
     try:
         totals = spool_state.read_state(path).totals
     except SpoolError:
-        return 0  # its own line tells why
+        return 0  # its own line gives the reason
     return totals.stored_bytes + totals.dead_bytes

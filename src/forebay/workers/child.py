@@ -125,7 +125,7 @@ def fork(name: str, work: Callable[[socket.socket], int], release: Callable[[], 
 def _be_child(name: str, work: Callable[[], int], release: Callable[[], None]) -> NoReturn:
     exit_code = EXIT_FAILED
     try:
-        # Ctrl-C in a terminal goes to a whole process group, and a worker that hears a second signal ends at once.
+        # Ctrl-C in a terminal goes to a whole process group, and a worker that gets a second signal ends at once.
         os.setpgid(0, 0)
         with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as comm:  # noqa: PTH123 - no file
             comm.write(name)

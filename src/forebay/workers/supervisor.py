@@ -261,7 +261,7 @@ class Supervisor:
             if child is not None and child.hangs:
                 silent_s = round(PINGS_UNANSWERED_MAX * self._intervals.ping_s, 1)
                 log.error("worker_hangs", worker=worker.name, pid=child.pid, silent_s=silent_s)
-                # One that hangs would not hear another signal.
+                # One that hangs would not handle another signal.
                 child.kill()
             elif child is not None:
                 child.ping(tuple(self._left_spools.values()))

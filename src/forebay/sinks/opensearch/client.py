@@ -78,7 +78,7 @@ class OpenSearchClient:
         )
 
     async def request(self, method: str, path: str, body: bytes | None = None, content_type: str = "") -> Answer:
-        """Send a request and return the answer, whatever its status.
+        """Send a request and return the answer, with any status.
 
         Raises:
             AnswerTooLarge: a host's answer does not end within the limit.
