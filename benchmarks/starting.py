@@ -1,4 +1,4 @@
-"""Measures how long a server that left millions of pending events takes to its first 200, and its memory then.
+"""Measures the time from the start of a server with millions of pending events to its first 200, and its memory.
 
 python benchmarks/starting.py [EVENTS]
 """

@@ -50,7 +50,7 @@ def digest(info: dict[str, Any]) -> bytes:
 
 
 class Sender(Client):
-    """A client that remembers how the document of each event must look.
+    """A client that remembers the right content of each event's document.
 
     Attributes:
         ack: the acknowledgement that it asks for.

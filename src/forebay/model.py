@@ -212,10 +212,10 @@ class History(Struct, frozen=True, gc=False):
     """The deliveries of an event so far.
 
     Attributes:
-        attempts: how often it was delivered without being settled.
-        attempted_at_ms: when that was; of more than `ATTEMPT_TIMES_MAX` times, the first and the newest.
-        strikes: how often it was in a delivery that ended without an answer while the sink answered others.
-        refusals: how often the sink refused it while it took others of its index.
+        attempts: the number of deliveries that did not settle it.
+        attempted_at_ms: the times of these; of more than `ATTEMPT_TIMES_MAX` times, the first and the newest.
+        strikes: the number of those that ended without an answer while the sink answered others.
+        refusals: the number of those that the sink refused while it took others of its index.
         refused_status: the HTTP status of its last refusal, whether that counts or not; 0 if there was none.
     """
 

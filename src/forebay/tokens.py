@@ -24,7 +24,7 @@ CACHE_BYTES_MAX = 4 * 1024 * 1024
 """One valid token can be sent in thousands of ways, each with more spaces before it."""
 
 CLOCK_LEEWAY_S = 30
-"""How far the clock that signed a token may differ from ours when `nbf` and `exp` are checked."""
+"""The most by which the clock that signed a token may differ from ours, for `nbf` and `exp`."""
 
 BEARER = b"bearer "
 

@@ -29,7 +29,7 @@ SIGNALS = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)
 
 
 class ProcessEnd(NamedTuple):
-    """How a process ended, and how long it ran; the exit code is negative for a signal."""
+    """The end of a process, and its uptime; the exit code is negative for a signal."""
 
     exit_code: int
     uptime_s: float

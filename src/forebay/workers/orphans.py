@@ -37,7 +37,7 @@ from forebay.workers.link import LEFT_SPOOLS_MAX, LeftSpools, Serving, Superviso
 log = structlog.get_logger("forebay.orphans")
 
 POLL_S = 1.0
-"""How often a worker looks whether its orphan is done."""
+"""The time between two checks of a worker whether its orphan is done."""
 
 BULKS_IN_MEMORY_MAX = 4
 NICENESS = 10
