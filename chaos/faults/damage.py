@@ -101,7 +101,7 @@ async def after_kill(stage: Stage) -> None:
     await stage.kill_server()
     await _damage(stage, overwrite_log)
     await stage.start_server()
-    stage.expect("log_cut_off" in stage.server.log, "the server does not say that its log ends early")
+    stage.expect("log_cut_off" in stage.server.log, "the server does not report that its log ends early")
     stage.notes.append(f"said at the start: {_list_told(stage)}")
     await asyncio.to_thread(stage.proxy.accept)
     await _keep_running(stage)

@@ -80,7 +80,7 @@ def _download(folder: Path) -> Path:
 
 def _first_error(maven_output: str) -> str:
     errors = (line.partition("[ERROR] ")[2] for line in maven_output.splitlines())
-    return next(filter(None, errors), "it did not say why")
+    return next(filter(None, errors), "it gave no reason")
 
 
 def _verify(archive: Path) -> None:

@@ -87,7 +87,7 @@ async def write_on(path: Path, script: Script) -> None:
         work, number = script.next(), script.number
         committed: asyncio.Future[None] = loop.create_future()
 
-        def hear(result: Any, number: int = number, committed: asyncio.Future[None] = committed) -> None:
+        def report(result: Any, number: int = number, committed: asyncio.Future[None] = committed) -> None:
             if isinstance(result, SpoolUnavailable):
                 committed.set_exception(result)
                 return
@@ -95,7 +95,7 @@ async def write_on(path: Path, script: Script) -> None:
             sys.stdout.flush()
             committed.set_result(None)
 
-        spool.commit(work, hear)
+        spool.commit(work, report)
         await committed
 
 

@@ -78,14 +78,14 @@ class Client:
         if response.status == 503:
             return False
         if alone:
-            self._hear(events[0], {**answer, "status": answer["status"] if response.status == 200 else "rejected"})
+            self._record(events[0], {**answer, "status": answer["status"] if response.status == 200 else "rejected"})
             return True
         assert response.status == 200, answer
         for event, result in zip(events, answer["results"], strict=True):
-            self._hear(event, result)
+            self._record(event, result)
         return True
 
-    def _hear(self, event: Event, result: dict[str, Any]) -> None:
+    def _record(self, event: Event, result: dict[str, Any]) -> None:
         if result["status"] == "rejected":
             assert is_bad(event), f"a good event was refused: {result}"
             self.refused += 1

@@ -107,7 +107,7 @@ def judge_incidents(incidents: Sequence[Incident]) -> Iterator[Finding]:
 
 
 def judge_damage(moved_away: Sequence[Path], *, is_damaged: bool, is_in_doubt: bool) -> Iterator[Finding]:
-    """Judge whether the file waits for its repair, or its log to be mended, and which files were moved away."""
+    """Judge a file that waits for its repair, a log that waits to be written again, and files that were moved away."""
     if is_in_doubt:
         advice = "see the disk; a restart of the server writes the log once more, and takes events if that works"
         yield fail("a sync of its log failed", advice)

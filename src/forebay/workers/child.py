@@ -48,7 +48,7 @@ class Child:
     Attributes:
         pid: its number.
         link: the supervisor's end of the socket to it.
-        is_serving: whether it has told that it serves.
+        is_serving: whether it has reported that it serves.
     """
 
     def __init__(self, pid: int, link: socket.socket) -> None:

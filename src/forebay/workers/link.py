@@ -79,7 +79,7 @@ class SupervisorLink:
         """
         loop = asyncio.get_running_loop()
 
-        def hear() -> None:
+        def receive() -> None:
             ping = b""
             # A supervisor that was killed before it read everything leaves an error.
             with contextlib.suppress(OSError):
@@ -93,5 +93,5 @@ class SupervisorLink:
                 self.is_supervised = False
                 on_gone()
 
-        loop.add_reader(self._end, hear)
+        loop.add_reader(self._end, receive)
         self.report(serving)

@@ -116,7 +116,7 @@ class OrphanWorker:
 
         deliverer.start(self._ending.set, self._peers.answer(observe))
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, self._hear, number)
+            asyncio.get_running_loop().add_signal_handler(number, self._handle_signal, number)
         link.serve(Serving(deliverer.sink.location), self._peers, on_gone=self._ending.set)
         tasks = [asyncio.create_task(self._wait_done(deliverer.pipeline)), asyncio.create_task(self._ending.wait())]
         try:
@@ -127,7 +127,7 @@ class OrphanWorker:
             exit_code = await deliverer.stop()
         return exit_code
 
-    def _hear(self, number: int) -> None:
+    def _handle_signal(self, number: int) -> None:
         """End in order at a first signal and at once at a second one, as a worker that takes events does."""
         if self._ending.is_set():
             os._exit(128 + number)

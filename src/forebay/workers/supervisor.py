@@ -149,7 +149,7 @@ class Supervisor:
                 return self._exit_code
             for key, _ in self._selector.select(self._wait_s()):
                 if key.data is None:
-                    self._hear_signals()
+                    self._handle_signals()
                 else:
                     self._read_reports(key.data)
             self._reap()
@@ -298,7 +298,7 @@ class Supervisor:
         """Return whether a first start has failed for a reason that the next start would meet too."""
         return not worker.has_served and not self._all_served and end.exit_code > 0
 
-    def _hear_signals(self) -> None:
+    def _handle_signals(self) -> None:
         """End in order; at the second signal, at once: events that are not delivered are in the spools."""
         for number in self._signals.recv(1024):
             if number == signal.SIGCHLD:

@@ -1,4 +1,4 @@
-"""The doctor looks at all of it, says one line each, and its exit code says whether something has failed."""
+"""The doctor runs every check, prints one line each, and its exit code shows whether something has failed."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class TemplateKeeper:
         if monotonic() < self._valid_until_s:
             return
         if self._attempt is None:
-            self._attempt = asyncio.create_task(self._look())
+            self._attempt = asyncio.create_task(self._check())
             self._attempt.add_done_callback(self._end_attempt)
         # One bulk that is cancelled does not end the attempt of the others.
         await asyncio.shield(self._attempt)
@@ -92,7 +92,7 @@ class TemplateKeeper:
             self._attempt.cancel()
             await asyncio.wait([self._attempt])
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         self._valid_until_s = -math.inf
         while True:
             self._has_failed = False
@@ -140,7 +140,7 @@ def _version(body: bytes) -> int:
 
 
 def _is_acknowledged(answer: Answer) -> bool:
-    """Return whether OpenSearch says that it is put: a server that answers 200 to everything has put no template."""
+    """Return whether OpenSearch confirms the template: a server that answers 200 to everything has put no template."""
     try:
         return answer.decode(_Acknowledgement).acknowledged
     except SinkUnreachable:
