@@ -1,4 +1,4 @@
-"""The document says what was measured, and nothing else."""
+"""The document shows the measurements, and nothing else."""
 
 from dataclasses import asdict
 
@@ -17,7 +17,7 @@ def test_the_document_is_the_one_that_the_kept_numbers_make() -> None:
     assert PAGE.read_text(encoding="utf-8") == render(read(FAULTS), read(SOAK))
 
 
-def test_a_row_shows_what_clients_saw_and_what_became_of_the_events() -> None:
+def test_a_row_shows_the_answers_to_clients_and_the_fate_of_the_events() -> None:
     result = Result(
         "refused", "disk", events=1234, answers={"200": 80, "503": 7}, connection_errors=3, resent=55, recovery_s=1.25
     )
