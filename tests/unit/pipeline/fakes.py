@@ -71,7 +71,7 @@ def make_channel(  # one argument for each limit
     clock: Clock | None = None,
 ) -> Channel:
     limits = Limits(events_max, bytes_max, bulk_events_max, bulk_bytes_max, bulk_interval_s)
-    return Channel(limits, clock.loop if clock else asyncio.get_running_loop())
+    return Channel(limits, loop_of(clock))
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -143,6 +143,11 @@ class Clock:
                 timer.done = True
                 timer.callback(*timer.arguments)
         await settle_down()
+
+
+def loop_of(clock: Clock | None) -> asyncio.AbstractEventLoop:
+    """Return the event loop of a clock, or the one that runs."""
+    return clock.loop if clock else asyncio.get_running_loop()
 
 
 class Inbox:
@@ -254,8 +259,8 @@ QUICK = Backoff(0.01, 0.02)
 class RecordingWake(Wake):
     """A wake-up that remembers what it was told."""
 
-    def __init__(self, interval_s: float = 3600) -> None:
-        super().__init__(interval_s)
+    def __init__(self, interval_s: float = 3600, clock: Clock | None = None) -> None:
+        super().__init__(interval_s, loop_of(clock))
         self.heard: list[str] = []
 
     def pass_now(self) -> None:
@@ -273,7 +278,10 @@ class RecordingWake(Wake):
 
 
 class Parts:
-    """The parts of a pipeline on a test's spool and sink; the test chooses which of them run."""
+    """The parts of a pipeline on a test's spool and sink; the test chooses which of them run.
+
+    With a clock, journal, gate, holds and wake-up wait for that.
+    """
 
     def __init__(  # one argument for each choice
         self,
@@ -287,24 +295,27 @@ class Parts:
         holds_backoff: Backoff | None = None,
         delay_s: float = 0.01,
         interval_s: float = 3600,
+        bulk_timeout_s: float = 30,
+        clock: Clock | None = None,
     ) -> None:
+        loop = loop_of(clock)
         self.spool = spool
         self.sink = sink or FakeSink()
         self.counters = Counters()
-        self.wake = wake = RecordingWake(interval_s)
+        self.wake = wake = RecordingWake(interval_s, clock)
         self.evidence = evidence = Evidence()
         self.ledger = ledger = Ledger(spool)
         self.channel = channel = channel or make_channel()
-        self.holds = holds = Holds(holds_backoff or backoff, wake)
-        self.gate = gate = Gate(in_flight_max, backoff, wake, lambda: channel.events > 0)
-        self.journal = journal = Journal(spool, ledger, channel, holds, wake, limits, self.counters)
+        self.holds = holds = Holds(holds_backoff or backoff, wake, loop)
+        self.gate = gate = Gate(in_flight_max, backoff, wake, lambda: channel.events > 0, loop)
+        self.journal = journal = Journal(spool, ledger, channel, holds, wake, limits, self.counters, loop)
         self.delivery = Delivery(channel, self.sink, journal, gate, holds, evidence, self.counters)
         deliver = self.delivery.deliver_alone
         self.suspects = Suspects(ledger, journal, deliver, gate, holds, evidence, delay_s, interval_s)
         set_apart = self.suspects.set_apart
         self.trials = Trials(ledger, journal, deliver, gate, holds, set_apart)
         self.redelivery = Redelivery(ledger, journal, channel, holds, evidence, wake, set_apart, self.counters)
-        self.requests = Requests(spool, ledger, journal, channel, evidence, wake, bulk_timeout_s=30)
+        self.requests = Requests(spool, ledger, journal, channel, evidence, wake, bulk_timeout_s)
 
     @contextlib.asynccontextmanager
     async def running(self, *works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:

@@ -33,8 +33,8 @@ class TimedGate:
         self.jitters: list[tuple[float, float]] = []
         self.wake = RecordingWake()
         self.has_events = True
-        self.gate = Gate(workers, Backoff(delay_s_min, delay_s_max, self._jitter), self.wake, lambda: self.has_events)
-        self.gate._loop = self.clock.loop
+        backoff = Backoff(delay_s_min, delay_s_max, self._jitter)
+        self.gate = Gate(workers, backoff, self.wake, lambda: self.has_events, self.clock.loop)
 
     def _jitter(self, least: float, most: float) -> float:
         self.jitters.append((least, most))
@@ -203,7 +203,7 @@ async def test_a_timer_that_comes_early_ends_the_back_off_all_the_same() -> None
 def test_no_back_off_is_endless_in_the_servers_event_loop() -> None:
     # Its clock counts whole milliseconds, so that a timer can seem to come too early.
     async def fail_and_wait() -> None:
-        gate = Gate(1, Backoff(0.02, 0.04), RecordingWake(), lambda: True)
+        gate = Gate(1, Backoff(0.02, 0.04), RecordingWake(), lambda: True, asyncio.get_running_loop())
         gate.leave(await gate.enter(), FAILED, 0.02)
         await gate.enter()
 

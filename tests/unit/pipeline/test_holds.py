@@ -41,8 +41,7 @@ class TimedHolds:
         self.jitters: list[tuple[float, float]] = []
         self.heard: list[str] = []
         self.wake = RecordingWake()
-        self.holds = Holds(Backoff(delay_s_min, delay_s_max, self._jitter), self.wake)
-        self.holds._loop = self.clock.loop
+        self.holds = Holds(Backoff(delay_s_min, delay_s_max, self._jitter), self.wake, self.clock.loop)
 
     def _jitter(self, least: float, most: float) -> float:
         self.jitters.append((least, most))
@@ -91,7 +90,7 @@ async def test_a_refusal_of_all_of_an_index_puts_it_on_hold_and_no_other(timed: 
     timed.learn_slices([(NOV, History()), (DEC, History())], *[outcome] * 3, DELIVERED)
 
     assert timed.holds
-    assert set(timed.holds._holds) == {NOVEMBER}
+    assert timed.holds.indices == {NOVEMBER}
     assert NOVEMBER in timed.holds
     assert DECEMBER not in timed.holds
     assert timed.holds.cover_any(NOV)
@@ -114,7 +113,7 @@ async def test_a_refusal_beside_one_that_is_taken_is_no_hold(timed: TimedHolds) 
 
 async def test_that_others_are_there_already_says_nothing_about_the_index_as_it_is_now(timed: TimedHolds) -> None:
     timed.learn(NOV, DUPLICATE, FAULTY, RETRY)
-    assert set(timed.holds._holds) == {NOVEMBER}
+    assert timed.holds.indices == {NOVEMBER}
 
 
 async def test_an_event_that_is_known_to_be_at_fault_puts_nothing_on_hold(timed: TimedHolds) -> None:
@@ -122,7 +121,7 @@ async def test_an_event_that_is_known_to_be_at_fault_puts_nothing_on_hold(timed:
     timed.learn_slices([(NOV, struck)], FAULTY)
     assert not timed.holds
     timed.learn_slices([(NOV, struck)], PAUSE)
-    assert set(timed.holds._holds) == {NOVEMBER}, "a cause that is known to be an index's does so in any case"
+    assert timed.holds.indices == {NOVEMBER}, "a cause that is known to be an index's does so in any case"
 
 
 async def test_a_name_that_only_begins_like_one_on_hold_is_free(timed: TimedHolds) -> None:
@@ -220,7 +219,7 @@ async def test_the_first_event_that_is_taken_lifts_the_hold(timed: TimedHolds, r
 async def test_nothing_else_lifts_it(timed: TimedHolds, outcome: Outcome) -> None:
     timed.learn(NOV, FAULTY)
     timed.learn(NOV, outcome)
-    assert set(timed.holds._holds) == {NOVEMBER}
+    assert timed.holds.indices == {NOVEMBER}
 
 
 async def test_one_that_is_taken_beside_others_that_are_refused_lifts_it(timed: TimedHolds) -> None:

@@ -12,7 +12,6 @@ from msgspec import structs
 
 from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.model import DELIVERED, Ack, Admission, History, Outcome
-from forebay.pipeline import journal as journal_module
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.group import Bulk, Group, Settlement, abandon
@@ -37,7 +36,6 @@ from unit.pipeline.fakes import (
     make_group,
     open_spool,
     settle_down,
-    until,
 )
 
 CREATED, PENDING = [Admission.CREATED], [Admission.PENDING]
@@ -48,8 +46,13 @@ STRUCK = structs.replace(FAULTY, is_own=True, is_struck=True)
 
 
 @pytest.fixture
-async def parts() -> Parts:
-    return Parts(FakeCommitter(last_group_id=7), channel=make_channel(events_max=20))
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def parts(clock: Clock) -> Parts:
+    return Parts(FakeCommitter(last_group_id=7), channel=make_channel(events_max=20), clock=clock)
 
 
 def settle_bulk(journal: Journal, channel: Channel, *outcomes: Outcome) -> None:
@@ -185,9 +188,7 @@ async def test_a_failed_commit_refuses_its_submissions(parts: Parts) -> None:
     assert later.heard == CREATED, "it was not in the commit that failed"
 
 
-async def test_a_failure_is_remembered_until_a_commit_succeeds_or_for_a_while(parts: Parts) -> None:
-    clock = Clock()
-    parts.journal._loop = clock.loop
+async def test_a_failure_is_remembered_until_a_commit_succeeds_or_for_a_while(parts: Parts, clock: Clock) -> None:
     assert parts.journal.failure == ""
     parts.journal.submit(Inbox(make_entries(1)))
     await parts.spool.answer("disk full")
@@ -205,9 +206,9 @@ async def test_a_failure_is_remembered_until_a_commit_succeeds_or_for_a_while(pa
     assert parts.journal.failure == ""
 
 
-async def test_a_settlement_that_could_not_be_written_is_kept_and_its_groups_stay_held(parts: Parts) -> None:
-    clock = Clock()
-    parts.journal._loop = clock.loop
+async def test_a_settlement_that_could_not_be_written_is_kept_and_its_groups_stay_held(
+    parts: Parts, clock: Clock
+) -> None:
     await store(parts, Inbox(make_entries(3)))
     settle_bulk(parts.journal, parts.channel, DELIVERED)
 
@@ -243,9 +244,7 @@ async def test_deletions_go_on_alone_when_insertions_fail(parts: Parts) -> None:
     assert waiting.heard == CREATED
 
 
-async def test_what_fails_again_and_again_is_not_tried_ever_more_often(parts: Parts) -> None:
-    clock = Clock()
-    parts.journal._loop = clock.loop
+async def test_what_fails_again_and_again_is_not_tried_ever_more_often(parts: Parts, clock: Clock) -> None:
     parts.journal.settle(Settlement(Transaction(deletes=[3]), []))
     await parts.spool.answer("disk full")
     for _ in range(50):
@@ -258,9 +257,7 @@ async def test_what_fails_again_and_again_is_not_tried_ever_more_often(parts: Pa
     assert len(clock.waiting) == 1
 
 
-async def test_settlements_are_written_in_their_order_after_a_failure(parts: Parts) -> None:
-    clock = Clock()
-    parts.journal._loop = clock.loop
+async def test_settlements_are_written_in_their_order_after_a_failure(parts: Parts, clock: Clock) -> None:
     parts.journal.settle(Settlement(Transaction(deletes=[1]), []))
     await settle_down()
     parts.journal.settle(Settlement(Transaction(deletes=[2]), []))
@@ -270,9 +267,7 @@ async def test_settlements_are_written_in_their_order_after_a_failure(parts: Par
     assert (await parts.spool.answer()).deletes == [1, 2]
 
 
-async def test_nothing_is_redelivered_while_settlements_cannot_be_written(parts: Parts) -> None:
-    clock = Clock()
-    parts.journal._loop = clock.loop
+async def test_nothing_is_redelivered_while_settlements_cannot_be_written(parts: Parts, clock: Clock) -> None:
     await asyncio.wait_for(parts.journal.wait_settling(), 1)
     parts.journal.submit(Inbox(make_entries(1)))
     await parts.spool.answer("disk full")
@@ -289,15 +284,14 @@ async def test_nothing_is_redelivered_while_settlements_cannot_be_written(parts:
     await asyncio.wait_for(waiting, 1)
 
 
-async def test_it_can_be_waited_for_that_everything_is_written(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_module, "RETRY_S", 0.01)
+async def test_it_can_be_waited_for_that_everything_is_written(parts: Parts, clock: Clock) -> None:
     await asyncio.wait_for(parts.journal.wait_written(), 1)
     parts.journal.settle(Settlement(Transaction(deletes=[1]), []))
     waiting = asyncio.create_task(parts.journal.wait_written())
 
     await parts.spool.answer("disk full")
     assert not waiting.done()
-    await until(lambda: parts.spool.open)
+    await clock.advance(RETRY_S)
     parts.journal.submit(Inbox(make_entries(1)))
     await parts.spool.answer()
     assert not waiting.done()
@@ -441,7 +435,9 @@ async def test_while_settlements_cannot_be_written_no_event_is_taken_into_memory
     assert isinstance(inbox.heard[0], SpoolUnavailable)
 
 
-async def test_on_a_full_disk_rows_are_deleted_though_other_events_of_the_bulk_can_get_none(parts: Parts) -> None:
+async def test_on_a_full_disk_rows_are_deleted_though_other_events_of_the_bulk_can_get_none(
+    parts: Parts, clock: Clock
+) -> None:
     await store(parts, Inbox(make_entries(2)))
     (stored,) = parts.ledger.loaded
     parts.channel.add(make_entries(3, "memory"), 100)
@@ -456,7 +452,7 @@ async def test_on_a_full_disk_rows_are_deleted_though_other_events_of_the_bulk_c
     await asyncio.wait_for(parts.journal.wait_settling(), 1)
     assert parts.journal.is_behind
     assert await parts.spool.answer("disk full") == Transaction(inserts=whole.inserts)
-    parts.journal._retry()
+    await clock.advance(RETRY_S)
     assert await parts.spool.answer() == Transaction(inserts=whole.inserts)
     assert parts.ledger.pending_events == 3
     assert not parts.journal.is_behind
@@ -568,9 +564,9 @@ async def test_a_group_that_is_parted_takes_more_rows_and_all_of_it_is_pending(p
     assert ledger.stored_bytes == sum(map(len, make_entries(2)))
 
 
-async def test_a_group_that_cannot_be_parted_stays_as_it_is_and_keeps_nothing_in_memory(parts: Parts) -> None:
-    clock = Clock()
-    parts.journal._loop = clock.loop
+async def test_a_group_that_cannot_be_parted_stays_as_it_is_and_keeps_nothing_in_memory(
+    parts: Parts, clock: Clock
+) -> None:
     await store(parts, Inbox(make_entries(3)))
     settle_bulk(parts.journal, parts.channel, RETRY, FAULTY, DELIVERED)
     waiting = asyncio.create_task(parts.ledger.wait_released([8]))
