@@ -36,19 +36,21 @@ from forebay.spool.records import Transaction
 from forebay.spool.spool import Spool
 from forebay.telemetry.counters import Counters
 from property.moody_sink import DEADLY, FAULTY, POISON, WALLED, MoodySink
-from unit.pipeline.fakes import Inbox, assert_ledger_is_true, make_entry, read_rows, settle_down
+from unit.pipeline.fakes import TINY, Inbox, assert_state_is_true, make_entry, read_rows, settle_down
 
-# Smaller than settings may be.
-TINY = Settings.model_construct(
-    channel_events_max=12,
-    channel_bytes_max=4000,
-    bulk_events_max=4,
-    bulk_bytes_max=1200,
-    bulk_interval_s=0.004,
-    bulk_workers=3,
-    retry_interval_s=0.02,
-    retry_delay_s_min=0.001,
-    retry_delay_s_max=0.004,
+# So that few events reach every limit.
+TINIEST = TINY.model_copy(
+    update={
+        "channel_events_max": 12,
+        "channel_bytes_max": 4000,
+        "bulk_events_max": 4,
+        "bulk_bytes_max": 1200,
+        "bulk_interval_s": 0.004,
+        "bulk_workers": 3,
+        "retry_interval_s": 0.02,
+        "retry_delay_s_min": 0.001,
+        "retry_delay_s_max": 0.004,
+    }
 )
 
 
@@ -187,7 +189,7 @@ class Run:
         stopping.result()
         assert self.running.cancelled(), "it ran until it was stopped"
         await settle_down()
-        assert_ledger_is_true(self.pipeline._ledger, self.world.path)
+        assert_state_is_true(self.pipeline.state, self.world.path)
         for inbox, _ in self.sent:
             assert len(inbox.heard) == 1
             if not isinstance(inbox.heard[0], SpoolUnavailable):
@@ -205,10 +207,11 @@ class Run:
                 (world.must_arrive if ack is Ack.DISK else world.may_arrive).update(by_id(inbox.entries))
         left = world.folder.with_name(f"{world.folder.name}+")
         await self.spool.call(lambda _: shutil.copytree(world.folder, left))
-        in_flight = self.pipeline._delivery._in_flight
-        for task in (self.running, *in_flight):
+        # Bulks in flight among them.
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(self.running, *in_flight, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self.spool.close()
         await settle_down()
         world.folder = left
@@ -216,7 +219,7 @@ class Run:
 
 async def live(world: World, life: Life) -> None:
     """Run a pipeline through one life."""
-    run = Run(world, TINY)
+    run = Run(world, TINIEST)
     # On a full disk it is the insertions that fail.
     run.spool.refuses = lambda work: world.chance.random() < life.refused_commits * (2 if work.inserts else 1)
     for request in life.requests:
@@ -236,7 +239,7 @@ async def recover(world: World) -> None:
     A round begins now and then: what was refused with a status that may pass waits for the next one.
     """
     world.sink.well = True
-    run = Run(world, TINY.model_copy(update={"retry_interval_s": 0.2}))
+    run = Run(world, TINIEST.model_copy(update={"retry_interval_s": 0.2}))
     # More than the channel has room for.
     for request in 2 * LAST_REQUESTS:
         run.send(request)

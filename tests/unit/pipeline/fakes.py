@@ -21,14 +21,16 @@ from forebay.pipeline.channel import Channel, Limits
 from forebay.pipeline.delivery import Delivery
 from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.gate import Gate
-from forebay.pipeline.group import UNTRIED, Group, GroupLimits
+from forebay.pipeline.group import UNTRIED, Bulk, Group, GroupLimits
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.ledger import Ledger
+from forebay.pipeline.pipeline import State
 from forebay.pipeline.redelivery import Redelivery
 from forebay.pipeline.requests import Requests
 from forebay.pipeline.separate_bulks import Suspects, Trials
 from forebay.pipeline.wake import Wake
+from forebay.settings import Settings
 from forebay.spool.records import Totals, Transaction
 from forebay.spool.spool import Spool
 from forebay.telemetry.counters import Counters
@@ -42,6 +44,20 @@ PAUSE = Outcome(Verdict.PAUSE, "cluster_block_exception", "read-only")
 DEAD = Outcome(Verdict.DEAD, "mapper_parsing_exception", "failed to parse")
 FAULTY = Outcome(Verdict.REFUSED, "mapper_parsing_exception", "failed to parse", status=400)
 """A refusal of a single event, before anybody knows whose fault it is."""
+
+
+TINY = Settings.model_construct(
+    channel_events_max=200,
+    channel_bytes_max=100_000,
+    bulk_events_max=20,
+    bulk_bytes_max=10_000,
+    bulk_interval_s=0.01,
+    bulk_workers=4,
+    retry_interval_s=0.2,
+    retry_delay_s_min=0.01,
+    retry_delay_s_max=0.08,
+)
+"""Smaller than settings may be."""
 
 
 def make_entry(log_id: str, size: int = 0, month: str = "2026-11") -> Entry:
@@ -143,6 +159,12 @@ class Clock:
                 timer.done = True
                 timer.callback(*timer.arguments)
         await settle_down()
+
+
+def put_on_hold(holds: Holds, index: str) -> None:
+    """Let a bulk of one event be refused, as an index is that is blocked."""
+    entries = make_entries(1, "refused", month=index[-7:])
+    holds.learn(Bulk(entries, [(make_group(entries), entries)]), [PAUSE], 0)
 
 
 def loop_of(clock: Clock | None) -> asyncio.AbstractEventLoop:
@@ -366,6 +388,19 @@ def assert_ledger_is_true(ledger: Ledger, path: Path) -> None:
     assert ledger.stored_bytes == stored_bytes
     assert ledger.loaded.keys() <= rows.keys()
     assert ledger.pending_events == sum(events for row_id, events in rows.items() if row_id not in ledger.loaded)
+
+
+def assert_state_is_true(state: State, path: Path) -> None:
+    """Compare the state of a pipeline that has ended with the file.
+
+    Groups that were given up with the channel are not pending, though they have their rows.
+    """
+    ((events, stored_bytes),) = read_rows(
+        path, "SELECT coalesce(sum(events), 0), coalesce(sum(length(body)), 0) FROM groups"
+    )
+    assert (state.stored_events, state.stored_bytes) == (events, stored_bytes)
+    assert (state.channel_events, state.channel_bytes) == (0, 0)
+    assert 0 <= state.pending_events <= events
 
 
 def capture_log(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> list[Any]:

@@ -15,7 +15,6 @@ from forebay.model import DELIVERED, Ack, Admission, History, Outcome
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.group import Bulk, Group, Settlement, abandon
-from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import FAILURE_REMEMBERED_S, RETRY_S, Journal
 from forebay.pipeline.pipeline import FULL_RETRY_AFTER_S, Admitter
 from forebay.pipeline.settlement import settle
@@ -35,6 +34,7 @@ from unit.pipeline.fakes import (
     make_entry,
     make_group,
     open_spool,
+    put_on_hold,
     settle_down,
 )
 
@@ -64,11 +64,6 @@ def settle_bulk(journal: Journal, channel: Channel, *outcomes: Outcome) -> None:
 def record(journal: Journal, bulk: Bulk, outcomes: Sequence[Outcome]) -> None:
     for settlement in settle(bulk, outcomes, 1000, journal.new_id, Evidence()):
         journal.settle(settlement)
-
-
-def put_on_hold(holds: Holds) -> None:
-    entries = make_entries(1, "refused")
-    holds.learn(Bulk(entries, [(make_group(entries), entries)]), [PAUSE], 0)
 
 
 async def store(parts: Parts, *inboxes: Inbox) -> None:
@@ -545,7 +540,7 @@ async def test_events_that_become_pending_while_a_probe_is_wanted_are_it(parts: 
 
 async def test_what_is_left_of_an_index_on_hold_is_not_tried_soon(parts: Parts) -> None:
     await store(parts, Inbox(make_entries(3)))
-    put_on_hold(parts.holds)
+    put_on_hold(parts.holds, NOVEMBER)
     settle_bulk(parts.journal, parts.channel, DELIVERED, RETRY)
     await parts.spool.answer()
     assert parts.wake.heard == []
@@ -583,7 +578,7 @@ async def test_a_group_that_cannot_be_parted_stays_as_it_is_and_keeps_nothing_in
 
 
 async def test_a_batch_of_two_indices_is_told_of_all_its_rows(parts: Parts) -> None:
-    put_on_hold(parts.holds)
+    put_on_hold(parts.holds, NOVEMBER)
     mixed = [*make_entries(2), *make_entries(2, month="2026-12")]
     both, free = Inbox(mixed), Inbox(make_entries(1, "free", month="2026-12"))
 
@@ -595,7 +590,7 @@ async def test_a_batch_of_two_indices_is_told_of_all_its_rows(parts: Parts) -> N
 
 async def test_events_of_an_index_on_hold_that_come_make_a_trial_due(parts: Parts) -> None:
     holds = parts.holds
-    put_on_hold(holds)
+    put_on_hold(holds, NOVEMBER)
     due = asyncio.create_task(holds.wait_due())
     await store(parts, Inbox(make_entries(1, month="2026-12")))
     assert not due.done()
@@ -607,7 +602,7 @@ async def test_events_of_an_index_on_hold_that_come_make_a_trial_due(parts: Part
 
 async def test_events_of_an_index_on_hold_go_to_the_spool_and_no_further(parts: Parts) -> None:
     holds = parts.holds
-    put_on_hold(holds)
+    put_on_hold(holds, NOVEMBER)
     admitter = Admitter(parts.channel, parts.journal, holds, 10_000)
     held, free = Inbox(make_entries(2)), Inbox(make_entries(2, month="2026-12"))
     for inbox in (held, free):

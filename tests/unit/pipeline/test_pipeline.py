@@ -17,6 +17,8 @@ from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import FRESH_TRIALS_MAX
 from forebay.pipeline.pipeline import Pipeline
 from forebay.settings import Settings
+from forebay.spool.beside.inspection import inspect
+from forebay.spool.beside.requests import Request
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.telemetry.counters import Counters
@@ -25,8 +27,9 @@ from unit.pipeline.fakes import (
     FAULTY,
     PAUSE,
     REFUSED,
+    TINY,
     Inbox,
-    assert_ledger_is_true,
+    assert_state_is_true,
     commit,
     make_entries,
     make_entry,
@@ -36,18 +39,6 @@ from unit.pipeline.fakes import (
     until,
 )
 
-# Smaller than settings may be.
-TINY = Settings.model_construct(
-    channel_events_max=200,
-    channel_bytes_max=100_000,
-    bulk_events_max=20,
-    bulk_bytes_max=10_000,
-    bulk_interval_s=0.01,
-    bulk_workers=4,
-    retry_interval_s=0.2,
-    retry_delay_s_min=0.01,
-    retry_delay_s_max=0.08,
-)
 DECEMBER = "2026-12"
 FAULTY_ID = b'"faulty'
 WALL = Outcome(Verdict.REFUSED, "http_400", "your request was blocked", whole=True, status=400)
@@ -128,12 +119,7 @@ async def running(path: Path, sink: PickySink, settings: Settings = TINY) -> Asy
         finally:
             await asyncio.wait_for(bench.pipeline.stop(task, 5), 10)
             await settle_down()
-        assert_ledger_is_true(bench.pipeline._ledger, path)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
+        assert_state_is_true(bench.pipeline.state, path)
 
 
 @pytest.fixture(autouse=True)
@@ -193,7 +179,8 @@ async def test_a_blocked_index_is_tried_as_seldom_as_the_back_off_says_but_for_a
         asked, began_at = len(sink.bulks), asyncio.get_running_loop().time()
         for number in range(50):
             bench.send(make_entries(10, f"d{number}-", month=DECEMBER))
-            bench.pipeline._wake.pass_now()
+            with inspect(path) as inspection:
+                inspection.ask(Request.RETRY)
             await asyncio.sleep(0.01)
         back_offs = (asyncio.get_running_loop().time() - began_at) / 0.1
         assert 1 <= len(sink.bulks) - asked <= back_offs + 1 + FRESH_TRIALS_MAX
@@ -485,10 +472,12 @@ async def test_a_status_that_may_pass_kills_only_after_ten_rounds(path: Path) ->
     sink = PickySink()
     odd = make_entry("faulty")
     sink.rule = lambda entry: structs.replace(FAULTY, status=403) if entry == odd else None
-    async with running(path, sink, TINY.model_copy(update={"retry_interval_s": 0.03})) as bench:
+    interval_s = 0.03
+    async with running(path, sink, TINY.model_copy(update={"retry_interval_s": interval_s})) as bench:
+        began_at = asyncio.get_running_loop().time()
         bench.send([odd, *make_entries(3)])
         await bench.trickle(lambda: dead(path))
-        assert bench.pipeline._evidence.rounds >= 10
+        assert asyncio.get_running_loop().time() - began_at >= 9 * interval_s, "each refusal counts in another round"
         assert sink.asked[odd] >= 10
     ((attempts,),) = read_rows(path, "SELECT attempts FROM dead_letters")
     assert attempts >= 10

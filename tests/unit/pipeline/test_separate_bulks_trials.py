@@ -31,6 +31,7 @@ from unit.pipeline.fakes import (
     make_entry,
     make_group,
     open_spool,
+    put_on_hold,
     read_rows,
     settle_down,
     until,
@@ -54,10 +55,6 @@ class Bench(Parts):
             holds_backoff=Backoff(1, 8, lambda _least, most: most),
             clock=self.clock,
         )
-
-    def hold(self, index: str) -> None:
-        entries = make_entries(1, "refused", month=index[-7:])
-        self.holds.learn(Bulk(entries, [(make_group(entries), entries)]), [PAUSE], 0)
 
     async def next_trial(self, seconds: float) -> list[Entry]:
         """Let time go by until a trial has gone; return it."""
@@ -91,18 +88,13 @@ async def running(path: Path, rows: list[NewGroup], *indices: str) -> AsyncItera
     async with open_spool(path) as spool:
         bench = Bench(spool)
         for index in indices:
-            bench.hold(index)
+            put_on_hold(bench.holds, index)
         try:
             async with bench.running(bench.trials.run()):
                 yield bench
         finally:
             await bench.journal.wait_written()
         assert_ledger_is_true(bench.ledger, path)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
 
 
 def new(*row_ids: int, events: int = 2, month: str = "2026-11") -> list[NewGroup]:
