@@ -77,7 +77,7 @@ class MoodySpool(Spool):
 
 @dataclass(frozen=True)
 class Request:
-    """What one client sends, and how long it is until the next."""
+    """The events of one client, and the pause before the next."""
 
     events: int
     size: int
@@ -98,7 +98,7 @@ class Life:
 
 @dataclass
 class World:
-    """What there is outside the pipeline."""
+    """Everything outside the pipeline."""
 
     folder: Path
     sink: MoodySink
@@ -164,7 +164,7 @@ class Run:
         world.sink.on_deadly = self.die
 
     def die(self) -> None:
-        """Be dead at once, though what runs here goes on until somebody looks."""
+        """Be dead at once, though this goes on running until somebody looks."""
         self.spool.is_left = True
         self.crashed.set()
 
@@ -236,7 +236,7 @@ async def live(world: World, life: Life) -> None:
 async def recover(world: World) -> None:
     """Run a pipeline with a sink that is well until nothing waits any more.
 
-    A round begins now and then: what was refused with a status that may pass waits for the next one.
+    A round begins now and then: an event refused with a status that may pass waits for the next one.
     """
     world.sink.well = True
     run = Run(world, TINIEST.model_copy(update={"retry_interval_s": 0.2}))

@@ -24,7 +24,7 @@ RETENTION_DAYS = 30
 
 
 class Step(NamedTuple):
-    """What happens: the clock jumps, a letter dies, the clock is put right, the server starts anew, looks follow."""
+    """One step: the clock jumps, a letter dies, the clock is put right, the server starts anew, looks follow."""
 
     jump_days: int
     dies: bool

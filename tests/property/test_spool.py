@@ -234,7 +234,7 @@ class SpoolMachine(RuleBasedStateMachine):
         fresh = [row_id for row_id in mine if not self.rows[row_id].history.refused_status]
         refused = sorted(row_id for row_id in mine - set(fresh) if row_id > after_id)
         found = [group.id for group in groups]
-        assert set(found[: len(fresh)]) <= set(fresh), "what was never refused comes first"
+        assert set(found[: len(fresh)]) <= set(fresh), "events never refused come first"
         assert found[len(fresh) :] == refused[: len(found[len(fresh) :])]
         assert len(set(found)) == len(found)
         assert [group.entries for group in groups] == [self.rows[group.id].entries for group in groups]

@@ -1,8 +1,8 @@
 """A spool that dies between any two steps, or loses its power, holds each transaction whole or not at all.
 
-The state machine of `test_spool.py` does what it does there, and the spool's files are copied before each of SQLite's
-statements and before each answer. A copy, opened again, must hold what the spool held before the step or after it, and
-what it held after it once the step was answered.
+The state machine of `test_spool.py` runs as it does there, and the spool's files are copied before each of SQLite's
+statements and before each answer. A copy, opened again, must equal the spool before the step
+or after it; once the step was answered, the spool after it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PAGES_BEFORE_CHECKPOINT = 12
 """So few that many commits are followed by a checkpoint."""
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
-"""Where hundreds of databases can be opened and closed without a sync."""
+"""A folder in which hundreds of databases can be opened and closed without a sync."""
 
 TABLES = ("groups", "dead_letters", "requests")
 TOTALS = "SELECT groups, events, stored_bytes, dead_letters, dead_bytes FROM totals"

@@ -36,7 +36,7 @@ MUST_HAPPEN = (
 )
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
-"""Where thousands of databases can be opened and closed without a sync."""
+"""A folder in which thousands of databases can be opened and closed without a sync."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Events that are far from the clock are expected where the server must put them."""
+"""Events that are far from the clock are expected in the index that the server must choose."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""The document says what was measured, and nothing else."""
+"""The document has the measurements and nothing else."""
 
 from dataclasses import asdict
 
@@ -17,7 +17,7 @@ def test_the_document_is_the_one_that_the_kept_numbers_make() -> None:
     assert PAGE.read_text(encoding="utf-8") == render(read(FAULTS), read(SOAK))
 
 
-def test_a_row_shows_what_clients_saw_and_what_became_of_the_events() -> None:
+def test_a_row_shows_the_answers_to_clients_and_the_fate_of_the_events() -> None:
     result = Result(
         "refused", "disk", events=1234, answers={"200": 80, "503": 7}, connection_errors=3, resent=55, recovery_s=1.25
     )
@@ -40,7 +40,7 @@ def test_a_row_that_was_not_measured_is_not_spoken_of() -> None:
     assert "(`kill-9`)" not in page
 
 
-def test_what_all_rows_were_measured_on_is_said_once_and_exceptions_by_name() -> None:
+def test_the_versions_of_all_rows_are_told_once_and_exceptions_by_name() -> None:
     rows = kept(Result("refused", "disk"), Result("refused", "memory"), forebay="2")["rows"]
     assert "| forebay | 2 |" in render({"rows": rows}, {})
     rows |= kept(Result("kill-9", "disk"), forebay="3")["rows"]

@@ -1,4 +1,4 @@
-"""What the tests of the pipeline share: entries, a submission, a spool and a sink that do as they are told, a clock."""
+"""Shared by the tests of the pipeline: entries, a submission, a spool and a sink that do as they are told, a clock."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def until(condition: Callable[[], object]) -> None:
     """Wait for a condition, and not for ever."""
     deadline = asyncio.get_running_loop().time() + PATIENCE_S
     while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "what was waited for did not come"
+        assert asyncio.get_running_loop().time() < deadline, "the condition did not come true"
         await asyncio.sleep(0.001)
 
 
@@ -152,7 +152,7 @@ class Clock:
         return [timer for timer in self.timers if not timer.done]
 
     async def advance(self, seconds: float) -> None:
-        """Move on, let the timers fire that are due by then, and let run what they woke."""
+        """Move on, let the timers fire that are due by then, and let everything run that they woke."""
         self.now += seconds
         for timer in sorted(self.waiting, key=lambda timer: timer.when):
             if not timer.done and timer.when - self.early_s <= self.now:
@@ -173,7 +173,7 @@ def loop_of(clock: Clock | None) -> asyncio.AbstractEventLoop:
 
 
 class Inbox:
-    """A submission that remembers what it heard."""
+    """A submission that remembers the answers it got."""
 
     def __init__(self, entries: list[Entry]) -> None:
         self.entries = entries
@@ -191,8 +191,8 @@ class FakeCommitter:
     """A `Committer` that answers when it is told to.
 
     Attributes:
-        open: what was asked and is not answered yet.
-        transactions: everything that was asked.
+        open: the commit that is not answered yet, if there is one.
+        transactions: all commits, in their order.
         refusal: why nothing is taken.
     """
 
@@ -217,7 +217,7 @@ class FakeCommitter:
         self.transactions.append(transaction)
 
     async def answer(self, error: str = "") -> Transaction:
-        """Answer the commit that is under way, with success or an error; return what it would have written."""
+        """Answer the commit that is under way, with success or an error; return its transaction."""
         await settle_down()
         transaction, done = self.open.pop()
         written = {group.id: group.entries for group in transaction.inserts}
@@ -243,7 +243,7 @@ class FakeSink:
 
     Attributes:
         bulks: every bulk that came.
-        outcome: what it answers for every event by itself; None to be answered by hand.
+        outcome: its answer for every event; None if the test answers each bulk.
     """
 
     def __init__(self, outcome: Outcome | None = DELIVERED) -> None:
@@ -279,7 +279,7 @@ QUICK = Backoff(0.01, 0.02)
 
 
 class RecordingWake(Wake):
-    """A wake-up that remembers what it was told."""
+    """A wake-up that remembers its calls."""
 
     def __init__(self, interval_s: float = 3600, clock: Clock | None = None) -> None:
         super().__init__(interval_s, loop_of(clock))
@@ -361,7 +361,7 @@ async def open_spool(path: Path, repair: Callable[[Entry], Entry] = lambda entry
         yield spool
     finally:
         spool.close()
-        # What the spool still had to say is heard.
+        # Answers that were on their way arrive.
         await settle_down()
 
 
@@ -381,7 +381,7 @@ def read_rows(path: Path, statement: str, arguments: Iterable[object] = ()) -> l
 
 
 def assert_ledger_is_true(ledger: Ledger, path: Path) -> None:
-    """Compare what the ledger says with what is in the file and in memory."""
+    """Compare the ledger with the file and with the groups in memory."""
     rows = dict(read_rows(path, "SELECT id, events FROM groups"))
     ((stored_bytes,),) = read_rows(path, "SELECT coalesce(sum(length(body)), 0) FROM groups")
     assert ledger.stored_events == sum(rows.values())

@@ -35,7 +35,7 @@ Done: TypeAlias = Callable[[Mapping[int, int] | SpoolUnavailable], None]
 
 @dataclass
 class FakeStore:
-    """A `Store` of groups that stay until they are removed, and that writes down what was asked of it."""
+    """A spool in memory, whose groups stay until they are removed; it notes each load."""
 
     groups: dict[int, StoredGroup] = field(default_factory=dict)
     requests: frozenset[str] = frozenset()
@@ -135,7 +135,7 @@ class Bench(Parts):
         return bulk.entries
 
     async def deliver_all(self) -> list[Entry]:
-        """Deliver what is in the channel and what follows, until nothing is held any more."""
+        """Deliver the channel, and everything that comes into it, until spool and channel are empty."""
         entries: list[Entry] = []
         while self.ledger.stored_events or self.channel.events:
             await until(lambda: self.channel.events)

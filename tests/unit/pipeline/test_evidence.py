@@ -22,7 +22,7 @@ def refusal(status: int) -> Outcome:
 
 
 class Sink:
-    """Bulks one after the other, and what becomes of their events."""
+    """Bulks one after the other, and the dead letters among their events."""
 
     def __init__(self) -> None:
         self.evidence = Evidence()
@@ -86,13 +86,13 @@ def test_an_event_that_is_refused_alone_waits_for_ever(sink: Sink, status: int) 
 
 
 @pytest.mark.parametrize("outcome", [DUPLICATE, DROPPED, RETRY, refusal(400)])
-def test_only_what_is_created_is_evidence(sink: Sink, outcome: Outcome) -> None:
+def test_only_a_created_event_is_evidence(sink: Sink, outcome: Outcome) -> None:
     for _ in range(5):
         (refused, _) = sink.deliver((bad(sink), refusal(400)), (good(), outcome))
         assert not refused.is_own
 
 
-def test_what_is_taken_into_another_index_is_no_evidence(sink: Sink) -> None:
+def test_an_event_taken_into_another_index_is_no_evidence(sink: Sink) -> None:
     for _ in range(5):
         (refused, _) = sink.deliver((bad(sink), refusal(400)), (good(OCTOBER), DELIVERED))
         assert not refused.is_own
@@ -118,7 +118,7 @@ def test_a_bulk_that_was_under_way_at_the_last_refusal_is_none(sink: Sink) -> No
     assert not outcome.is_own
 
 
-def test_an_event_never_refused_has_no_use_for_what_was_taken_before(sink: Sink) -> None:
+def test_for_an_event_never_refused_nothing_taken_before_is_evidence(sink: Sink) -> None:
     sink.deliver((good(), DELIVERED))
     (outcome,) = sink.deliver((bad(sink), refusal(400)))
     assert not outcome.is_own
@@ -174,7 +174,7 @@ def test_events_of_one_row_that_fare_differently_get_rows_of_their_own(sink: Sin
     ]
 
 
-def test_what_was_sent_in_another_form_is_kept_and_dies_as_it_came(sink: Sink) -> None:
+def test_an_event_sent_in_another_form_is_kept_and_dies_as_it_came(sink: Sink) -> None:
     came, sent = make_entry("a"), make_entry("a", size=200)
     for outcome, kept in [(refusal(400), "shrinks"), (Outcome(Verdict.DEAD, "t", "r"), "dead")]:
         other = make_entry("b")

@@ -161,7 +161,7 @@ async def test_a_sink_that_refuses_everything_is_asked_less_and_less_often() -> 
 
 
 @pytest.mark.parametrize("report", [WELL, FAILED, BUSY])
-async def test_what_was_sent_before_a_failure_says_nothing_about_now(report: Report) -> None:
+async def test_a_bulk_sent_before_a_failure_says_nothing_about_now(report: Report) -> None:
     timed = TimedGate(workers=3)
     first, second, third = [await timed.enter() for _ in range(3)]
     timed.gate.leave(first, failed("first"), 0.02)
@@ -228,7 +228,7 @@ async def test_a_busy_sink_gets_half_as_many_at_once_and_no_pause() -> None:
     assert timed.jitters == []
     for permit in permits[1:]:
         timed.gate.leave(permit, BUSY, 0.02)
-    assert timed.gate.in_flight_max == 2, "what was sent before says nothing about fewer"
+    assert timed.gate.in_flight_max == 2, "bulks sent before say nothing about fewer"
 
 
 async def test_a_sink_too_busy_for_one_bulk_gets_none_until_a_back_off_is_over() -> None:
@@ -246,7 +246,7 @@ async def test_a_sink_too_busy_for_one_bulk_gets_none_until_a_back_off_is_over()
     assert timed.gate.in_flight_max == 1, "it was too much, and grows from there"
 
 
-async def test_a_bulk_of_which_a_part_was_refused_for_being_busy_halves_what_goes_at_once() -> None:
+async def test_a_bulk_of_which_a_part_was_refused_for_being_busy_halves_the_bulks_in_flight() -> None:
     timed = TimedGate(workers=4)
     timed.gate.leave(await timed.enter(), judge([DELIVERED, RETRY]), 0.02)
     assert timed.gate.in_flight_max == 2

@@ -129,12 +129,10 @@ async def test_a_name_that_only_begins_like_one_on_hold_is_free(timed: TimedHold
     assert not timed.holds.cover_any(make_entries(2, month="2026-11-reindexed"))
 
 
-# -- what people hear of it
+# -- the news that people get
 
 
-async def test_a_known_cause_is_told_at_once_with_what_to_do(
-    timed: TimedHolds, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_known_cause_is_told_at_once_with_advice(timed: TimedHolds, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = capture_log(monkeypatch, holds_module)
     for _ in range(3):
         timed.learn(NOV, structs.replace(PAUSE, advice="take the block away"))
@@ -199,7 +197,7 @@ async def test_it_shows_the_newest_refusal_and_a_known_one_first(timed: TimedHol
     assert [hold.reason for hold in timed.holds.states] == [PAUSE.reason]
 
 
-# -- what lifts it
+# -- the end of a hold
 
 
 @pytest.mark.parametrize("refused", [PAUSE, FAULTY])
@@ -228,7 +226,7 @@ async def test_one_that_is_taken_beside_others_that_are_refused_lifts_it(timed: 
     assert not timed.holds
 
 
-async def test_where_a_known_cause_meets_a_part_of_an_index_it_stays_and_the_next_trial_need_not_wait(
+async def test_if_a_known_cause_meets_a_part_of_an_index_the_hold_stays_and_the_next_trial_need_not_wait(
     timed: TimedHolds,
 ) -> None:
     timed.learn(NOV, PAUSE)
@@ -279,7 +277,7 @@ async def test_one_trial_of_an_index_goes_at_a_time(timed: TimedHolds) -> None:
 
     timed.holds.end_trial(hold)
 
-    assert await timed.due() is hold, "what became due meanwhile is not forgotten"
+    assert await timed.due() is hold, "a trial that became due meanwhile is not forgotten"
 
 
 async def test_the_back_off_doubles_with_each_trial_up_to_its_cap_with_jitter(timed: TimedHolds) -> None:

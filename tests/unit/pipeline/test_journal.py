@@ -56,7 +56,7 @@ async def parts(clock: Clock) -> Parts:
 
 
 def settle_bulk(journal: Journal, channel: Channel, *outcomes: Outcome) -> None:
-    """Take a bulk from the channel and record what became of it, the last outcome for all that are left."""
+    """Take a bulk from the channel and record its outcomes, the last of them for all other events."""
     bulk = channel.take()
     record(journal, bulk, [*outcomes[: len(bulk.entries)], *[outcomes[-1]] * (len(bulk.entries) - len(outcomes))])
 
@@ -96,7 +96,7 @@ async def test_requests_that_arrive_together_are_committed_together(parts: Parts
     assert [inbox.heard for inbox in inboxes] == [CREATED] * 3
 
 
-async def test_what_arrives_during_a_commit_goes_in_the_next(parts: Parts) -> None:
+async def test_requests_that_arrive_during_a_commit_go_in_the_next(parts: Parts) -> None:
     first, second, third = (Inbox(make_entries(1, prefix)) for prefix in "abc")
     parts.journal.submit(first)
     await settle_down()
@@ -141,7 +141,7 @@ async def test_large_batches_are_split_into_rows(parts: Parts) -> None:
     assert parts.channel.take().entries == make_entries(15)
 
 
-async def test_what_the_channel_has_no_room_for_is_pending_and_redelivery_hears_of_it(parts: Parts) -> None:
+async def test_events_that_the_channel_has_no_room_for_are_pending_and_redelivery_hears_of_it(parts: Parts) -> None:
     await store(parts, Inbox(make_entries(10, "a")), Inbox(make_entries(8, "b")))
     assert parts.wake.heard == []
 
@@ -239,7 +239,7 @@ async def test_deletions_go_on_alone_when_insertions_fail(parts: Parts) -> None:
     assert waiting.heard == CREATED
 
 
-async def test_what_fails_again_and_again_is_not_tried_ever_more_often(parts: Parts, clock: Clock) -> None:
+async def test_settlements_that_fail_again_and_again_are_not_tried_ever_more_often(parts: Parts, clock: Clock) -> None:
     parts.journal.settle(Settlement(Transaction(deletes=[3]), []))
     await parts.spool.answer("disk full")
     for _ in range(50):
@@ -307,7 +307,7 @@ async def test_a_spool_that_answers_twice_is_heard_once(parts: Parts) -> None:
     assert parts.channel.events == 1
 
 
-async def test_numbers_go_on_where_the_file_ended(parts: Parts) -> None:
+async def test_numbers_go_on_behind_the_last_one_of_the_file(parts: Parts) -> None:
     assert [parts.journal.new_id(), parts.journal.new_id()] == [8, 9]
 
 
@@ -384,7 +384,7 @@ async def test_events_that_do_not_wait_are_safe_in_the_channel(parts: Parts) -> 
     assert parts.spool.transactions == []
 
 
-async def test_events_that_do_not_wait_go_to_the_spool_where_the_channel_has_no_room(parts: Parts) -> None:
+async def test_events_that_do_not_wait_go_to_the_spool_if_the_channel_has_no_room(parts: Parts) -> None:
     parts.channel.add(make_entries(20), 1000)
     inbox = Inbox(make_entries(1))
     Admitter(parts.channel, parts.journal, parts.holds, 10_000).admit(inbox, Ack.MEMORY)
@@ -514,7 +514,7 @@ async def test_a_group_that_goes_its_own_way_is_in_memory_until_it_is_settled(pa
     ("outcome", "is_told"),
     [(RETRY, True), (STRUCK, True), (FAULTY, False), (structs.replace(STRUCK, status=403), False), (PAUSE, False)],
 )
-async def test_it_is_told_if_a_sink_may_take_at_the_next_try_what_is_left(
+async def test_redelivery_hears_whether_a_sink_may_take_the_rest_at_the_next_try(
     parts: Parts, outcome: Outcome, *, is_told: bool
 ) -> None:
     await store(parts, Inbox(make_entries(3)))
@@ -538,7 +538,7 @@ async def test_events_that_become_pending_while_a_probe_is_wanted_are_it(parts: 
     assert (parts.wake.heard, parts.ledger.pending_events) == (["now", "now"], 3)
 
 
-async def test_what_is_left_of_an_index_on_hold_is_not_tried_soon(parts: Parts) -> None:
+async def test_the_rest_of_an_index_on_hold_is_not_tried_soon(parts: Parts) -> None:
     await store(parts, Inbox(make_entries(3)))
     put_on_hold(parts.holds, NOVEMBER)
     settle_bulk(parts.journal, parts.channel, DELIVERED, RETRY)

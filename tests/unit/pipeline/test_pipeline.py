@@ -1,4 +1,4 @@
-"""The parts together on a real spool: what has to wait waits, what is poison is found, and everything else flows."""
+"""The parts together on a real spool: events that have to wait wait, poison is found, and everything else flows."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class PickySink:
     """A sink that answers each event by a rule, and counts.
 
     Attributes:
-        rule: what it answers; None for an event that it takes.
+        rule: its answer for an event; None for one that it takes.
         blocks: whether a bulk with this event gets no answer at all.
-        held: what it holds.
+        held: the events that it holds.
         asked: how often it was asked for an event.
     """
 
@@ -187,7 +187,7 @@ async def test_a_blocked_index_is_tried_as_seldom_as_the_back_off_says_but_for_a
         await until(lambda: bench.pipeline.state.stored_events == 510)
 
 
-async def test_what_is_in_the_channel_when_its_index_is_blocked_leaves_it(path: Path) -> None:
+async def test_events_in_the_channel_leave_it_when_their_index_is_blocked(path: Path) -> None:
     sink = PickySink()
     sink.rule = block_december
     settings = TINY.model_copy(update={"bulk_workers": 1, "retry_delay_s_min": 30, "retry_delay_s_max": 30})
@@ -214,7 +214,7 @@ async def test_a_group_that_holds_events_of_a_blocked_index_too_is_delivered_as_
         await until(lambda: len(sink.held) == 11)
 
 
-async def test_a_refusal_of_everything_closes_the_gate_and_says_what_to_do(path: Path) -> None:
+async def test_a_refusal_of_everything_closes_the_gate_and_comes_with_advice(path: Path) -> None:
     sink = PickySink()
     sink.rule = lambda _: REFUSED
     async with running(path, sink) as bench:

@@ -45,7 +45,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wake, "SOON_S", 0.01)
 
 
-async def test_what_was_left_comes_back_oldest_first(path: Path) -> None:
+async def test_pending_events_come_back_oldest_first(path: Path) -> None:
     entries = await fill(path, groups=12)
     async with open_spool(path) as spool:
         bench = Bench(spool)
@@ -59,7 +59,7 @@ async def test_what_was_left_comes_back_oldest_first(path: Path) -> None:
         assert_ledger_is_true(bench.ledger, path)
 
 
-async def test_only_what_there_is_room_for_is_loaded() -> None:
+async def test_only_as_much_is_loaded_as_there_is_room_for() -> None:
     store = FakeStore()
     for row_id in range(1, 50):
         store.add(row_id, make_entries(10, f"{row_id}-"))
@@ -147,7 +147,7 @@ async def test_a_group_that_is_settled_while_the_answer_is_on_its_way_does_not_c
             # The thread commits the group and reads it, before the loop hears of the commit.
             begin.set()
             assert have_read.wait(5)
-            # Before the loop hears of what was read, the group is delivered and its deletion is asked for.
+            # Before the loop hears of that read, the group is delivered and its deletion is asked for.
             await until(lambda: inbox.heard)
             bench.deliver()
             await settle_down()
@@ -163,7 +163,7 @@ async def test_a_group_that_is_settled_while_the_answer_is_on_its_way_does_not_c
             assert bench.channel.events == bench.counters.redelivered == 0
 
 
-async def test_what_failed_again_waits_for_the_next_pass() -> None:
+async def test_a_group_that_failed_again_waits_for_the_next_pass() -> None:
     store = FakeStore()
     store.add(1, make_entries(10, "a"))
     store.add(2, make_entries(10, "b"))
@@ -194,7 +194,7 @@ async def test_a_pass_begins_at_every_interval() -> None:
             leave_in_row(bench, 1)
 
 
-async def test_what_overflowed_is_found_by_going_on() -> None:
+async def test_events_that_overflowed_are_found_by_going_on() -> None:
     store = FakeStore()
     bench = Bench(store)
     async with bench.run_all():
@@ -368,7 +368,7 @@ async def test_groups_of_an_index_on_hold_are_not_read(path: Path) -> None:
             assert (bench.channel.events, bench.ledger.pending_events) == (0, 50)
 
 
-async def test_groups_of_an_index_that_is_put_on_hold_while_they_are_read_stay_where_they_are() -> None:
+async def test_groups_of_an_index_that_is_put_on_hold_while_they_are_read_stay_in_the_spool() -> None:
     store = FakeStore()
     store.add(1, make_entries(10, "d", month="2026-12"))
     store.add(2, make_entries(10, "n"))
@@ -397,7 +397,7 @@ async def test_a_group_that_was_taken_up_while_it_was_read_does_not_come_twice()
 
 
 @pytest.mark.parametrize(("status", "is_its_turn"), [(0, True), (400, True), (413, True), (422, True), (403, False)])
-async def test_what_was_refused_with_a_status_that_may_pass_is_not_tried_again_shortly(
+async def test_an_event_refused_with_a_status_that_may_pass_is_not_tried_again_shortly(
     status: int, *, is_its_turn: bool
 ) -> None:
     store = FakeStore()

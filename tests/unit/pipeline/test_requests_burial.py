@@ -1,4 +1,4 @@
-"""Pending events that an operator wants buried become dead letters, those that are meant and no others."""
+"""Pending events that an operator wants buried become dead letters, and no others do."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Bench(Parts):
 
     @contextlib.asynccontextmanager
     async def run_all(self) -> AsyncIterator[None]:
-        """Let all run, and give up what is in memory behind that."""
+        """Let all run; at the end give up the events in memory."""
         works = (self.delivery.run(), self.redelivery.run(HOUR_S), self.trials.run(), self.requests.run())
         async with self.running(*works):
             yield
@@ -115,7 +115,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def everything(**given: Any) -> Burial:
-    """Return a burial of all that is there now, but for what is given."""
+    """Return a burial of all events that are there now and that fit the arguments."""
     return Burial(now_ms() + 1, **given)
 
 
@@ -183,7 +183,7 @@ async def test_those_that_fit_are_buried_and_the_others_stay(
     assert read_rows(path, "SELECT sum(events) FROM groups") == [(5 - len(buried) or None,)]
 
 
-async def test_what_is_left_of_a_group_keeps_its_row_and_its_history(path: Path) -> None:
+async def test_the_rest_of_a_group_keeps_its_row_and_its_history(path: Path) -> None:
     async with running(path, [NewGroup(1, make_entries(3), REFUSED)]) as bench:
         await bench.bury(everything(log_ids=frozenset({"e1"})))
     assert dead(path) == {"e1"}
@@ -202,7 +202,7 @@ async def test_more_groups_than_a_bulk_takes_are_buried_in_portions(path: Path) 
     assert len(dead(path)) == 600
 
 
-async def test_what_is_received_after_the_command_stays(path: Path) -> None:
+async def test_events_received_after_the_command_stay(path: Path) -> None:
     async with running(path, [NewGroup(1, [make_entry("before")])], FAILED) as bench:
         burial = everything()
         await until(lambda: now_ms() > burial.received_before_ms)

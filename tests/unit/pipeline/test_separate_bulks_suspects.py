@@ -26,7 +26,7 @@ from unit.pipeline.redelivery_bench import Bench, FakeStore, take_up
         (9, 1, Step.BURY),
     ],
 )
-def test_what_follows_from_strikes(strikes: int, events: int, step: Step) -> None:
+def test_the_next_step_follows_from_strikes(strikes: int, events: int, step: Step) -> None:
     assert next_step(History(strikes=strikes), events) is step
 
 

@@ -107,7 +107,7 @@ def refused(*row_ids: int, events: int = 2, status: int = 400) -> list[NewGroup]
 
 
 def rows_of(bulk: list[Entry]) -> list[str]:
-    """Return which rows a bulk is of, in its order."""
+    """Return the rows that a bulk is of, in its order."""
     return list(dict.fromkeys(entry.partition(b'"_id":"')[2].partition(b"-")[0].decode() for entry in bulk))
 
 
@@ -116,7 +116,7 @@ async def test_a_trial_has_as_many_events_as_a_bulk_the_newest_and_the_oldest_fi
         assert rows_of(await bench.next_trial(1)) == ["new5", "new1", "new4"]
 
 
-async def test_those_that_were_refused_follow_where_there_is_room_others_each_time(path: Path) -> None:
+async def test_those_that_were_refused_follow_if_there_is_room_others_each_time(path: Path) -> None:
     async with running(path, [*refused(1, 2, status=403), *refused(3, 4, 5), *new(6)], NOVEMBER) as bench:
         seen = []
         for seconds in (1, 2, 4, 8, 8):
@@ -132,7 +132,7 @@ async def test_those_that_were_refused_follow_where_there_is_room_others_each_ti
     ]
 
 
-async def test_where_all_were_refused_the_trials_go_round_and_begin_anew(path: Path) -> None:
+async def test_if_all_were_refused_the_trials_go_round_and_begin_anew(path: Path) -> None:
     async with running(path, refused(1, 2, 3, 4), NOVEMBER) as bench:
         seen = []
         for seconds in (1, 2):
@@ -240,7 +240,7 @@ async def test_a_suspect_is_not_tried_with_others(path: Path) -> None:
         assert bench.ledger.set_apart == {9}
 
 
-async def test_where_there_are_only_suspects_one_of_them_goes(path: Path) -> None:
+async def test_if_there_are_only_suspects_one_of_them_goes(path: Path) -> None:
     suspects = [NewGroup(row_id, make_entries(1, f"s{row_id}-"), History(3, (1,), strikes=3)) for row_id in (7, 8, 9)]
     async with running(path, suspects, NOVEMBER) as bench:
         assert rows_of(await bench.next_trial(1)) == ["s9"]
