@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import shutil
-import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,7 @@ from forebay.sinks import sifting
 from forebay.spool.records import Transaction
 from forebay.spool.spool import Spool
 from forebay.telemetry.counters import Counters
+from property.memory import make_folder
 from property.moody_sink import DEADLY, FAULTY, POISON, WALLED, MoodySink
 from unit.pipeline.fakes import TINY, Inbox, assert_state_is_true, make_entry, read_rows, settle_down
 
@@ -54,10 +55,15 @@ TINIEST = TINY.model_copy(
 )
 
 
+SLOW_S = 0.01
+"""How long a slow disk takes for a commit."""
+
+
 class MoodySpool(Spool):
-    """A spool that refuses some commits, and none comes to it from a process that is dead."""
+    """A spool that refuses some commits and takes long for others; none comes to it from a process that is dead."""
 
     refuses: Callable[[Transaction], bool] = staticmethod(lambda _: False)
+    is_slow: Callable[[], bool] = staticmethod(lambda: False)
     is_left = False
 
     def commit(
@@ -72,6 +78,8 @@ class MoodySpool(Spool):
         if self.refuses(transaction):
             asyncio.get_running_loop().call_soon(done, SpoolUnavailable("disk full"))
         else:
+            if self.is_slow():
+                self.submit(lambda _: time.sleep(SLOW_S))
             super().commit(transaction, done, is_awaited=is_awaited)
 
 
@@ -94,6 +102,7 @@ class Life:
     requests: list[Request]
     deliver_s: float | None
     refused_commits: float
+    slow_commits: float
 
 
 @dataclass
@@ -140,6 +149,7 @@ lives = st.builds(
     requests=st.lists(requests, max_size=12),
     deliver_s=st.sampled_from((0, 0.003, 0.02, 5, None)),
     refused_commits=st.sampled_from((0, 0, 0.1, 0.4)),
+    slow_commits=st.sampled_from((0, 0, 0.1, 1)),
 )
 
 
@@ -222,6 +232,7 @@ async def live(world: World, life: Life) -> None:
     run = Run(world, TINIEST)
     # On a full disk it is the insertions that fail.
     run.spool.refuses = lambda work: world.chance.random() < life.refused_commits * (2 if work.inserts else 1)
+    run.spool.is_slow = lambda: world.chance.random() < life.slow_commits
     for request in life.requests:
         run.send(request)
         await asyncio.sleep(request.pause_s)
@@ -239,7 +250,7 @@ async def recover(world: World) -> None:
     A round begins now and then: an event refused with a status that may pass waits for the next one.
     """
     world.sink.well = True
-    run = Run(world, TINIEST.model_copy(update={"retry_interval_s": 0.2}))
+    run = Run(world, TINIEST.model_copy(update={"retry_interval_s": 0.05}))
     # More than the channel has room for.
     for request in 2 * LAST_REQUESTS:
         run.send(request)
@@ -287,7 +298,7 @@ def _quick_and_quiet() -> Iterator[None]:
 def test_every_admitted_event_ends_in_the_sink_or_in_the_dead_letters(
     lives: list[Life], seed: int, new_event_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+    with make_folder() as folder, contextlib.ExitStack() as stack:
         world = World(Path(folder) / "life", MoodySink(seed), random.Random(seed))
         world.folder.mkdir()
         runner = stack.enter_context(asyncio.Runner(loop_factory=new_event_loop))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import tempfile
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from forebay.spool.records import EVERY, NewGroup, StoredGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.spool.store import Store
 from forebay.spool.upkeep import expiry
+from property.memory import make_folder
 from unit.pipeline.fakes import commit, make_entry, read_rows, settle_down
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = make_folder()
         self.path = Path(self.folder.name) / "spool.db"
         self.loop = asyncio.new_event_loop()
         self.rows: dict[int, Row] = {}

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import random
 import sqlite3
-import tempfile
 import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
@@ -24,14 +23,12 @@ from hypothesis.stateful import invariant, rule
 from forebay.spool.beside.inspection import inspect
 from forebay.spool.beside.requests import Request
 from forebay.spool.spool import Spool
+from property.memory import make_folder
 from property.test_spool import SpoolMachine
 from testbed.servers.power_cut import Files, cut_checkpoint, cut_commit
 
 PAGES_BEFORE_CHECKPOINT = 12
 """So few that many commits are followed by a checkpoint."""
-
-MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
-"""A folder in which hundreds of databases can be opened and closed without a sync."""
 
 TABLES = ("groups", "dead_letters", "requests")
 TOTALS = "SELECT groups, events, stored_bytes, dead_letters, dead_bytes FROM totals"
@@ -69,7 +66,7 @@ class CrashingSpoolMachine(SpoolMachine):
         self.requests: set[str] = set()
         self.chance = random.Random(0)
         self.lives = 0
-        self.left = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
+        self.left = make_folder()
         self.tracing = unittest.mock.patch("sqlite3.connect", self.connect)
         self.tracing.start()
         super().__init__()

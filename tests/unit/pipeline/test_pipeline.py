@@ -39,6 +39,9 @@ from unit.pipeline.fakes import (
     until,
 )
 
+IMPATIENT = TINY.model_copy(update={"retry_delay_s_max": 0.01})
+"""So that a sink which fails is asked often."""
+
 DECEMBER = "2026-12"
 FAULTY_ID = b'"faulty'
 WALL = Outcome(Verdict.REFUSED, "http_400", "your request was blocked", whole=True, status=400)
@@ -253,10 +256,10 @@ async def test_while_the_sink_is_down_single_events_go_to_see(path: Path) -> Non
 async def test_a_sink_that_is_down_makes_no_strike_and_no_dead_letter(path: Path) -> None:
     sink = PickySink()
     sink.rule = lambda _: FAILED
-    async with running(path, sink) as bench:
+    async with running(path, sink, IMPATIENT) as bench:
         for number in range(10):
             bench.send(make_entries(2, f"e{number}-"))
-            await asyncio.sleep(0.02)
+            await until(lambda number=number: len(sink.bulks) > number)  # type: ignore[misc]
         await until(lambda: len(sink.bulks) > 30)
     assert read_rows(path, "SELECT sum(strikes) FROM groups") == [(0,)]
     assert dead(path) == []
@@ -455,10 +458,10 @@ async def test_a_firewall_that_refuses_requests_for_one_event_costs_no_other(pat
 async def test_a_refusal_of_all_requests_kills_nobody_and_everything_arrives_later(path: Path) -> None:
     sink = PickySink()
     sink.rule = lambda _: WALL
-    async with running(path, sink) as bench:
+    async with running(path, sink, IMPATIENT) as bench:
         for number in range(10):
             bench.send(make_entries(10, f"e{number}-"))
-            await asyncio.sleep(0.01)
+            await until(lambda number=number: len(sink.bulks) > number)  # type: ignore[misc]
         await until(lambda: len(sink.bulks) > 20)
         assert bench.pipeline.state.sink_health is Health.PAUSED
         assert bench.pipeline.state.holds == ()
