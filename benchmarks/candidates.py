@@ -1,4 +1,4 @@
-"""The servers under test: how each is installed and started."""
+"""The servers under test: their installation and their start."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ INTERVAL_S = "1"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where one start of a server happens."""
+class Launch:
+    """One start of a server: its directory and ports."""
 
     directory: Path
     port: int
@@ -42,8 +42,8 @@ class Candidate:
 
     name: str
     title: str
-    command: Callable[[Place], list[str]]
-    environment: Callable[[Place], dict[str, str]]
+    command: Callable[[Launch], list[str]]
+    environment: Callable[[Launch], dict[str, str]]
 
 
 def install_plain() -> None:
@@ -59,33 +59,33 @@ def install_plain() -> None:
     stamp.write_text(digest)
 
 
-def plain_command(place: Place) -> list[str]:
+def plain_command(launch: Launch) -> list[str]:
     """Start uvicorn with its fastest parts and without its access log."""
     serve = [str(PLAIN_PYTHON), "-m", "uvicorn", "plain_collector:app", "--app-dir", str(HERE)]
     fast = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
-    return [*serve, *fast, "--host", "127.0.0.1", "--port", str(place.port)]
+    return [*serve, *fast, "--host", "127.0.0.1", "--port", str(launch.port)]
 
 
-def plain_environment(place: Place) -> dict[str, str]:
+def plain_environment(launch: Launch) -> dict[str, str]:
     """Give the plain collector its settings."""
-    return {"OPEN_SEARCH_DNS": place.sink, "JWT_SECRET": SECRET, "BULK_INTERVAL_S": INTERVAL_S}
+    return {"OPEN_SEARCH_DNS": launch.sink, "JWT_SECRET": SECRET, "BULK_INTERVAL_S": INTERVAL_S}
 
 
-def forebay_command(_: Place) -> list[str]:
+def forebay_command(_: Launch) -> list[str]:
     """Start Forebay from the environment that runs this script."""
     return [str(Path(sys.executable).parent / "forebay"), "serve"]
 
 
-def forebay_environment(ack: str) -> Callable[[Place], dict[str, str]]:
+def forebay_environment(ack: str) -> Callable[[Launch], dict[str, str]]:
     """Give Forebay its settings: its defaults, but for addresses, the interval and metrics without a token."""
 
-    def environment(place: Place) -> dict[str, str]:
+    def environment(launch: Launch) -> dict[str, str]:
         return {
-            "OPEN_SEARCH_DNS": place.sink,
-            "SERVER_PORT": str(place.port),
+            "OPEN_SEARCH_DNS": launch.sink,
+            "SERVER_PORT": str(launch.port),
             "JWT_SECRET": SECRET,
             "SERVER_ENVIRONMENT": "bench",
-            "DATABASE_URL": f"sqlite:///{place.directory / 'spool.db'}",
+            "DATABASE_URL": f"sqlite:///{launch.directory / 'spool.db'}",
             "FOREBAY_HOST": "127.0.0.1",
             "FOREBAY_ACK": ack,
             "FOREBAY_BULK_INTERVAL_S": INTERVAL_S,

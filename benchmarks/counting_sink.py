@@ -38,7 +38,7 @@ NOT_COUNTABLE = b'{"error":{"type":"not_countable","reason":"only plain and gzip
 
 
 class Tally:
-    """What all connections of one sink have counted together."""
+    """The count of all connections of one sink."""
 
     def __init__(self, *, refuse: bool) -> None:
         self.refuse = refuse
@@ -46,7 +46,7 @@ class Tally:
         self.bulks = 0
 
     def report(self) -> bytes:
-        """Say what was counted, in the form of OpenSearch's `_count`."""
+        """Return the count, in the form of OpenSearch's `_count`."""
         return json.dumps({"count": self.documents, "bulks": self.bulks}).encode()
 
 
@@ -68,7 +68,7 @@ class SinkProtocol(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Hand the bytes to the parser; a peer that talks something else is cut off."""
+        """Pass the bytes to the parser; a peer that does not speak HTTP is cut off."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
@@ -87,7 +87,7 @@ class SinkProtocol(asyncio.Protocol):
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Note how the body is compressed; nothing else in the headers changes the answer."""
+        """Note the compression of the body; no other header changes the answer."""
         if name.lower() == b"content-encoding":
             self.encoding = value.lower()
             if self.encoding == b"gzip":
@@ -136,7 +136,7 @@ class SinkProtocol(asyncio.Protocol):
 
 
 def bulk_answer(documents: int, query: bytes) -> bytes:
-    """Say that every document was created, with the parts that `filter_path` asks for.
+    """Return an answer that every document was created, with the parts that `filter_path` asks for.
 
     The items carry the status and nothing else even when a real OpenSearch would say more. That spares a client
     that asks for whole answers the work of reading them.

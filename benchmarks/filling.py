@@ -18,9 +18,9 @@ BATCH = 100
 
 
 def fill(on: load.Stage, events: int) -> int:
-    """Send batches until `events` are accepted; return the size of what was sent."""
+    """Send batches until `events` are accepted; return the bytes that were sent."""
     size = 0
-    connection = http.client.HTTPConnection("127.0.0.1", on.place.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", on.launch.port, timeout=30)
     with contextlib.closing(connection):
         for start in range(0, events, BATCH):
             content = clients.body(start, BATCH, batch=True)
@@ -34,7 +34,7 @@ def fill(on: load.Stage, events: int) -> int:
 
 def gauge(on: load.Stage, name: str) -> int:
     """Read one of the server's own metrics."""
-    _, shown = processes.get(on.place.port, "/metrics")
+    _, shown = processes.get(on.launch.port, "/metrics")
     for line in shown.decode().splitlines():
         if line.startswith(f"{name} "):
             return int(float(line.split()[1]))
@@ -48,7 +48,7 @@ def measure(candidate: Candidate, work: Path, events: int, users: int) -> dict[s
         size = fill(on, events)
         full = processes.memory(on.server.pid)
         in_memory, on_disk = gauge(on, "forebay_channel_events"), gauge(on, "forebay_pending_events")
-        if load.counted(on.place):
+        if load.counted(on.launch):
             raise BenchmarkError("the sink took documents although it should refuse them")
     return {
         "candidate": candidate.name,

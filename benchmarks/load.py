@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import clients, processes
-from benchmarks.candidates import HERE, Candidate, Place
+from benchmarks.candidates import HERE, Candidate, Launch
 from benchmarks.processes import LOAD_CORE, SERVER_CORE, BenchmarkError
 from testbed.servers.ports import free_ports
 
@@ -27,12 +27,12 @@ QUIET_S = 1.5
 PROBES = 1
 WRK_SPARE_S = 30
 PAUSE_S = 1
-"""Between the connections of wrk and its first request; event.lua says why."""
+"""The pause between the connections of wrk and its first request; event.lua gives the reason."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk sends."""
+    """The requests of wrk."""
 
     script: str
     path: str
@@ -47,7 +47,7 @@ class Stage:
     """A server that is up, with the sink behind it."""
 
     candidate: Candidate
-    place: Place
+    launch: Launch
     server: subprocess.Popen[bytes]
     sink: subprocess.Popen[bytes]
     clients: list[clients.Client]
@@ -58,26 +58,26 @@ def stage(candidate: Candidate, work: Path, users: int, *, refuse: bool = False)
     """Start a sink and a server with a fresh database; end both and delete the database afterwards."""
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=work)))
-        place = Place(directory, *free_ports(2))
-        sink_command = [clients.PYTHON, str(HERE / "counting_sink.py"), "--port", str(place.sink_port)]
+        launch = Launch(directory, *free_ports(2))
+        sink_command = [clients.PYTHON, str(HERE / "counting_sink.py"), "--port", str(launch.sink_port)]
         sink_command += ["--refuse"] if refuse else []
         sink = stack.enter_context(processes.running(sink_command, core=LOAD_CORE, directory=directory))
-        processes.wait_until_up(sink, place.sink_port, "/", b"opensearch")
+        processes.wait_until_up(sink, launch.sink_port, "/", b"opensearch")
         server = stack.enter_context(
             processes.running(
-                candidate.command(place),
+                candidate.command(launch),
                 core=SERVER_CORE,
                 directory=directory,
-                environment=candidate.environment(place),
+                environment=candidate.environment(launch),
             )
         )
-        processes.wait_until_up(server, place.port, "/ping", b"pong")
-        yield Stage(candidate, place, server, sink, clients.make(users))
+        processes.wait_until_up(server, launch.port, "/ping", b"pong")
+        yield Stage(candidate, launch, server, sink, clients.make(users))
 
 
-def counted(place: Place) -> int:
-    """Ask the sink how many documents have reached it; it answers between two bulks, so it gets time."""
-    status, body = processes.get(place.sink_port, "/_count", timeout=30)
+def counted(launch: Launch) -> int:
+    """Return the number of documents in the sink. It answers between two bulks, so it gets time."""
+    status, body = processes.get(launch.sink_port, "/_count", timeout=30)
     assert status == 200, body  # noqa: PLR2004
     count: int = json.loads(body)["count"]
     return count
@@ -85,9 +85,9 @@ def counted(place: Place) -> int:
 
 def start_wrk(on: Stage, load: Load, seconds: int) -> subprocess.Popen[str]:
     """Start wrk, which opens its connections, pauses and then sends for `seconds`."""
-    listing = on.place.directory / "clients"
+    listing = on.launch.directory / "clients"
     clients.write(listing, on.clients)
-    url = f"http://127.0.0.1:{on.place.port}{load.path}"
+    url = f"http://127.0.0.1:{on.launch.port}{load.path}"
     options = ["-t1", f"-c{load.connections}", f"-d{seconds + PAUSE_S}s", "--timeout", "10s"]
     return subprocess.Popen(
         processes.pinned(LOAD_CORE, ["wrk", *options, "-s", str(HERE / load.script), url]),
@@ -104,7 +104,7 @@ def start_wrk(on: Stage, load: Load, seconds: int) -> subprocess.Popen[str]:
 
 
 def run_wrk(on: Stage, load: Load, seconds: int) -> tuple[dict[str, Any], Reading]:
-    """Run wrk once; return what its script reports and the clocks at its first request."""
+    """Run wrk once; return its script's report and the clocks at its first request."""
     wrk = start_wrk(on, load, seconds)
     try:
         time.sleep(PAUSE_S)
@@ -116,7 +116,7 @@ def run_wrk(on: Stage, load: Load, seconds: int) -> tuple[dict[str, Any], Readin
 
 
 def checked(candidate: Candidate, code: int, shown: str) -> dict[str, Any]:
-    """Read the line that the script prints at the end, and accept it only if every request was answered well."""
+    """Return the script's last line, decoded, if every request was answered well."""
     lines = [line for line in shown.splitlines() if line.startswith("RESULT ")]
     if code or not lines:
         raise BenchmarkError(f"wrk against {candidate.name} failed:\n{shown}")
@@ -126,25 +126,25 @@ def checked(candidate: Candidate, code: int, shown: str) -> dict[str, Any]:
     return result
 
 
-def settle(place: Place, expected: int) -> tuple[int, float]:
+def settle(launch: Launch, expected: int) -> tuple[int, float]:
     """Wait until `expected` documents are in the sink and no more come; return their number and the time they took."""
     start = changed = time.monotonic()
-    arrived = counted(place)
+    arrived = counted(launch)
     while (now := time.monotonic()) - start < SETTLE_WITHIN_S:
         if arrived >= expected and now - changed > QUIET_S:
             break
         time.sleep(0.05)
-        count = counted(place)
+        count = counted(launch)
         if count != arrived:
             arrived, changed = count, time.monotonic()
     return arrived, changed - start
 
 
 def warm_up(on: Stage, load: Load) -> int:
-    """Bring the server to its working speed; return what the sink has counted when all of that has passed."""
+    """Bring the server to its working speed; return the count of the sink when all these events are in it."""
     result, _ = run_wrk(on, load, load.warm_up)
     accepted = load.events_per_request * (PROBES + result["requests"])
-    arrived, _ = settle(on.place, accepted)
+    arrived, _ = settle(on.launch, accepted)
     if arrived < accepted:
         raise BenchmarkError(f"{accepted - arrived} of {accepted} events of the warm-up have not reached the sink")
     return arrived
@@ -153,12 +153,12 @@ def warm_up(on: Stage, load: Load) -> int:
 def measure(candidate: Candidate, load: Load, work: Path, users: int) -> dict[str, Any]:
     """Warm a server up, measure it, and follow every accepted event into the sink."""
     with stage(candidate, work, users) as on:
-        clients.probe(on.place.port, on.clients[0], load.path, load.events_per_request)
+        clients.probe(on.launch.port, on.clients[0], load.path, load.events_per_request)
         passed = warm_up(on, load)
         result, before = run_wrk(on, load, load.seconds)
         after = Reading.take(on)
         accepted = load.events_per_request * result["requests"]
-        arrived, drain_s = settle(on.place, passed + accepted)
+        arrived, drain_s = settle(on.launch, passed + accepted)
         peak = processes.memory(on.server.pid).peak
     return {
         "candidate": candidate.name,
@@ -191,7 +191,7 @@ class Reading:
     @classmethod
     def take(cls, on: Stage) -> Reading:
         """Read all clocks."""
-        # Of this script's children only wrk ends between two readings, so what ended children have used is wrk's.
+        # Of this script's children only wrk ends between two readings, so the time of ended children is wrk's.
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         cores = {core: processes.core_time(core) for core in (SERVER_CORE, LOAD_CORE)}
         used = (processes.cpu_seconds(on.server.pid), processes.cpu_seconds(on.sink.pid))

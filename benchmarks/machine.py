@@ -36,7 +36,7 @@ def file_system(directory: Path) -> str:
 
 
 def sync_ms(directory: Path) -> float:
-    """Measure how long the disk takes to make 4 KiB at the end of a file safe: the floor under `ack=disk`."""
+    """Measure the time in which the disk makes 4 KiB at the end of a file safe: the floor under `ack=disk`."""
     probe = directory / "sync-probe"
     descriptor = os.open(probe, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     took = []
@@ -75,7 +75,7 @@ def wrk_version() -> str:
 
 
 def versions(plain_python: Path) -> dict[str, dict[str, str]]:
-    """Read the versions of what matters in both environments."""
+    """Read the versions of the packages that matter in both environments."""
     names = SHOWN_PACKAGES["plain"]
     shown = subprocess.run([plain_python, "-c", READ_VERSIONS, *names], capture_output=True, text=True, check=True)
     return {
@@ -85,7 +85,7 @@ def versions(plain_python: Path) -> dict[str, dict[str, str]]:
 
 
 def describe(directory: Path) -> dict[str, Any]:
-    """Collect what a reader needs to know to judge the numbers."""
+    """Describe the machine, for readers to judge the numbers by."""
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),

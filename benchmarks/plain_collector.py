@@ -1,8 +1,8 @@
-"""The collector that somebody competent writes in an afternoon, as the measure for Forebay.
+"""The collector that a competent developer writes in an afternoon, to compare Forebay with.
 
 FastAPI takes the event and checks the token, a queue in memory holds it, workers send bulks with opensearch-py.
 Nothing here is slow on purpose: dependencies are coroutines, so none goes through the thread pool, and a worker takes
-what the queue holds without waiting for each event.
+all queued events at once, without waiting for each.
 """
 
 # No `from __future__ import annotations`: FastAPI resolves the annotations of the routes at run time.
@@ -37,7 +37,7 @@ bearer = HTTPBearer()
 
 
 class Event(BaseModel):
-    """What a client sends."""
+    """An event as a client sends it."""
 
     log_id: str | None = None
     page: str
@@ -69,7 +69,7 @@ async def next_bulk() -> list[dict[str, Any]]:
 
 
 async def send_bulks(client: AsyncOpenSearch) -> None:
-    """Send what the queue holds, for ever."""
+    """Send the events of the queue, for ever."""
     while True:
         events = await next_bulk()
         try:
@@ -93,7 +93,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.get("/ping")  # type: ignore[untyped-decorator,unused-ignore]
 async def ping() -> str:
-    """Say that the server is up."""
+    """Answer that the server is up."""
     return "pong"
 
 

@@ -1,4 +1,4 @@
-"""Starts pinned processes, ends them by pid whatever happens, and reads what the kernel knows about them."""
+"""Starts pinned processes, ends them by pid in any case, and reads their times and memory from the kernel."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Memory(NamedTuple):
 
 
 def pinned(core: int, command: list[str]) -> list[str]:
-    """Keep a command, and all it starts, on one core."""
+    """Return a command that stays, with its children, on one core."""
     return ["taskset", "-c", str(core), *command]
 
 
@@ -45,7 +45,7 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a process for as long as the block lasts; its output goes to a file in `directory`.
 
-    The environment is made anew, so that a variable of the caller cannot change what is measured.
+    The environment is made anew, so that a variable of the caller cannot change the measurement.
     """
     log = directory / f"{time.monotonic_ns()}.log"
     with log.open("wb") as output:
@@ -126,7 +126,7 @@ def memory(pid: int) -> Memory:
 
 
 class CoreTime(NamedTuple):
-    """What one core has done since the machine started, in ticks."""
+    """The times of one core since the machine started, in ticks."""
 
     busy: int
     stolen: int
@@ -134,7 +134,7 @@ class CoreTime(NamedTuple):
 
 
 def core_time(core: int) -> CoreTime:
-    """Read how long a core has worked and how long the host kept it from working."""
+    """Read the time that a core has worked, and the time that the host took from it."""
     for line in Path("/proc/stat").read_text().splitlines():
         if line.startswith(f"cpu{core} "):
             # user nice system idle iowait irq softirq steal; guest time is in user already

@@ -34,7 +34,7 @@ BATCHES = """\
 
 MEMORY = """\
 The stand-in refuses every bulk, so all events stay: the channel takes its 100,000, the others wait in the spool.
-The server's own metrics, read right after its memory, say where the events are.
+The server's own metrics, read right after its memory, count the events in channel and spool.
 """
 
 METHOD = """\
@@ -65,14 +65,14 @@ METHOD = """\
 - CPU is a share of one core, by the kernel's own accounts. *Others there* is everything else that ran on the same core.
   Events per CPU second depend less on such neighbours, but leave out the wait for the disk; the goals are
   about events/s.
-- *wrk sleeps* is how often, for each request, `wrk` had nothing to do and was put to sleep. Over the loopback
+- *wrk sleeps* counts, for each request, how often `wrk` had nothing to do and was put to sleep. Over the loopback
   the server pays for waking it up with the next answer. Answers that leave in a burst, as after a commit, wake
   it once; answers that leave one by one wake it each time. Other work on the load's core delays `wrk`, so that
   it finds more answers at once and sleeps less: that makes a server which answers one by one look faster than
   it is on an idle machine. It is also how
   `ack=disk` can come out ahead of `ack=memory`, although it does more.
 - Latencies are those of a closed loop at full load: {connections} clients that each send the next event as soon
-  as the last is answered. They say how the server behaves when saturated, not how it feels at an ordinary load.
+  as the last is answered. They show a saturated server, and not one under an ordinary load.
 - The stand-in answers at once, with the status of each document and nothing else. A real OpenSearch takes
   longer, and at these rates it would be the bottleneck; this measures the collector.
 """
@@ -182,7 +182,7 @@ def turns(runs: list[Run]) -> str:
 
 
 def verdict(value: float, goal: float) -> str:
-    """Say whether a ratio reaches its goal."""
+    """Return a word on whether a ratio reaches its goal."""
     return "met" if value >= goal else "**not met**"
 
 

@@ -1,6 +1,6 @@
 """Measures Forebay against a plain collector, keeps the raw numbers and writes docs/benchmarks.md from them.
 
-Run it as `make bench`, or with `--help` to see what can be changed.
+Run it as `make bench`, or with `--help` for its options.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def measure_parts(options: argparse.Namespace, work: Path) -> dict[str, list[dic
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Record how the measurement was made."""
+    """Return the settings of the measurement."""
     return {
         "rounds": options.rounds,
         "seconds": options.seconds,
@@ -131,7 +131,7 @@ def keep(results: dict[str, Any]) -> None:
 
 
 def complete(options: argparse.Namespace) -> bool:
-    """Say whether everything is measured; only then does a run replace the page."""
+    """Return whether everything is measured; only then does a run replace the page."""
     return set(options.only) == set(ALL) and set(options.parts) == set(PARTS)
 
 

@@ -1,4 +1,4 @@
-"""Measures how long a server that left millions of pending events takes to its first 200, and its memory then.
+"""Measures the time from the start of a server with millions of pending events to its first 200, and its memory.
 
 python benchmarks/starting.py [EVENTS]
 """
@@ -53,7 +53,7 @@ def make_entry(number: int) -> Entry:
 
 
 def fill(path: Path, events: int) -> int:
-    """Write a spool; return how many rows it has."""
+    """Write a spool; return the number of its rows."""
     rows = 0
     waiting: list[NewGroup] = []
     with contextlib.closing(Store(database.connect(path))) as store:

@@ -29,7 +29,7 @@ before the fault and stop at its end.
 """
 
 COLUMNS = """\
-- *ack*: which acknowledgement the clients asked for.
+- *ack*: the acknowledgement that the clients asked for.
 - *accepted*: different events that were answered with 200.
 - *answers*: requests by the status of their answer, requests without an answer, events that were sent again.
 - *lost*: answered with 200, and neither in OpenSearch (in the right index, with equal fields) nor among the dead
@@ -46,8 +46,8 @@ The server runs with its defaults but for {settings}, and the settings that a ro
 and intervals are longer, and so is the time to recover.
 """
 
-LIFE_HEAD = [
-    *("life", "how it ended", "seconds", "samples", "resident MB, first third", "last third", "slope MB/h"),
+PROCESSES_HEAD = [
+    *("process", "how it ended", "seconds", "samples", "resident MB, first third", "last third", "slope MB/h"),
     *("open files, first third", "last third", "most"),
 ]
 ROW_HEAD = ["fault", "ack", "accepted", "answers", "lost", "duplicated", "recovered"]
@@ -163,12 +163,12 @@ through, since they would go with the process.
 def _soak(soak: Kept) -> str:
     if not soak:
         return SOAK_HEAD + "\nNot measured yet.\n"
-    lives = [
-        LIFE_HEAD,
+    lines = [
+        PROCESSES_HEAD,
         ["---:", "---", *["---:"] * 8],
-        *([str(value) for value in life] for life in soak["lives"]),
+        *([str(value) for value in run] for run in soak["lives"]),
     ]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lives)
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     return "\n".join([SOAK_HEAD, _describe(soak["summary"]), soak["verdict"] + "\n", table, _describe(soak["header"])])
 
 

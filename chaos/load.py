@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import aiohttp
 
 CONNECTIONS = 12
-PORTIONS: Sequence[tuple[int, bool]] = ((1, True), (20, True), (1, True), (50, True), (1, False), (20, False))
-"""What the clients send in turn: how many events a request, and whether they bring `log_id`s."""
+REQUESTS: Sequence[tuple[int, bool]] = ((1, True), (20, True), (1, True), (50, True), (1, False), (20, False))
+"""The requests of the clients, in turn: the number of events, and whether these bring `log_id`s."""
 
 WAIT_STEP_S = 0.005
 
@@ -27,13 +27,13 @@ EventMaker = Callable[[int, bool], Event]
 
 
 class Taken(NamedTuple):
-    """What there is to know of an event that was answered with 200.
+    """The facts about an event that was answered with 200.
 
     Attributes:
         digest: of the `event_info` that its document must have.
-        month: of the index that it must be in, as `2026-11`; None where that is the time of receipt.
+        month: of the index that it must be in, as `2026-11`; None for the month of receipt.
         answered_at: by the clock of `time.monotonic`.
-        ack: which answer was asked for.
+        ack: the acknowledgement that was asked for.
         doomed: whether the sink must refuse it for good.
     """
 
@@ -50,12 +50,12 @@ def digest(info: dict[str, Any]) -> bytes:
 
 
 class Sender(Client):
-    """A client that remembers of each event what its document must be.
+    """A client that remembers the right content of each event's document.
 
     Attributes:
-        ack: which answer it asks for.
-        is_doomed: says of an event whether the sink must refuse it for good.
-        taken: what was answered with 200, by `log_id`.
+        ack: the acknowledgement that it asks for.
+        is_doomed: returns whether the sink must refuse an event for good.
+        taken: the events that were answered with 200, by `log_id`.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Sender(Client):
 
 
 class Load:
-    """Sends portions until told to stop, and then goes on only with those that have no answer yet."""
+    """Sends requests until told to stop, and then repeats only those that have no answer yet."""
 
     def __init__(self, client: Sender, make: EventMaker, rate: float, first: int = 0) -> None:
         """Send events made by `make`, numbers `first` and on, about `rate` of them a second."""
@@ -90,7 +90,7 @@ class Load:
         self._make = make
         self._rate = rate
         self._numbers = itertools.count(first)
-        self._portions = self._make_portions()
+        self._requests = self._make_requests()
         self._next_at = 0.0
         self._running = asyncio.Event()
         self._running.set()
@@ -106,12 +106,12 @@ class Load:
                 senders.create_task(self._send(session))
 
     def stop(self) -> None:
-        """Begin no further portion."""
+        """Begin no further request."""
         self._stopped = True
         self._running.set()
 
     async def pause(self) -> None:
-        """Begin no further portion for a while, and wait until those in hand are answered."""
+        """Begin no further request for a while, and wait until those in hand are answered."""
         self._running.clear()
         while self._in_hand:
             await asyncio.sleep(WAIT_STEP_S)
@@ -138,25 +138,25 @@ class Load:
             await self._running.wait()
             if self._stopped:
                 return
-            portion = next(self._portions)
+            events = next(self._requests)
             self._in_hand += 1
             try:
-                await self._keep_pace(len(portion))
-                await self.client.insist(session, portion)
+                await self._keep_pace(len(events))
+                await self.client.insist(session, events)
             finally:
                 self._in_hand -= 1
 
     async def _keep_pace(self, events: int) -> None:
         now = time.monotonic()
-        # What was held up is not made up for in a burst: that would be another load than the one asked for.
+        # Requests that were held up are not sent in a burst: that would be another load than the one asked for.
         self._next_at = max(self._next_at, now - 1) + events / self._rate
         await asyncio.sleep(max(0, self._next_at - now))
 
-    def _make_portions(self) -> Iterator[Sequence[Event]]:
-        for size, with_ids in itertools.cycle(PORTIONS):
+    def _make_requests(self) -> Iterator[Sequence[Event]]:
+        for size, with_ids in itertools.cycle(REQUESTS):
             made = [self._make(number, with_ids) for number in itertools.islice(self._numbers, size)]
-            if portion := [event for event in made if not (self._spares and self.client.is_doomed(event))]:
-                yield portion
+            if events := [event for event in made if not (self._spares and self.client.is_doomed(event))]:
+                yield events
 
 
 def make_plain(number: int, with_id: bool) -> Event:  # noqa: FBT001 - the form of an `EventMaker`

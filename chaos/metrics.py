@@ -1,4 +1,4 @@
-"""What the server says of itself, over all of its workers."""
+"""The server's own metrics, over all of its workers."""
 
 from __future__ import annotations
 

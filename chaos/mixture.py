@@ -17,18 +17,18 @@ from testbed.traffic.events import Event, make_bad_event
 BAD_EVERY = 200
 MEMORY_SHARE = 0.25
 MEMORY_FIRST = 1_000_000_000
-"""Where the numbers of events begin that are sent with `ack=memory`: no two events of a run are the same."""
+"""The first number of the events with `ack=memory`: no two events of a run are the same."""
 
 POLL_S = 0.05
 
 
 class Mixture:
-    """Two loads, and what faults need to get at.
+    """Two loads, and the processes that faults strike.
 
     Attributes:
         server: takes the events; its disk and its clock can be made to fail.
-        opensearch: where they end.
-        proxy: stands between the two.
+        opensearch: their destination.
+        proxy: between the two.
         from_memory: the load with `ack=memory`.
     """
 
@@ -50,16 +50,16 @@ class Mixture:
             tasks.create_task(self.from_memory.run())
 
     def stop(self) -> None:
-        """Begin no further portion."""
+        """Begin no further request."""
         self._from_disk.stop()
         self.from_memory.stop()
 
     async def metrics(self) -> Metrics:
-        """Ask the server how it is."""
+        """Return the server's metrics."""
         return await scrape(self.server.url)
 
     async def spare_memory(self) -> None:
-        """Pause the load with `ack=memory` and wait until nothing that it was told is in memory alone."""
+        """Pause the load with `ack=memory`, and wait until none of its events is in memory alone."""
         await self.from_memory.pause()
         await self._from_disk.pause()
         while (metrics := await self.metrics()).channel_events or metrics.bulks_in_flight:
@@ -68,12 +68,12 @@ class Mixture:
 
     @property
     def taken(self) -> Mapping[str, Taken]:
-        """What was answered with 200."""
+        """The events that were answered with 200."""
         return {**self._disk.taken, **self._memory.taken}
 
     @property
     def acknowledged_from_memory(self) -> int:
-        """How many of them with `ack=memory`."""
+        """The number of them with `ack=memory`."""
         return len(self._memory.taken)
 
     @property

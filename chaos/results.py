@@ -1,4 +1,4 @@
-"""What was measured, and where it is kept between runs."""
+"""The results of trials, and the files that keep them between runs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SOAK = RESULTS / "soak.json"
 
 @dataclass
 class Result:
-    """What one trial of a row has shown.
+    """The result of one trial of a row.
 
     Attributes:
-        events: how many were answered with 200.
+        events: the number that was answered with 200.
         answers: requests by the status of their answer.
         unanswered_twice: documents of events without `log_id` whose sender got no answer and sent them again.
-        recovery_s: from the end of the fault to everything in OpenSearch, None where that did not happen in time.
-        notes: what else was measured.
-        problem: why the row has failed, empty where it has not.
+        recovery_s: from the end of the fault to everything in OpenSearch, None if that took too long.
+        notes: other measurements.
+        problem: the reason for a failure, empty if there was none.
     """
 
     row: str
@@ -43,7 +43,7 @@ class Result:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read what was kept; nothing where nothing was."""
+    """Return the results of earlier runs, empty if there are none."""
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return kept
 
@@ -55,6 +55,6 @@ def write(path: Path, kept: dict[str, Any]) -> None:
 
 
 def keep_fault(result: Result, header: dict[str, Any]) -> None:
-    """Keep the result of a row that was tried, and what it was measured on; those of others stay."""
+    """Keep the result of a row with its machine and versions; the results of other rows stay."""
     rows = read(FAULTS).get("rows", {}) | {f"{result.row} {result.ack}": {**asdict(result), "on": header}}
     write(FAULTS, {"rows": rows})

@@ -1,4 +1,4 @@
-"""What a row of the table is: a fault, where it strikes, and what may be lost by it."""
+"""A row of the table: a fault, the part that it strikes, and the events that it may cost."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ BOTH = ("disk", "memory")
 
 
 class Loss(enum.Enum):
-    """What a fault may take with it."""
+    """The events that a fault may cost."""
 
     NOTHING = "nothing"
-    UNWRITTEN = "unwritten"  # what was acknowledged from memory and not settled when the process was killed
-    DAMAGED = "damaged"  # what only the damaged file held
-    DELIVERED = "delivered"  # what OpenSearch held when its data was lost
+    UNWRITTEN = "unwritten"  # those acknowledged from memory and not settled when the process was killed
+    DAMAGED = "damaged"  # those that only the damaged file held
+    DELIVERED = "delivered"  # those that OpenSearch held when its data was lost
 
 
-class Place(enum.Enum):
-    """What is between Forebay and the disk of OpenSearch."""
+class Backend(enum.Enum):
+    """The OpenSearch of a row, and the way to it."""
 
     SHARED = "shared"  # an OpenSearch that nobody stops
     OWN = "own"  # one that the fault stops, freezes or starts with other settings
@@ -36,13 +36,13 @@ class Place(enum.Enum):
 
 
 def spares_all(event: Event) -> bool:
-    """Say of every event that the sink takes it."""
+    """Return that the sink takes every event."""
     del event
     return False
 
 
 def tolerates_none(log_id: str) -> bool:
-    """Say of every event that it may be there once."""
+    """Return that no event may be there twice."""
     del log_id
     return False
 
@@ -63,28 +63,28 @@ class Row:
     """One fault.
 
     Attributes:
-        name: how it is called on the command line.
-        title: how it is called in the table.
+        name: its name on the command line.
+        title: its description in the table.
         fault: brings it about, and returns when it is over.
-        place: where it strikes.
-        acks: with which acknowledgements it is tried.
-        loss: what may be lost by it with `ack=memory`, or, for a damaged file or lost data, with any.
-        doomed: which events must become dead letters.
+        backend: the OpenSearch that it needs.
+        acks: the acknowledgements with which it is tried.
+        loss: the events that it may cost with `ack=memory`, or, for a damaged file or lost data, with any.
+        doomed: returns whether an event must become a dead letter.
         make: makes the events.
-        find_month: of the index that an event must be in.
-        tolerated: which `log_id`s may stand in two indices; how many do is noted.
+        find_month: returns the month of the index that an event must be in.
+        tolerated: returns whether a `log_id` may be in two indices; the number of those that are is noted.
         settings: of the server, beside those of the scale.
-        prepare: makes ready what the server needs before it starts, and gives further settings for it.
-        serve: the server that runs.
-        set_up: makes ready what needs a running server, before the clients begin.
-        short_acks: with which acknowledgements the tests try it; with none where the short form shows nothing more.
-        prose: what else there is to say, for the document.
+        prepare: makes the server's surroundings ready before it starts, and gives further settings for it.
+        serve: makes the server.
+        set_up: makes the rest ready beside the running server, before the clients begin.
+        short_acks: the acknowledgements with which the tests try it; none if the short form shows nothing more.
+        prose: an explanation for the document.
     """
 
     name: str
     title: str
     fault: Callable[[Stage], Awaitable[None]]
-    place: Place = Place.SHARED
+    backend: Backend = Backend.SHARED
     acks: tuple[str, ...] = BOTH
     loss: Loss = Loss.NOTHING
     doomed: Callable[[Event], bool] = spares_all
@@ -99,5 +99,5 @@ class Row:
     prose: str = ""
 
     def may_lose(self, ack: str) -> Loss:
-        """Say what may be lost with one acknowledgement."""
+        """Return the events that may be lost with one acknowledgement."""
         return Loss.NOTHING if self.loss is Loss.UNWRITTEN and ack == "disk" else self.loss

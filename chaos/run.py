@@ -1,6 +1,6 @@
-"""Runs every fault against real processes, keeps what was measured and writes docs/reliability.md from it.
+"""Runs every fault against real processes, keeps the results and writes docs/reliability.md from them.
 
-Run it as `make chaos`, or with `--help` to see what can be changed.
+Run it as `make chaos`, or with `--help` for its options.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from chaos.matrix import BY_NAME, ROWS  # noqa: E402
 from chaos.results import Result, keep_fault  # noqa: E402
 from chaos.rows import Row  # noqa: E402
 from chaos.scale import FULL, SHORT, Scale  # noqa: E402
-from chaos.trial import Places, try_row  # noqa: E402
+from chaos.trial import Backends, try_row  # noqa: E402
 from testbed.servers.opensearch import OpenSearchServer  # noqa: E402
 
 
@@ -38,7 +38,7 @@ def read_options() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run the rows that the command line asks for; 1 where one of them failed."""
+    """Run the rows that the command line names; return 1 if one of them failed."""
     options = read_options()
     # Leaving by an exception, not at once, lets every block end the process that it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -51,7 +51,7 @@ def main() -> int:
         results = run(rows, SHORT, options.work, lambda _: None)
     else:
         header = setting.describe(options.work)
-        # After each row, so that a run which is broken off has not been for nothing.
+        # After each row, so that a run which is broken off is not wasted.
         results = run(rows, FULL, options.work, lambda result: keep_fault(result, header))
         document.write()
     failed = [f"{result.row} {result.ack}" for result in results if result.problem]
@@ -64,31 +64,31 @@ def run(rows: list[Row], scale: Scale, work: Path, keep: Callable[[Result], None
     results: list[Result] = []
     home = OpenSearchServer.install()
     with contextlib.ExitStack() as stack:
-        places = _find_places(stack, home)
+        backends = _find_backends(stack, home)
         for row in rows:
             for ack in row.acks:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=work, ignore_cleanup_errors=True)))
                 began_at = time.monotonic()
-                result = asyncio.run(try_row(row, ack, scale, places, folder))
+                result = asyncio.run(try_row(row, ack, scale, backends, folder))
                 results.append(result)
                 keep(result)
                 _show(result, time.monotonic() - began_at)
     return results
 
 
-def _find_places(stack: contextlib.ExitStack, home: Path) -> Places:
+def _find_backends(stack: contextlib.ExitStack, home: Path) -> Backends:
     """Return an OpenSearch that serves for both: no two rows run at a time."""
     server = stack.enter_context(OpenSearchServer(home))
 
     def own() -> OpenSearchServer:
-        # A row that failed may have left it frozen, or away.
+        # A row that failed may have left it frozen or stopped.
         if not server.is_running:
             server.start()
         server.resume()
         server.wait_ready()
         return server
 
-    return Places(lambda: own().url, own)
+    return Backends(lambda: own().url, own)
 
 
 def _show(result: Result, took_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Resident memory and open files of a process over its life, and whether they stay level."""
+"""Resident memory and open files of a process over time, and whether they stay level."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from testbed.servers.process_usage import open_descriptors, resident_bytes
 
 INTERVAL_S = 2.0
 WARM_UP_S = 180.0
-"""What a process takes until the first long outage has filled its channel and its pools says nothing about leaks."""
+"""Samples of this first time say nothing about leaks: memory grows until a long outage has filled channel and pools."""
 
 THIRDS_SAMPLES_MIN = 9
 MEMORY_GROWTH_MAX = 0.15
@@ -37,20 +37,20 @@ class Sample(NamedTuple):
     files: int
 
 
-class Life(NamedTuple):
-    """The samples of one process, and how it ended."""
+class ProcessRun(NamedTuple):
+    """The samples of one process, and its end."""
 
     samples: list[Sample]
     ending: list[str]
 
 
 class Trend(NamedTuple):
-    """How a series develops.
+    """The trend of a series.
 
     Attributes:
         first: median of its first third.
         last: median of its last third.
-        slope: what it gains in an hour, by least squares.
+        slope: its gain in an hour, by least squares.
         most: its largest value.
     """
 
@@ -64,14 +64,14 @@ class Sampler:
     """Watches a server from start to start.
 
     Attributes:
-        lives: of each process, in their order.
+        runs: one for each process, in their order.
     """
 
     def __init__(self, find_pid: Callable[[], int | None]) -> None:
-        """Watch the process that `find_pid` names, or none where it returns None."""
+        """Watch the process that `find_pid` names, or none if it returns None."""
         self._find_pid = find_pid
         self._began_at = time.monotonic()
-        self.lives: list[Life] = []
+        self.runs: list[ProcessRun] = []
 
     async def run(self) -> None:
         """Take samples for ever."""
@@ -81,27 +81,27 @@ class Sampler:
             now = time.monotonic()
             if pid is not None and pid != watched:
                 watched, first_at = pid, now
-                self.lives.append(Life([], []))
+                self.runs.append(ProcessRun([], []))
             # It may end at any moment.
             with contextlib.suppress(OSError):
                 if pid is not None:
                     usage = resident_bytes(pid) / 1e6, open_descriptors(pid)
-                    self.lives[-1].samples.append(Sample(now - self._began_at, now - first_at, *usage))
+                    self.runs[-1].samples.append(Sample(now - self._began_at, now - first_at, *usage))
             await asyncio.sleep(INTERVAL_S)
 
-    def end_life(self, how: str) -> None:
-        """Remember how the process that is watched now has ended."""
-        if self.lives:
-            self.lives[-1].ending.append(how)
+    def end_run(self, how: str) -> None:
+        """Record the end of the process that is watched now."""
+        if self.runs:
+            self.runs[-1].ending.append(how)
 
     @property
     def warm(self) -> list[Sample]:
         """Samples of all processes that had run for a while."""
-        return [sample for life in self.lives for sample in life.samples if sample.age_s >= WARM_UP_S]
+        return [sample for run in self.runs for sample in run.samples if sample.age_s >= WARM_UP_S]
 
 
 def find_trend(points: Sequence[tuple[float, float]]) -> Trend | None:
-    """Describe a series of (seconds, value); None where it is too short to say anything."""
+    """Describe a series of (seconds, value); None if it is too short."""
     if len(points) < THIRDS_SAMPLES_MIN:
         return None
     third = len(points) // 3
@@ -111,7 +111,7 @@ def find_trend(points: Sequence[tuple[float, float]]) -> Trend | None:
 
 
 def judge(memory: Trend | None, files: Trend | None) -> str:
-    """Say in a sentence whether a server stays as large as it is."""
+    """Return a sentence on whether memory and files stay level."""
     if memory is None or files is None:
         return "The run was too short to say whether memory and open files stay level."
     is_level = memory.last <= memory.first * (1 + MEMORY_GROWTH_MAX) and files.last <= files.first + FILES_GROWTH_MAX

@@ -1,4 +1,4 @@
-"""How long and how often: the full form that the document is made from, and the short one of the tests."""
+"""Lengths and numbers of a trial: the full form for the document, and the short one for the tests."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class Scale(NamedTuple):
     Attributes:
         rate: events a second that the clients send.
         events_before: events that are accepted before the fault begins.
-        fault_s: how long a fault lasts at least.
+        fault_s: the least time that a fault lasts.
         hits: bulks that it must have met.
-        kills: how often a process is killed, or ended, in one trial.
-        freeze_s: how long a frozen OpenSearch answers nothing.
-        log_bytes: how large the log of SQLite becomes that a start finds.
-        latency_s: how long a slow OpenSearch takes.
+        kills: the times that a process is killed, or ended, in one trial.
+        freeze_s: the time for which a frozen OpenSearch answers nothing.
+        log_bytes: the size of the large log of SQLite beside which a server starts.
+        latency_s: the time of each answer of a slow OpenSearch.
         fault_s_max: a fault that takes longer has failed.
         recovery_s_max: a recovery that takes longer has failed.
         settings: of the server, for all trials.

@@ -1,4 +1,4 @@
-"""What a reader needs to know of the machine and the versions to judge what was measured."""
+"""The machine and the versions behind the results, for readers to judge them by."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGES = ("uvicorn", "uvloop", "aiohttp", "msgspec")
 
 
 def describe(work: Path) -> dict[str, Any]:
-    """Collect it; `work` is where the spools are."""
+    """Return them by name; `work` is the directory of the spools."""
     return {
         "forebay": f"{metadata.version('forebay')}, {_revision()}",
         "opensearch": f"{VERSION}, one node, 512 MiB of heap",

@@ -1,6 +1,6 @@
 """Puts a mixed load on real processes for a long time, with faults at random, and compares everything at the end.
 
-Run it as `make soak`, or with `--help` to see what can be changed.
+Run it as `make soak`, or with `--help` for its options.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from chaos.comparison import Comparison, compare  # noqa: E402
 from chaos.faults.clock import give_clock  # noqa: E402
 from chaos.faults.refusals import STRICT  # noqa: E402
 from chaos.mixture import Mixture  # noqa: E402
-from chaos.sampling import Life, Sampler, find_trend, judge  # noqa: E402
+from chaos.sampling import ProcessRun, Sampler, find_trend, judge  # noqa: E402
 from chaos.troubles import ENDINGS, TROUBLES, Trouble  # noqa: E402
 from testbed.servers.faulty_proxy import FaultyProxy  # noqa: E402
 from testbed.servers.opensearch import OpenSearchServer  # noqa: E402
@@ -45,12 +45,12 @@ SETTINGS = {
     "FOREBAY_METRICS_OPEN": "true",
     "FOREBAY_LOG_FORMAT": "json",
 }
-LIVES = 2
-"""How many processes the run is shared by: a short life shows no leak."""
+PROCESSES = 2
+"""The number of server processes in one soak: a process that runs only briefly shows no leak."""
 
 STRICT_S = 30.0
-"""How long somebody else's strict template is there at the beginning: later the month's index would hold events, and
-could not be deleted."""
+"""The time with somebody else's strict template, at the beginning: later the month's index would hold events, and could
+not be deleted."""
 
 CALM_S = (3.0, 10.0)
 TROUBLE_S_MAX = 120.0
@@ -70,7 +70,7 @@ def read_options() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run the soak that the command line asks for; 1 where an event was lost or duplicated, or not settled in time."""
+    """Run the soak; return 1 if an event was lost or duplicated, or not settled in time."""
     options = read_options()
     # Leaving by an exception, not at once, lets every block end the process that it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -104,7 +104,7 @@ class Soak:
         self._random = random.SystemRandom()
 
     async def run(self, length_s: float) -> dict[str, Any]:
-        """Load, trouble, drain, compare; return what there is to keep."""
+        """Load, trouble, drain, compare; return the results."""
         began_at = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
             async with self._template:
@@ -118,7 +118,7 @@ class Soak:
             await asyncio.wait_for(sending, TROUBLE_S_MAX)
             drain_s = await self._drain()
             sampling.cancel()
-        self._sampler.end_life("the run was over")
+        self._sampler.end_run("the run was over")
         await self._index.count()
         found = await compare(self._mixture.taken, self._index, self._server)
         return self._report(found, time.monotonic() - began_at, drain_s)
@@ -131,17 +131,17 @@ class Soak:
             raise RuntimeError(f"the index with the strict template has taken {taken} events")
 
     async def _make_trouble(self, began_at: float, length_s: float) -> None:
-        life_began_at = began_at
+        process_began_at = began_at
         while time.monotonic() < began_at + length_s:
             await asyncio.sleep(self._random.uniform(*CALM_S))
-            has_lived = time.monotonic() - life_began_at > length_s / LIVES
-            name, trouble = self._random.choice(sorted((ENDINGS if has_lived else TROUBLES).items()))
+            is_old = time.monotonic() - process_began_at > length_s / PROCESSES
+            name, trouble = self._random.choice(sorted((ENDINGS if is_old else TROUBLES).items()))
             print(f"{time.monotonic() - began_at:6.0f} s  {len(self._mixture.taken):9,} events  {name}", flush=True)
-            if has_lived:
-                self._sampler.end_life(name)
+            if is_old:
+                self._sampler.end_run(name)
             await self._trouble(name, trouble)
-            if has_lived:
-                life_began_at = time.monotonic()
+            if is_old:
+                process_began_at = time.monotonic()
 
     async def _trouble(self, name: str, trouble: Trouble) -> None:
         self._troubles[name] += 1
@@ -149,7 +149,7 @@ class Soak:
             await trouble(self._mixture)
 
     async def _drain(self) -> float | None:
-        """Wait until everything is settled; return how long that took, None where it took too long."""
+        """Wait until everything is settled; return the seconds, or None if it took too long."""
         began_at = time.monotonic()
         while time.monotonic() < began_at + DRAIN_S_MAX:
             if (await self._mixture.metrics()).is_drained:
@@ -165,7 +165,7 @@ class Soak:
             "length": f"{took_s / 60:.0f} minutes, {self._rate:,.0f} events/s asked for",
             "accepted": f"{len(mixture.taken):,} events, {mixture.acknowledged_from_memory:,} with `ack=memory`",
             "refused as bad": f"{mixture.refused:,}",
-            "what clients saw": f"{answers}, no answer: {mixture.connection_errors:,}, "
+            "answers to clients": f"{answers}, no answer: {mixture.connection_errors:,}, "
             f"events sent again: {mixture.resent:,}",
             "faults": ", ".join(f"{name} {count}" for name, count in sorted(self._troubles.items())),
             "lost": f"{len(found.lost):,}",
@@ -181,15 +181,15 @@ class Soak:
                 find_trend([(sample.at_s, sample.resident_mb) for sample in warm]),
                 find_trend([(sample.at_s, sample.files) for sample in warm]),
             ),
-            "lives": [_describe(number, life) for number, life in enumerate(self._sampler.lives, start=1)],
+            "lives": [_describe(number, run) for number, run in enumerate(self._sampler.runs, start=1)],
         }
 
 
-def _describe(number: int, life: Life) -> list[str]:
-    samples = life.samples
+def _describe(number: int, run: ProcessRun) -> list[str]:
+    samples = run.samples
     memory = find_trend([(sample.at_s, sample.resident_mb) for sample in samples])
     files = find_trend([(sample.at_s, sample.files) for sample in samples])
-    start = [f"{number}", *life.ending, f"{samples[-1].age_s if samples else 0:.0f}", f"{len(samples)}"]
+    start = [f"{number}", *run.ending, f"{samples[-1].age_s if samples else 0:.0f}", f"{len(samples)}"]
     if memory is None or files is None:
         return [*start, *["-"] * 6]
     return [

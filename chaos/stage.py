@@ -25,25 +25,25 @@ from testbed.traffic.index import Index
 POLL_S = 0.05
 DELIVERED_POLL_S = 0.5
 DRAINED_TIMES = 3
-"""A server that has just started has not counted yet what its spool holds."""
+"""So often in a row: a server that has just started has not counted the events in its spool yet."""
 
 
 class FaultMissed(Exception):
-    """The fault did not do to the server what it was meant to do: the trial says nothing."""
+    """The fault did not strike as intended: the trial says nothing."""
 
 
 class PromiseBroken(Exception):
-    """The server has done what it never must, or not done what it must."""
+    """The server has broken one of its promises."""
 
 
 class Kill(NamedTuple):
     """A moment at which the server was killed.
 
     Attributes:
-        at: when the signal was sent, by the clock of `time.monotonic`.
-        heard_until: when the clients had read the last answer from before the end.
-        unsettled_max: how many events can have been in its memory alone: what its metrics said just before, and what
-            it has accepted since.
+        at: the time of the signal, by the clock of `time.monotonic`.
+        heard_until: the time at which the clients had read the last answer from before the end.
+        unsettled_max: the most events that can have been in its memory alone: those that its metrics showed just
+            before, and those accepted since.
     """
 
     at: float
@@ -52,13 +52,13 @@ class Kill(NamedTuple):
 
 
 class Stage:
-    """What a fault gets into its hands.
+    """The parts of a trial that a fault can strike.
 
     Attributes:
         kills: the moments at which the server was killed.
-        notes: what a fault has measured itself, for the document.
-        damaged_at: when the spool was damaged, or OpenSearch's data lost, by the clock of `time.monotonic`.
-        at_risk: how many events only the spool held then, or only OpenSearch.
+        notes: a fault's own measurements, for the document.
+        damaged_at: the time at which the spool was damaged, or OpenSearch's data lost, by `time.monotonic`.
+        at_risk: the number of events that only the spool held then, or only OpenSearch.
     """
 
     def __init__(
@@ -89,21 +89,21 @@ class Stage:
     def opensearch(self) -> OpenSearchServer:
         """The OpenSearch of a row that stops it."""
         if self._own is None:
-            raise RuntimeError("the row does not say that it needs an OpenSearch of its own")
+            raise RuntimeError("the row does not ask for an OpenSearch of its own")
         return self._own
 
     @property
     def proxy(self) -> FaultyProxy:
         """The proxy of a row that needs one."""
         if self._proxy is None:
-            raise RuntimeError("the row does not say that it needs a proxy")
+            raise RuntimeError("the row does not ask for a proxy")
         return self._proxy
 
     @property
     def shaky(self) -> ShakyForebay:
         """The server of a row whose disk fails."""
         if not isinstance(self.server, ShakyForebay):
-            raise RuntimeError("the row does not say that its server's disk fails")  # noqa: TRY004 - not a wrong type
+            raise RuntimeError("the row does not ask for a disk that fails")  # noqa: TRY004 - not a wrong type
         return self.server
 
     @property
@@ -112,7 +112,7 @@ class Stage:
         return Path(self.server.settings["DATABASE_URL"].removeprefix("sqlite://"))
 
     async def metrics(self) -> Metrics:
-        """Ask the server how it is."""
+        """Return the server's metrics."""
         return await scrape(self.server.url)
 
     async def start_server(self) -> None:
@@ -120,11 +120,13 @@ class Stage:
         await asyncio.to_thread(self.server.start)
 
     async def revive(self) -> None:
-        """Start the server again if it has ended by itself, as whatever runs it would do."""
+        """Start the server again if it has ended by itself, as a service manager would."""
         if not self.server.is_running:
             await asyncio.to_thread(self.server.kill)
             await self.start_server()
-            self.notes.append("the server ended when it met the damage, and saved what there was when it started again")
+            self.notes.append(
+                "the server ended when it met the damage, and saved every readable row when it started again"
+            )
 
     async def kill_server(self) -> None:
         """Kill the server and remember the moment."""
@@ -153,7 +155,7 @@ class Stage:
     async def misbehave(self, behaviour: Behaviour, logged: str = "") -> None:
         """Let the proxy behave like this for the length of a fault.
 
-        It lasts until enough bulks have met it, and until the server has logged what it must make of that.
+        It lasts until enough bulks have met it, and until the server has logged `logged`.
         """
         before = self.proxy.interfered
         ends_at = time.monotonic() + self.scale.fault_s
@@ -179,7 +181,7 @@ class Stage:
                 await asyncio.sleep(POLL_S)
 
     async def wait_unready(self) -> None:
-        """Wait until the server says that it takes no events."""
+        """Wait until the server reports that it takes no events."""
         async with aiohttp.ClientSession() as session:
             while True:
                 async with session.get(f"{self.server.url}/health/ready") as response:
@@ -208,7 +210,7 @@ class Stage:
         missing = {log_id for log_id, event in self.load.client.taken.items() if not event.doomed}
         ends_at = time.monotonic() + self.scale.recovery_s_max / 2
         while missing and time.monotonic() < ends_at:
-            await self.index.count()  # makes what was written visible
+            await self.index.count()  # makes written documents visible
             missing -= {log_id async for log_id, _ in self.index.documents()}
             await asyncio.sleep(DELIVERED_POLL_S)
         self.expect(
@@ -221,7 +223,7 @@ class Stage:
             await asyncio.sleep(POLL_S)
 
     def require(self, condition: bool, missed: str) -> None:  # noqa: FBT001 - reads like `assert`
-        """See to it that a fault has struck.
+        """Check that a fault has struck.
 
         Raises:
             FaultMissed: it has not.
@@ -230,7 +232,7 @@ class Stage:
             raise FaultMissed(missed)
 
     def expect(self, condition: bool, broken: str) -> None:  # noqa: FBT001 - reads like `assert`
-        """See to it that the server keeps a promise that no event shows.
+        """Check a promise of the server that no event shows.
 
         Raises:
             PromiseBroken: it does not.
@@ -239,7 +241,7 @@ class Stage:
             raise PromiseBroken(broken)
 
     def expect_sound(self) -> None:
-        """See to it that the server has called nothing damaged (`PromiseBroken`)."""
+        """Check that the server has called nothing damaged (`PromiseBroken`)."""
         moved = [path.name for path in self.spool_path.parent.iterdir() if ".moved-" in path.name]
         self.expect(not moved, f"moved away: {', '.join(moved)}")
         self.expect("spool_damaged" not in self.server.log, "a sound spool was called damaged")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from chaos.comparison import Comparison, Unexplained, compare, explain_unwritten
 from chaos.load import Load, Sender
 from chaos.results import Result
-from chaos.rows import Loss, Place, Row
+from chaos.rows import Backend, Loss, Row
 from chaos.scale import Scale
 from chaos.stage import DRAINED_TIMES, POLL_S, Stage
 from testbed.servers.faulty_proxy import FaultyProxy
@@ -24,31 +24,31 @@ TOKEN_S = 90 * 86_400
 """Tokens outlive the clocks that are put forward."""
 
 QUIET_S = 3.0
-"""How long a server must have had nothing to deliver before what is missing counts as lost."""
+"""The time with nothing to deliver after which missing events count as lost."""
 
 START_S_MAX = 200.0
 SHOWN_MAX = 3
 HOLDERS = {Loss.DAMAGED: "the damaged file", Loss.DELIVERED: "OpenSearch"}
-"""What held the events that may be lost with it."""
+"""The holder of the events that may be lost with it."""
 
 
-class Places(NamedTuple):
-    """Where OpenSearch is.
+class Backends(NamedTuple):
+    """The OpenSearch servers of a run.
 
     Attributes:
-        shared_url: of the one that no row stops.
-        own: returns, started, the one that rows may do with as they like.
+        shared_url: returns the address of the one that no row stops.
+        own: returns the one that rows may stop or change, started.
     """
 
     shared_url: Callable[[], str]
     own: Callable[[], OpenSearchServer]
 
 
-async def try_row(row: Row, ack: str, scale: Scale, places: Places, folder: Path) -> Result:
-    """Try a row once; whatever goes wrong is the result's problem, and nothing takes for ever."""
+async def try_row(row: Row, ack: str, scale: Scale, backends: Backends, folder: Path) -> Result:
+    """Try a row once, within a limited time; return its result, with every failure as its `problem`."""
     result = Result(row.name, ack, datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
     with contextlib.ExitStack() as stack:
-        stage = await asyncio.to_thread(_set_stage, stack, row, ack, scale, places, folder)
+        stage = await asyncio.to_thread(_set_stage, stack, row, ack, scale, backends, folder)
         try:
             await _play(stage, row, ack, result)
         except Exception as error:  # noqa: BLE001 - one row that fails must not end the run of the others
@@ -58,10 +58,12 @@ async def try_row(row: Row, ack: str, scale: Scale, places: Places, folder: Path
     return result
 
 
-def _set_stage(stack: contextlib.ExitStack, row: Row, ack: str, scale: Scale, places: Places, folder: Path) -> Stage:
-    own = places.own() if row.place is Place.OWN else None
-    opensearch_url = own.url if own else places.shared_url()
-    proxy = stack.enter_context(FaultyProxy(opensearch_url)) if row.place is Place.PROXY else None
+def _set_stage(
+    stack: contextlib.ExitStack, row: Row, ack: str, scale: Scale, backends: Backends, folder: Path
+) -> Stage:
+    own = backends.own() if row.backend is Backend.OWN else None
+    opensearch_url = own.url if own else backends.shared_url()
+    proxy = stack.enter_context(FaultyProxy(opensearch_url)) if row.backend is Backend.PROXY else None
     environment = f"{row.name}-{ack}-{time.time_ns() % 1_000_000}"
     settings = {
         **scale.settings,
@@ -90,7 +92,7 @@ async def _play(stage: Stage, row: Row, ack: str, result: Result) -> None:
     async with asyncio.timeout(START_S_MAX):
         await stage.start_server()
         await row.set_up(stage)
-    # In one group, so that clients who hear what they should not end the trial at once.
+    # In one group, so that a client with a wrong answer ends the trial at once.
     async with asyncio.TaskGroup() as tasks:
         sending = tasks.create_task(load.run())
         async with asyncio.timeout(scale.fault_s_max):
@@ -106,7 +108,7 @@ async def _play(stage: Stage, row: Row, ack: str, result: Result) -> None:
 
 
 async def _wait_recovered(stage: Stage, ended_at: float, *, ends_by_itself: bool) -> tuple[Comparison, float | None]:
-    """Wait until nothing is left to deliver and nothing is missing; return what there is, and since when."""
+    """Wait until nothing is left to deliver and nothing is missing; return the comparison, and the time of recovery."""
     drained_at, times = None, 0
     while time.monotonic() < ended_at + stage.scale.recovery_s_max:
         if ends_by_itself:
@@ -125,7 +127,7 @@ async def _wait_recovered(stage: Stage, ended_at: float, *, ends_by_itself: bool
 
 
 async def _read_back(stage: Stage) -> Comparison:
-    await stage.index.count()  # makes what was written visible
+    await stage.index.count()  # makes written documents visible
     return await compare(stage.load.client.taken, stage.index, stage.server)
 
 
@@ -149,7 +151,7 @@ def _judge(stage: Stage, row: Row, ack: str, found: Comparison, result: Result) 
 
 
 def _judge_loss(stage: Stage, loss: Loss, found: Comparison) -> str:
-    """Say what is wrong with what was lost, and note what is not."""
+    """Return the fault in a loss, and note a loss that is allowed."""
     if not found.lost:
         return ""
     taken = stage.load.client.taken
@@ -186,6 +188,6 @@ def _describe(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(_describe(each) for each in error.exceptions)
     if isinstance(error, TimeoutError):
-        return "the fault, or what it waited for, did not come to an end in time"
+        return "the fault, or its wait for a condition, did not end in time"
     last = traceback.extract_tb(error.__traceback__)[-1:]
     return f"{type(error).__name__}: {error} ({', '.join(f'{Path(at.filename).name}:{at.lineno}' for at in last)})"

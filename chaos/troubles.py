@@ -101,7 +101,7 @@ def _misbehave(behaviour: Behaviour) -> Trouble:
 
 
 ENDINGS: Mapping[str, Trouble] = {"kill -9 of the server": kill_server, "SIGTERM": end_server}
-"""What ends the process of the server."""
+"""The faults that end the process of the server."""
 
 TROUBLES: Mapping[str, Trouble] = {
     "OpenSearch frozen": freeze_opensearch,
@@ -124,4 +124,4 @@ TROUBLES: Mapping[str, Trouble] = {
     "clock ahead": _put_clock(AHEAD_H),
     "clock back": _put_clock(BACK_H),
 }
-"""What leaves it running."""
+"""The faults that leave it running."""

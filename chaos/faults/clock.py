@@ -12,7 +12,7 @@ from pathlib import Path
 from chaos.faults.opensearch import make_clashing, map_label_as_number
 from chaos.faults.refusals import wait_buried
 from chaos.load import find_month, make_plain
-from chaos.rows import Place, Row
+from chaos.rows import Backend, Row
 from chaos.scale import Scale
 from chaos.stage import Stage
 from forebay.intake.documents import uuid7_time_ms
@@ -29,7 +29,7 @@ BORDER_S = 31 * DAY_S
 BORDER_AROUND_S = 2.5
 BORDER_AGAIN_S = 4.0
 FAR_AHEAD_S = 45 * DAY_S
-"""More than dead letters are kept for."""
+"""Longer than the retention of dead letters."""
 
 WAITING_EVENTS = 500
 
@@ -94,7 +94,7 @@ def clock_before_midnight(folder: Path, scale: Scale) -> Iterator[dict[str, str]
 
 
 async def end_month(stage: Stage) -> None:
-    """Let the month end: with requests in hand, events that wait, and clients that send again on the other side."""
+    """Let the month end: with requests in hand, events that wait, and clients that send again afterwards."""
     anchored = [make_around_midnight(-number, with_id=True) for number in range(1, REPEATED + 1)]
     loose = [{"page": "/loose", "event": "view", "log_id": f"{LOOSE}{number}"} for number in range(REPEATED)]
     client = stage.load.client
@@ -129,7 +129,7 @@ async def send_late_again(stage: Stage) -> None:
     client = stage.load.client
     async with client.session() as session:
         await client.insist(session, events)
-        # Whatever is near enough to the clock at one time and too far from it at the other has passed the border.
+        # An event that is near enough to the clock at one time and too far from it at the other has passed the border.
         await asyncio.sleep(BORDER_AGAIN_S)
         await client.insist(session, events)
 
@@ -197,7 +197,7 @@ ROWS: Sequence[Row] = (
         "month",
         "a month ends, with requests in hand, events that wait, and clients that send again",
         end_month,
-        place=Place.PROXY,
+        backend=Backend.PROXY,
         prepare=clock_before_midnight,
         make=make_around_midnight,
         prose="""\
@@ -213,14 +213,14 @@ index. Clients that can send again over a month's end should use UUIDv7 or a `ti
         "clock-far",
         "clock of the server put 45 days ahead and back, a start with each, with dead letters and events that wait",
         jump_far,
-        place=Place.PROXY,
+        backend=Backend.PROXY,
         prepare=own_clock,
         set_up=map_label_as_number,
         make=make_dated,
         doomed=lambda event: "label" in event,
         prose="""\
 Dead letters are kept for 30 days, and a day of running time beyond: a clock that is wrong takes none of them. The index
-of an event follows from its own time whatever the server's clock says, so those that were sent again on each side of
+of an event follows from its own time and not from the server's clock, so those that were sent again on each side of
 both jumps are there once.""",
     ),
     Row(

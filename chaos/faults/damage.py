@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 
 from chaos.faults.disk import make_bulky
-from chaos.rows import Loss, Place, Row
+from chaos.rows import Backend, Loss, Row
 from chaos.stage import POLL_S, Stage
 
 PAGE_BYTES = 4096
@@ -41,7 +41,7 @@ def cut_short(path: Path) -> None:
 
 
 def empty(path: Path) -> None:
-    """Leave nothing of a file but its name."""
+    """Empty a file."""
     os.truncate(path, 0)
 
 
@@ -64,7 +64,7 @@ def overwrite_log(path: Path) -> None:
 
 
 def _count_frames(log: Path) -> int:
-    """Return how many frames the log holds since SQLite has begun it anew (https://sqlite.org/fileformat2.html, 4)."""
+    """Return the number of frames in the log since SQLite began it anew (https://sqlite.org/fileformat2.html, 4)."""
     content = log.read_bytes()
     frames = range(LOG_HEADER_BYTES, len(content) - FRAME_BYTES + 1, FRAME_BYTES)
     salts = content[HEADER_SALTS]
@@ -101,7 +101,7 @@ async def after_kill(stage: Stage) -> None:
     await stage.kill_server()
     await _damage(stage, overwrite_log)
     await stage.start_server()
-    stage.expect("log_cut_off" in stage.server.log, "the server does not say that its log ends early")
+    stage.expect("log_cut_off" in stage.server.log, "the server does not report that its log ends early")
     stage.notes.append(f"said at the start: {_list_told(stage)}")
     await asyncio.to_thread(stage.proxy.accept)
     await _keep_running(stage)
@@ -147,7 +147,7 @@ async def _damage(stage: Stage, damage: Damage) -> None:
 
 
 PROSE = """\
-Events that were nowhere but in the damaged part of the file are gone with it. The server must say so, save everything
+Events that were only in the damaged part of the file are gone with it. The server must say so, save everything
 readable, and go on: no event that was answered after the damage is lost."""
 
 
@@ -158,7 +158,7 @@ def _row(
         name,
         title,
         fault,
-        place=Place.PROXY,
+        backend=Backend.PROXY,
         acks=("disk",),
         loss=loss,
         make=make_bulky,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from chaos.load import make_plain
-from chaos.rows import Place, Row
+from chaos.rows import Backend, Row
 from chaos.scale import Scale
 from chaos.stage import POLL_S, Stage
 from testbed.servers.small_disk import SmallDisk
@@ -24,7 +24,7 @@ SPOOL_BYTES_MAX = "1048576"
 NOISE_BYTES = 1_500
 UNAVAILABLE = 503
 WAITING_MIN = 500
-"""How many events wait in the spool when the disk becomes full; else there would be nothing to deliver from it."""
+"""The least events in the spool when the disk becomes full: some must be left to deliver."""
 
 
 @contextlib.contextmanager
@@ -93,7 +93,7 @@ ROWS: Sequence[Row] = (
         "disk-full",
         "disk of the spool full while OpenSearch is away; that is back first, then room is made",
         fill_disk,
-        place=Place.PROXY,
+        backend=Backend.PROXY,
         prepare=small_disk,
         make=make_bulky,
         settings={"FOREBAY_CHANNEL_EVENTS_MAX": "2000"},
@@ -106,7 +106,7 @@ events are accepted again by themselves.""",
         "spool-full",
         "spool full (`FOREBAY_SPOOL_BYTES_MAX`) while OpenSearch is away; then it is back",
         fill_spool,
-        place=Place.PROXY,
+        backend=Backend.PROXY,
         make=make_bulky,
         settings={"FOREBAY_SPOOL_BYTES_MAX": SPOOL_BYTES_MAX, "FOREBAY_CHANNEL_EVENTS_MAX": "2000"},
     ),

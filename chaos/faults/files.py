@@ -1,4 +1,4 @@
-"""The spool's files are taken away or replaced under the running server, as a careless hand or a clean-up does it."""
+"""The spool's files are taken away or replaced under the running server, as by a careless person or a clean-up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from chaos.load import Sender, find_month
-from chaos.rows import Place, Row, spares_all
+from chaos.rows import Backend, Row, spares_all
 from chaos.stage import POLL_S, Stage
 from testbed.servers.forebay import ForebayServer
 from testbed.servers.ports import free_ports
@@ -18,7 +18,7 @@ from testbed.traffic.events import make_event
 WAITING_EVENTS = 1_000
 SECOND_EVENTS = 300
 SECOND_FIRST = 2_000_000_000
-"""Where the numbers of events begin that the second server takes: no two events of a trial are the same."""
+"""The first number of the events for the second server: no two events of a trial are the same."""
 
 NOTICED = "spool_files_changed"
 UNAVAILABLE = 503
@@ -132,7 +132,7 @@ def _row(
     acks: tuple[str, ...] = ("disk", "memory"),
     short_acks: tuple[str, ...] = ("disk",),
 ) -> Row:
-    return Row(name, title, fault, place=Place.PROXY, acks=acks, short_acks=short_acks, prose=prose)
+    return Row(name, title, fault, backend=Backend.PROXY, acks=acks, short_acks=short_acks, prose=prose)
 
 
 ROWS: Sequence[Row] = (

@@ -23,7 +23,7 @@ REFUSED = "refused"
 FAILED_POLLS = 100
 MB = 1_000_000
 PEAK_GROWTH_MB_MAX = 12
-"""How much larger a start beside a large log may be than one beside an empty log: less than the smallest large log."""
+"""The most that a start beside a large log may take beyond one beside an empty log: less than the size of that log."""
 
 
 async def fail_sync(server: ShakyForebay) -> None:
@@ -41,11 +41,11 @@ async def fail_sync(server: ShakyForebay) -> None:
 
 
 async def fail_syncs(stage: Stage) -> None:
-    """Let the sync of single commits fail, each time until clients have heard 503; kill the server after the last."""
+    """Let the sync of single commits fail, each time until clients have got a 503; kill the server after the last."""
     client = stage.load.client
     for _ in range(max(2, stage.scale.kills // 4)):
         refused = client.answers[UNAVAILABLE]
-        # A commit that only deletes delivered events may meet it too, and no client hears of that.
+        # A commit that only deletes delivered events may fail too, and no client notices that.
         while client.answers[UNAVAILABLE] == refused:
             await fail_sync(stage.shaky)
             await asyncio.sleep(POLL_S)
@@ -87,7 +87,7 @@ async def fail_syncs_and_emptying(stage: Stage) -> None:
 
 
 class Start(NamedTuple):
-    """How a start went.
+    """The figures of one start.
 
     Attributes:
         took_s: until the server answered.
@@ -99,7 +99,7 @@ class Start(NamedTuple):
 
 
 async def start_beside_large_log(stage: Stage) -> None:
-    """Let somebody read for long, so that the log grows; kill the server, and start it beside that log."""
+    """Let a long reader make the log grow; kill the server, and start it beside that log."""
     log = stage.spool_path.with_name(f"{stage.spool_path.name}-wal")
     with _long_reader(stage):
         while log.stat().st_size < stage.scale.log_bytes:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from chaos.load import make_plain
-from chaos.rows import Place, Row
+from chaos.rows import Backend, Row
 from chaos.stage import Stage
 from testbed.servers import misbehaviour
 from testbed.servers.faulty_proxy import Behaviour
@@ -59,48 +59,50 @@ def make_poisonous(number: int, with_id: bool) -> Event:  # noqa: FBT001 - the f
 
 
 ROWS: Sequence[Row] = (
-    Row("refused", "connections refused", refuse, place=Place.PROXY, short_acks=("disk", "memory")),
-    Row("reset-before", "connection reset before an answer", misbehave(misbehaviour.reset_before), place=Place.PROXY),
+    Row("refused", "connections refused", refuse, backend=Backend.PROXY, short_acks=("disk", "memory")),
+    Row(
+        "reset-before", "connection reset before an answer", misbehave(misbehaviour.reset_before), backend=Backend.PROXY
+    ),
     Row(
         "reset-in-answer",
         "connection reset in the middle of the answer; OpenSearch has taken the bulk",
         misbehave(misbehaviour.reset_in_answer),
-        place=Place.PROXY,
+        backend=Backend.PROXY,
     ),
     Row(
         "unanswered",
         "time-out after OpenSearch has taken the bulk",
         misbehave(misbehaviour.hang_after, TIMED_OUT),
-        place=Place.PROXY,
+        backend=Backend.PROXY,
         settings={"FOREBAY_BULK_TIMEOUT_S": "1"},
     ),
-    Row("429-whole", "429 to whole bulks (by a proxy)", misbehave(misbehaviour.refuse_all(429)), place=Place.PROXY),
+    Row("429-whole", "429 to whole bulks (by a proxy)", misbehave(misbehaviour.refuse_all(429)), backend=Backend.PROXY),
     Row(
         "429-items",
         "429 to a third of the events of each bulk",
         misbehave(misbehaviour.refuse_items(1 / 3)),
-        place=Place.PROXY,
+        backend=Backend.PROXY,
     ),
-    Row("503", "503 to whole bulks", misbehave(misbehaviour.refuse_all(503)), place=Place.PROXY),
-    Row("html", "200 with a page of HTML", misbehave(misbehaviour.show_page(200)), place=Place.PROXY),
+    Row("503", "503 to whole bulks", misbehave(misbehaviour.refuse_all(503)), backend=Backend.PROXY),
+    Row("html", "200 with a page of HTML", misbehave(misbehaviour.show_page(200)), backend=Backend.PROXY),
     Row(
         "cut-off",
         "200 with an answer that is cut off; OpenSearch has taken the bulk",
         misbehave(misbehaviour.cut_json),
-        place=Place.PROXY,
+        backend=Backend.PROXY,
     ),
     Row(
         "fewer-items",
         "200 with fewer items than events; OpenSearch has taken the bulk",
         misbehave(misbehaviour.drop_items),
-        place=Place.PROXY,
+        backend=Backend.PROXY,
     ),
-    Row("slow", "OpenSearch slow", slow_down, place=Place.PROXY),
+    Row("slow", "OpenSearch slow", slow_down, backend=Backend.PROXY),
     Row(
         "poison",
         "one event on which the connection is reset, whichever bulk it is in",
         wait_neighbours,
-        place=Place.PROXY,
+        backend=Backend.PROXY,
         set_up=plant_poison,
         make=make_poisonous,
         doomed=lambda event: event["page"] == POISON,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from chaos.faults.network import TIMED_OUT
 from chaos.faults.refusals import wait_buried
 from chaos.load import make_plain
-from chaos.rows import Loss, Place, Row
+from chaos.rows import Backend, Loss, Row
 from chaos.stage import Stage
 from testbed.servers.opensearch_admin import call, put_template
 from testbed.traffic.events import Event
@@ -128,13 +128,13 @@ ROWS: Sequence[Row] = (
         "opensearch-killed",
         "OpenSearch killed (`kill -9`), started again",
         kill,
-        place=Place.OWN,
+        backend=Backend.OWN,
     ),
     Row(
         "freeze-timeout-shorter",
         "OpenSearch frozen (SIGSTOP), bulk time-out shorter than that",
         freeze_beyond_timeout,
-        place=Place.OWN,
+        backend=Backend.OWN,
         prose="""\
 The bulks that were sent before the time-out wait in the kernel's buffers, and OpenSearch carries them out when it goes
 on, while the server has put their events back. They are sent again with the same `_id`s and answered with 409.""",
@@ -143,21 +143,21 @@ on, while the server has put their events back. They are sent again with the sam
         "freeze-timeout-longer",
         "OpenSearch frozen (SIGSTOP), bulk time-out longer than that",
         freeze_within_timeout,
-        place=Place.OWN,
+        backend=Backend.OWN,
         settings={"FOREBAY_BULK_TIMEOUT_S": "60"},
     ),
     Row(
         "pressure",
         "OpenSearch answers 429 to whole bulks (a tiny `indexing_pressure.memory.limit`)",
         press,
-        place=Place.OWN,
+        backend=Backend.OWN,
         set_up=take_indexing_memory,
     ),
     Row(
         "data-lost",
         "OpenSearch stopped, emptied, started again",
         lose_data,
-        place=Place.OWN,
+        backend=Backend.OWN,
         loss=Loss.DELIVERED,
         prose="""\
 The events that OpenSearch had taken are gone with its data and count as lost here, but no others: those that waited

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from chaos.comparison import read_dead
 from chaos.load import make_plain
-from chaos.rows import Place, Row
+from chaos.rows import Backend, Row
 from chaos.stage import Stage
 from testbed.servers import misbehaviour
 from testbed.servers.faulty_proxy import pass_on
@@ -24,7 +24,7 @@ EVENT_BYTES_MAX = 8_000
 """The server's additions to an event fit between the two."""
 
 ROUNDS = 12
-"""An event that were thought to be at fault would be dead after ten rounds of redelivery."""
+"""More than the ten rounds of redelivery after which a refused event becomes a dead letter."""
 
 QUICK = {"FOREBAY_RETRY_INTERVAL_S": "1"}
 DEAD_POLL_S = 1.0
@@ -102,7 +102,7 @@ async def miss_pipeline(stage: Stage) -> None:
 
 
 async def _outlast(stage: Stage) -> None:
-    """Wait for longer than an event lives that is refused in every round of redelivery."""
+    """Wait for more rounds than a refused event gets before it becomes a dead letter."""
     await asyncio.sleep(ROUNDS * float(stage.server.settings["FOREBAY_RETRY_INTERVAL_S"]))
 
 
@@ -133,7 +133,7 @@ ROWS: Sequence[Row] = (
         "firewall",
         "403 with a page of HTML to every bulk that holds one of certain events",
         deliver_others,
-        place=Place.PROXY,
+        backend=Backend.PROXY,
         set_up=forbid_some,
         make=make_forbidden,
         doomed=lambda event: event.get("label") == FORBIDDEN,
@@ -148,7 +148,7 @@ four below it.""",
         "firewall-all",
         "403 with a page of HTML to everything, for longer than ten rounds of redelivery",
         forbid_all,
-        place=Place.PROXY,
+        backend=Backend.PROXY,
         settings=QUICK,
     ),
     Row(
@@ -166,7 +166,7 @@ known to be, and all of them wait.""",
         "pipeline-fails",
         "an ingest pipeline of the index fails for all events; then it is corrected (by a proxy)",
         fail_pipeline,
-        place=Place.PROXY,
+        backend=Backend.PROXY,
         settings=QUICK,
     ),
     Row(
@@ -180,7 +180,7 @@ known to be, and all of them wait.""",
         "too-large",
         "413 to every request of more than 10 kB, all the time",
         send_small,
-        place=Place.PROXY,
+        backend=Backend.PROXY,
         set_up=limit_requests,
         make=make_small,
         short_acks=(),

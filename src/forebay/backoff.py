@@ -1,4 +1,4 @@
-"""Exponential back-off with jitter: the one rule for when to try again. Pure."""
+"""Exponential back-off with jitter: the one rule for the time of the next try. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Jitter = Callable[[float, float], float]
 class Backoff(NamedTuple):
     """A delay that doubles with each failure in a row, up to a cap.
 
-    With jitter it is a half to the whole of that, so that many Forebays do not come back to one server together (AWS
+    With jitter it is a half to the whole of that, so that many Forebays do not come back to one server at once (AWS
     Architecture Blog, "Exponential Backoff And Jitter", 2015: "equal jitter").
     """
 

@@ -1,4 +1,4 @@
-"""The tree of errors, typed by what the caller does next.
+"""The tree of errors, typed by the caller's next step.
 
 ForebayError
 ├── SettingsError       stop: the operator corrects a setting
@@ -6,7 +6,7 @@ ForebayError
 ├── Rejection           answer: the client corrects the request
 ├── SpoolError
 │   ├── SpoolUnusable   stop: the database cannot be opened, or another process owns it
-│   │   └── SpoolDamaged  the owner rescues what can be read, everybody else stops
+│   │   └── SpoolDamaged  the owner rescues every readable row, everybody else stops
 │   └── SpoolUnavailable  answer 503 and go on: nothing was stored, the client sends again
 │       └── SpoolLost     the same, and end: this process stores nothing any more
 │           └── SpoolInDoubt  close the connection unanswered, and end: it may have been stored

@@ -25,7 +25,7 @@ class HttpServer(uvicorn.Server):
         self._on_started = on_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to take connections, and tell."""
+        """Begin to take connections, and report that."""
         await super().startup(sockets)
         self._on_started()
 
@@ -41,7 +41,7 @@ class HttpServer(uvicorn.Server):
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End; at the second signal, at once: what is not delivered is in the spool."""
+        """End; at the second signal, at once: events that are not delivered are in the spool."""
         del frame
         if self.should_exit:
             os._exit(128 + sig)

@@ -1,4 +1,4 @@
-"""The number of bulks that may be in flight, found out from how the sink answers. Pure.
+"""The number of bulks that may be in flight, found out from the sink's answers. Pure.
 
 It is found by additive increase and multiplicative decrease (Chiu and Jain, "Analysis of the Increase and
 Decrease Algorithms for Congestion Avoidance in Computer Networks", 1989), in the form of TCP (RFC 5681):
@@ -48,7 +48,7 @@ class InFlightLimit:
 
     @property
     def value(self) -> int:
-        """How many bulks may be in flight."""
+        """The number of bulks that may be in flight."""
         return int(self._limit)
 
     def restart(self) -> None:
@@ -65,7 +65,7 @@ class InFlightLimit:
         """Take note of a good bulk; the limit may rise, or fall because bulks take longer.
 
         Args:
-            in_flight: how many bulks were in flight when it was sent, itself included.
+            in_flight: the bulks in flight when it was sent, itself included.
             seconds: the time it took.
         """
         if 2 * in_flight < self._limit:

@@ -78,7 +78,7 @@ class Document(Struct, gc=False, omit_defaults=True):
 
 
 class Address(Struct, gc=False, frozen=True):
-    """The place of a document in the sink: `_index` and `_id`, worked out once, at intake."""
+    """The address of a document in the sink: `_index` and `_id`, worked out once, at intake."""
 
     index: str = msgspec.field(name="_index")
     log_id: str = msgspec.field(name="_id")
@@ -153,7 +153,7 @@ class Verdict(enum.Enum):
 
     DELIVERED = "delivered"  # taken: it is there, and was not before
     DUPLICATE = "duplicate"  # it was there already: as good as delivered
-    DROPPED = "dropped"  # the sink's own processing let go of it, as somebody told it to
+    DROPPED = "dropped"  # the sink's own processing dropped it, as it was configured to
     RETRY = "retry"  # not this time, or nobody knows
     PAUSE = "pause"  # not until an operator changes something at the sink
     REFUSED = "refused"  # the sink did not take it; whose fault that is shows in how others fare
@@ -212,10 +212,10 @@ class History(Struct, frozen=True, gc=False):
     """The deliveries of an event so far.
 
     Attributes:
-        attempts: how often it was delivered without being settled.
-        attempted_at_ms: when that was; of more than `ATTEMPT_TIMES_MAX` times, the first and the newest.
-        strikes: how often it was in a delivery that ended without an answer while the sink answered others.
-        refusals: how often the sink refused it while it took others of its index.
+        attempts: the number of deliveries that did not settle it.
+        attempted_at_ms: the times of these; of more than `ATTEMPT_TIMES_MAX` times, the first and the newest.
+        strikes: the number of those that ended without an answer while the sink answered others.
+        refusals: the number of those that the sink refused while it took others of its index.
         refused_status: the HTTP status of its last refusal, whether that counts or not; 0 if there was none.
     """
 
@@ -265,7 +265,7 @@ class Ack(enum.StrEnum):
 
 
 class Admission(enum.StrEnum):
-    """The place in which an accepted event waits for its delivery."""
+    """The queue in which an accepted event waits for its delivery."""
 
     CREATED = "created"  # in the channel
     PENDING = "pending"  # only in the spool: the channel had no room

@@ -1,4 +1,4 @@
-"""This process and the operating system: file descriptors, memory that is free again, and an end whatever hangs."""
+"""This process and the operating system: its file descriptors, its free memory, and a time limit for its end."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ DESCRIPTORS_RESERVED = 128
 """For the database and its log, connections to the sink, and libraries; about 50 are in use."""
 
 TRIM_INTERVAL_S = 60.0
-"""How often memory is given back. Nothing else runs meanwhile, for 3 to 6 ms after 100,000 events filled the heap."""
+"""How often free memory goes back. It takes 3 to 6 ms after 100,000 events filled the heap, and all else waits."""
 
 LATE_EXIT_CODE = 1
 
 
 def fit_connections(connections_max: int) -> int:
-    """Raise the process's own limit of file descriptors as far as needed; return how many connections it allows.
+    """Raise the process's own limit of file descriptors as far as needed; return the connections that it allows.
 
     Containers often start with a soft limit of 1,024. Beyond it a connection is accepted and closed without a word, and
     the spool and the sink could open nothing either.
@@ -63,7 +63,7 @@ def end_within(limit_s: float) -> None:
     """End the process after `limit_s` if it has not ended by itself until then.
 
     A disk or a network file system that hangs holds the thread that waits for it, and everyone who waits for that
-    thread. No event is lost that was answered after its commit: this is what a power cut does, and the next start reads
+    thread. No event is lost that was answered after its commit: a power cut does the same, and the next start reads
     the spool.
     """
     timer = threading.Timer(limit_s, _end_late, (limit_s,))

@@ -42,15 +42,15 @@ log = structlog.get_logger("forebay.server")
 
 BACKLOG = 2048
 REQUESTS_IN_HAND_S = 5
-"""How long the shutdown waits for requests in hand; an answer takes one commit."""
+"""The time that the shutdown gives requests in hand; an answer takes one commit."""
 
 CLOSING_S = 4
-"""How long the rest of the shutdown may take beside the delivery; `deploy.sh` gives ten seconds for both."""
+"""The time for the rest of the shutdown, beside the delivery; `deploy.sh` gives ten seconds for both."""
 
 CURL_TOKEN_S = 30 * 86_400
 
 Started = Callable[[HttpServer, str], None]
-"""Called once connections are taken, with the server, which can be told to end, and the place where events go."""
+"""Called once connections are taken, with the server, to end it later, and the sink's location."""
 
 
 def run(settings: Settings) -> int:
@@ -65,7 +65,11 @@ def run(settings: Settings) -> int:
     warn(secret)
     with contextlib.closing(listen(settings)) as listener:
         return work(
-            settings, secret, listener, Peers(), lambda _, sink_place: announce(settings, secret, listener, sink_place)
+            settings,
+            secret,
+            listener,
+            Peers(),
+            lambda _, sink_location: announce(settings, secret, listener, sink_location),
         )
 
 
@@ -95,7 +99,7 @@ async def serve(
     server = HttpServer(http_config, lambda: started(server, deliverer.sink.location))
     # A server that takes events and delivers none would look well from outside.
     deliverer.start(server.end, server.sweep(), peers.answer(observe))
-    # What lives from here to the end is not worth looking through at every collection, nor are events, which hold no
+    # Objects that live from here to the end are not worth a look at every collection. Nor are events: they hold no
     # cycles.
     gc.collect()
     gc.freeze()
@@ -103,7 +107,7 @@ async def serve(
     try:
         await server.serve(sockets=[listener])
     finally:
-        # No request is in hand any more, so nothing is admitted after what is delivered and written out now.
+        # No request is in hand any more, so no event is admitted after this last delivery.
         exit_code = await deliverer.stop()
     return exit_code
 
@@ -112,8 +116,8 @@ class Deliverer:
     """Delivers the events of one spool to the sink, and looks after the spool, from `start` to `stop`.
 
     Attributes:
-        counters: what it and the intake before it have done.
-        sink: where events end.
+        counters: the figures of this delivery, and of the intake before it.
+        sink: the destination of the events.
         pipeline: everything between intake and sink.
     """
 
@@ -129,8 +133,8 @@ class Deliverer:
     def start(self, on_failed: Callable[[], None], *others: Coroutine[None, None, None]) -> None:
         """Start everything; `others` run as long.
 
-        `on_failed` is called if it cannot go on, and then the process is to end: the next start saves what can be read
-        of a damaged spool, and knows what is in one that was in doubt.
+        `on_failed` is called if it cannot go on, and then the process is to end: the next start rescues a damaged
+        spool, and finds out whether a commit in doubt counts.
         """
         self._spool.guard(on_lost=on_failed)
         self._pipeline_task = asyncio.create_task(self.pipeline.run())
@@ -158,7 +162,7 @@ class Deliverer:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.sink.close()
-        # Within the loop, which the spool's last answers still go to.
+        # Within the loop, which still takes the spool's last answers.
         self._spool.close()
         error = None if self._pipeline_task.cancelled() else self._pipeline_task.exception()
         if error is not None:
@@ -217,21 +221,21 @@ def _configure_http(settings: Settings, secret: str, deliverer: Deliverer, colle
 
 
 def warn(secret: str) -> None:
-    """Log what is allowed and still hardly meant."""
+    """Warn of settings that are allowed and hardly meant."""
     for name, nearest in unknown_variables():
         log.warning("unknown_setting", name=name, meant=nearest)
     if len(secret) < SECRET_CHARS_MIN:
         log.warning("short_secret", name="JWT_SECRET", characters_min=SECRET_CHARS_MIN)
 
 
-def announce(settings: Settings, secret: str, listener: socket.socket, sink_place: str) -> None:
-    """Tell that events are taken: a log line, and for a newcomer a curl line that works."""
+def announce(settings: Settings, secret: str, listener: socket.socket, sink_location: str) -> None:
+    """Announce that events are taken: in the log, and for a newcomer with a curl line that works."""
     port = listener.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     fields: dict[str, str | int] = {
         "version": __version__,
         "address": f"http://{host}:{port}",
-        "events_go_to": sink_place,
+        "events_go_to": sink_location,
         "spool": str(settings.database_url),
         "ack": settings.ack.value,
     }

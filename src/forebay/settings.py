@@ -151,7 +151,7 @@ def _parse_database_url(value: Any) -> Any:
     location, _, options = value.partition("?")
     match = re.fullmatch(r"sqlite:(?://)?(?P<path>.+)", location)
     path = Path(re.sub(r"^/+", "/", match["path"] if match else ""))
-    # A database in memory would lose events. Forebay always reads, writes and creates, whatever the mode says.
+    # A database in memory would lose events. Forebay always reads, writes and creates, and ignores the mode.
     if path.name in ("", "..") or ":memory:" in location or options not in ("", "mode=rwc", "mode=rw"):
         raise ValueError("a file such as sqlite://sqlite3.db or sqlite:///var/lib/forebay/spool.db")
     return path

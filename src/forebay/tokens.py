@@ -24,7 +24,7 @@ CACHE_BYTES_MAX = 4 * 1024 * 1024
 """One valid token can be sent in thousands of ways, each with more spaces before it."""
 
 CLOCK_LEEWAY_S = 30
-"""How far the clock that signed a token may differ from ours when `nbf` and `exp` are checked."""
+"""The most by which the clock that signed a token may differ from ours, for `nbf` and `exp`."""
 
 BEARER = b"bearer "
 
@@ -41,11 +41,11 @@ class Scope(enum.StrEnum):
 
 
 OPERATOR_SCOPES = (Scope.READ, Scope.ADMIN)
-"""Each of these may see how the server is. A token that ships in an application has neither."""
+"""Each of these may read the server's health. A token that ships in an application has neither."""
 
 
 class Claims(NamedTuple):
-    """The content of a verified token: its `sub`, its scopes, and its end in seconds since 1970."""
+    """The content of a verified token: its `sub`, its scopes, and its expiry in seconds since 1970."""
 
     user_id: str
     scopes: frozenset[str]

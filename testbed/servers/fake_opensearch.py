@@ -16,8 +16,8 @@ class FakeOpenSearch:
 
     Attributes:
         poison: that text.
-        documents: what it holds, by `_id`.
-        resets: how often it reset a connection.
+        documents: its documents, by `_id`.
+        resets: the number of connections that it reset.
     """
 
     def __init__(self, poison: bytes) -> None:

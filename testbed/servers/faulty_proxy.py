@@ -32,7 +32,7 @@ class Answer(NamedTuple):
     content_type: str = "application/json"
 
 
-class Exchange:
+class ProxiedRequest:
     """One request that the proxy has read whole and not answered yet."""
 
     def __init__(self, request: web.Request, body: bytes, proxy: "FaultyProxy") -> None:
@@ -45,9 +45,9 @@ class Exchange:
         return self._request.path.endswith("/_bulk")
 
     def interfere(self) -> None:
-        """Count that this request does not get the answer of OpenSearch.
+        """Count a request that does not get the answer of OpenSearch.
 
-        Called when the answer is ready: one that its client has given up meanwhile has shown nothing.
+        To be called when the answer is ready: a request that its client has given up meanwhile has shown nothing.
         """
         self._proxy.interfered += 1
 
@@ -73,28 +73,28 @@ class Exchange:
         response = web.StreamResponse(status=answer.status, headers=headers)
         await response.prepare(self._request)
         await response.write(answer.body[: len(answer.body) // 2])
-        # Else the cut would overtake what is still in the buffer.
+        # Else the cut would overtake the bytes that are still in the buffer.
         await asyncio.sleep(0.01)
         cut(self._request.transport)
         return response
 
 
-Behaviour: TypeAlias = Callable[[Exchange], Awaitable[web.StreamResponse]]
+Behaviour: TypeAlias = Callable[[ProxiedRequest], Awaitable[web.StreamResponse]]
 
 
-async def pass_on(exchange: Exchange) -> web.StreamResponse:
-    """Do what a proxy should."""
+async def pass_on(request: ProxiedRequest) -> web.StreamResponse:
+    """Forward the request and its answer, as a proxy should."""
     try:
-        return exchange.answer(await exchange.forward())
+        return request.answer(await request.forward())
     except (aiohttp.ClientError, OSError):
-        return exchange.reset()
+        return request.reset()
 
 
 class FaultyProxy:
     """A proxy on loopback, in a thread of its own; its port stays the same while it refuses connections and after.
 
     Attributes:
-        interfered: how many requests got something else than OpenSearch's own answer.
+        interfered: the number of requests that did not get OpenSearch's own answer.
         switched: set when the behaviour changes, so that nobody waits on in the old one.
     """
 
@@ -124,7 +124,7 @@ class FaultyProxy:
         return f"http://{HOST}:{self._port}"
 
     def behave(self, behaviour: Behaviour) -> None:
-        """Answer like this from now on; requests that wait in the old behaviour are let go of."""
+        """Answer like this from now on; requests that wait in the old behaviour go on."""
         self._run(self._switch(behaviour))
 
     def refuse(self) -> None:
@@ -151,7 +151,7 @@ class FaultyProxy:
         )
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        # Whoever waits in a behaviour is let go of when its client has gone.
+        # A request that waits in a behaviour is cancelled when its client has gone.
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await self._listen()
@@ -196,7 +196,7 @@ class FaultyProxy:
         if self._refusing:  # over a connection that was being accepted when that ended
             cut(request.transport)
         body = await request.read()
-        return await self._behaviour(Exchange(request, body, self))
+        return await self._behaviour(ProxiedRequest(request, body, self))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(CALL_TIMEOUT_S)

@@ -39,11 +39,11 @@ class Operation(enum.StrEnum):
 
 
 class Fault(NamedTuple):
-    """How a step fails.
+    """A failure of a step.
 
     Attributes:
-        code: what SQLite is told.
-        written_bytes: how much of a write is in the file all the same.
+        code: the result that SQLite gets.
+        written_bytes: the bytes of a write that are in the file all the same.
     """
 
     code: int
@@ -51,13 +51,13 @@ class Fault(NamedTuple):
 
 
 class Policy:
-    """Decides which steps fail, and hears of those that were done; this one lets everything pass.
+    """Decides which steps fail, and is told of the steps that were done; this one lets everything pass.
 
     It is called in the thread that takes the step.
     """
 
     def decide(self, operation: Operation, path: str, offset: int, length: int) -> Fault | None:
-        """Return how a step fails, None if it is to be done; a file is truncated to `length`."""
+        """Return the failure of a step, None if it is to be done; a file is truncated to `length`."""
         del operation, path, offset, length
         return None
 
@@ -165,8 +165,8 @@ class FaultyFiles:
     """A VFS whose files ask a policy.
 
     Attributes:
-        policy: who is asked.
-        failures: what went wrong in here, which SQLite cannot be told.
+        policy: the one that decides.
+        failures: errors of this layer itself, which SQLite cannot be told.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -219,7 +219,7 @@ class FaultyFiles:
         return len(data)
 
     def _noting_failures(self, method: Callable[..., int], code: int) -> Callable[..., int]:
-        """Return a method that tells SQLite of an error where Python raised one."""
+        """Return a method that gives SQLite an error code if Python raised an error."""
 
         def call(*arguments: Any) -> int:
             try:
@@ -239,7 +239,7 @@ class FaultyFiles:
         return code
 
     def _replace_methods(self, file: _File) -> _Methods:
-        """Give a file methods that ask; return its own."""
+        """Give a file methods that ask the policy; return its own ones."""
         original: _Methods = file.methods.contents
         if original.version != METHODS_VERSION:
             raise NotInUse(f"the methods of a file have version {original.version}")

@@ -44,8 +44,8 @@ class ForebayStartError(Exception):
 class ForebayServer:
     """One server on loopback; its port and its folder, with the spool, the log and a `.env`, stay from start to start.
 
-    Its environment holds nothing but what is set here and the given settings. The process is gone after `close`, and
-    also if the test run is killed before that.
+    Its environment holds the variables set here, the given settings, and nothing else. The process is gone after
+    `close`, and also if the test run is killed before that.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class ForebayServer:
 
     @property
     def worker_pids(self) -> dict[int, int]:
-        """The processes of several workers, by their number; that which empties orphans stands under 0."""
+        """The processes of several workers, by their number; the one that empties orphans has 0."""
         found = {}
         for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
             # One that has ended meanwhile, or has not become a worker yet, is none.
@@ -200,7 +200,7 @@ class ForebayServer:
             self._forget()
 
     def close(self) -> None:
-        """End the server for good, however it is."""
+        """End the server for good, in any state."""
         try:
             self.kill()
         finally:

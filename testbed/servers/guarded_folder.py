@@ -22,7 +22,7 @@ REMOVE_TIMEOUT_S = 30
 class GuardedFolder:
     """A folder with a guard process that removes it, after killing the process group named in it.
 
-    The guard is what cleans up after a test run that was itself killed and could clean up nothing.
+    The guard cleans up after a test run that was itself killed and could clean up nothing.
     """
 
     def __init__(self, prefix: str) -> None:

@@ -1,4 +1,4 @@
-"""The real Forebay with a supervisor that does in a second what else takes it 30: `python -m servers.hasty_forebay`."""
+"""The real Forebay with a hasty supervisor: `python -m testbed.servers.hasty_forebay`."""
 
 from __future__ import annotations
 

@@ -52,14 +52,14 @@ def start_in_vain(server: ForebayServer) -> None:
 
 
 async def wait_well(server: ForebayServer) -> None:
-    """Wait until every worker answers and none has anything to complain of."""
+    """Wait until every worker answers and none is degraded."""
     async with asyncio.timeout(WAIT_S):
         while (await asyncio.to_thread(read_health, server))["status"] != "ready":
             await asyncio.sleep(0.05)
 
 
 async def wait_worker(server: ForebayServer, number: int, former_pid: int) -> int:
-    """Wait until another process has taken the place of a fallen one; return its pid."""
+    """Wait until a worker runs in another process than `former_pid`; return its pid."""
     async with asyncio.timeout(WAIT_S):
         while (pid := server.worker_pids.get(number, former_pid)) == former_pid:
             await asyncio.sleep(0.02)

@@ -111,7 +111,7 @@ class OpenSearchServer:
             raise
 
     def launch(self, extra_settings: Mapping[str, str] | None = None) -> None:
-        """Start the server and wait for nothing: with some settings it answers and never is ready."""
+        """Start the server without waiting: with some settings it answers and is never ready."""
         if self.is_running:
             raise RuntimeError(f"{self.url} is running already")
         self._process = self._spawn(extra_settings or {})
@@ -154,7 +154,7 @@ class OpenSearchServer:
         self._signal(signal.SIGCONT)
 
     def reset(self) -> None:
-        """Bring the server to run, empty and with default settings, whatever was done to it."""
+        """Bring the server to run, empty and with default settings, from any state."""
         if not self.is_running:
             self.lose_data()
             self.start()
@@ -213,7 +213,7 @@ class OpenSearchServer:
         command = ["bash", "bin/opensearch", *(f"-E{name}={value}" for name, value in settings.items())]
         account = self._account
         with (self._folder / "console.log").open("wb") as log:
-            # A session of its own makes it a process group of its own, which is what the signals go to.
+            # A session of its own makes it a process group of its own, which gets the signals.
             return subprocess.Popen(
                 command,
                 cwd=self._home,

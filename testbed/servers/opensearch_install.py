@@ -21,7 +21,7 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache"
 
 
 class OpenSearchUnavailableError(Exception):
-    """OpenSearch cannot be had on this machine; the message says in one line what is missing."""
+    """OpenSearch cannot be had on this machine; the message names in one line the missing part."""
 
 
 def install(cache: Path = CACHE) -> Path:
@@ -80,7 +80,7 @@ def _download(folder: Path) -> Path:
 
 def _first_error(maven_output: str) -> str:
     errors = (line.partition("[ERROR] ")[2] for line in maven_output.splitlines())
-    return next(filter(None, errors), "it did not say why")
+    return next(filter(None, errors), "it gave no reason")
 
 
 def _verify(archive: Path) -> None:

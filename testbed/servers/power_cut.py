@@ -1,6 +1,6 @@
 """Makes the files that a power cut leaves of a SQLite database with a write-ahead log, from copies.
 
-What was synced is there. Behind it a part of what was being written may be there, in pieces of any size
+All synced bytes are there. Behind them a part of the bytes being written may be there, in pieces of any size
 (https://sqlite.org/atomiccommit.html, section 2; the log's format: https://sqlite.org/fileformat2.html, section 4).
 """
 

@@ -21,12 +21,12 @@ def peak_bytes(pid: int) -> int:
 
 
 def open_descriptors(pid: int) -> int:
-    """Return how many file descriptors a process has now (`OSError` if it has ended)."""
+    """Return the number of file descriptors that a process has now (`OSError` if it has ended)."""
     return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def open_connections(pid: int, port: int) -> int:
-    """Return how many connections a process has taken on a port and still holds.
+    """Return the number of connections that a process has taken on a port and still has.
 
     Its other sockets, say towards OpenSearch, come and go by themselves and are not counted.
     """
@@ -48,7 +48,7 @@ def limit_descriptors(pid: int, most: int) -> None:
 
 
 def reach_for_connections(wanted: int) -> int:
-    """Let this test hold many connections; return how many it can."""
+    """Raise this process's limit for many connections; return the number that it can have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = (
         wanted + DESCRIPTORS_OF_A_TEST if hard == resource.RLIM_INFINITY else min(wanted + DESCRIPTORS_OF_A_TEST, hard)

@@ -41,5 +41,5 @@ class SmallDisk:
                     block = block[: len(block) // 2]
 
     def empty(self) -> None:
-        """Give back what was taken."""
+        """Give back the room that `fill` took."""
         (self.path / "ballast").unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
     python -m testbed.servers.spool_writer DATABASE SEED FIRST
 
-Each transaction follows from the seed, its number and those before it, so that a test knows what must be there.
+Each transaction follows from the seed, its number and those before it, so that a test knows the right content.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Script:
     """A list of transactions without end, and the content of the spool after them.
 
     Attributes:
-        number: how many transactions were made.
+        number: the number of transactions so far.
         rows: the groups by number, each with its events and its history.
         dead: the `log_id` of each dead letter.
     """
@@ -87,7 +87,7 @@ async def write_on(path: Path, script: Script) -> None:
         work, number = script.next(), script.number
         committed: asyncio.Future[None] = loop.create_future()
 
-        def hear(result: Any, number: int = number, committed: asyncio.Future[None] = committed) -> None:
+        def report(result: Any, number: int = number, committed: asyncio.Future[None] = committed) -> None:
             if isinstance(result, SpoolUnavailable):
                 committed.set_exception(result)
                 return
@@ -95,7 +95,7 @@ async def write_on(path: Path, script: Script) -> None:
             sys.stdout.flush()
             committed.set_result(None)
 
-        spool.commit(work, hear)
+        spool.commit(work, report)
         await committed
 
 

@@ -1,4 +1,4 @@
-"""A client that does what a good SDK does: it sends events again, unchanged, after a 503 or no answer."""
+"""A client that behaves as a good SDK: it sends events again, unchanged, after a 503 or no answer."""
 
 import asyncio
 from collections import Counter
@@ -20,8 +20,8 @@ class Client:
 
     Attributes:
         accepted: the events that were answered with 200.
-        refused: how many were answered as the client's own mistake, which only bad ones may be.
-        resent: how many events were sent once more than before, added up.
+        refused: the number that was answered as the client's own mistake, which only bad ones may be.
+        resent: the number of events in repeated requests.
         answers: requests by the status of their answer.
         connection_errors: requests without an answer.
     """
@@ -43,25 +43,25 @@ class Client:
 
     async def send(self, events: Sequence[Event], *, batch: int, connections: int) -> None:
         """Send every event until it is accepted; `batch` events a request, one alone if it is 1."""
-        portions = [events[start : start + batch] for start in range(0, len(events), batch)]
-        waiting = iter(portions)
+        requests = [events[start : start + batch] for start in range(0, len(events), batch)]
+        waiting = iter(requests)
         async with self.session() as session, asyncio.TaskGroup() as senders:
             for _ in range(connections):
-                senders.create_task(self._send_portions(session, waiting))
+                senders.create_task(self._send_requests(session, waiting))
 
-    async def _send_portions(self, session: aiohttp.ClientSession, portions: Iterable[Sequence[Event]]) -> None:
-        for portion in portions:
-            await self.insist(session, portion)
+    async def _send_requests(self, session: aiohttp.ClientSession, requests: Iterable[Sequence[Event]]) -> None:
+        for events in requests:
+            await self.insist(session, events)
 
-    async def insist(self, session: aiohttp.ClientSession, portion: Sequence[Event]) -> None:
+    async def insist(self, session: aiohttp.ClientSession, events: Sequence[Event]) -> None:
         """Send these events, unchanged, until they are answered with something else than 503."""
         for _ in range(TRIES_MAX):
             try:
-                if await self._try(session, portion):
+                if await self._try(session, events):
                     return
             except (aiohttp.ClientError, TimeoutError, ConnectionError):
                 self.connection_errors += 1
-            self.resent += len(portion)
+            self.resent += len(events)
             await asyncio.sleep(RETRY_S)
         raise AssertionError(f"events were not accepted in {TRIES_MAX} tries")
 
@@ -69,23 +69,23 @@ class Client:
         """Remember an event that was answered with 200."""
         self.accepted[log_id] = event
 
-    async def _try(self, session: aiohttp.ClientSession, portion: Sequence[Event]) -> bool:
-        alone = len(portion) == 1
-        path, body = ("/events", portion[0]) if alone else ("/events/batch", portion)
+    async def _try(self, session: aiohttp.ClientSession, events: Sequence[Event]) -> bool:
+        alone = len(events) == 1
+        path, body = ("/events", events[0]) if alone else ("/events/batch", events)
         async with session.post(self._url + path, params=self._query, json=body) as response:
             answer = await response.json()
         self.answers[response.status] += 1
         if response.status == 503:
             return False
         if alone:
-            self._hear(portion[0], {**answer, "status": answer["status"] if response.status == 200 else "rejected"})
+            self._record(events[0], {**answer, "status": answer["status"] if response.status == 200 else "rejected"})
             return True
         assert response.status == 200, answer
-        for event, result in zip(portion, answer["results"], strict=True):
-            self._hear(event, result)
+        for event, result in zip(events, answer["results"], strict=True):
+            self._record(event, result)
         return True
 
-    def _hear(self, event: Event, result: dict[str, Any]) -> None:
+    def _record(self, event: Event, result: dict[str, Any]) -> None:
         if result["status"] == "rejected":
             assert is_bad(event), f"a good event was refused: {result}"
             self.refused += 1

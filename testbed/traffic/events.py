@@ -60,7 +60,7 @@ def make_bad_event(number: int) -> Event:
 
 
 def is_bad(event: Event) -> bool:
-    """Whether an event is one that no server should take."""
+    """Return whether an event is one that no server should take."""
     return "page" not in event
 
 

@@ -1,4 +1,4 @@
-"""Checks the promise: each accepted event is in OpenSearch once, whatever was done to the servers meanwhile."""
+"""Checks the promise: each accepted event is in OpenSearch once, with any fault of the servers meanwhile."""
 
 import asyncio
 from collections.abc import Callable

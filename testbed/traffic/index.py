@@ -18,7 +18,7 @@ class Index:
         self._pattern = f"events_{environment}_*"
 
     async def wait_count(self, wanted: int, timeout_s: float) -> int:
-        """Wait until there are that many documents, or none has come for the time; return how many there are."""
+        """Wait until there are that many documents, or no further one comes for the time; return their number."""
         found, deadline = 0, time.monotonic() + timeout_s
         while (now := await self.count()) < wanted and time.monotonic() < deadline:
             # A slow machine takes longer, but goes on.
@@ -28,7 +28,7 @@ class Index:
         return now
 
     async def count(self) -> int:
-        """Return how many documents can be found."""
+        """Return the number of documents that a search finds."""
         async with aiohttp.ClientSession() as session:
             await session.post(f"{self._url}/{self._pattern}/_refresh?allow_no_indices=true")
             async with session.get(f"{self._url}/{self._pattern}/_count?allow_no_indices=true") as response:
@@ -38,11 +38,11 @@ class Index:
 
     async def documents(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Yield `_id` and source of every document of every index, once for each index that holds it."""
-        async for _, log_id, source in self.places():
+        async for _, log_id, source in self.copies():
             yield log_id, source
 
-    async def places(self) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
-        """Yield index, `_id` and source of every document of every index."""
+    async def copies(self) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
+        """Yield index, `_id` and source of every copy of a document."""
         async with aiohttp.ClientSession() as session:
             query = {"size": PAGE, "sort": ["_doc"]}
             path = f"{self._pattern}/_search?scroll=1m&allow_no_indices=true"

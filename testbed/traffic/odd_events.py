@@ -94,7 +94,7 @@ class OddEvents:
         return "[" + ",".join(self._value(depth + 1) for _ in range(self._random.choice((0, 1, 2, 4)))) + "]"
 
     def _deep(self, _: int) -> str:
-        """Make a value at the deepest place that there can be."""
+        """Make a value at the deepest level that is allowed."""
         text = self._value(DEPTH_MAX)
         for _level in range(self._random.choice((DEPTH_MAX - 1, DEPTH_MAX))):
             text = f"[{text}]" if self._chance(0.3) else self._object([(self._pick(KEYS), text)])

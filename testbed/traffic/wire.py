@@ -73,12 +73,12 @@ class Wire:
         body, self._received = self._received[:length], self._received[length:]
         return Answer(int(status), headers, body)
 
-    def skim(self, mark: bytes, times: int) -> None:
+    def skim(self, wanted: bytes, times: int) -> None:
         """Read until something has come so many times, as fast as possible."""
-        while (found := self._received.count(mark)) < times:
+        while (found := self._received.count(wanted)) < times:
             times -= found
-            # What is left may be the beginning of the next.
-            self._received = self._received[max(0, len(self._received) - len(mark) + 1) :]
+            # The rest may be the beginning of the next.
+            self._received = self._received[max(0, len(self._received) - len(wanted) + 1) :]
             self._receive()
         self._received = b""
 
@@ -88,7 +88,7 @@ class Wire:
 
     @property
     def is_silent(self) -> bool:
-        """Whether all that has come was read."""
+        """Whether all input was read."""
         self.socket.setblocking(False)  # noqa: FBT003 - positional only
         try:
             return not self._received and not self.socket.recv(1, socket.MSG_PEEK)

@@ -7,16 +7,16 @@ import pytest
 
 from chaos.faults.clock import NoFaketime
 from chaos.matrix import ROWS
-from chaos.rows import Loss, Place, Row
+from chaos.rows import Backend, Loss, Row
 from chaos.scale import SHORT
-from chaos.trial import Places, try_row
+from chaos.trial import Backends, try_row
 from testbed.servers.fixtures import ONE_PROCESS, report_missing
 
 
 def runs() -> Iterator[object]:
     for row in ROWS:
         for ack in row.short_acks:
-            marks = ONE_PROCESS if row.place is Place.OWN else ()
+            marks = ONE_PROCESS if row.backend is Backend.OWN else ()
             yield pytest.param(row, ack, id=f"{row.name}-{ack}", marks=marks)
 
 
@@ -24,10 +24,10 @@ def runs() -> Iterator[object]:
 async def test_nothing_is_lost_and_nothing_doubled_by(
     row: Row, ack: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    fixture = "own_opensearch" if row.place is Place.OWN else "opensearch"
+    fixture = "own_opensearch" if row.backend is Backend.OWN else "opensearch"
     server = request.getfixturevalue(fixture)
     try:
-        result = await try_row(row, ack, SHORT, Places(lambda: server.url, lambda: server), tmp_path)
+        result = await try_row(row, ack, SHORT, Backends(lambda: server.url, lambda: server), tmp_path)
     except NoFaketime as error:
         report_missing(str(error))
     assert result.problem == ""

@@ -39,7 +39,7 @@ esac
 
 
 def stages() -> list[list[tuple[str, str]]]:
-    """Return the Dockerfile's instructions, each as its word and what follows, by stage."""
+    """Return the Dockerfile's instructions, each as its word and its arguments, by stage."""
     lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.lstrip().startswith("#")]
     found: list[list[tuple[str, str]]] = []
     for line in filter(None, re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines()):
@@ -138,7 +138,7 @@ def test_the_health_check_follows_the_answer_past_any_proxy(status: int, code: i
 
 
 class Deployed(NamedTuple):
-    """A run of deploy.sh: its exit code, what it printed, and the arguments of each call of docker."""
+    """A run of deploy.sh: its exit code, its output, and the arguments of each call of docker."""
 
     code: int
     output: str

@@ -1,4 +1,4 @@
-"""The documents say what the code does."""
+"""The documents agree with the code."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def subcommands(help_text: str) -> list[str]:
     return re.findall(r"^  (\w+) ", listed, flags=re.MULTILINE)
 
 
-# What is made from the code
+# Pages made from the code
 
 
 @pytest.mark.parametrize("page", REFERENCE, ids=lambda path: path.name)
@@ -82,7 +82,7 @@ def test_the_reference_names_every_value_of_a_label() -> None:
     assert [value for value in values if f"`{value}`" not in page] == []
 
 
-# What pages name
+# Names in pages
 
 
 @every_page

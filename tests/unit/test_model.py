@@ -62,7 +62,7 @@ def test_taking_out_newlines_leaves_numbers_and_order_alone() -> None:
     assert b'"param":{"z":1.0,"a":12345678901234567890123,"m":1e400,"n":-0.10}' in made
 
 
-def test_joined_entries_are_split_where_they_were_joined() -> None:
+def test_joined_entries_are_split_again() -> None:
     entries = [entry("a"), entry("b", b'{"text":"\\n"}'), entry("a")]
     assert split_entries(join_entries(entries)) == entries
     assert split_entries(join_entries([])) == []

@@ -1,4 +1,4 @@
-"""What this process asks of the operating system, each in a process of its own: other tests would blur the figures."""
+"""Requests to the operating system, each in a process of its own: other tests would blur the figures."""
 
 import asyncio
 import os
@@ -57,7 +57,7 @@ async def test_with_another_allocator_nothing_is_done(monkeypatch: pytest.Monkey
 
 
 def fit(wanted: int, soft: int, hard: int) -> tuple[list[int], str]:
-    """Return what a process says that starts with these limits: connections, soft limit, hard limit; and its log."""
+    """Start a process with these limits; return its connections, soft limit and hard limit, and its log."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(wanted=wanted, soft=soft, hard=hard)],
         capture_output=True,
@@ -68,7 +68,7 @@ def fit(wanted: int, soft: int, hard: int) -> tuple[list[int], str]:
     return [int(number) for number in numbers.split()], "".join(log)
 
 
-def test_a_soft_limit_is_raised_to_what_the_connections_need() -> None:
+def test_a_soft_limit_is_raised_as_far_as_the_connections_need() -> None:
     numbers, log = fit(500, 256, 2_000)
     assert numbers == [500, 500 + DESCRIPTORS_RESERVED, 2_000]
     assert log == ""

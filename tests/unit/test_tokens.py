@@ -1,4 +1,4 @@
-"""Who may send what: a token is HS256 with our key, names somebody, and ends."""
+"""Tokens and their rights: a token is HS256 with our key, names somebody, and ends."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def encode(part: bytes) -> bytes:
 
 
 def sign(payload: bytes, header: bytes = b'{"alg":"HS256"}', secret: bytes = SECRET.encode()) -> bytes:
-    """Sign anything at all, also what no library would."""
+    """Sign any payload, also one that no library would sign."""
     signed = encode(header) + b"." + encode(payload)
     return b"Bearer " + signed + b"." + encode(hmac.new(secret, signed, hashlib.sha256).digest())
 

@@ -198,8 +198,8 @@ def _find_one(spools: AllSpools, choice: Choice) -> FoundLetter:
     if not found:
         raise SpoolError(f"no dead letter of {choice.index_name or 'any index'} has the log_id {choice.log_ids[0]}")
     if len(found) > 1:
-        places = ", ".join(f"{one.letter.index_name} in {one.path}" for one in found)
-        raise SpoolError(f"several dead letters have this log_id; choose one with --index: {places}")
+        found_in = ", ".join(f"{one.letter.index_name} in {one.path}" for one in found)
+        raise SpoolError(f"several dead letters have this log_id; choose one with --index: {found_in}")
     return found[0]
 
 

@@ -14,7 +14,7 @@ from forebay.byte_size import format_bytes
 from forebay.cli.options import AsJson, Yes
 from forebay.cli.output import confirm, print_json, print_table, say
 from forebay.settings import Settings, load_settings
-from forebay.sinks.months import StoredMonth, choose_old, months_before, tell_of_late
+from forebay.sinks.months import StoredMonth, choose_old, describe_late_events, months_before
 from forebay.sinks.port import Sink
 from forebay.sinks.selection import make_sink
 
@@ -74,7 +74,7 @@ def prune(
     settings = load_settings()
     old = asyncio.run(_with_sink(settings, lambda sink: _find_old(sink, settings, older_than)))
     _show(old, as_json=as_json)
-    if late := tell_of_late(old, settings.server_environment, settings.oldest_month):
+    if late := describe_late_events(old, settings.server_environment, settings.oldest_month):
         say(late, err=True)
     if not old or dry_run:
         return

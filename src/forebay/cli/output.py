@@ -1,7 +1,7 @@
 """Prints results: JSON lines for programs, tables for people.
 
-Everything that a command prints goes through here. No terminal takes any of it for a command, every encoding of the
-output can hold it, and an output that cannot be written is a one-line error.
+Everything that a command prints goes through here. Characters that a terminal takes for a command, or that the
+output's encoding lacks, are escaped. An output that cannot be written is a one-line error.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from forebay.sinks.port import SinkCheck
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """The subject of the checks.
+    """The data for the checks.
 
     Attributes:
         settings: those of the server, as they are in this folder.

@@ -1,4 +1,4 @@
-"""A line of the doctor's: how good or bad something is, and the next step."""
+"""A line of the doctor: a judgement, and the next step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SHOWN_MAX = 5
 
 
 class Level(enum.StrEnum):
-    """How bad it is."""
+    """The gravity of a finding."""
 
     OK = "ok"
     WARN = "warn"  # events are safe, and somebody should see to it
@@ -18,10 +18,10 @@ class Level(enum.StrEnum):
 
 
 class Finding(NamedTuple):
-    """One thing that was found; no part of it holds a secret.
+    """One judgement of a check; no part of it holds a secret.
 
     Attributes:
-        level: how bad it is.
+        level: its gravity.
         text: the thing itself, in one line.
         advice: the next step, empty if none is needed.
         subject: the thing that was checked, as in `spool sqlite3.db`; by default that of the check.

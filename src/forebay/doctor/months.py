@@ -1,4 +1,4 @@
-"""Lists the months that are stored, and tells which ones late events may still open."""
+"""Lists the stored months, and those that late events may still open."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def check(context: Context) -> Iterator[Finding]:
         try:
             indices = [month.name for month in ask(settings, lambda sink: sink.list_months())]
         except SinkUnreachable:
-            return  # the line about the store tells why
+            return  # the line about the store gives the reason
     else:
         return
     yield judge_months(indices, settings.server_environment, settings.oldest_month)
 
 
 def judge_months(indices: Iterable[str], environment: str, oldest_month: str) -> Finding:
-    """Return which months there are, and which ones late events may still open."""
+    """Return a finding with the stored months, and those that late events may still open."""
     months = sorted(format_month(month) for index in indices if (month := month_of(index, environment)))
     if not months:
         return ok(f"none; events open any from {oldest_month} (FOREBAY_OLDEST_MONTH) on")

@@ -21,13 +21,13 @@ CHECK_S_MAX = 30.0
 
 
 class Check(NamedTuple):
-    """Something to check.
+    """One check, and the name of its subject.
 
     Attributes:
         subject: the name of the thing to check.
         check: yields the findings; those without a name get this one.
-        is_of_spool: it runs for each spool, or for the one of the settings if there is none yet.
-        is_long: with `Context.is_full` it may take as long as it takes.
+        is_of_spool: whether it runs for each spool, or for the one of the settings if there is none yet.
+        is_long: whether it has no time limit with `Context.is_full`.
     """
 
     subject: str
@@ -59,7 +59,7 @@ def start(work: Callable[[], T]) -> Future[T]:
     def run() -> None:
         try:
             future.set_result(work())
-        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+        except Exception as error:  # noqa: BLE001 - the caller of `result` gets it
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
@@ -85,7 +85,7 @@ def _run(check: Check, context: Context) -> list[Finding]:
         return [warn(f"cannot be known: {error}", error.advice)]
     except ForebayError as error:
         return [fail(" ".join(str(error).split()))]
-    except Exception as error:  # noqa: BLE001 - whatever it is, the others are still worth knowing
+    except Exception as error:  # noqa: BLE001 - the other checks are still worth running
         # Its text may quote anything.
         return [fail(f"could not be checked: {type(error).__name__}")]
 
@@ -97,6 +97,6 @@ def _collect(run: _Run, seconds_max: float | None) -> list[Finding]:
     return [
         fail(
             f"no answer within {run.seconds_max:g} s",
-            "find out what it waits for: a disk, a network file system, a network",
+            "find the cause of the wait: a disk, a network file system, a network",
         )
     ]

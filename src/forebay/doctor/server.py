@@ -46,7 +46,7 @@ def read_secret(settings: Settings) -> str | None:
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Ask the server whether it takes events, and why not."""
+    """Ask the server whether it takes events, and for the reason if it does not."""
     settings = context.settings
     address = f"http://{_host(settings)}:{settings.server_port}"
     if not settings.server_port:

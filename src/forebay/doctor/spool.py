@@ -1,4 +1,4 @@
-"""Checks one spool: its owner, its events, its dead letters, and accidents of its file."""
+"""Checks one spool: its owner, its events, its dead letters, and the incidents of its file."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _watch(path: Path, first: SpoolState) -> Drain:
 
 
 def judge_absence(path: Path, owner: str | None) -> Finding:
-    """Judge that there is no database."""
+    """Judge the lack of a database."""
     text = f"there is no database at {path}"
     if owner is None:
         return warn(text, "start the server if none runs, or run this in the folder that it runs in")
@@ -66,7 +66,7 @@ def judge_absence(path: Path, owner: str | None) -> Finding:
 
 
 def judge_owner(owner: str | None, state: SpoolState, *, is_workers: bool) -> Finding:
-    """Judge who has the spool open; one of a worker (`is_workers`) that nobody has open is an orphan."""
+    """Judge the owner of a spool. A worker's spool (`is_workers`) without an owner is an orphan."""
     if owner is not None:
         return ok(f"open by {owner}")
     if not is_workers:
@@ -107,7 +107,7 @@ def judge_incidents(incidents: Sequence[Incident]) -> Iterator[Finding]:
 
 
 def judge_damage(moved_away: Sequence[Path], *, is_damaged: bool, is_in_doubt: bool) -> Iterator[Finding]:
-    """Judge whether the file waits for its repair, or its log to be mended, and which files were moved away."""
+    """Judge a file that waits for its repair, a log that waits to be written again, and files that were moved away."""
     if is_in_doubt:
         advice = "see the disk; a restart of the server writes the log once more, and takes events if that works"
         yield fail("a sync of its log failed", advice)
@@ -116,5 +116,5 @@ def judge_damage(moved_away: Sequence[Path], *, is_damaged: bool, is_in_doubt: b
         yield fail("it was found to be damaged", advice)
     if moved_away:
         names = ", ".join(path.name for path in moved_away[:SHOWN_MAX])
-        advice = "keep them until you know what was lost, then delete them"
+        advice = "keep them until you know which events were lost, then delete them"
         yield warn(f"{len(moved_away)} files were moved away: {names}", advice)

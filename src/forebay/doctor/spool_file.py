@@ -15,7 +15,7 @@ from forebay.spool.beside.inspection import SQL
 from forebay.spool.codec import GroupCodec
 
 SHORT_S_MAX = 10.0
-"""The time for a file unless all of it was asked for: somebody waits for the other lines."""
+"""The time for a file, unless a full check was asked for: a person waits for the other lines."""
 
 STEPS_PER_CLOCK_READING = 10_000
 

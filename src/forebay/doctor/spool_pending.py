@@ -1,4 +1,4 @@
-"""Judges how long a spool's events wait, and tells when they will be gone."""
+"""Judges the age of a spool's events, and estimates when they will be gone."""
 
 from __future__ import annotations
 

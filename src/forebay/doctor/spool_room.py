@@ -35,11 +35,11 @@ def check(context: Context) -> Iterator[Finding]:
 def judge_room(stored_bytes: int, bytes_max: int, file_bytes: int, free_bytes: int) -> Iterator[Finding]:
     """Judge the room for all spools."""
     text = f"{stored_bytes / GIB:.2f} GiB of {bytes_max / GIB:.2f} GiB (FOREBAY_SPOOL_BYTES_MAX)"
-    why = "see why the sink takes no events; a larger FOREBAY_SPOOL_BYTES_MAX gains time"
+    advice = "find out why the sink takes no events; a larger FOREBAY_SPOOL_BYTES_MAX gains time"
     if stored_bytes >= bytes_max:
-        yield fail(f"{text}: full, clients get 503", why)
+        yield fail(f"{text}: full, clients get 503", advice)
     elif stored_bytes >= bytes_max * FULL_SHARE:
-        yield warn(f"{text}: nearly full", why)
+        yield warn(f"{text}: nearly full", advice)
     else:
         yield ok(text)
     disk = f"{file_bytes / GIB:.2f} GiB in files, {free_bytes / GIB:.2f} GiB free on their disk"
@@ -67,5 +67,5 @@ def _count_stored(path: Path) -> int:
     try:
         totals = spool_state.read_state(path).totals
     except SpoolError:
-        return 0  # its own line tells why
+        return 0  # its own line gives the reason
     return totals.stored_bytes + totals.dead_bytes

@@ -1,1 +1,1 @@
-"""Where events end: one package or file for each sink, behind one protocol (`port`)."""
+"""The destinations of events: one package or file for each sink, behind one protocol (`port`)."""

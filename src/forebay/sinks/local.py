@@ -31,10 +31,10 @@ T = TypeVar("T")
 Row = tuple[str, str, str, str]
 
 BUSY_TIMEOUT_S = 5
-"""How long to wait for somebody else who is writing to the file."""
+"""The longest wait for another process that writes to the file."""
 
 CHUNK_ROWS = 1_000
-"""How many events are deleted at once: the server's bulks wait no longer than that takes."""
+"""The events that are deleted at once: meanwhile the server's bulks wait."""
 
 SETTINGS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL")
 
@@ -98,7 +98,7 @@ class LocalSink:
         """Do nothing: all indices are in one table."""
 
     async def deliver(self, entries: list[Entry]) -> list[Outcome]:
-        """Return the outcome of each entry. If SQLite fails, none that can be read is delivered."""
+        """Return the outcome of each entry. If SQLite fails, none of them counts as delivered."""
         return await self._write(lambda: self._store(entries))
 
     def repair(self, entry: Entry) -> Entry:
@@ -157,7 +157,7 @@ class LocalSink:
                 connection.execute("BEGIN IMMEDIATE")
                 return [row if isinstance(row, Outcome) else _insert(connection, row) for row in rows]
         except sqlite3.Error as error:
-            # Whatever is wrong may be wrong with the connection.
+            # The connection may be at fault.
             self._disconnect()
             error_type = getattr(error, "sqlite_errorname", type(error).__name__)
             return [Outcome(Verdict.RETRY, error_type, f"{self._path}: {error}", whole=True)] * len(entries)
@@ -223,7 +223,7 @@ def _file_bytes(path: Path) -> int | None:
 
 def _select(connection: sqlite3.Connection, statement: str, query: Query) -> list[tuple[Any]]:
     after = "" if query.received_after is None else _sortable(datetime.fromisoformat(query.received_after))
-    wanted = [(document_path(field).split("."), value) for field, value in query.where.items()]
+    wanted = [(document_path(field).split("."), value) for field, value in query.fields.items()]
     connection.create_function("matches", 1, lambda document: _matches(document, wanted))
     return connection.execute(statement, {"after": after, "limit": query.limit}).fetchall()
 

@@ -1,4 +1,4 @@
-"""The monthly indices of one environment: their names, and which of them are old. Pure."""
+"""The monthly indices of one environment: their names, and the choice of the old ones. Pure."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def index_of(environment: str, now: datetime, months: int) -> str:
 def choose_old(months: Iterable[StoredMonth], environment: str, before: datetime, now: datetime) -> list[StoredMonth]:
     """Return the months that ended before a time, but never the current one or the one before it.
 
-    Those two still take most of the events that come; one of any other month opens its index again (`tell_of_late`).
+    Those two still take most of the events that come. A late event of any other month opens its index again
+    (`describe_late_events`).
     """
     first_kept = _move(now.astimezone(UTC), -1)
     chosen = []
@@ -56,7 +57,7 @@ def choose_old(months: Iterable[StoredMonth], environment: str, before: datetime
     return sorted(chosen)
 
 
-def tell_of_late(deleted: Iterable[StoredMonth], environment: str, oldest_month: str) -> str:
+def describe_late_events(deleted: Iterable[StoredMonth], environment: str, oldest_month: str) -> str:
     """Return a sentence on late events of months that are deleted, empty if no late event can belong to them."""
     months = [month for stored in deleted if (month := month_of(stored.name, environment))]
     if not months or format_month(max(months)) < oldest_month:

@@ -15,13 +15,13 @@ class Query(NamedTuple):
     """Selects documents, newest first.
 
     Attributes:
-        where: wanted values by field; `page`, `event`, `label`, `target`, `section` and `param.…` stand for
+        fields: wanted values by field; `page`, `event`, `label`, `target`, `section` and `param.…` stand for
             the same under `event_info`.
         received_after: only documents with a later `received_at` (RFC 3339), or all.
         limit: the most documents to return.
     """
 
-    where: Mapping[str, str]
+    fields: Mapping[str, str]
     received_after: str | None = None
     limit: int = 10
 
@@ -58,7 +58,7 @@ class Sink(Protocol):
     """Takes events in bulks, and gives them back; to be made in the loop that it is used in.
 
     Attributes:
-        location: the place of the events, for people; it holds no secret.
+        location: the sink's name and address, for people; it holds no secret.
     """
 
     location: str

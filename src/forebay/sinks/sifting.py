@@ -21,7 +21,7 @@ from forebay.model import Entry, Outcome, Verdict
 log = structlog.get_logger("forebay.delivery")
 
 RETRY_SIZE_S = 60.0
-"""How long after a request was too large a larger one than has passed since is tried."""
+"""The time after a request that was too large until a request larger than those that passed is tried."""
 
 UNSENT = Outcome(Verdict.RETRY, "unknown", "it was not sent")
 
@@ -57,7 +57,7 @@ class RequestSize:
             self.bytes_max = max(1, request_bytes // 2)
 
     def grow(self, request_bytes: int) -> None:
-        """Take note of a request that was not: twice as much may go, unless that is known to be too large."""
+        """Take note of a request that was not too large: twice as much may go, unless that is known to be too large."""
         if self.bytes_max is None or request_bytes <= self.bytes_max // 2:
             return
         if request_bytes >= self._refused_bytes_min or self._clock() - self._refused_at > RETRY_SIZE_S:
@@ -67,14 +67,14 @@ class RequestSize:
 
 
 class Sifting:
-    """Hands bulks to the sink.
+    """Sends bulks to the sink.
 
     Attributes:
-        size: how large a request may be.
+        size: the largest request.
     """
 
     def __init__(self, sink: Receiver, is_taking_since: Callable[[int], bool]) -> None:
-        """Take the sink, and a function that returns whether it took anything of bulks with higher numbers."""
+        """Take the sink, and a function that returns whether the sink took events of bulks with higher numbers."""
         self._sink = sink
         self._is_taking_since = is_taking_since
         self.size = RequestSize()
@@ -94,7 +94,7 @@ class Sifting:
     async def _sift(
         self, number: int, entries: list[Entry], parts: list[tuple[int, int]], found: list[Outcome]
     ) -> Outcome:
-        """Send the last of some parts, and so on; return the outcome of those that were not sent any more."""
+        """Send parts from the last one on, and halve refused ones; return the outcome of the parts not sent."""
         is_answered = False
         while parts:
             start, end = parts.pop()
@@ -116,7 +116,7 @@ class Sifting:
         return UNSENT
 
     async def _send(self, entries: list[Entry]) -> list[Outcome]:
-        """Send one request; a sink that answers for another number of events says nothing about any."""
+        """Send one request; an answer for another number of events says nothing about any of them."""
         outcomes = await self._sink.deliver(entries)
         if len(outcomes) != len(entries):
             log.error("sink_outcomes_missing", events=len(entries), outcomes=len(outcomes))

@@ -19,9 +19,9 @@ log = structlog.get_logger("forebay.worker")
 
 EXIT_FAILED = 1
 PINGS_UNANSWERED_MAX = 6
-"""So many pings in a row without an answer, and the worker hangs.
+"""A worker hangs if it leaves so many pings in a row unanswered.
 
-Pings are counted and not seconds: when the whole server was paused, it is not the workers that did not answer.
+Pings are counted and not seconds: a pause of the whole server is no fault of its workers.
 """
 
 SIGNALS = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)
@@ -29,7 +29,7 @@ SIGNALS = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)
 
 
 class ProcessEnd(NamedTuple):
-    """How a process ended, and how long it ran; the exit code is negative for a signal."""
+    """The end of a process, and its uptime; the exit code is negative for a signal."""
 
     exit_code: int
     uptime_s: float
@@ -48,7 +48,7 @@ class Child:
     Attributes:
         pid: its number.
         link: the supervisor's end of the socket to it.
-        is_serving: whether it has told that it serves.
+        is_serving: whether it has reported that it serves.
     """
 
     def __init__(self, pid: int, link: socket.socket) -> None:
@@ -60,7 +60,7 @@ class Child:
 
     @property
     def hangs(self) -> bool:
-        """Return whether it serves and has not answered the last pings."""
+        """Return whether it serves and left the last pings unanswered."""
         return self._pings_unanswered >= PINGS_UNANSWERED_MAX
 
     def ping(self, left_spools: tuple[str, ...]) -> None:
@@ -72,14 +72,14 @@ class Child:
                 self.link.send(encode(left_spools))
 
     def read_reports(self) -> Iterator[Report]:
-        """Read what it has told; each message answers all pings before it."""
+        """Read its messages; each one answers all pings before it."""
         with contextlib.suppress(OSError):
             while message := self.link.recv(MESSAGE_BYTES_MAX):
                 self._pings_unanswered = 0
                 yield decode_report(message)
 
     def find_end(self) -> ProcessEnd | None:
-        """Return how it ended, or None while it runs; to be called until it has ended and not again."""
+        """Return its end, or None while it runs; to be called until it has ended and not again."""
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         return ProcessEnd(os.waitstatus_to_exitcode(status), time.monotonic() - self._began_at) if pid else None
 
@@ -88,7 +88,7 @@ class Child:
         os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once, and ping it no more: a disk that hangs may keep it for long."""
+        """End it at once, and ping it no more: a disk that hangs may delay its end for long."""
         self.is_serving = False
         self._pings_unanswered = 0
         os.kill(self.pid, signal.SIGKILL)
@@ -97,7 +97,7 @@ class Child:
 def fork(name: str, work: Callable[[socket.socket], int], release: Callable[[], None]) -> Child:
     """Start a process that does `work` with its end of the socket, and ends with the exit code which that returns.
 
-    `release` closes, in the new process, what belongs to the supervisor alone. `name` is what `ps` and `top` show.
+    `release` closes, in the new process, the files that belong to the supervisor alone. `ps` and `top` show `name`.
 
     Raises:
         OSError: the system has no room for another process.
@@ -125,7 +125,7 @@ def fork(name: str, work: Callable[[socket.socket], int], release: Callable[[], 
 def _be_child(name: str, work: Callable[[], int], release: Callable[[], None]) -> NoReturn:
     exit_code = EXIT_FAILED
     try:
-        # Ctrl-C in a terminal goes to a whole process group, and a worker that hears a second signal ends at once.
+        # Ctrl-C in a terminal goes to a whole process group, and a worker that gets a second signal ends at once.
         os.setpgid(0, 0)
         with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as comm:  # noqa: PTH123 - no file
             comm.write(name)

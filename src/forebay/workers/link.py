@@ -1,8 +1,8 @@
 """The socket between the supervisor and one of its workers, and the messages on it.
 
-It keeps messages apart (SOCK_SEQPACKET), and its other end closes with the other process. A worker reports that it
-serves, and reports it again at each ping. A ping holds the reasons why orphans are left where they are, since every
-worker answers for the whole server.
+Its type is SOCK_SEQPACKET: messages stay separate, and each end learns that the process at the other end is gone. A
+worker reports that it serves, and reports it again at each ping. A ping holds the reasons why orphans are not emptied,
+since every worker answers for the whole server.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from forebay.admin.peers import Peers
 log = structlog.get_logger("forebay.worker")
 
 MESSAGE_BYTES_MAX = 128 * 1024
-"""Less than a socket takes, by default 208 KiB (socket(7))."""
+"""Less than the buffer of a socket, by default 208 KiB (socket(7))."""
 
 LEFT_SPOOLS_MAX = 64
 """So many orphans are named in a message; with paths of usual length they take a few KiB."""
@@ -34,7 +34,7 @@ class Serving(Struct, tag=True):
 
 
 class LeftSpools(Struct, tag=True):
-    """Why orphans are left where they are, by the path of the orphan."""
+    """The reasons why orphans are not emptied, by the path of the orphan."""
 
     causes: dict[str, str]
 
@@ -79,7 +79,7 @@ class SupervisorLink:
         """
         loop = asyncio.get_running_loop()
 
-        def hear() -> None:
+        def receive() -> None:
             ping = b""
             # A supervisor that was killed before it read everything leaves an error.
             with contextlib.suppress(OSError):
@@ -93,5 +93,5 @@ class SupervisorLink:
                 self.is_supervised = False
                 on_gone()
 
-        loop.add_reader(self._end, hear)
+        loop.add_reader(self._end, receive)
         self.report(serving)

@@ -1,9 +1,9 @@
 """Orphans: spools without a worker, since there are fewer workers than last time.
 
 A worker without a listener empties them, one at a time, in a process that is started for each. It is the usual delivery
-on that spool, and it ends when nothing is left to do. Then the files go, unless dead letters are left. Those stay where
-they are: commands see all spools, and a worker is started again when a command wants them back, or when they are past
-their retention. So no row ever moves from one spool to another, and `kill -9` at any moment leaves each in one place.
+on that spool, and it ends when nothing is left to do. Then the files go, unless they hold dead letters. Those stay:
+commands see all spools, and a worker is started again if a command replays a dead letter, or if one is past its
+retention. So no row ever moves from one spool to another, and `kill -9` at any moment leaves each row in one spool.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from forebay.workers.link import LEFT_SPOOLS_MAX, LeftSpools, Serving, Superviso
 log = structlog.get_logger("forebay.orphans")
 
 POLL_S = 1.0
-"""How often a worker looks whether its orphan is done."""
+"""The time between two checks of a worker whether its orphan is done."""
 
 BULKS_IN_MEMORY_MAX = 4
 NICENESS = 10
@@ -45,7 +45,7 @@ NICENESS = 10
 
 def find_orphans(database: Path, workers: int) -> dict[int, Path]:
     """Return the spools beside `database` that belong to no worker, by number."""
-    # Of one whose database was removed its log may hold everything.
+    # If the database of one was removed, its log may still hold every row.
     spools = find_spools(database) | find_spools(database, end="-wal")
     return {number: path for number, path in spools.items() if number > workers}
 
@@ -82,7 +82,7 @@ def needs_owner(path: Path, settings: Settings) -> bool:
             has_letters = bool(spool.summarize().totals.dead_letters)
             return not has_letters or spool.has_work(_expiry_ms(settings))
     except SpoolError:
-        # Its owner can do more about that, and knows better what is wrong.
+        # An owner finds the cause, and may be able to rescue the spool.
         return True
 
 
@@ -99,7 +99,7 @@ class OrphanWorker:
     def run(self, spool: Spool, link: SupervisorLink) -> int:
         """Work until nothing is left to do, or until told to end; return the exit code."""
         configure_logs(self._settings.log_format, self._settings.log_level, self._peers.number)
-        # The system runs those first that take events (nice(2)).
+        # Workers that take events come first (nice(2)).
         os.nice(NICENESS)
         log.info("orphan_opened", events=spool.totals.events, dead_letters=spool.totals.dead_letters)
         try:
@@ -116,7 +116,7 @@ class OrphanWorker:
 
         deliverer.start(self._ending.set, self._peers.answer(observe))
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, self._hear, number)
+            asyncio.get_running_loop().add_signal_handler(number, self._handle_signal, number)
         link.serve(Serving(deliverer.sink.location), self._peers, on_gone=self._ending.set)
         tasks = [asyncio.create_task(self._wait_done(deliverer.pipeline)), asyncio.create_task(self._ending.wait())]
         try:
@@ -127,7 +127,7 @@ class OrphanWorker:
             exit_code = await deliverer.stop()
         return exit_code
 
-    def _hear(self, number: int) -> None:
+    def _handle_signal(self, number: int) -> None:
         """End in order at a first signal and at once at a second one, as a worker that takes events does."""
         if self._ending.is_set():
             os._exit(128 + number)
@@ -186,7 +186,7 @@ def _limit(settings: Settings) -> Settings:
 
 
 def _last_owned_ns(path: Path) -> int:
-    """Return when an orphan got its last owner: each writes into the lock file."""
+    """Return the time at which an orphan got its last owner: each one writes into the lock file."""
     try:
         return SpoolFiles(path).lock.stat().st_mtime_ns
     except OSError:
@@ -194,5 +194,5 @@ def _last_owned_ns(path: Path) -> int:
 
 
 def _expiry_ms(settings: Settings) -> int:
-    """Return the time before which a dead letter must have died to be past its retention."""
+    """Return the time of death that separates dead letters past their retention from the rest."""
     return now_ms() - settings.dead_retention_days * DAY_MS

@@ -1,4 +1,4 @@
-"""The supervisor: starts the workers, starts one again that fell or hangs, and passes on the signal to end.
+"""The supervisor: starts the workers, starts one again if it ends or hangs, and passes on the signal to end.
 
 It is a plain program without threads and without an event loop, so that it can fork. It holds the listening socket:
 connections that nobody has taken yet outlive the worker that would have taken them.
@@ -38,19 +38,19 @@ ORPHANS = 0
 """The number of the worker that empties orphans."""
 
 UPTIME_S_MIN = 10.0
-"""A worker that ran for this long did not fall because of how it was started."""
+"""A worker that ran for this long did not fail at its start."""
 
 RESTARTS = Backoff(delay_s_min=0.5, delay_s_max=30.0)
 
 
 class Intervals(NamedTuple):
-    """How often the supervisor does what it does by the clock.
+    """The periods of the supervisor's work by the clock.
 
     Attributes:
         ping_s: between two pings; a worker hangs after six of these.
-        orphans_s: until orphans are looked for again, or tried again.
-        orphan_turn_s: how long one orphan keeps the others waiting. Its events may wait for an operator, or its dead
-            letters for the end of a day of running time, which is noted every ten minutes.
+        orphans_s: until the next search for orphans, or the next try of one.
+        orphan_turn_s: the longest turn of one orphan while others wait. Its events may wait for an operator, or its
+            dead letters for the end of a day of running time, which is noted every ten minutes.
     """
 
     ping_s: float = 5.0
@@ -71,7 +71,7 @@ def run(settings: Settings, intervals: Intervals = INTERVALS) -> int:
     secret = resolve_secret(settings)
     server.warn(secret)
     with contextlib.closing(server.listen(settings)) as listener, _make_folder() as folder:
-        # What is in memory so far stays shared with the workers, as no collection there looks through it.
+        # The memory so far stays shared with the workers, as no collection there goes through it.
         gc.collect()
         gc.freeze()
         return Supervisor(settings, secret, listener, folder, intervals).run()
@@ -93,7 +93,7 @@ def _make_folder() -> Iterator[Path]:
 
 
 class Restarts:
-    """When to start a worker again: at once, and later and later if it falls again and again."""
+    """The delay before a worker starts again: none at first, and longer each time that it fails early."""
 
     def __init__(self) -> None:
         self._early_falls = 0
@@ -149,7 +149,7 @@ class Supervisor:
                 return self._exit_code
             for key, _ in self._selector.select(self._wait_s()):
                 if key.data is None:
-                    self._hear_signals()
+                    self._handle_signals()
                 else:
                     self._read_reports(key.data)
             self._reap()
@@ -169,16 +169,16 @@ class Supervisor:
         self._selector.register(self._signals, selectors.EVENT_READ)
         signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
         for number in SIGNALS:
-            # The number comes through the socket, where nothing is interrupted by it.
+            # The number comes through the socket, so a signal interrupts nothing.
             signal.signal(number, lambda *_: None)
 
     def _wait_s(self) -> float:
-        """Return how long nothing is to be done unless a signal or a report comes."""
+        """Return the seconds until something is to be done, unless a signal or a report comes first."""
         starts = [worker.start_at for worker in self._workers if self._is_startable(worker)]
         return max(0.0, min([self._next_ping_at, *starts]) - time.monotonic())
 
     def _is_startable(self, worker: Worker) -> bool:
-        # Orphans wait until the workers serve: those who send come first.
+        # Orphans wait until the workers serve: clients come first.
         may_start = worker.number != ORPHANS or self._all_served
         return worker.child is None and may_start and not self._is_ending
 
@@ -218,7 +218,7 @@ class Supervisor:
             log.info("worker_started", worker=worker.number, pid=worker.child.pid)
 
     def _release(self) -> None:
-        """Close what a child has inherited and must not keep: the others would not notice the end of this process."""
+        """Close the supervisor's files in a child: open there, they would hide the supervisor's end from the others."""
         self._selector.close()
         self._signals.close()
         self._signalled.close()
@@ -231,20 +231,20 @@ class Supervisor:
             return  # it was found to have ended just before
         for report in child.read_reports():
             match report:
-                case Serving(sink_place):
+                case Serving(sink_location):
                     child.is_serving = True
-                    self._note_service(worker, sink_place)
+                    self._note_service(worker, sink_location)
                 case LeftSpools(causes):
                     self._note_left(causes)
 
-    def _note_service(self, worker: Worker, sink_place: str) -> None:
+    def _note_service(self, worker: Worker, sink_location: str) -> None:
         if not worker.has_served and worker.number != ORPHANS:
             worker.has_served = True
             if self._all_served:
-                server.announce(self._settings, self._secret, self._listener, sink_place)
+                server.announce(self._settings, self._secret, self._listener, sink_location)
 
     def _note_left(self, causes: dict[str, str]) -> None:
-        """Tell in the log once, and in health for as long as it is so, why orphans are left where they are."""
+        """Report why orphans are not emptied: in the log once, in health as long as it is so."""
         for path, cause in causes.items():
             if self._left_spools.get(path) != cause:
                 log.error("spool_left", cause=cause)
@@ -261,7 +261,7 @@ class Supervisor:
             if child is not None and child.hangs:
                 silent_s = round(PINGS_UNANSWERED_MAX * self._intervals.ping_s, 1)
                 log.error("worker_hangs", worker=worker.name, pid=child.pid, silent_s=silent_s)
-                # One that hangs would not hear another signal.
+                # One that hangs would not handle another signal.
                 child.kill()
             elif child is not None:
                 child.ping(tuple(self._left_spools.values()))
@@ -269,7 +269,7 @@ class Supervisor:
     def _reap(self) -> None:
         for worker in self._workers:
             if worker.child is not None and (end := worker.child.find_end()) is not None:
-                # Its last words.
+                # It may have reported before its end.
                 self._read_reports(worker)
                 child, worker.child = worker.child, None
                 self._selector.unregister(child.link)
@@ -298,7 +298,7 @@ class Supervisor:
         """Return whether a first start has failed for a reason that the next start would meet too."""
         return not worker.has_served and not self._all_served and end.exit_code > 0
 
-    def _hear_signals(self) -> None:
+    def _handle_signals(self) -> None:
         """End in order; at the second signal, at once: events that are not delivered are in the spools."""
         for number in self._signals.recv(1024):
             if number == signal.SIGCHLD:

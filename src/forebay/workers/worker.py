@@ -19,7 +19,7 @@ from forebay.workers.link import Serving, SupervisorLink
 log = structlog.get_logger("forebay.worker")
 
 EXIT_WRONG_SETTING = 2
-"""As the command line ends."""
+"""The exit code of a command for a wrong setting."""
 
 
 def run_worker(
@@ -29,8 +29,8 @@ def run_worker(
     configure_logs(settings.log_format, settings.log_level, number)
     peers = Peers(number, settings.workers, folder)
 
-    def started(http_server: HttpServer, sink_place: str) -> None:
-        link.serve(Serving(sink_place), peers, on_gone=http_server.end)
+    def started(http_server: HttpServer, sink_location: str) -> None:
+        link.serve(Serving(sink_location), peers, on_gone=http_server.end)
 
     try:
         return server.work(take_share(settings, number), secret, listener, peers, started)

@@ -1,4 +1,4 @@
-"""Lost, doubled and spoilt events are found, and a loss needs a sufficient explanation."""
+"""Lost, doubled and spoilt events are found, and a loss counts as explained only by a kill that can have caused it."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -20,11 +20,11 @@ def taken(*, month: str | None = None, answered_at: float = 0.0, ack: str = "mem
 class Documents:
     """The documents in OpenSearch."""
 
-    def __init__(self, *places: tuple[str, str, dict[str, Any]]) -> None:
-        self._places = places
+    def __init__(self, *copies: tuple[str, str, dict[str, Any]]) -> None:
+        self._copies = copies
 
-    async def places(self) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
-        for place in self._places:
+    async def copies(self) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
+        for place in self._copies:
             yield place
 
 
@@ -39,8 +39,8 @@ def dead(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return letters
 
 
-async def find(events: dict[str, Taken], *places: tuple[str, str, dict[str, Any]]) -> comparison.Comparison:
-    return await compare(events, Documents(*places), None)  # type: ignore[arg-type]
+async def find(events: dict[str, Taken], *copies: tuple[str, str, dict[str, Any]]) -> comparison.Comparison:
+    return await compare(events, Documents(*copies), None)  # type: ignore[arg-type]
 
 
 async def test_an_event_that_is_nowhere_is_lost(dead: set[str]) -> None:
@@ -88,7 +88,7 @@ def test_events_that_the_next_life_answered_were_not_lost_by_the_kill_before() -
     ("event", "contradiction"),
     [
         (taken(answered_at=9.8, ack="disk"), "a was answered with ack=disk, before the last kill"),
-        (taken(answered_at=8.0), "one was answered 2.00 s before a kill, where 1 are enough to write it"),
+        (taken(answered_at=8.0), "one was answered 2.00 s before a kill, and 1 are enough to write it"),
         (taken(answered_at=11.0), "a was answered with ack=memory, after the last kill"),
     ],
 )
@@ -99,5 +99,5 @@ def test_a_loss_that_no_kill_explains_is_not_explained(event: Taken, contradicti
 
 def test_a_kill_cannot_take_more_than_was_in_memory() -> None:
     events = {"a": taken(answered_at=9.8), "b": taken(answered_at=9.9)}
-    with pytest.raises(Unexplained, match="a kill took 2 events where only 1 were unsettled"):
+    with pytest.raises(Unexplained, match="a kill took 2 events, and only 1 were unsettled"):
         explain_unwritten({"a", "b"}, events, [Kill(10, 10.2, 1)], 1.0)

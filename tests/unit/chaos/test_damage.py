@@ -1,4 +1,4 @@
-"""A fault damages a part that the file needs."""
+"""Faults damage a part that the file needs."""
 
 import contextlib
 import sqlite3
@@ -12,7 +12,7 @@ def write_rows(connection: sqlite3.Connection, rows: int) -> None:
         connection.execute("INSERT INTO a VALUES (?)", (bytes([number % 256]) * 3_000,))
 
 
-def test_noise_in_a_log_strikes_its_present_frames_and_not_old_ones_behind_them(tmp_path: Path) -> None:
+def test_noise_in_a_log_strikes_its_present_frames_and_not_old_ones_behind(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
     log = tmp_path / "spool.db-wal"
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:

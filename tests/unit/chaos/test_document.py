@@ -1,4 +1,4 @@
-"""The document has the measurements and nothing else."""
+"""The document shows the measurements, and nothing else."""
 
 from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""Runs commands in a folder that holds what a server left there."""
+"""Runs commands in a folder with the files of a server that has ended."""
 
 from __future__ import annotations
 

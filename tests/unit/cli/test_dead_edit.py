@@ -139,7 +139,7 @@ def test_invalid_text_is_kept_in_a_file_that_the_error_names(
 
 
 def test_text_that_was_not_changed_changes_nothing(run: Run, buried: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Not even where it is no document that would be taken now.
+    # Not even if it is no document that would be taken now.
     buried.ask_spool('UPDATE dead_letters SET entry = CAST(replace(entry, \'"log_id"\', \'"old":1,"log_id"\') AS BLOB)')
     before = entries(buried)
     use_editor(monkeypatch, "pass")

@@ -1,4 +1,4 @@
-"""The doctor looks at all of it, says one line each, and its exit code says whether something has failed."""
+"""The doctor runs every check, prints one line each, and its exit code shows whether something has failed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def hang() -> Iterator[Callable[..., None]]:
-    """Return what returns when the test is over."""
+    """Return a function that returns when the test is over."""
     over = threading.Event()
 
     def wait(*_: object) -> None:
@@ -38,7 +38,7 @@ def hang() -> Iterator[Callable[..., None]]:
 
 
 def found(result: Result) -> dict[str, list[str]]:
-    """Return `level finding` by what was looked at."""
+    """Return `level finding` by the subject."""
     lines: dict[str, list[str]] = {}
     for finding in result.json_lines():
         assert list(finding) == ["level", "what", "finding", "advice"]

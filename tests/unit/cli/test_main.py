@@ -116,7 +116,7 @@ def test_closed_pipe_is_no_traceback(folder: Folder, environment: dict[str, str]
     assert (done.stdout, done.stderr) == ("code 1\n", "")
 
 
-def test_server_is_started_without_what_only_other_commands_need(environment: dict[str, str]) -> None:
+def test_server_is_started_without_modules_that_only_other_commands_need(environment: dict[str, str]) -> None:
     code = "import sys, forebay.cli; print(*sys.modules, sep='\\n')"
     loaded = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
 

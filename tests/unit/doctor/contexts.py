@@ -1,4 +1,4 @@
-"""What a check looks at, made up."""
+"""Contexts for checks, made up."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def make_context(settings: Settings | None = None, answers: Answers | None = Non
 
 
 def judge(check: Check, settings: Settings | None = None, /, **answers: Any) -> list[Finding]:
-    """Return what a check finds in answers of OpenSearch; whatever is wrong comes with advice."""
+    """Return the findings of a check on answers of OpenSearch; each fault comes with advice."""
     given: dict[str, TimedAnswer | AnswerUnknown] = {
         name: TimedAnswer(json.dumps(answer).encode()) for name, answer in answers.items()
     }

@@ -17,12 +17,12 @@ from forebay.errors import SpoolError
 from unit.doctor.contexts import make_context
 
 
-def check(what: str, work: Callable[[], list[Finding]]) -> Check:
-    return Check(what, lambda _: work())
+def check(subject: str, work: Callable[[], list[Finding]]) -> Check:
+    return Check(subject, lambda _: work())
 
 
-def fine(what: str) -> Check:
-    return check(what, lambda: [ok("fine")])
+def fine(subject: str) -> Check:
+    return check(subject, lambda: [ok("fine")])
 
 
 def run(*checks: Check) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""What a server says of itself is told; what answers in its place is not taken for it."""
+"""The doctor reports a server's own state, and takes no other program for a server."""
 
 from __future__ import annotations
 
@@ -118,7 +118,9 @@ def test_clock_of_the_server_is_compared_with_ours(wrong_clock: Settings) -> Non
         (0, 1_000, "9 s behind ours"),
     ],
 )
-def test_clock_is_wrong_by_what_the_time_of_asking_cannot_explain(shown_ms: int, precision_ms: int, said: str) -> None:
+def test_clock_is_wrong_if_the_time_of_asking_does_not_explain_the_difference(
+    shown_ms: int, precision_ms: int, said: str
+) -> None:
     finding = clocks.judge_clock("it", shown_ms, 10_000, 10_100, precision_ms)
 
     assert said in finding.text

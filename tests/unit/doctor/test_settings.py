@@ -1,4 +1,4 @@
-"""Settings that are allowed and hardly meant are named with what they lead to."""
+"""Settings that are allowed and hardly meant are named with their consequence."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_settings_as_they_come_are_well() -> None:
         ({"jwt_secret": None, "open_search_dns": ("x",)}, "JWT_SECRET is not set"),
     ],
 )
-def test_what_is_hardly_meant_is_said_with_what_to_do(changed: dict[str, Any], said: str) -> None:
+def test_a_setting_that_is_hardly_meant_is_named_with_the_next_step(changed: dict[str, Any], said: str) -> None:
     (finding,) = judge(**changed)
 
     assert finding.level is Level.WARN

@@ -1,4 +1,4 @@
-"""Facts about a spool become lines with a level and with what to do."""
+"""Facts about a spool become lines with a level and a next step."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_owner(owner: str | None, state: SpoolState, is_workers: bool, level: Le
         (0, GIB // 4 - 1, [Level.OK, Level.FAIL]),
     ],
 )
-def test_room_is_what_the_limit_and_the_disk_leave(stored: int, free: int, levels: list[Level]) -> None:
+def test_room_is_bounded_by_the_limit_and_by_the_disk(stored: int, free: int, levels: list[Level]) -> None:
     assert [level for level, _ in judged(judge_room(stored, 10 * GIB, 1, free))] == levels
 
 

@@ -77,7 +77,7 @@ async def test_owner_is_found_while_it_has_the_spool_open_and_no_longer(path: Pa
 REFUSED = tuple(enumerate((400, 403, 403)))
 
 
-async def test_look_tells_what_is_in_it(owned: Spool, path: Path) -> None:
+async def test_a_reading_shows_the_content(owned: Spool, path: Path) -> None:
     before_ms = now_ms()
     transaction = Transaction(
         inserts=[
@@ -119,7 +119,7 @@ def test_empty_spool_has_no_times(path: Path) -> None:
     )
 
 
-def test_what_moved_is_told_apart_from_what_came(path: Path) -> None:
+def test_settled_events_are_told_apart_from_new_ones(path: Path) -> None:
     write(path, Transaction(inserts=[make_group(1, 10), make_group(2, 20)]))
     first = read_state(path)
     write(path, Transaction(inserts=[make_group(3, 7)], deletes=[1]))

@@ -49,14 +49,14 @@ async def sink(path: Path) -> AsyncIterator[LocalSink]:
 
 
 async def search(
-    path: Path, where: Mapping[str, str] = NO_CONDITION, received_after: str | None = None, limit: int = 100
+    path: Path, fields: Mapping[str, str] = NO_CONDITION, received_after: str | None = None, limit: int = 100
 ) -> list[str]:
-    found = await LocalSink(path, "local").search(Query(where, received_after, limit))
+    found = await LocalSink(path, "local").search(Query(fields, received_after, limit))
     return [json.loads(bytes(document))["log_id"] for document in found]
 
 
-async def count(path: Path, where: Mapping[str, str] = NO_CONDITION) -> int:
-    return await LocalSink(path, "local").count(Query(where))
+async def count(path: Path, fields: Mapping[str, str] = NO_CONDITION) -> int:
+    return await LocalSink(path, "local").count(Query(fields))
 
 
 async def test_same_log_id_in_the_same_index_is_one_event(sink: LocalSink, path: Path) -> None:
@@ -198,7 +198,7 @@ async def test_reader_returns_the_newest_first_whatever_the_fraction_of_the_seco
 
 
 @pytest.mark.parametrize(
-    "where",
+    "fields",
     [
         {"page": "/home", "event": "click", "user_id": "user", "log_id": "a"},
         {"event_info.page": "/home"},
@@ -218,7 +218,7 @@ async def test_reader_returns_the_newest_first_whatever_the_fraction_of_the_seco
         {"param.schlüssel": "wört"},
     ],
 )
-async def test_value_is_found_by_its_text(sink: LocalSink, path: Path, where: dict[str, str]) -> None:
+async def test_value_is_found_by_its_text(sink: LocalSink, path: Path, fields: dict[str, str]) -> None:
     param = {
         "text": 'it\'s "so"',
         "whole": 7,
@@ -236,12 +236,12 @@ async def test_value_is_found_by_its_text(sink: LocalSink, path: Path, where: di
     text = json.dumps(param).replace('"whole"', '"fraction": 1.50, "whole"')
     await sink.deliver([make_entry("a", param=text.encode()), make_entry("b", page="/other")])
 
-    assert await count(path, where) == 1
-    assert await search(path, where) == ["a"]
+    assert await count(path, fields) == 1
+    assert await search(path, fields) == ["a"]
 
 
 @pytest.mark.parametrize(
-    "where",
+    "fields",
     [
         {"page": "/hom"},
         {"page": "/home", "event": "other"},
@@ -257,11 +257,11 @@ async def test_value_is_found_by_its_text(sink: LocalSink, path: Path, where: di
         {"nothing": ""},
     ],
 )
-async def test_value_that_is_not_there_is_not_found(sink: LocalSink, path: Path, where: dict[str, str]) -> None:
+async def test_value_that_is_not_there_is_not_found(sink: LocalSink, path: Path, fields: dict[str, str]) -> None:
     await sink.deliver([make_entry("a", param=b'{"none":null,"object":{"k":"x"},"yes":true,"whole":7,"text":"x"}')])
 
-    assert await count(path, where) == 0
-    assert await search(path, where) == []
+    assert await count(path, fields) == 0
+    assert await search(path, fields) == []
 
 
 async def test_reader_of_no_file_finds_nothing_and_makes_none(path: Path) -> None:

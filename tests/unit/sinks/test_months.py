@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from forebay.sinks.months import StoredMonth, choose_old, month_of, months_before, tell_of_late
+from forebay.sinks.months import StoredMonth, choose_old, describe_late_events, month_of, months_before
 
 NOW = datetime(2026, 3, 31, 12, tzinfo=UTC)
 
@@ -81,6 +81,6 @@ def test_time_before_all_years_is_refused() -> None:
     ],
 )
 def test_late_events_are_told_of_if_a_deleted_month_still_takes_some(deleted: list[str], after: str | None) -> None:
-    told = tell_of_late([StoredMonth(name, 1, 1) for name in deleted], "a", "2024-01")
+    told = describe_late_events([StoredMonth(name, 1, 1) for name in deleted], "a", "2024-01")
 
     assert ("back to 2024-01 (FOREBAY_OLDEST_MONTH)" in told, f"with {after} they" in told) == (bool(after),) * 2

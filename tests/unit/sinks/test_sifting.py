@@ -17,7 +17,7 @@ AWAY = Outcome(Verdict.RETRY, "unreachable", "no answer in time", whole=True)
 
 
 class Firewall:
-    """A sink that answers a request as it is told to, and writes down how many events each had."""
+    """A sink with given answers; it records the number of events of each request."""
 
     def __init__(self, answer: Callable[[list[Entry]], Outcome]) -> None:
         self.answer = answer

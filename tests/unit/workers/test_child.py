@@ -59,7 +59,7 @@ def test_one_answer_stands_for_all_pings_before_it(child: Child, link: Superviso
     assert not child.hangs
 
 
-async def test_the_event_loop_of_a_worker_answers_and_takes_note_of_what_the_ping_tells(
+async def test_the_event_loop_of_a_worker_answers_a_ping_and_notes_its_content(
     child: Child, link: SupervisorLink
 ) -> None:
     peers = Peers()
@@ -103,7 +103,7 @@ def work(link):
     if blocked or handlers != {signal.SIG_DFL}:
         return 4
     if sys.argv[1] == "raise":
-        raise ValueError("what nobody expected")
+        raise ValueError("nobody expected this")
     return 3
 
 try:

@@ -1,4 +1,4 @@
-"""Which orphans there are, which of them need an owner, and what becomes of one that cannot be opened."""
+"""The search for orphans, those that need an owner, and one that cannot be opened."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def test_the_shares_of_all_workers_are_the_whole(workers: int) -> None:
         assert max(parts) - min(parts) <= 1
 
 
-def test_a_worker_has_at_least_one_of_what_cannot_be_divided_among_all() -> None:
+def test_a_worker_has_at_least_one_of_everything_that_is_divided() -> None:
     whole = Settings(_env_file=None, workers=3, bulk_workers=1, channel_events_max=2)
     assert [take_share(whole, number).bulk_workers for number in (1, 2, 3)] == [1, 1, 1]
     assert [take_share(whole, number).channel_events_max for number in (1, 2, 3)] == [1, 1, 1]

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class NotAsked(Exception):
-    """OpenSearch was not asked anything: there is none, or it does not answer; another line tells why."""
+    """OpenSearch was not asked anything: there is none, or it does not answer; another finding gives the reason."""
 
 
 class AnswerUnknown(Exception):

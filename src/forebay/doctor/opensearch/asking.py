@@ -52,7 +52,7 @@ async def _ask(client: OpenSearchClient, path: str) -> TimedAnswer | AnswerUnkno
         answer = await client.request("GET", path)
     except SinkUnreachable as error:
         return AnswerUnknown(str(error), MONITOR)
-    # A month that nobody has sent an event for.
+    # The month has no event yet.
     if answer.status == HTTPStatus.NOT_FOUND and b"index_not_found_exception" in answer.body:
         return TimedAnswer(b"{}", asked_at_ms, now_ms())
     if answer.status != HTTPStatus.OK:

@@ -1,4 +1,4 @@
-"""Checks how far the disks of the nodes are from the level at which OpenSearch stops writing."""
+"""Checks the room on the nodes' disks before the level at which OpenSearch stops writing."""
 
 from __future__ import annotations
 

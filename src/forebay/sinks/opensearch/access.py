@@ -13,7 +13,7 @@ from forebay.sinks.opensearch.signing import Signer
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """Everything that a client needs to connect to OpenSearch.
+    """The addresses, credentials and certificates for a connection to OpenSearch.
 
     Attributes:
         hosts: the addresses, each with its user and password, if it has some.

@@ -17,7 +17,7 @@ CLIENT_CERTIFICATE = (
     "name a certificate that OpenSearch takes: FOREBAY_OPEN_SEARCH_CERT_FILE and FOREBAY_OPEN_SEARCH_KEY_FILE"
 )
 REFUSING = (
-    "see if a mapping, a template or a pipeline of the index, or what is before OpenSearch, refuses every event; if it "
+    "see if a mapping, a template or a pipeline of the index, or a proxy before OpenSearch, refuses every event; if it "
     "is these events alone, `forebay pending bury` makes dead letters of them"
 )
 AWS_CREDENTIALS = "give AWS credentials in one of the ways that botocore looks for, such as AWS_ACCESS_KEY_ID or a role"

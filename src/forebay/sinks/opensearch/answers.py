@@ -28,7 +28,7 @@ CREATED = int(HTTPStatus.CREATED)
 """A plain number, as it is compared for every event."""
 
 STATUSES = range(100, 600)
-"""All that there are (RFC 9110, section 15)."""
+"""All statuses of HTTP (RFC 9110, section 15)."""
 
 UNEXPECTED_ANSWER = "unexpected_answer"
 """The `error_type` of an answer that is not one of OpenSearch's to a bulk."""
@@ -39,7 +39,7 @@ OUT_OF_MEMORY = "circuit_breaking_exception"
 """The request needs more memory than OpenSearch has: it may take fewer bytes."""
 
 BUSY = frozenset({"rejected_execution_exception", OUT_OF_MEMORY, f"http_{HTTPStatus.TOO_MANY_REQUESTS}"})
-"""The `error_type`s of OpenSearch, or of a proxy in front of it, if it has too much to do."""
+"""The `error_type`s of OpenSearch, or of a proxy in front of it, if they have too much to do."""
 
 OVERLOADED = frozenset(
     {
@@ -88,11 +88,12 @@ def read_answer(status: int, body: bytes, events: int) -> list[Outcome]:
 def classify_request(status: int, body: bytes) -> Outcome:
     """Return the outcome of each event of a request with another status than 200.
 
-    A refusal with 4xx may be about a single event, whoever it comes from: a web firewall dislikes one, a proxy finds
+    A refusal with 4xx may be about a single event, from OpenSearch or not: a web firewall dislikes one, a proxy finds
     the request too large. With any other status nothing is said about them.
     """
     error = _read_refusal(body)
-    error_type, reason = _name(error) or f"http_{status}", _tell(error) or excerpt(body) or "no reason given"
+    error_type = _read_type(error) or f"http_{status}"
+    reason = _read_reason(error) or excerpt(body) or "no reason given"
     advice = _advise(status, error.type, error.reason or reason)
     if advice or (
         HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.TOO_MANY_REQUESTS
@@ -134,8 +135,8 @@ def _classify_item(status: int, error: _Error) -> Outcome:
     """Return the outcome of one event of a bulk that was not created."""
     if status == HTTPStatus.CONFLICT and error.type == "version_conflict_engine_exception":
         return DUPLICATE
-    # The causes behind it are told, and do not count: they may quote the event.
-    error_type, reason = _name(error), _tell(error)
+    # The causes behind it are part of the reason, but do not count: they may quote the event.
+    error_type, reason = _read_type(error), _read_reason(error)
     if not error_type:
         error_type, reason = UNEXPECTED_ANSWER, f"an event has status {status} without an error"
     advice = _advise(status, error.type, error.reason or "")
@@ -198,13 +199,13 @@ def _read_refusal(body: bytes) -> _Error:
     return error if error.type else _Error()
 
 
-def _name(error: _Error) -> str:
+def _read_type(error: _Error) -> str:
     return cut(error.type, TYPE_BYTES_MAX)
 
 
-def _tell(error: _Error) -> str:
-    """Return the reason and those behind it, which often say alone which field is at fault: `outer: inner`."""
-    told = error.reason or ""
+def _read_reason(error: _Error) -> str:
+    """Return the reason and those behind it, `outer: inner`: often only an inner one names the field at fault."""
+    reasons = error.reason or ""
     for _ in range(CAUSES_MAX):
         try:
             error = _decode_error(error.caused_by)
@@ -212,9 +213,9 @@ def _tell(error: _Error) -> str:
             break
         reason = error.reason or error.type
         # Some quote the one behind them.
-        if reason not in told:
-            told = f"{told}: {reason}" if told else reason
-    return cut(told, REASON_BYTES_MAX)
+        if reason not in reasons:
+            reasons = f"{reasons}: {reason}" if reasons else reason
+    return cut(reasons, REASON_BYTES_MAX)
 
 
 def _unexpected(reason: str) -> Outcome:

@@ -1,4 +1,4 @@
-"""Asks OpenSearch whether it is one that we can deliver to, and whether we may write; nothing is written for that."""
+"""Checks each OpenSearch host, and our right to write; nothing is written for that."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HANGS_ON_ZSTD = (2, 19, 0)
 """Asked for an answer in zstd it never gives one (opensearch-project/OpenSearch#17339)."""
 
 UNKNOWN = "cannot be known without writing an event"
-SEE_EVENTS = "see whether events arrive: if they do not, `/health/ready` and the log tell why"
+SEE_EVENTS = "see whether events arrive: if not, `/health/ready` and the log give the reason"
 
 
 class _Version(Struct):

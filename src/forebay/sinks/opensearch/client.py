@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
-"""The most bytes that are read of an answer: 16 KB for each event of a usual bulk, many times what one needs."""
+"""The most bytes that are read of an answer: 16 KB for each event of a usual bulk, which needs far less."""
 
 HEAD_LINE_BYTES_MAX = 64 * 1024
 HEAD_LINES_MAX = 1_000
@@ -50,7 +50,7 @@ class Answer(NamedTuple):
 
 
 class _Failure(NamedTuple):
-    """Why a host gave no answer, and advice if only an operator can help."""
+    """The reason why a host gave no answer, and advice if only an operator can help."""
 
     text: str
     advice: str = ""
@@ -78,7 +78,7 @@ class OpenSearchClient:
         )
 
     async def request(self, method: str, path: str, body: bytes | None = None, content_type: str = "") -> Answer:
-        """Send a request and return the answer, whatever its status.
+        """Send a request and return the answer, with any status.
 
         Raises:
             AnswerTooLarge: a host's answer does not end within the limit.

@@ -7,7 +7,7 @@ import re
 CHARS_MAX = 300
 CUT = " … (cut)"
 
-# A proxy, or whatever answers instead of OpenSearch, may repeat the request's head.
+# A proxy, or another server that answers instead of OpenSearch, may repeat the request's head.
 _CREDENTIALS = re.compile(r"(?i)((?:authorization|security-token)[\"']?\s*[:=]\s*[\"']?)[^\"'<>]+|(//)[^/\s\"'<>]*@")
 
 
@@ -18,7 +18,7 @@ def excerpt(body: bytes) -> str:
 
 
 def cut(text: str, bytes_max: int) -> str:
-    """Return text of so many bytes at the most; if it was longer, it ends with a note of that."""
+    """Shorten text to `bytes_max` bytes; text that was longer ends with a note of that."""
     encoded = text.encode("utf-8", "replace")
     if len(encoded) <= bytes_max:
         return text

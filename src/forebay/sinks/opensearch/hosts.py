@@ -30,7 +30,7 @@ class Hosts:
         self._turn = 0
 
     def choose(self, now_s: float, tried: Collection[int] = ()) -> int | None:
-        """Return the host to try next, or None if a request that has tried some has no better chance elsewhere.
+        """Return the host to try next, or None if no other host is likely to do better than those that were tried.
 
         The caller reports the result with `answered`, `failed` or `dropped`.
         """

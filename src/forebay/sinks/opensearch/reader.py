@@ -16,7 +16,7 @@ from forebay.sinks.port import Query, document_path
 
 TIMEOUT_S = 30
 ANSWER_BYTES_MAX = 512 * 1024 * 1024
-"""The most bytes that are read of an answer: it holds as many and as large documents as were sent."""
+"""The most bytes that are read of an answer: it may hold many large documents."""
 
 OPTIONS = "ignore_unavailable=true&allow_no_indices=true"
 
@@ -64,7 +64,7 @@ class OpenSearchReader:
 
     def __init__(self, access: Access, environment: str) -> None:
         self._client = OpenSearchClient(access, TIMEOUT_S, 1, ANSWER_BYTES_MAX)
-        # Without the exclusion `prod` would read what belongs to `prod_eu`; a month has no underscore.
+        # Without the exclusion `prod` would read the events of `prod_eu` too; a month has no underscore.
         self._indices = f"events_{environment}_*,-events_{environment}_*_*"
 
     async def search(self, query: Query) -> list[Raw]:
@@ -105,7 +105,7 @@ class OpenSearchReader:
 
 
 def _condition(query: Query) -> dict[str, Any]:
-    conditions: list[dict[str, Any]] = [{"term": {document_path(name): value}} for name, value in query.where.items()]
+    conditions: list[dict[str, Any]] = [{"term": {document_path(name): value}} for name, value in query.fields.items()]
     if query.received_after is not None:
         conditions.append({"range": {"received_at": {"gt": query.received_after}}})
     return {"bool": {"filter": conditions}}

@@ -1,8 +1,8 @@
 """Rewrites a refused event in a form that OpenSearch takes. Pure.
 
 Intake takes any JSON. OpenSearch does not: an object may have a key only once, a number may have 1,000 digits, and each
-value of a `flat_object` becomes a term together with its path, which has a limit. Few events are beyond that. So intake
-does not check it, and an event is repaired once OpenSearch has refused it.
+value of a `flat_object` becomes a term with its path, and a term has a limit. Few events are beyond these limits. So
+intake does not check them, and an event is repaired once OpenSearch has refused it.
 
 One kind of event is not refused: OpenSearch repeats the path for each value under it, and runs out of memory over some
 thousand values under a long key. Such an event must be repaired before it is sent (`may_overwhelm`).
@@ -53,9 +53,9 @@ def repair(entry: Entry) -> Entry:
     - A value that is too long to be a term, or has too long a path, is moved to `unindexed`. Each element there has its
       `path`, a JSON pointer (RFC 6901) into the document, and the `value`; an object or array is kept as text, in
       `json`, since a key in it may be longer than any that OpenSearch reads. In an array it leaves a `null`.
-    - So is a whole field whose terms are too much together.
+    - A whole field is moved if the sum of its terms is too large.
 
-    An entry that needs none of it, or cannot be read, is returned itself.
+    An entry that needs no repair, or cannot be read, is returned itself.
     """
     reader = _Reader()
     try:

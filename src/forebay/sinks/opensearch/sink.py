@@ -114,7 +114,7 @@ class OpenSearchSink:
         try:
             answer = await self._client.request("POST", self._path, join_entries(entries), "application/x-ndjson")
         except AnswerTooLarge as error:
-            # For fewer events it is shorter. For one event alone nobody knows more.
+            # The answer is shorter for fewer events. For one event alone nobody knows more.
             if len(entries) == 1:
                 return [retry(error.error_type, str(error), whole=True)]
             status = int(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
@@ -128,11 +128,11 @@ class OpenSearchSink:
 
 
 async def _repair_overwhelming(entries: list[Entry]) -> list[Entry]:
-    """Return entries with those repaired that may use up OpenSearch's memory: it would end and never refuse them."""
+    """Repair the entries that may use up OpenSearch's memory: it would not refuse them, it would crash."""
     large = [entry for entry in entries if len(entry) >= OVERWHELMING_BYTES_MIN]
     if not any(map(may_overwhelm, large)):
         return entries
-    # It would hold up the event loop.
+    # In a thread, as a repair would hold up the event loop.
     return await asyncio.to_thread(lambda: [repair(entry) if may_overwhelm(entry) else entry for entry in entries])
 
 

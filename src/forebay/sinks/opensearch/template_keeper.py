@@ -51,7 +51,7 @@ class TemplateKeeper:
         self._attempt: asyncio.Task[None] | None = None
 
     def expect(self, index: str) -> None:
-        """Take note that the next bulk has events of an index: of a new one nothing is known."""
+        """Take note that the next bulk has events of an index; nothing is known of a new one."""
         if index not in self._indices:
             self._valid_until_s = -math.inf
             if len(self._indices) >= INDICES_MAX:
@@ -70,13 +70,13 @@ class TemplateKeeper:
         if monotonic() < self._valid_until_s:
             return
         if self._attempt is None:
-            self._attempt = asyncio.create_task(self._look())
+            self._attempt = asyncio.create_task(self._check())
             self._attempt.add_done_callback(self._end_attempt)
         # One bulk that is cancelled does not end the attempt of the others.
         await asyncio.shield(self._attempt)
 
     def answered(self) -> None:
-        """Record that OpenSearch answered a bulk: prolong what is valid, and leave what is not."""
+        """Record that OpenSearch answered a bulk: a template that counts as in place does so for longer."""
         now_s = monotonic()
         if now_s < self._valid_until_s:
             self._valid_until_s = now_s + VALID_S
@@ -92,7 +92,7 @@ class TemplateKeeper:
             self._attempt.cancel()
             await asyncio.wait([self._attempt])
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         self._valid_until_s = -math.inf
         while True:
             self._has_failed = False
@@ -140,7 +140,7 @@ def _version(body: bytes) -> int:
 
 
 def _is_acknowledged(answer: Answer) -> bool:
-    """Return whether OpenSearch says that it is put: a page that answers 200 to everything has put no template."""
+    """Return whether OpenSearch confirms the template: a server that answers 200 to everything has put no template."""
     try:
         return answer.decode(_Acknowledgement).acknowledged
     except SinkUnreachable:
@@ -153,7 +153,7 @@ def _refusal(answer: Answer) -> SinkUnreachable:
     if outcome.verdict is Verdict.RETRY:
         return SinkUnreachable(text, outcome.error_type)
     if outcome.advice == REFUSING and outcome.error_type == f"http_{answer.status}":
-        # A page of somebody else's, who knows of no template.
+        # Another server's page, which knows of no template.
         return SinkUnreachable(text, UNEXPECTED_ANSWER)
-    # What would be the fault of an event is the template's: OpenSearch is older than 2.7, for instance.
+    # Here a refusal is never about an event, but about the template: OpenSearch is older than 2.7, for instance.
     return OperatorNeeded(text, "template_refused", TEMPLATE_ADVICE if outcome.advice == REFUSING else outcome.advice)

@@ -1,4 +1,4 @@
-"""Whatever stands at the address, the doctor says what it is and what to change, and writes nothing."""
+"""The doctor names the server at the address and the change that it needs, and writes nothing."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_user_that_may_only_write_leaves_the_rest_unknown(fake: FakeOpenSe
 
     assert found["opensearch"].level is Level.WARN
     assert "status 403" in found["opensearch"].text
-    others = [finding for what, finding in found.items() if what not in ("opensearch", "rights")]
+    others = [finding for subject, finding in found.items() if subject not in ("opensearch", "rights")]
     assert {finding.level for finding in others} == {Level.WARN}
     assert all("cannot be known: status 403" in finding.text for finding in others)
     assert found["rights"].level is Level.WARN

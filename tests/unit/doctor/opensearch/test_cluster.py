@@ -1,4 +1,4 @@
-"""What the answers about the cluster mean is told in one line each, with advice if something is wrong."""
+"""Each answer about the cluster becomes one line, with advice if something is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A month that is no single index, or will be none, is told of."""
+"""A month that is no single index, or will be none, gets a warning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the settings to what is shown to OpenSearch; wrong files and missing packages are said in one line."""
+"""Credentials and certificates for OpenSearch come from the settings; wrong files and missing packages get one line."""
 
 from __future__ import annotations
 

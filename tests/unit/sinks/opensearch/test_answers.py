@@ -1,4 +1,4 @@
-"""What an answer to a bulk means: a row for each answer that OpenSearch, or something in front of it, can give."""
+"""The meaning of an answer to a bulk: a row for each answer that OpenSearch, or a proxy before it, can give."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def refused(reason: str) -> Outcome:
         (409, "some_other_exception", "no", Verdict.REFUSED),
         (410, "gone_exception", "no", Verdict.REFUSED),
         (302, "strange_exception", "no", Verdict.REFUSED),
-        # What says that it was taken and that it was not.
+        # Answers that contradict themselves: the event was taken, and was not.
         (200, "mapper_parsing_exception", "no", Verdict.REFUSED),
         (201, "version_conflict_engine_exception", "no", Verdict.REFUSED),
     ],
@@ -209,7 +209,7 @@ def test_what_is_behind_a_reason_makes_no_pause() -> None:
     assert read_answer(200, body, 1)[0].verdict is Verdict.REFUSED
 
 
-def test_reason_of_a_refused_request_is_told_with_what_is_behind_it() -> None:
+def test_reason_of_a_refused_request_is_told_with_the_causes_behind_it() -> None:
     body = json.dumps({"error": {"type": "e", "reason": "all failed", "caused_by": {"reason": "disk"}}}).encode()
 
     for status in (400, 500):
@@ -338,7 +338,7 @@ def test_what_was_answered_is_shown_on_one_short_line_without_credentials() -> N
         (404, "", "", "OPEN_SEARCH_DNS"),
     ],
 )
-def test_an_operator_is_told_what_to_do(status: int, error_type: str, reason: str, said: str) -> None:
+def test_an_operator_is_told_the_next_step(status: int, error_type: str, reason: str, said: str) -> None:
     body = refusal(error_type, reason, status) if error_type else HTML
     outcomes = read_answer(status, body, 1)
 

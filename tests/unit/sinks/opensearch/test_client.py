@@ -1,4 +1,4 @@
-"""Which host gets a request, and what is said when none answers."""
+"""The choice of the host for a request, and the error when none answers."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ async def test_an_answer_that_does_not_end_is_read_up_to_a_limit(make_client: Ma
 
 @pytest.fixture
 def blackhole() -> Iterator[str]:
-    """An address whose connections are never made: the kernel drops what comes when the queue is full."""
+    """An address whose connections are never made: the kernel drops new ones when the queue is full."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         address = listener.getsockname()
@@ -280,7 +280,7 @@ async def test_one_host_that_cannot_be_trusted_needs_no_operator_if_another_may_
 
 
 def refuse_certificates(listener: socket.socket, context: ssl.SSLContext) -> None:
-    """Do what OpenSearch does with a client that shows no certificate: say so, and hang up."""
+    """Refuse a client that shows no certificate as OpenSearch does: with an alert, and a closed connection."""
     with contextlib.suppress(OSError):
         while True:
             connection, _ = listener.accept()

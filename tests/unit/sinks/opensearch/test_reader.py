@@ -1,4 +1,4 @@
-"""What OpenSearch answers becomes documents, or one clear line."""
+"""An answer of OpenSearch becomes documents, or one clear line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WHOLE = {"failed": 0}
 
 
 class FakeOpenSearch:
-    """Gives one answer to everything and remembers what it was asked."""
+    """Gives one answer to everything and remembers the requests."""
 
     def __init__(self) -> None:
         self.status = 200

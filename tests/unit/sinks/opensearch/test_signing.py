@@ -1,4 +1,4 @@
-"""Signatures for AWS, checked against botocore's and by a server that works them out from what arrives.
+"""Signatures for AWS, checked against botocore's and by a server that works them out from the request.
 
 The server's way is that of https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html.
 """
@@ -52,7 +52,7 @@ def encode(part: str) -> str:
 
 
 class VerifyingServer:
-    """Takes what is signed as AWS wants it, and says why it does not take the rest."""
+    """Takes requests that are signed as AWS wants it, and gives the reason if it refuses one."""
 
     def __init__(self) -> None:
         self.url = ""

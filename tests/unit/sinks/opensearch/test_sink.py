@@ -1,4 +1,4 @@
-"""How bulks are split, what the parts' outcomes come to, and how bulks share the check of the template."""
+"""The split of bulks, the outcomes of the parts, and the check of the template that bulks share."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ class FakeOpenSearch:
     """Has a template or not, and makes indices.
 
     Attributes:
-        asked: what it was asked, in order: GET and PUT for the template, POST for a bulk.
+        asked: the requests to it, in order: GET and PUT for the template, POST for a bulk.
         guessed: the indices that it made without the template.
-        bulk_status: what it answers to bulks.
+        bulk_status: its answer to bulks.
         bulks_go_on, answers_go_on: until they are set, bulks and questions for the template wait for their answers.
     """
 
