@@ -1,4 +1,4 @@
-"""A folder on a disk: what the kernel's cache has of its files, and what a loss of power would leave of them.
+"""A folder on a disk: its files in the kernel's cache, and as a loss of power would leave them.
 
 A write makes pages dirty in the cache. A sync that succeeds has them on the disk, with the size of the file and, where
 the file is new, its name. A sync that fails takes each dirty page to the disk or not, and calls it clean all the same:
@@ -40,7 +40,7 @@ class Luck(NamedTuple):
         return b"".join(side[start : start + SECTOR_BYTES] for side, start in zip(sides, starts, strict=True))
 
     def mix(self, old: bytes, new: bytes) -> bytes:
-        """Return what is on the disk of a page that was on its way when the power went."""
+        """Return the bytes on the disk of a page that was on its way when the power went."""
         if self.tearing and self.chance.random() < self.tearing:
             return self.tear(old, new)
         return new if self.lands() else old
@@ -65,7 +65,7 @@ class DiskFile:
 
     @property
     def content(self) -> bytes:
-        """What programs see."""
+        """The bytes that programs see."""
         return _join(self._cache, self.size)
 
     def copy(self) -> DiskFile:
@@ -111,7 +111,7 @@ class DiskFile:
     def fail_to_sync(self, luck: Luck, *, forgets: bool = False) -> list[tuple[int, bytes]]:
         """Take each dirty page to the disk or not, and take it for clean; sizes are still on their way.
 
-        Returns what programs see from now on of pages that the kernel `forgets`, with where that begins.
+        Returns the offsets of pages that the kernel `forgets`, with the bytes that programs see there from now on.
         """
         lost = []
         for page in sorted(self._dirty):
@@ -132,7 +132,7 @@ class DiskFile:
         return start, seen[: self.size - start]
 
     def lose_power(self, luck: Luck) -> None:
-        """Become what the disk has."""
+        """Become as the disk is."""
         if luck.lands():
             self._cut_disk()
         for page in sorted(self._dirty):
@@ -193,7 +193,7 @@ class Disk:
         del self._names[:-1]
 
     def lose_power(self, luck: Luck) -> None:
-        """Become what the disk has."""
+        """Become as the disk is."""
         known = len(self._names)
         number = luck.chance.choice([0, known - 1, luck.chance.randrange(known)])
         self.files = dict(self._names[number])

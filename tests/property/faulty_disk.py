@@ -21,7 +21,7 @@ INDEX_END = "-shm"
 FOR_EVER = 10**9
 
 FORGETTING = 0.3
-"""How likely the kernel is to forget what it could not write, as some file systems make it."""
+"""How likely the kernel is to forget pages it could not write, as some file systems make it."""
 
 CODES = {
     Operation.WRITE: sqlite3.SQLITE_IOERR_WRITE,
@@ -106,7 +106,7 @@ class FaultyDisk(Policy):
         self._troubles.append(Trouble.draw(self._chance, self.step + begins_in))
 
     def end(self) -> Picture:
-        """End the life here, where it has not ended before."""
+        """End the life here, if it has not ended before."""
         if self.picture is None:
             known = {*self._disk.files, *(f"{name}{INDEX_END}" for name in self._disk.files)}
             others = {path.name: path.read_bytes() for path in self._folder.iterdir() if path.name not in known}

@@ -15,8 +15,8 @@ from forebay.model import DELIVERED, Entry, Outcome, Verdict, entry_address
 from forebay.sinks.opensearch.answers import read_answer
 
 FAULTY, WALLED, POISON, DEADLY = "faulty", "walled", "poison", "deadly"
-"""Parts of the `_id`: what the sink will never take, what makes a firewall refuse each request that it is in, what
-blocks each bulk, and what ends the process while the sink is not well."""
+"""Parts of the `_id`. The sink never takes the first kind; a firewall refuses each request with the second; the third
+blocks each bulk; the fourth ends the process while the sink is not well."""
 
 OK = (201, None, None)
 THERE = (409, "version_conflict_engine_exception", "document already exists")
@@ -59,7 +59,7 @@ SPLIT = (
     (413, b""),
     (400, b'{"error":{"type":"illegal_argument_exception","reason":"malformed action"},"status":400}'),
 )
-"""What a bulk of several events may get: an event that is refused so alone, while others are taken, dies."""
+"""Answers for a bulk of several events: an event that is refused so alone, while others are taken, dies."""
 
 ODD = (
     "bug",
@@ -79,7 +79,7 @@ class MoodySink:
     Attributes:
         well: whether it takes everything that is not faulty.
         on_deadly: called when a deadly event came; the bulk is never answered then.
-        held: what it holds.
+        held: its documents.
     """
 
     def __init__(self, seed: int) -> None:

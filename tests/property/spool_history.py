@@ -1,6 +1,6 @@
-"""A spool's history: lives of random commits on a disk that fails, each of which ends where nobody expects it.
+"""A spool's history: lives of random commits on a disk that fails, each of which ends at a step that nobody expects.
 
-What the spool answered decides what the next life must find. It is kept as a dictionary: the bytes of each group and
+The spool's answers decide what the next life must find. It is kept as a dictionary: the bytes of each group and
 each dead letter.
 """
 
@@ -143,7 +143,7 @@ class SpoolHistory:
         self._files = files
         self._picture = Picture(Disk(), {})
         self._power_lost = False
-        # What is there for certain, what may be there on top of it, and what this life has seen there.
+        # The groups that are there for certain, changes that may be there too, and the groups that this life has seen.
         self._certain: State = {}
         self._uncertain: list[Change] = []
         self._seen: State = {}

@@ -19,7 +19,7 @@ def make_file(content: bytes) -> DiskFile:
     return file
 
 
-def test_what_was_synced_survives_a_loss_of_power_and_what_was_not_need_not() -> None:
+def test_synced_writes_survive_a_loss_of_power_and_others_need_not() -> None:
     file = make_file(b"old" * 3000)
     file.write(100, b"new" * 2000)
     file.lose_power(NOTHING_LANDS)
@@ -36,7 +36,7 @@ def test_a_failed_sync_leaves_pages_that_no_later_sync_takes_to_the_disk() -> No
     assert file.content == b"old", "the disk never had it"
 
 
-def test_a_kernel_that_forgets_what_it_did_not_write_shows_what_the_disk_has() -> None:
+def test_a_kernel_that_forgets_pages_it_did_not_write_shows_those_of_the_disk() -> None:
     file = make_file(b"old")
     file.write(0, b"newer")
     assert file.fail_to_sync(NOTHING_LANDS, forgets=True) == [(0, b"old\0\0")]
@@ -64,7 +64,7 @@ def test_a_truncation_that_was_not_synced_may_be_undone_and_one_that_was_synced_
     assert file.content == b""
 
 
-def test_what_a_failed_sync_took_to_the_disk_after_a_truncation_outlives_the_truncation() -> None:
+def test_pages_that_a_failed_sync_took_to_the_disk_after_a_truncation_outlive_the_truncation() -> None:
     file = make_file(bytes(2 * PAGE_BYTES))
     file.truncate(0)
     file.write(0, b"new")
@@ -105,7 +105,7 @@ def test_a_file_that_was_deleted_without_a_sync_comes_back_whole_if_it_comes_bac
     assert [file.content for file in disk.files.values()] in ([], [b"content"])
 
 
-def test_a_copy_of_a_disk_knows_nothing_of_what_is_done_to_the_disk_later() -> None:
+def test_a_copy_of_a_disk_knows_nothing_of_later_changes_to_the_disk() -> None:
     disk = Disk()
     disk.open("log")
     twin = disk.copy()

@@ -120,7 +120,7 @@ def test_a_field_that_is_not_known_changes_nothing_about_the_others(
 ) -> None:
     alone, among = decode_event(write(event).encode()), decode_event(write(event | extra).encode())
     same, same_among = fields(alone.event), fields(among.event)
-    # White space within `param` depends on where it stands.
+    # White space within `param` depends on its place.
     for both in (same, same_among):
         both["param"] = json.loads(both["param"] or "null")
     assert same == same_among

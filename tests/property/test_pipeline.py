@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import shutil
-import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,27 +35,35 @@ from forebay.sinks import sifting
 from forebay.spool.records import Transaction
 from forebay.spool.spool import Spool
 from forebay.telemetry.counters import Counters
+from property.memory import make_folder
 from property.moody_sink import DEADLY, FAULTY, POISON, WALLED, MoodySink
-from unit.pipeline.fakes import Inbox, assert_ledger_is_true, make_entry, read_rows, settle_down
+from unit.pipeline.fakes import TINY, Inbox, assert_state_is_true, make_entry, read_rows, settle_down
 
-# Smaller than settings may be.
-TINY = Settings.model_construct(
-    channel_events_max=12,
-    channel_bytes_max=4000,
-    bulk_events_max=4,
-    bulk_bytes_max=1200,
-    bulk_interval_s=0.004,
-    bulk_workers=3,
-    retry_interval_s=0.02,
-    retry_delay_s_min=0.001,
-    retry_delay_s_max=0.004,
+# So that few events reach every limit.
+TINIEST = TINY.model_copy(
+    update={
+        "channel_events_max": 12,
+        "channel_bytes_max": 4000,
+        "bulk_events_max": 4,
+        "bulk_bytes_max": 1200,
+        "bulk_interval_s": 0.004,
+        "bulk_workers": 3,
+        "retry_interval_s": 0.02,
+        "retry_delay_s_min": 0.001,
+        "retry_delay_s_max": 0.004,
+    }
 )
 
 
+SLOW_S = 0.01
+"""How long a slow disk takes for a commit."""
+
+
 class MoodySpool(Spool):
-    """A spool that refuses some commits, and none comes to it from a process that is dead."""
+    """A spool that refuses some commits and takes long for others; none comes to it from a process that is dead."""
 
     refuses: Callable[[Transaction], bool] = staticmethod(lambda _: False)
+    is_slow: Callable[[], bool] = staticmethod(lambda: False)
     is_left = False
 
     def commit(
@@ -70,12 +78,14 @@ class MoodySpool(Spool):
         if self.refuses(transaction):
             asyncio.get_running_loop().call_soon(done, SpoolUnavailable("disk full"))
         else:
+            if self.is_slow():
+                self.submit(lambda _: time.sleep(SLOW_S))
             super().commit(transaction, done, is_awaited=is_awaited)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What one client sends, and how long it is until the next."""
+    """The events of one client, and the pause before the next."""
 
     events: int
     size: int
@@ -92,11 +102,12 @@ class Life:
     requests: list[Request]
     deliver_s: float | None
     refused_commits: float
+    slow_commits: float
 
 
 @dataclass
 class World:
-    """What there is outside the pipeline."""
+    """Everything outside the pipeline."""
 
     folder: Path
     sink: MoodySink
@@ -138,6 +149,7 @@ lives = st.builds(
     requests=st.lists(requests, max_size=12),
     deliver_s=st.sampled_from((0, 0.003, 0.02, 5, None)),
     refused_commits=st.sampled_from((0, 0, 0.1, 0.4)),
+    slow_commits=st.sampled_from((0, 0, 0.1, 1)),
 )
 
 
@@ -162,7 +174,7 @@ class Run:
         world.sink.on_deadly = self.die
 
     def die(self) -> None:
-        """Be dead at once, though what runs here goes on until somebody looks."""
+        """Be dead at once, though this goes on running until somebody looks."""
         self.spool.is_left = True
         self.crashed.set()
 
@@ -187,7 +199,7 @@ class Run:
         stopping.result()
         assert self.running.cancelled(), "it ran until it was stopped"
         await settle_down()
-        assert_ledger_is_true(self.pipeline._ledger, self.world.path)
+        assert_state_is_true(self.pipeline.state, self.world.path)
         for inbox, _ in self.sent:
             assert len(inbox.heard) == 1
             if not isinstance(inbox.heard[0], SpoolUnavailable):
@@ -205,10 +217,11 @@ class Run:
                 (world.must_arrive if ack is Ack.DISK else world.may_arrive).update(by_id(inbox.entries))
         left = world.folder.with_name(f"{world.folder.name}+")
         await self.spool.call(lambda _: shutil.copytree(world.folder, left))
-        in_flight = self.pipeline._delivery._in_flight
-        for task in (self.running, *in_flight):
+        # Bulks in flight among them.
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(self.running, *in_flight, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self.spool.close()
         await settle_down()
         world.folder = left
@@ -216,9 +229,10 @@ class Run:
 
 async def live(world: World, life: Life) -> None:
     """Run a pipeline through one life."""
-    run = Run(world, TINY)
+    run = Run(world, TINIEST)
     # On a full disk it is the insertions that fail.
     run.spool.refuses = lambda work: world.chance.random() < life.refused_commits * (2 if work.inserts else 1)
+    run.spool.is_slow = lambda: world.chance.random() < life.slow_commits
     for request in life.requests:
         run.send(request)
         await asyncio.sleep(request.pause_s)
@@ -233,10 +247,10 @@ async def live(world: World, life: Life) -> None:
 async def recover(world: World) -> None:
     """Run a pipeline with a sink that is well until nothing waits any more.
 
-    A round begins now and then: what was refused with a status that may pass waits for the next one.
+    A round begins now and then: an event refused with a status that may pass waits for the next one.
     """
     world.sink.well = True
-    run = Run(world, TINY.model_copy(update={"retry_interval_s": 0.2}))
+    run = Run(world, TINIEST.model_copy(update={"retry_interval_s": 0.05}))
     # More than the channel has room for.
     for request in 2 * LAST_REQUESTS:
         run.send(request)
@@ -284,7 +298,7 @@ def _quick_and_quiet() -> Iterator[None]:
 def test_every_admitted_event_ends_in_the_sink_or_in_the_dead_letters(
     lives: list[Life], seed: int, new_event_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+    with make_folder() as folder, contextlib.ExitStack() as stack:
         world = World(Path(folder) / "life", MoodySink(seed), random.Random(seed))
         world.folder.mkdir()
         runner = stack.enter_context(asyncio.Runner(loop_factory=new_event_loop))

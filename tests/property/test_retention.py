@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from forebay.spool import database
 from forebay.spool.records import Transaction
 from forebay.spool.store import Store
 from forebay.spool.upkeep import expiry, retention
+from property.memory import make_folder
 from unit.pipeline.fakes import make_entry
 
 DAY_MS = retention.DAY_MS
@@ -24,7 +24,7 @@ RETENTION_DAYS = 30
 
 
 class Step(NamedTuple):
-    """What happens: the clock jumps, a letter dies, the clock is put right, the server starts anew, looks follow."""
+    """One step: the clock jumps, a letter dies, the clock is put right, the server starts anew, looks follow."""
 
     jump_days: int
     dies: bool
@@ -90,7 +90,7 @@ class World:
 def test_no_letter_goes_within_a_day_of_running_time_and_each_goes_in_the_end(
     all_steps: Iterable[Step], lag_ms: int
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with make_folder() as folder:
         world = World(Path(folder) / "spool.db", lag_ms)
         with contextlib.closing(world.store):
             world.run(Step(0, dies=False, put_right=False, restarts=True, looks=150))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import tempfile
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ from forebay.spool.records import NewGroup, StoredGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.spool.store import Store
 from forebay.spool.upkeep import expiry
+from property.memory import make_folder
 from unit.pipeline.fakes import commit, make_entry, read_rows, settle_down
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = make_folder()
         self.path = Path(self.folder.name) / "spool.db"
         self.loop = asyncio.new_event_loop()
         self.rows: dict[int, Row] = {}
@@ -235,7 +235,7 @@ class SpoolMachine(RuleBasedStateMachine):
         fresh = [row_id for row_id in mine if not self.rows[row_id].history.refused_status]
         refused = sorted(row_id for row_id in mine - set(fresh) if row_id > after_id)
         found = [group.id for group in groups]
-        assert set(found[: len(fresh)]) <= set(fresh), "what was never refused comes first"
+        assert set(found[: len(fresh)]) <= set(fresh), "events never refused come first"
         assert found[len(fresh) :] == refused[: len(found[len(fresh) :])]
         assert len(set(found)) == len(found)
         assert [group.entries for group in groups] == [self.rows[group.id].entries for group in groups]

@@ -1,8 +1,8 @@
 """A spool that dies between any two steps, or loses its power, holds each transaction whole or not at all.
 
-The state machine of `test_spool.py` does what it does there, and the spool's files are copied before each of SQLite's
-statements and before each answer. A copy, opened again, must hold what the spool held before the step or after it, and
-what it held after it once the step was answered.
+The state machine of `test_spool.py` runs as it does there, and the spool's files are copied before each of SQLite's
+statements and before each answer. A copy, opened again, must equal the spool before the step
+or after it; once the step was answered, the spool after it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import random
 import sqlite3
-import tempfile
 import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
@@ -24,14 +23,12 @@ from hypothesis.stateful import invariant, rule
 from forebay.spool.beside.inspection import inspect
 from forebay.spool.beside.requests import Request
 from forebay.spool.spool import Spool
+from property.memory import make_folder
 from property.test_spool import SpoolMachine
 from testbed.servers.power_cut import Files, cut_checkpoint, cut_commit
 
 PAGES_BEFORE_CHECKPOINT = 12
 """So few that many commits are followed by a checkpoint."""
-
-MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
-"""Where hundreds of databases can be opened and closed without a sync."""
 
 TABLES = ("groups", "dead_letters", "requests")
 TOTALS = "SELECT groups, events, stored_bytes, dead_letters, dead_bytes FROM totals"
@@ -69,7 +66,7 @@ class CrashingSpoolMachine(SpoolMachine):
         self.requests: set[str] = set()
         self.chance = random.Random(0)
         self.lives = 0
-        self.left = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
+        self.left = make_folder()
         self.tracing = unittest.mock.patch("sqlite3.connect", self.connect)
         self.tracing.start()
         super().__init__()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -17,6 +16,7 @@ from unittest import mock
 import pytest
 import structlog
 
+from property.memory import make_folder
 from property.spool_history import SpoolHistory
 from testbed.servers.faulty_vfs import FaultyFiles, Policy, faulty_files
 
@@ -34,9 +34,6 @@ MUST_HAPPEN = (
     "losses of power",
     "openings that failed",
 )
-
-MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
-"""Where thousands of databases can be opened and closed without a sync."""
 
 
 @pytest.fixture
@@ -57,7 +54,7 @@ def test_answered_commits_are_there_and_refused_ones_are_not_after_faults_of_the
 ) -> None:
     counts: collections.Counter[str] = collections.Counter()
     for seed in range(FIRST_SEED, FIRST_SEED + HISTORIES):
-        with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        with make_folder() as folder:
             try:
                 SpoolHistory(seed, Path(folder), files, counts).run()
             except Exception as error:

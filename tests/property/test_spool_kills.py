@@ -48,7 +48,7 @@ def write_and_kill(database: Path, seed: int, first: int, chance: random.Random)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_a_process_killed_amid_transactions_leaves_what_it_answered_and_no_part_of_another(
+async def test_a_process_killed_amid_transactions_leaves_those_it_answered_and_no_part_of_another(
     tmp_path: Path, seed: int
 ) -> None:
     chance, script = random.Random(seed), Script(seed)
@@ -66,7 +66,7 @@ async def test_a_process_killed_amid_transactions_leaves_what_it_answered_and_no
         dead = {log_id for (log_id,) in read_rows(database, "SELECT log_id FROM dead_letters")}
         if (rows, dead) != script.state:
             script.next()
-        assert (rows, dead) == script.state, "neither what was answered nor one transaction more"
+        assert (rows, dead) == script.state, "neither the answered transactions nor one more"
         assert (totals.groups, totals.dead_letters) == (len(rows), len(dead))
         assert totals.events == sum(len(entries) for entries, _ in rows.values())
         assert read_rows(database, "PRAGMA integrity_check") == [("ok",)]

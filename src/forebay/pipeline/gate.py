@@ -90,13 +90,20 @@ class Gate:
         failed: the outcome that tells why, while the health is not good.
     """
 
-    def __init__(self, in_flight_max: int, backoff: Backoff, wake: Wake, has_events: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        in_flight_max: int,
+        backoff: Backoff,
+        wake: Wake,
+        has_events: Callable[[], bool],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         """Take the most bulks in flight, and a function that returns whether events wait to be sent."""
         self._limit = InFlightLimit(in_flight_max)
         self._backoff = backoff
         self._wake = wake
         self._has_events = has_events
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._changed = asyncio.Event()
         self._in_flight = 0
         self._failures = 0

@@ -70,10 +70,10 @@ class Hold:
 class Holds:
     """Knows which indices are on hold, and when a trial of each may go."""
 
-    def __init__(self, backoff: Backoff, wake: Wake) -> None:
+    def __init__(self, backoff: Backoff, wake: Wake, loop: asyncio.AbstractEventLoop) -> None:
         self._backoff = backoff
         self._wake = wake
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._holds: dict[str, Hold] = {}
         self._prefixes: tuple[bytes, ...] = ()
         self._due = asyncio.Event()

@@ -103,6 +103,7 @@ class Journal:
         wake: Wake,
         limits: GroupLimits,
         counters: Counters,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._spool = spool
         self._ledger = ledger
@@ -111,7 +112,7 @@ class Journal:
         self._wake = wake
         self.limits = limits
         self._counters = counters
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._last_id = spool.last_group_id
         self._submissions: list[Submission] = []
         self._settlements: list[Settlement] = []

@@ -132,14 +132,15 @@ class Pipeline:
 
     def __init__(self, spool: PipelineSpool, sink: Receiver, settings: Settings, counters: Counters) -> None:
         backoff = Backoff(settings.retry_delay_s_min, settings.retry_delay_s_max)
-        self._wake = wake = Wake(settings.retry_interval_s)
+        loop = asyncio.get_running_loop()
+        self._wake = wake = Wake(settings.retry_interval_s, loop)
         self._evidence = evidence = Evidence()
         self._ledger = ledger = Ledger(spool)
-        self._channel = channel = Channel(_limits(settings), asyncio.get_running_loop())
-        self._holds = holds = Holds(backoff, wake)
-        self._gate = gate = Gate(settings.bulk_workers, backoff, wake, lambda: channel.events > 0)
+        self._channel = channel = Channel(_limits(settings), loop)
+        self._holds = holds = Holds(backoff, wake, loop)
+        self._gate = gate = Gate(settings.bulk_workers, backoff, wake, lambda: channel.events > 0, loop)
         group_limits = GroupLimits(settings.bulk_events_max, settings.bulk_bytes_max)
-        self._journal = journal = Journal(spool, ledger, channel, holds, wake, group_limits, counters)
+        self._journal = journal = Journal(spool, ledger, channel, holds, wake, group_limits, counters, loop)
         self._delivery = Delivery(channel, sink, journal, gate, holds, evidence, counters)
         deliver = self._delivery.deliver_alone
         delay_s, self._interval_s = settings.retry_delay_s_min, settings.retry_interval_s

@@ -18,10 +18,10 @@ class Wake:
         is_probe_wanted: whether no event was there that could find out if the sink is back.
     """
 
-    def __init__(self, interval_s: float) -> None:
+    def __init__(self, interval_s: float, loop: asyncio.AbstractEventLoop) -> None:
         """Take `interval_s` between two rounds: an early pass never waits longer."""
         self._soon_s = min(SOON_S, interval_s)
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._event = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self.passes = 0

@@ -70,7 +70,7 @@ async def test_a_document_that_nobody_was_told_of_is_counted_apart() -> None:
     assert (found.lost, found.duplicated, found.unanswered) == (set(), set(), 1)
 
 
-def test_what_was_in_memory_at_a_kill_may_be_lost() -> None:
+def test_events_in_memory_at_a_kill_may_be_lost() -> None:
     events = {"a": taken(answered_at=9.8), "b": taken(answered_at=20.1)}
     kills = [Kill(10, 10.2, 1), Kill(20, 20.2, 1)]
     assert "2 lost, in 2 of 2 kills; each was answered from memory at most 0.20 s" in explain_unwritten(
@@ -78,7 +78,7 @@ def test_what_was_in_memory_at_a_kill_may_be_lost() -> None:
     )
 
 
-def test_what_the_next_life_answered_was_not_lost_by_the_kill_before() -> None:
+def test_events_that_the_next_life_answered_were_not_lost_by_the_kill_before() -> None:
     events = {"a": taken(answered_at=9.8), "b": taken(answered_at=10.3)}
     kills = [Kill(10, 10.2, 1), Kill(10.9, 11, 1)]
     assert "in 2 of 2 kills" in explain_unwritten({"a", "b"}, events, kills, 1.0)

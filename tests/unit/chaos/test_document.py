@@ -40,7 +40,7 @@ def test_a_row_that_was_not_measured_is_not_spoken_of() -> None:
     assert "(`kill-9`)" not in page
 
 
-def test_what_all_rows_were_measured_on_is_said_once_and_exceptions_by_name() -> None:
+def test_the_versions_of_all_rows_are_told_once_and_exceptions_by_name() -> None:
     rows = kept(Result("refused", "disk"), Result("refused", "memory"), forebay="2")["rows"]
     assert "| forebay | 2 |" in render({"rows": rows}, {})
     rows |= kept(Result("kill-9", "disk"), forebay="3")["rows"]

@@ -1,4 +1,4 @@
-"""What the tests of the pipeline share: entries, a submission, a spool and a sink that do as they are told, a clock."""
+"""Shared by the tests of the pipeline: entries, a submission, a spool and a sink that do as they are told, a clock."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from forebay.pipeline.channel import Channel, Limits
 from forebay.pipeline.delivery import Delivery
 from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.gate import Gate
-from forebay.pipeline.group import UNTRIED, Group, GroupLimits
+from forebay.pipeline.group import UNTRIED, Bulk, Group, GroupLimits
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.ledger import Ledger
+from forebay.pipeline.pipeline import State
 from forebay.pipeline.redelivery import Redelivery
 from forebay.pipeline.requests import Requests
 from forebay.pipeline.separate_bulks import Suspects, Trials
 from forebay.pipeline.wake import Wake
+from forebay.settings import Settings
 from forebay.spool.records import Totals, Transaction
 from forebay.spool.spool import Spool
 from forebay.telemetry.counters import Counters
@@ -42,6 +44,20 @@ PAUSE = Outcome(Verdict.PAUSE, "cluster_block_exception", "read-only")
 DEAD = Outcome(Verdict.DEAD, "mapper_parsing_exception", "failed to parse")
 FAULTY = Outcome(Verdict.REFUSED, "mapper_parsing_exception", "failed to parse", status=400)
 """A refusal of a single event, before anybody knows whose fault it is."""
+
+
+TINY = Settings.model_construct(
+    channel_events_max=200,
+    channel_bytes_max=100_000,
+    bulk_events_max=20,
+    bulk_bytes_max=10_000,
+    bulk_interval_s=0.01,
+    bulk_workers=4,
+    retry_interval_s=0.2,
+    retry_delay_s_min=0.01,
+    retry_delay_s_max=0.08,
+)
+"""Smaller than settings may be."""
 
 
 def make_entry(log_id: str, size: int = 0, month: str = "2026-11") -> Entry:
@@ -71,14 +87,14 @@ def make_channel(  # one argument for each limit
     clock: Clock | None = None,
 ) -> Channel:
     limits = Limits(events_max, bytes_max, bulk_events_max, bulk_bytes_max, bulk_interval_s)
-    return Channel(limits, clock.loop if clock else asyncio.get_running_loop())
+    return Channel(limits, loop_of(clock))
 
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for a condition, and not for ever."""
     deadline = asyncio.get_running_loop().time() + PATIENCE_S
     while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "what was waited for did not come"
+        assert asyncio.get_running_loop().time() < deadline, "the condition did not come true"
         await asyncio.sleep(0.001)
 
 
@@ -136,7 +152,7 @@ class Clock:
         return [timer for timer in self.timers if not timer.done]
 
     async def advance(self, seconds: float) -> None:
-        """Move on, let the timers fire that are due by then, and let run what they woke."""
+        """Move on, let the timers fire that are due by then, and let everything run that they woke."""
         self.now += seconds
         for timer in sorted(self.waiting, key=lambda timer: timer.when):
             if not timer.done and timer.when - self.early_s <= self.now:
@@ -145,8 +161,19 @@ class Clock:
         await settle_down()
 
 
+def put_on_hold(holds: Holds, index: str) -> None:
+    """Let a bulk of one event be refused, as an index is that is blocked."""
+    entries = make_entries(1, "refused", month=index[-7:])
+    holds.learn(Bulk(entries, [(make_group(entries), entries)]), [PAUSE], 0)
+
+
+def loop_of(clock: Clock | None) -> asyncio.AbstractEventLoop:
+    """Return the event loop of a clock, or the one that runs."""
+    return clock.loop if clock else asyncio.get_running_loop()
+
+
 class Inbox:
-    """A submission that remembers what it heard."""
+    """A submission that remembers the answers it got."""
 
     def __init__(self, entries: list[Entry]) -> None:
         self.entries = entries
@@ -164,8 +191,8 @@ class FakeCommitter:
     """A `Committer` that answers when it is told to.
 
     Attributes:
-        open: what was asked and is not answered yet.
-        transactions: everything that was asked.
+        open: the commit that is not answered yet, if there is one.
+        transactions: all commits, in their order.
         refusal: why nothing is taken.
     """
 
@@ -190,7 +217,7 @@ class FakeCommitter:
         self.transactions.append(transaction)
 
     async def answer(self, error: str = "") -> Transaction:
-        """Answer the commit that is under way, with success or an error; return what it would have written."""
+        """Answer the commit that is under way, with success or an error; return its transaction."""
         await settle_down()
         transaction, done = self.open.pop()
         written = {group.id: group.entries for group in transaction.inserts}
@@ -216,7 +243,7 @@ class FakeSink:
 
     Attributes:
         bulks: every bulk that came.
-        outcome: what it answers for every event by itself; None to be answered by hand.
+        outcome: its answer for every event; None if the test answers each bulk.
     """
 
     def __init__(self, outcome: Outcome | None = DELIVERED) -> None:
@@ -252,10 +279,10 @@ QUICK = Backoff(0.01, 0.02)
 
 
 class RecordingWake(Wake):
-    """A wake-up that remembers what it was told."""
+    """A wake-up that remembers its calls."""
 
-    def __init__(self, interval_s: float = 3600) -> None:
-        super().__init__(interval_s)
+    def __init__(self, interval_s: float = 3600, clock: Clock | None = None) -> None:
+        super().__init__(interval_s, loop_of(clock))
         self.heard: list[str] = []
 
     def pass_now(self) -> None:
@@ -273,7 +300,10 @@ class RecordingWake(Wake):
 
 
 class Parts:
-    """The parts of a pipeline on a test's spool and sink; the test chooses which of them run."""
+    """The parts of a pipeline on a test's spool and sink; the test chooses which of them run.
+
+    With a clock, journal, gate, holds and wake-up wait for that.
+    """
 
     def __init__(  # one argument for each choice
         self,
@@ -287,24 +317,27 @@ class Parts:
         holds_backoff: Backoff | None = None,
         delay_s: float = 0.01,
         interval_s: float = 3600,
+        bulk_timeout_s: float = 30,
+        clock: Clock | None = None,
     ) -> None:
+        loop = loop_of(clock)
         self.spool = spool
         self.sink = sink or FakeSink()
         self.counters = Counters()
-        self.wake = wake = RecordingWake(interval_s)
+        self.wake = wake = RecordingWake(interval_s, clock)
         self.evidence = evidence = Evidence()
         self.ledger = ledger = Ledger(spool)
         self.channel = channel = channel or make_channel()
-        self.holds = holds = Holds(holds_backoff or backoff, wake)
-        self.gate = gate = Gate(in_flight_max, backoff, wake, lambda: channel.events > 0)
-        self.journal = journal = Journal(spool, ledger, channel, holds, wake, limits, self.counters)
+        self.holds = holds = Holds(holds_backoff or backoff, wake, loop)
+        self.gate = gate = Gate(in_flight_max, backoff, wake, lambda: channel.events > 0, loop)
+        self.journal = journal = Journal(spool, ledger, channel, holds, wake, limits, self.counters, loop)
         self.delivery = Delivery(channel, self.sink, journal, gate, holds, evidence, self.counters)
         deliver = self.delivery.deliver_alone
         self.suspects = Suspects(ledger, journal, deliver, gate, holds, evidence, delay_s, interval_s)
         set_apart = self.suspects.set_apart
         self.trials = Trials(ledger, journal, deliver, gate, holds, set_apart)
         self.redelivery = Redelivery(ledger, journal, channel, holds, evidence, wake, set_apart, self.counters)
-        self.requests = Requests(spool, ledger, journal, channel, evidence, wake, bulk_timeout_s=30)
+        self.requests = Requests(spool, ledger, journal, channel, evidence, wake, bulk_timeout_s)
 
     @contextlib.asynccontextmanager
     async def running(self, *works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
@@ -328,7 +361,7 @@ async def open_spool(path: Path, repair: Callable[[Entry], Entry] = lambda entry
         yield spool
     finally:
         spool.close()
-        # What the spool still had to say is heard.
+        # Answers that were on their way arrive.
         await settle_down()
 
 
@@ -348,13 +381,26 @@ def read_rows(path: Path, statement: str, arguments: Iterable[object] = ()) -> l
 
 
 def assert_ledger_is_true(ledger: Ledger, path: Path) -> None:
-    """Compare what the ledger says with what is in the file and in memory."""
+    """Compare the ledger with the file and with the groups in memory."""
     rows = dict(read_rows(path, "SELECT id, events FROM groups"))
     ((stored_bytes,),) = read_rows(path, "SELECT coalesce(sum(length(body)), 0) FROM groups")
     assert ledger.stored_events == sum(rows.values())
     assert ledger.stored_bytes == stored_bytes
     assert ledger.loaded.keys() <= rows.keys()
     assert ledger.pending_events == sum(events for row_id, events in rows.items() if row_id not in ledger.loaded)
+
+
+def assert_state_is_true(state: State, path: Path) -> None:
+    """Compare the state of a pipeline that has ended with the file.
+
+    Groups that were given up with the channel are not pending, though they have their rows.
+    """
+    ((events, stored_bytes),) = read_rows(
+        path, "SELECT coalesce(sum(events), 0), coalesce(sum(length(body)), 0) FROM groups"
+    )
+    assert (state.stored_events, state.stored_bytes) == (events, stored_bytes)
+    assert (state.channel_events, state.channel_bytes) == (0, 0)
+    assert 0 <= state.pending_events <= events
 
 
 def capture_log(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> list[Any]:

@@ -163,7 +163,7 @@ async def test_the_interval_begins_anew_with_the_oldest_event_that_is_left() -> 
     assert waiting.done()
 
 
-async def test_what_a_bulk_left_of_an_old_group_is_due_at_once() -> None:
+async def test_the_rest_of_an_old_group_is_due_at_once() -> None:
     clock = Clock()
     channel = make_channel(bulk_events_max=5, bulk_interval_s=10, clock=clock)
     channel.offer(make_group(make_entries(7)))
@@ -303,7 +303,7 @@ async def test_nothing_joins_a_group_that_has_left_the_queue() -> None:
     assert channel.take().entries == make_entries(2, "new")
 
 
-async def test_what_joins_a_group_that_a_bulk_took_a_part_of_is_delivered() -> None:
+async def test_events_that_join_a_group_of_which_a_bulk_took_a_part_are_delivered() -> None:
     channel = make_channel(bulk_events_max=10, bulk_bytes_max=1000)
     channel.offer(make_group(make_entries(8, "stored", size=100), row_id=1))
     add(channel, make_entries(4, "old", size=100))
@@ -427,7 +427,7 @@ async def test_an_event_that_was_never_refused_is_brought_to_the_front() -> None
     assert [channel.take(2).entries for _ in range(3)] == [groups[number].entries for number in (1, 0, 2)]
 
 
-async def test_where_all_were_refused_the_order_stays() -> None:
+async def test_if_all_were_refused_the_order_stays() -> None:
     channel = make_channel()
     refused = History(1, (1,), refused_status=400)
     for number, name in enumerate("ab"):

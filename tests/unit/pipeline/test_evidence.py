@@ -1,16 +1,18 @@
-"""A refusal counts against an event only if others of its index are taken."""
+"""A refusal counts against an event only if others are taken, and so does a delivery that ends without an answer."""
 
 from __future__ import annotations
 
 import itertools
 
 import pytest
+from msgspec import structs
 
 from forebay.model import DELIVERED, DROPPED, DUPLICATE, History, Outcome, Verdict
-from forebay.pipeline.evidence import Evidence
+from forebay.pipeline import evidence as evidence_module
+from forebay.pipeline.evidence import OTHERS_MIN, Evidence, FailureHistory
 from forebay.pipeline.group import Bulk, Group
 from forebay.pipeline.settlement import settle
-from unit.pipeline.fakes import RETRY, make_entry, make_group
+from unit.pipeline.fakes import DEAD, FAILED, FAULTY, PAUSE, REFUSED, RETRY, make_entry, make_group
 
 OCTOBER, NOVEMBER = "2026-10", "2026-11"
 
@@ -20,7 +22,7 @@ def refusal(status: int) -> Outcome:
 
 
 class Sink:
-    """Bulks one after the other, and what becomes of their events."""
+    """Bulks one after the other, and the dead letters among their events."""
 
     def __init__(self) -> None:
         self.evidence = Evidence()
@@ -84,13 +86,13 @@ def test_an_event_that_is_refused_alone_waits_for_ever(sink: Sink, status: int) 
 
 
 @pytest.mark.parametrize("outcome", [DUPLICATE, DROPPED, RETRY, refusal(400)])
-def test_only_what_is_created_is_evidence(sink: Sink, outcome: Outcome) -> None:
+def test_only_a_created_event_is_evidence(sink: Sink, outcome: Outcome) -> None:
     for _ in range(5):
         (refused, _) = sink.deliver((bad(sink), refusal(400)), (good(), outcome))
         assert not refused.is_own
 
 
-def test_what_is_taken_into_another_index_is_no_evidence(sink: Sink) -> None:
+def test_an_event_taken_into_another_index_is_no_evidence(sink: Sink) -> None:
     for _ in range(5):
         (refused, _) = sink.deliver((bad(sink), refusal(400)), (good(OCTOBER), DELIVERED))
         assert not refused.is_own
@@ -116,7 +118,7 @@ def test_a_bulk_that_was_under_way_at_the_last_refusal_is_none(sink: Sink) -> No
     assert not outcome.is_own
 
 
-def test_an_event_never_refused_has_no_use_for_what_was_taken_before(sink: Sink) -> None:
+def test_for_an_event_never_refused_nothing_taken_before_is_evidence(sink: Sink) -> None:
     sink.deliver((good(), DELIVERED))
     (outcome,) = sink.deliver((bad(sink), refusal(400)))
     assert not outcome.is_own
@@ -172,7 +174,7 @@ def test_events_of_one_row_that_fare_differently_get_rows_of_their_own(sink: Sin
     ]
 
 
-def test_what_was_sent_in_another_form_is_kept_and_dies_as_it_came(sink: Sink) -> None:
+def test_an_event_sent_in_another_form_is_kept_and_dies_as_it_came(sink: Sink) -> None:
     came, sent = make_entry("a"), make_entry("a", size=200)
     for outcome, kept in [(refusal(400), "shrinks"), (Outcome(Verdict.DEAD, "t", "r"), "dead")]:
         other = make_entry("b")
@@ -185,3 +187,91 @@ def test_what_was_sent_in_another_form_is_kept_and_dies_as_it_came(sink: Sink) -
             *(letter.entry for one in settlements for letter in one.transaction.dead),
         ]
         assert written == [came], kept
+
+
+# -- poison
+
+
+@pytest.mark.parametrize(
+    ("outcome", "may_be_blocked"),
+    [
+        (FAILED, True),
+        (Outcome(Verdict.RETRY, "unexpected_answer", "html", whole=True), True),
+        (Outcome(Verdict.RETRY, "http_503", "", whole=True), True),
+        (Outcome(Verdict.RETRY, "rejected_execution_exception", "busy", whole=True, is_busy=True), False),
+        (Outcome(Verdict.RETRY, "http_429", "", whole=True, is_busy=True), False),
+        (RETRY, False),
+        (PAUSE, False),
+        (REFUSED, False),
+        (DEAD, False),
+        (FAULTY, False),
+        (structs.replace(FAULTY, whole=True), False),
+    ],
+)
+def test_only_a_bulk_that_ended_without_a_word_on_its_events_may_have_been_blocked(
+    outcome: Outcome,
+    *,
+    may_be_blocked: bool,
+) -> None:
+    assert outcome.is_blocking is may_be_blocked
+
+
+def test_a_first_failure_is_no_strike() -> None:
+    failures = FailureHistory()
+    failures.taken = 100
+    assert not failures.count_failure(1, is_single=False)
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_a_sink_that_takes_nothing_makes_no_strike_however_long(*, single: bool) -> None:
+    failures = FailureHistory()
+    for _ in range(10_000):
+        failures.failed += 1
+        assert not failures.count_failure(1, is_single=single)
+
+
+def test_a_failure_is_a_strike_once_another_bulk_was_taken_since_the_one_before() -> None:
+    failures = FailureHistory()
+    failures.count_failure(1, is_single=False)
+    assert not failures.count_failure(1, is_single=False)
+    failures.taken += 1
+    assert failures.count_failure(1, is_single=False)
+    assert not failures.count_failure(1, is_single=False), "each strike needs another one"
+
+
+def test_groups_are_doubted_each_for_itself() -> None:
+    failures = FailureHistory()
+    failures.count_failure(1, is_single=False)
+    failures.taken += 1
+    assert not failures.count_failure(2, is_single=False)
+    assert failures.count_failure(1, is_single=False)
+
+
+def test_for_a_single_event_several_others_have_to_be_taken() -> None:
+    failures = FailureHistory()
+    failures.note_failure(1)
+    failures.taken += OTHERS_MIN - 1
+    assert not failures.count_failure(1, is_single=True)
+    failures.taken += 1
+    assert failures.count_failure(1, is_single=True)
+
+
+def test_a_single_event_has_no_strike_while_usual_bulks_fail_too() -> None:
+    failures = FailureHistory()
+    failures.note_failure(1)
+    for _ in range(100):
+        failures.taken += 10 * OTHERS_MIN
+        failures.failed += 1
+        assert not failures.count_failure(1, is_single=True)
+    failures.taken += OTHERS_MIN
+    assert failures.count_failure(1, is_single=True)
+
+
+def test_only_so_many_failures_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence_module, "FAILED_ROWS_MAX", 3)
+    failures = FailureHistory()
+    for row_id in (1, 2, 3, 1, 4):
+        failures.note_failure(row_id)
+    failures.taken += 1
+    assert [failures.count_failure(row_id, is_single=False) for row_id in (1, 3, 4)] == [1, 1, 1]
+    assert not failures.count_failure(2, is_single=False), "forgotten, as the one whose failure is longest ago"

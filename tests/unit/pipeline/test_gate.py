@@ -33,8 +33,8 @@ class TimedGate:
         self.jitters: list[tuple[float, float]] = []
         self.wake = RecordingWake()
         self.has_events = True
-        self.gate = Gate(workers, Backoff(delay_s_min, delay_s_max, self._jitter), self.wake, lambda: self.has_events)
-        self.gate._loop = self.clock.loop
+        backoff = Backoff(delay_s_min, delay_s_max, self._jitter)
+        self.gate = Gate(workers, backoff, self.wake, lambda: self.has_events, self.clock.loop)
 
     def _jitter(self, least: float, most: float) -> float:
         self.jitters.append((least, most))
@@ -161,7 +161,7 @@ async def test_a_sink_that_refuses_everything_is_asked_less_and_less_often() -> 
 
 
 @pytest.mark.parametrize("report", [WELL, FAILED, BUSY])
-async def test_what_was_sent_before_a_failure_says_nothing_about_now(report: Report) -> None:
+async def test_a_bulk_sent_before_a_failure_says_nothing_about_now(report: Report) -> None:
     timed = TimedGate(workers=3)
     first, second, third = [await timed.enter() for _ in range(3)]
     timed.gate.leave(first, failed("first"), 0.02)
@@ -203,7 +203,7 @@ async def test_a_timer_that_comes_early_ends_the_back_off_all_the_same() -> None
 def test_no_back_off_is_endless_in_the_servers_event_loop() -> None:
     # Its clock counts whole milliseconds, so that a timer can seem to come too early.
     async def fail_and_wait() -> None:
-        gate = Gate(1, Backoff(0.02, 0.04), RecordingWake(), lambda: True)
+        gate = Gate(1, Backoff(0.02, 0.04), RecordingWake(), lambda: True, asyncio.get_running_loop())
         gate.leave(await gate.enter(), FAILED, 0.02)
         await gate.enter()
 
@@ -228,7 +228,7 @@ async def test_a_busy_sink_gets_half_as_many_at_once_and_no_pause() -> None:
     assert timed.jitters == []
     for permit in permits[1:]:
         timed.gate.leave(permit, BUSY, 0.02)
-    assert timed.gate.in_flight_max == 2, "what was sent before says nothing about fewer"
+    assert timed.gate.in_flight_max == 2, "bulks sent before say nothing about fewer"
 
 
 async def test_a_sink_too_busy_for_one_bulk_gets_none_until_a_back_off_is_over() -> None:
@@ -246,7 +246,7 @@ async def test_a_sink_too_busy_for_one_bulk_gets_none_until_a_back_off_is_over()
     assert timed.gate.in_flight_max == 1, "it was too much, and grows from there"
 
 
-async def test_a_bulk_of_which_a_part_was_refused_for_being_busy_halves_what_goes_at_once() -> None:
+async def test_a_bulk_of_which_a_part_was_refused_for_being_busy_halves_the_bulks_in_flight() -> None:
     timed = TimedGate(workers=4)
     timed.gate.leave(await timed.enter(), judge([DELIVERED, RETRY]), 0.02)
     assert timed.gate.in_flight_max == 2

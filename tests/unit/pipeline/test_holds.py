@@ -41,8 +41,7 @@ class TimedHolds:
         self.jitters: list[tuple[float, float]] = []
         self.heard: list[str] = []
         self.wake = RecordingWake()
-        self.holds = Holds(Backoff(delay_s_min, delay_s_max, self._jitter), self.wake)
-        self.holds._loop = self.clock.loop
+        self.holds = Holds(Backoff(delay_s_min, delay_s_max, self._jitter), self.wake, self.clock.loop)
 
     def _jitter(self, least: float, most: float) -> float:
         self.jitters.append((least, most))
@@ -91,7 +90,7 @@ async def test_a_refusal_of_all_of_an_index_puts_it_on_hold_and_no_other(timed: 
     timed.learn_slices([(NOV, History()), (DEC, History())], *[outcome] * 3, DELIVERED)
 
     assert timed.holds
-    assert set(timed.holds._holds) == {NOVEMBER}
+    assert timed.holds.indices == {NOVEMBER}
     assert NOVEMBER in timed.holds
     assert DECEMBER not in timed.holds
     assert timed.holds.cover_any(NOV)
@@ -114,7 +113,7 @@ async def test_a_refusal_beside_one_that_is_taken_is_no_hold(timed: TimedHolds) 
 
 async def test_that_others_are_there_already_says_nothing_about_the_index_as_it_is_now(timed: TimedHolds) -> None:
     timed.learn(NOV, DUPLICATE, FAULTY, RETRY)
-    assert set(timed.holds._holds) == {NOVEMBER}
+    assert timed.holds.indices == {NOVEMBER}
 
 
 async def test_an_event_that_is_known_to_be_at_fault_puts_nothing_on_hold(timed: TimedHolds) -> None:
@@ -122,7 +121,7 @@ async def test_an_event_that_is_known_to_be_at_fault_puts_nothing_on_hold(timed:
     timed.learn_slices([(NOV, struck)], FAULTY)
     assert not timed.holds
     timed.learn_slices([(NOV, struck)], PAUSE)
-    assert set(timed.holds._holds) == {NOVEMBER}, "a cause that is known to be an index's does so in any case"
+    assert timed.holds.indices == {NOVEMBER}, "a cause that is known to be an index's does so in any case"
 
 
 async def test_a_name_that_only_begins_like_one_on_hold_is_free(timed: TimedHolds) -> None:
@@ -130,12 +129,10 @@ async def test_a_name_that_only_begins_like_one_on_hold_is_free(timed: TimedHold
     assert not timed.holds.cover_any(make_entries(2, month="2026-11-reindexed"))
 
 
-# -- what people hear of it
+# -- the news that people get
 
 
-async def test_a_known_cause_is_told_at_once_with_what_to_do(
-    timed: TimedHolds, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_known_cause_is_told_at_once_with_advice(timed: TimedHolds, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = capture_log(monkeypatch, holds_module)
     for _ in range(3):
         timed.learn(NOV, structs.replace(PAUSE, advice="take the block away"))
@@ -200,7 +197,7 @@ async def test_it_shows_the_newest_refusal_and_a_known_one_first(timed: TimedHol
     assert [hold.reason for hold in timed.holds.states] == [PAUSE.reason]
 
 
-# -- what lifts it
+# -- the end of a hold
 
 
 @pytest.mark.parametrize("refused", [PAUSE, FAULTY])
@@ -220,7 +217,7 @@ async def test_the_first_event_that_is_taken_lifts_the_hold(timed: TimedHolds, r
 async def test_nothing_else_lifts_it(timed: TimedHolds, outcome: Outcome) -> None:
     timed.learn(NOV, FAULTY)
     timed.learn(NOV, outcome)
-    assert set(timed.holds._holds) == {NOVEMBER}
+    assert timed.holds.indices == {NOVEMBER}
 
 
 async def test_one_that_is_taken_beside_others_that_are_refused_lifts_it(timed: TimedHolds) -> None:
@@ -229,7 +226,7 @@ async def test_one_that_is_taken_beside_others_that_are_refused_lifts_it(timed: 
     assert not timed.holds
 
 
-async def test_where_a_known_cause_meets_a_part_of_an_index_it_stays_and_the_next_trial_need_not_wait(
+async def test_if_a_known_cause_meets_a_part_of_an_index_the_hold_stays_and_the_next_trial_need_not_wait(
     timed: TimedHolds,
 ) -> None:
     timed.learn(NOV, PAUSE)
@@ -280,7 +277,7 @@ async def test_one_trial_of_an_index_goes_at_a_time(timed: TimedHolds) -> None:
 
     timed.holds.end_trial(hold)
 
-    assert await timed.due() is hold, "what became due meanwhile is not forgotten"
+    assert await timed.due() is hold, "a trial that became due meanwhile is not forgotten"
 
 
 async def test_the_back_off_doubles_with_each_trial_up_to_its_cap_with_jitter(timed: TimedHolds) -> None:

@@ -12,11 +12,9 @@ from msgspec import structs
 
 from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.model import DELIVERED, Ack, Admission, History, Outcome
-from forebay.pipeline import journal as journal_module
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.group import Bulk, Group, Settlement, abandon
-from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import FAILURE_REMEMBERED_S, RETRY_S, Journal
 from forebay.pipeline.pipeline import FULL_RETRY_AFTER_S, Admitter
 from forebay.pipeline.settlement import settle
@@ -36,8 +34,8 @@ from unit.pipeline.fakes import (
     make_entry,
     make_group,
     open_spool,
+    put_on_hold,
     settle_down,
-    until,
 )
 
 CREATED, PENDING = [Admission.CREATED], [Admission.PENDING]
@@ -48,12 +46,17 @@ STRUCK = structs.replace(FAULTY, is_own=True, is_struck=True)
 
 
 @pytest.fixture
-async def parts() -> Parts:
-    return Parts(FakeCommitter(last_group_id=7), channel=make_channel(events_max=20))
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def parts(clock: Clock) -> Parts:
+    return Parts(FakeCommitter(last_group_id=7), channel=make_channel(events_max=20), clock=clock)
 
 
 def settle_bulk(journal: Journal, channel: Channel, *outcomes: Outcome) -> None:
-    """Take a bulk from the channel and record what became of it, the last outcome for all that are left."""
+    """Take a bulk from the channel and record its outcomes, the last of them for all other events."""
     bulk = channel.take()
     record(journal, bulk, [*outcomes[: len(bulk.entries)], *[outcomes[-1]] * (len(bulk.entries) - len(outcomes))])
 
@@ -61,11 +64,6 @@ def settle_bulk(journal: Journal, channel: Channel, *outcomes: Outcome) -> None:
 def record(journal: Journal, bulk: Bulk, outcomes: Sequence[Outcome]) -> None:
     for settlement in settle(bulk, outcomes, 1000, journal.new_id, Evidence()):
         journal.settle(settlement)
-
-
-def put_on_hold(holds: Holds) -> None:
-    entries = make_entries(1, "refused")
-    holds.learn(Bulk(entries, [(make_group(entries), entries)]), [PAUSE], 0)
 
 
 async def store(parts: Parts, *inboxes: Inbox) -> None:
@@ -98,7 +96,7 @@ async def test_requests_that_arrive_together_are_committed_together(parts: Parts
     assert [inbox.heard for inbox in inboxes] == [CREATED] * 3
 
 
-async def test_what_arrives_during_a_commit_goes_in_the_next(parts: Parts) -> None:
+async def test_requests_that_arrive_during_a_commit_go_in_the_next(parts: Parts) -> None:
     first, second, third = (Inbox(make_entries(1, prefix)) for prefix in "abc")
     parts.journal.submit(first)
     await settle_down()
@@ -143,7 +141,7 @@ async def test_large_batches_are_split_into_rows(parts: Parts) -> None:
     assert parts.channel.take().entries == make_entries(15)
 
 
-async def test_what_the_channel_has_no_room_for_is_pending_and_redelivery_hears_of_it(parts: Parts) -> None:
+async def test_events_that_the_channel_has_no_room_for_are_pending_and_redelivery_hears_of_it(parts: Parts) -> None:
     await store(parts, Inbox(make_entries(10, "a")), Inbox(make_entries(8, "b")))
     assert parts.wake.heard == []
 
@@ -185,9 +183,7 @@ async def test_a_failed_commit_refuses_its_submissions(parts: Parts) -> None:
     assert later.heard == CREATED, "it was not in the commit that failed"
 
 
-async def test_a_failure_is_remembered_until_a_commit_succeeds_or_for_a_while(parts: Parts) -> None:
-    clock = Clock()
-    parts.journal._loop = clock.loop
+async def test_a_failure_is_remembered_until_a_commit_succeeds_or_for_a_while(parts: Parts, clock: Clock) -> None:
     assert parts.journal.failure == ""
     parts.journal.submit(Inbox(make_entries(1)))
     await parts.spool.answer("disk full")
@@ -205,9 +201,9 @@ async def test_a_failure_is_remembered_until_a_commit_succeeds_or_for_a_while(pa
     assert parts.journal.failure == ""
 
 
-async def test_a_settlement_that_could_not_be_written_is_kept_and_its_groups_stay_held(parts: Parts) -> None:
-    clock = Clock()
-    parts.journal._loop = clock.loop
+async def test_a_settlement_that_could_not_be_written_is_kept_and_its_groups_stay_held(
+    parts: Parts, clock: Clock
+) -> None:
     await store(parts, Inbox(make_entries(3)))
     settle_bulk(parts.journal, parts.channel, DELIVERED)
 
@@ -243,9 +239,7 @@ async def test_deletions_go_on_alone_when_insertions_fail(parts: Parts) -> None:
     assert waiting.heard == CREATED
 
 
-async def test_what_fails_again_and_again_is_not_tried_ever_more_often(parts: Parts) -> None:
-    clock = Clock()
-    parts.journal._loop = clock.loop
+async def test_settlements_that_fail_again_and_again_are_not_tried_ever_more_often(parts: Parts, clock: Clock) -> None:
     parts.journal.settle(Settlement(Transaction(deletes=[3]), []))
     await parts.spool.answer("disk full")
     for _ in range(50):
@@ -258,9 +252,7 @@ async def test_what_fails_again_and_again_is_not_tried_ever_more_often(parts: Pa
     assert len(clock.waiting) == 1
 
 
-async def test_settlements_are_written_in_their_order_after_a_failure(parts: Parts) -> None:
-    clock = Clock()
-    parts.journal._loop = clock.loop
+async def test_settlements_are_written_in_their_order_after_a_failure(parts: Parts, clock: Clock) -> None:
     parts.journal.settle(Settlement(Transaction(deletes=[1]), []))
     await settle_down()
     parts.journal.settle(Settlement(Transaction(deletes=[2]), []))
@@ -270,9 +262,7 @@ async def test_settlements_are_written_in_their_order_after_a_failure(parts: Par
     assert (await parts.spool.answer()).deletes == [1, 2]
 
 
-async def test_nothing_is_redelivered_while_settlements_cannot_be_written(parts: Parts) -> None:
-    clock = Clock()
-    parts.journal._loop = clock.loop
+async def test_nothing_is_redelivered_while_settlements_cannot_be_written(parts: Parts, clock: Clock) -> None:
     await asyncio.wait_for(parts.journal.wait_settling(), 1)
     parts.journal.submit(Inbox(make_entries(1)))
     await parts.spool.answer("disk full")
@@ -289,15 +279,14 @@ async def test_nothing_is_redelivered_while_settlements_cannot_be_written(parts:
     await asyncio.wait_for(waiting, 1)
 
 
-async def test_it_can_be_waited_for_that_everything_is_written(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_module, "RETRY_S", 0.01)
+async def test_it_can_be_waited_for_that_everything_is_written(parts: Parts, clock: Clock) -> None:
     await asyncio.wait_for(parts.journal.wait_written(), 1)
     parts.journal.settle(Settlement(Transaction(deletes=[1]), []))
     waiting = asyncio.create_task(parts.journal.wait_written())
 
     await parts.spool.answer("disk full")
     assert not waiting.done()
-    await until(lambda: parts.spool.open)
+    await clock.advance(RETRY_S)
     parts.journal.submit(Inbox(make_entries(1)))
     await parts.spool.answer()
     assert not waiting.done()
@@ -318,7 +307,7 @@ async def test_a_spool_that_answers_twice_is_heard_once(parts: Parts) -> None:
     assert parts.channel.events == 1
 
 
-async def test_numbers_go_on_where_the_file_ended(parts: Parts) -> None:
+async def test_numbers_go_on_behind_the_last_one_of_the_file(parts: Parts) -> None:
     assert [parts.journal.new_id(), parts.journal.new_id()] == [8, 9]
 
 
@@ -395,7 +384,7 @@ async def test_events_that_do_not_wait_are_safe_in_the_channel(parts: Parts) -> 
     assert parts.spool.transactions == []
 
 
-async def test_events_that_do_not_wait_go_to_the_spool_where_the_channel_has_no_room(parts: Parts) -> None:
+async def test_events_that_do_not_wait_go_to_the_spool_if_the_channel_has_no_room(parts: Parts) -> None:
     parts.channel.add(make_entries(20), 1000)
     inbox = Inbox(make_entries(1))
     Admitter(parts.channel, parts.journal, parts.holds, 10_000).admit(inbox, Ack.MEMORY)
@@ -441,7 +430,9 @@ async def test_while_settlements_cannot_be_written_no_event_is_taken_into_memory
     assert isinstance(inbox.heard[0], SpoolUnavailable)
 
 
-async def test_on_a_full_disk_rows_are_deleted_though_other_events_of_the_bulk_can_get_none(parts: Parts) -> None:
+async def test_on_a_full_disk_rows_are_deleted_though_other_events_of_the_bulk_can_get_none(
+    parts: Parts, clock: Clock
+) -> None:
     await store(parts, Inbox(make_entries(2)))
     (stored,) = parts.ledger.loaded
     parts.channel.add(make_entries(3, "memory"), 100)
@@ -456,7 +447,7 @@ async def test_on_a_full_disk_rows_are_deleted_though_other_events_of_the_bulk_c
     await asyncio.wait_for(parts.journal.wait_settling(), 1)
     assert parts.journal.is_behind
     assert await parts.spool.answer("disk full") == Transaction(inserts=whole.inserts)
-    parts.journal._retry()
+    await clock.advance(RETRY_S)
     assert await parts.spool.answer() == Transaction(inserts=whole.inserts)
     assert parts.ledger.pending_events == 3
     assert not parts.journal.is_behind
@@ -523,7 +514,7 @@ async def test_a_group_that_goes_its_own_way_is_in_memory_until_it_is_settled(pa
     ("outcome", "is_told"),
     [(RETRY, True), (STRUCK, True), (FAULTY, False), (structs.replace(STRUCK, status=403), False), (PAUSE, False)],
 )
-async def test_it_is_told_if_a_sink_may_take_at_the_next_try_what_is_left(
+async def test_redelivery_hears_whether_a_sink_may_take_the_rest_at_the_next_try(
     parts: Parts, outcome: Outcome, *, is_told: bool
 ) -> None:
     await store(parts, Inbox(make_entries(3)))
@@ -547,9 +538,9 @@ async def test_events_that_become_pending_while_a_probe_is_wanted_are_it(parts: 
     assert (parts.wake.heard, parts.ledger.pending_events) == (["now", "now"], 3)
 
 
-async def test_what_is_left_of_an_index_on_hold_is_not_tried_soon(parts: Parts) -> None:
+async def test_the_rest_of_an_index_on_hold_is_not_tried_soon(parts: Parts) -> None:
     await store(parts, Inbox(make_entries(3)))
-    put_on_hold(parts.holds)
+    put_on_hold(parts.holds, NOVEMBER)
     settle_bulk(parts.journal, parts.channel, DELIVERED, RETRY)
     await parts.spool.answer()
     assert parts.wake.heard == []
@@ -568,9 +559,9 @@ async def test_a_group_that_is_parted_takes_more_rows_and_all_of_it_is_pending(p
     assert ledger.stored_bytes == sum(map(len, make_entries(2)))
 
 
-async def test_a_group_that_cannot_be_parted_stays_as_it_is_and_keeps_nothing_in_memory(parts: Parts) -> None:
-    clock = Clock()
-    parts.journal._loop = clock.loop
+async def test_a_group_that_cannot_be_parted_stays_as_it_is_and_keeps_nothing_in_memory(
+    parts: Parts, clock: Clock
+) -> None:
     await store(parts, Inbox(make_entries(3)))
     settle_bulk(parts.journal, parts.channel, RETRY, FAULTY, DELIVERED)
     waiting = asyncio.create_task(parts.ledger.wait_released([8]))
@@ -587,7 +578,7 @@ async def test_a_group_that_cannot_be_parted_stays_as_it_is_and_keeps_nothing_in
 
 
 async def test_a_batch_of_two_indices_is_told_of_all_its_rows(parts: Parts) -> None:
-    put_on_hold(parts.holds)
+    put_on_hold(parts.holds, NOVEMBER)
     mixed = [*make_entries(2), *make_entries(2, month="2026-12")]
     both, free = Inbox(mixed), Inbox(make_entries(1, "free", month="2026-12"))
 
@@ -599,7 +590,7 @@ async def test_a_batch_of_two_indices_is_told_of_all_its_rows(parts: Parts) -> N
 
 async def test_events_of_an_index_on_hold_that_come_make_a_trial_due(parts: Parts) -> None:
     holds = parts.holds
-    put_on_hold(holds)
+    put_on_hold(holds, NOVEMBER)
     due = asyncio.create_task(holds.wait_due())
     await store(parts, Inbox(make_entries(1, month="2026-12")))
     assert not due.done()
@@ -611,7 +602,7 @@ async def test_events_of_an_index_on_hold_that_come_make_a_trial_due(parts: Part
 
 async def test_events_of_an_index_on_hold_go_to_the_spool_and_no_further(parts: Parts) -> None:
     holds = parts.holds
-    put_on_hold(holds)
+    put_on_hold(holds, NOVEMBER)
     admitter = Admitter(parts.channel, parts.journal, holds, 10_000)
     held, free = Inbox(make_entries(2)), Inbox(make_entries(2, month="2026-12"))
     for inbox in (held, free):

@@ -20,11 +20,6 @@ NOVEMBER = "events_test_2026-11"
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
-
-
-@pytest.fixture
 async def spool(path: Path) -> AsyncIterator[Spool]:
     async with open_spool(path) as spool:
         yield spool

@@ -1,4 +1,4 @@
-"""The parts together on a real spool: what has to wait waits, what is poison is found, and everything else flows."""
+"""The parts together on a real spool: events that have to wait wait, poison is found, and everything else flows."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import FRESH_TRIALS_MAX
 from forebay.pipeline.pipeline import Pipeline
 from forebay.settings import Settings
+from forebay.spool.beside.inspection import inspect
+from forebay.spool.beside.requests import Request
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.telemetry.counters import Counters
@@ -25,8 +27,9 @@ from unit.pipeline.fakes import (
     FAULTY,
     PAUSE,
     REFUSED,
+    TINY,
     Inbox,
-    assert_ledger_is_true,
+    assert_state_is_true,
     commit,
     make_entries,
     make_entry,
@@ -36,18 +39,9 @@ from unit.pipeline.fakes import (
     until,
 )
 
-# Smaller than settings may be.
-TINY = Settings.model_construct(
-    channel_events_max=200,
-    channel_bytes_max=100_000,
-    bulk_events_max=20,
-    bulk_bytes_max=10_000,
-    bulk_interval_s=0.01,
-    bulk_workers=4,
-    retry_interval_s=0.2,
-    retry_delay_s_min=0.01,
-    retry_delay_s_max=0.08,
-)
+IMPATIENT = TINY.model_copy(update={"retry_delay_s_max": 0.01})
+"""So that a sink which fails is asked often."""
+
 DECEMBER = "2026-12"
 FAULTY_ID = b'"faulty'
 WALL = Outcome(Verdict.REFUSED, "http_400", "your request was blocked", whole=True, status=400)
@@ -57,9 +51,9 @@ class PickySink:
     """A sink that answers each event by a rule, and counts.
 
     Attributes:
-        rule: what it answers; None for an event that it takes.
+        rule: its answer for an event; None for one that it takes.
         blocks: whether a bulk with this event gets no answer at all.
-        held: what it holds.
+        held: the events that it holds.
         asked: how often it was asked for an event.
     """
 
@@ -128,12 +122,7 @@ async def running(path: Path, sink: PickySink, settings: Settings = TINY) -> Asy
         finally:
             await asyncio.wait_for(bench.pipeline.stop(task, 5), 10)
             await settle_down()
-        assert_ledger_is_true(bench.pipeline._ledger, path)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
+        assert_state_is_true(bench.pipeline.state, path)
 
 
 @pytest.fixture(autouse=True)
@@ -193,14 +182,15 @@ async def test_a_blocked_index_is_tried_as_seldom_as_the_back_off_says_but_for_a
         asked, began_at = len(sink.bulks), asyncio.get_running_loop().time()
         for number in range(50):
             bench.send(make_entries(10, f"d{number}-", month=DECEMBER))
-            bench.pipeline._wake.pass_now()
+            with inspect(path) as inspection:
+                inspection.ask(Request.RETRY)
             await asyncio.sleep(0.01)
         back_offs = (asyncio.get_running_loop().time() - began_at) / 0.1
         assert 1 <= len(sink.bulks) - asked <= back_offs + 1 + FRESH_TRIALS_MAX
         await until(lambda: bench.pipeline.state.stored_events == 510)
 
 
-async def test_what_is_in_the_channel_when_its_index_is_blocked_leaves_it(path: Path) -> None:
+async def test_events_in_the_channel_leave_it_when_their_index_is_blocked(path: Path) -> None:
     sink = PickySink()
     sink.rule = block_december
     settings = TINY.model_copy(update={"bulk_workers": 1, "retry_delay_s_min": 30, "retry_delay_s_max": 30})
@@ -227,7 +217,7 @@ async def test_a_group_that_holds_events_of_a_blocked_index_too_is_delivered_as_
         await until(lambda: len(sink.held) == 11)
 
 
-async def test_a_refusal_of_everything_closes_the_gate_and_says_what_to_do(path: Path) -> None:
+async def test_a_refusal_of_everything_closes_the_gate_and_comes_with_advice(path: Path) -> None:
     sink = PickySink()
     sink.rule = lambda _: REFUSED
     async with running(path, sink) as bench:
@@ -266,10 +256,10 @@ async def test_while_the_sink_is_down_single_events_go_to_see(path: Path) -> Non
 async def test_a_sink_that_is_down_makes_no_strike_and_no_dead_letter(path: Path) -> None:
     sink = PickySink()
     sink.rule = lambda _: FAILED
-    async with running(path, sink) as bench:
+    async with running(path, sink, IMPATIENT) as bench:
         for number in range(10):
             bench.send(make_entries(2, f"e{number}-"))
-            await asyncio.sleep(0.02)
+            await until(lambda number=number: len(sink.bulks) > number)  # type: ignore[misc]
         await until(lambda: len(sink.bulks) > 30)
     assert read_rows(path, "SELECT sum(strikes) FROM groups") == [(0,)]
     assert dead(path) == []
@@ -468,10 +458,10 @@ async def test_a_firewall_that_refuses_requests_for_one_event_costs_no_other(pat
 async def test_a_refusal_of_all_requests_kills_nobody_and_everything_arrives_later(path: Path) -> None:
     sink = PickySink()
     sink.rule = lambda _: WALL
-    async with running(path, sink) as bench:
+    async with running(path, sink, IMPATIENT) as bench:
         for number in range(10):
             bench.send(make_entries(10, f"e{number}-"))
-            await asyncio.sleep(0.01)
+            await until(lambda number=number: len(sink.bulks) > number)  # type: ignore[misc]
         await until(lambda: len(sink.bulks) > 20)
         assert bench.pipeline.state.sink_health is Health.PAUSED
         assert bench.pipeline.state.holds == ()
@@ -485,10 +475,12 @@ async def test_a_status_that_may_pass_kills_only_after_ten_rounds(path: Path) ->
     sink = PickySink()
     odd = make_entry("faulty")
     sink.rule = lambda entry: structs.replace(FAULTY, status=403) if entry == odd else None
-    async with running(path, sink, TINY.model_copy(update={"retry_interval_s": 0.03})) as bench:
+    interval_s = 0.03
+    async with running(path, sink, TINY.model_copy(update={"retry_interval_s": interval_s})) as bench:
+        began_at = asyncio.get_running_loop().time()
         bench.send([odd, *make_entries(3)])
         await bench.trickle(lambda: dead(path))
-        assert bench.pipeline._evidence.rounds >= 10
+        assert asyncio.get_running_loop().time() - began_at >= 9 * interval_s, "each refusal counts in another round"
         assert sink.asked[odd] >= 10
     ((attempts,),) = read_rows(path, "SELECT attempts FROM dead_letters")
     assert attempts >= 10

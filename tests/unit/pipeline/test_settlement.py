@@ -1,4 +1,4 @@
-"""From outcomes to what the spool writes: a row goes, shrinks or stays only when its last event has an outcome."""
+"""From outcomes to rows: a row goes, shrinks or stays only when its last event has an outcome."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_row_whose_events_are_all_settled_is_deleted(outcomes: tuple[Outcome, 
 
 
 @pytest.mark.parametrize("outcome", [RETRY, PAUSE])
-def test_a_row_shrinks_to_what_is_left_of_it(outcome: Outcome) -> None:
+def test_a_row_shrinks_to_the_events_that_are_left(outcome: Outcome) -> None:
     settlement = settle_group(make_group([A, B, C], row_id=7), DELIVERED, outcome, DUPLICATE)
 
     assert settlement.transaction == Transaction(shrinks=[(7, [B], FIRST)])
@@ -79,7 +79,7 @@ def test_a_row_of_which_nothing_is_settled_counts_an_attempt(outcome: Outcome) -
     assert settlement.leaving == [group]
 
 
-def test_what_the_sink_will_never_take_becomes_a_dead_letter() -> None:
+def test_an_event_that_the_sink_will_never_take_becomes_a_dead_letter() -> None:
     settlement = settle_group(
         make_group([A, B, C], row_id=7, history=History(4, (1, 2, 3, 4), 2)), DELIVERED, DEAD, RETRY
     )
@@ -107,7 +107,7 @@ def test_delivered_events_without_a_row_need_no_commit() -> None:
     assert settlement.leaving == [group]
 
 
-def test_events_without_a_row_get_one_only_for_what_is_left() -> None:
+def test_events_without_a_row_get_one_only_for_the_rest() -> None:
     settlement = settle_group(make_group([A, B, C]), RETRY, DELIVERED, PAUSE)
 
     assert settlement.transaction == Transaction(inserts=[NewGroup(100, [A, C], FIRST)])
@@ -134,7 +134,7 @@ def test_a_group_cut_over_two_bulks_stays_until_the_second_is_answered() -> None
     assert late.leaving == [group]
 
 
-def test_a_group_cut_over_two_bulks_shrinks_to_what_both_left() -> None:
+def test_a_group_cut_over_two_bulks_shrinks_to_the_rest_of_both() -> None:
     group = make_group([A, B, C], row_id=7)
     first, second = take(group, 2), take(group, 1)
 
@@ -243,7 +243,7 @@ def test_a_delivery_that_says_nothing_keeps_the_refusal_of_before() -> None:
     assert settlement.transaction == Transaction(attempts=[(7, History(2, (1, NOW_MS), 0, 1, 400))])
 
 
-def test_what_was_refused_is_parted_from_what_was_not() -> None:
+def test_events_that_were_refused_are_parted_from_the_others() -> None:
     group = make_group([A, B, C], row_id=7)
 
     settlement = settle_group(group, RETRY, STRUCK, RETRY)
@@ -255,7 +255,7 @@ def test_what_was_refused_is_parted_from_what_was_not() -> None:
     assert group.kept == [A, C], "the other one is not in its row any more"
 
 
-def test_what_was_refused_differently_is_parted() -> None:
+def test_events_that_were_refused_differently_are_parted() -> None:
     settlement = settle_group(make_group([A, B, C], row_id=7), FAULTY, OF_A_PROXY, DELIVERED)
 
     assert settlement.transaction == Transaction(
@@ -271,7 +271,7 @@ def test_a_group_without_a_row_is_parted_into_rows_of_their_own() -> None:
     )
 
 
-def test_a_group_cut_over_two_bulks_is_parted_by_what_both_say() -> None:
+def test_a_group_cut_over_two_bulks_is_parted_by_the_outcomes_of_both() -> None:
     group = make_group([A, B, C], row_id=7)
     first, second = take(group, 2), take(group, 1)
 
@@ -312,7 +312,7 @@ def test_an_event_that_was_sent_in_another_form_is_kept_as_it_came() -> None:
     assert [letter.entry for letter in settlement.transaction.dead] == [b"second"]
 
 
-def test_what_makes_room_does_not_wait_for_what_needs_some() -> None:
+def test_settlements_that_make_room_do_not_wait_for_those_that_need_some() -> None:
     gone, parted, shrunk = (make_group([A], 1), make_group([A, B], 2), make_group([B, C], 3))
     slices = [take(group, 2) for group in (gone, parted, shrunk)]
 
@@ -346,10 +346,10 @@ def test_poison_is_kept_as_a_dead_letter_with_its_history() -> None:
     group = make_group([A], row_id=7)
     group.history = History(9, (1, 2), strikes=6)
 
-    settlement = bury(group, "what happened", NOW_MS)
+    settlement = bury(group, "the cause", NOW_MS)
 
     assert settlement.transaction == Transaction(
-        dead=[DeadLetter(A, "poison", "what happened", group.history, NOW_MS)], deletes=[7]
+        dead=[DeadLetter(A, "poison", "the cause", group.history, NOW_MS)], deletes=[7]
     )
     assert settlement.leaving == [group]
 

@@ -14,9 +14,8 @@ class TimedWake(Wake):
     """A wake-up whose time stands still until it is moved."""
 
     def __init__(self, interval_s: float = 3600) -> None:
-        super().__init__(interval_s)
         self.clock = Clock()
-        self._loop = self.clock.loop
+        super().__init__(interval_s, self.clock.loop)
 
     async def is_heard(self) -> bool:
         waiting = asyncio.create_task(self.wait())

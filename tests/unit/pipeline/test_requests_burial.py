@@ -1,4 +1,4 @@
-"""Pending events that an operator wants buried become dead letters, those that are meant and no others."""
+"""Pending events that an operator wants buried become dead letters, and no others do."""
 
 from __future__ import annotations
 
@@ -8,71 +8,66 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from forebay.backoff import Backoff
 from forebay.clock import now_ms
-from forebay.model import DELIVERED, Ack, Entry, History, Outcome
+from forebay.model import DELIVERED, Entry, History, Outcome
 from forebay.pipeline import journal
 from forebay.pipeline import requests as requests_module
-from forebay.pipeline.pipeline import Pipeline
-from forebay.settings import Settings
-from forebay.spool import reserve
+from forebay.pipeline.group import Group, GroupLimits
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.beside.requests import Burial, Request
 from forebay.spool.loading import EVERY
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.spool.store import Store
-from forebay.telemetry.counters import Counters
 from unit.pipeline.fakes import (
     FAILED,
     PAUSE,
+    QUICK,
+    Clock,
     FakeSink,
     Inbox,
+    Parts,
     assert_ledger_is_true,
     capture_log,
     commit,
+    make_channel,
     make_entries,
     make_entry,
     open_spool,
     read_rows,
-    settle_down,
     until,
 )
 
-SETTINGS = Settings.model_construct(
-    channel_events_max=200,
-    channel_bytes_max=100_000,
-    bulk_events_max=20,
-    bulk_bytes_max=10_000,
-    bulk_interval_s=0.01,
-    bulk_workers=4,
-    bulk_timeout_s=0.1,
-    retry_interval_s=3600,
-    retry_delay_s_min=3600,
-    retry_delay_s_max=3600,
-)
 NOVEMBER, DECEMBER = "events_test_2026-11", "events_test_2026-12"
 REFUSED = History(3, (1, 2, 3), refusals=1, refused_status=403)
 LONG_AGO_MS = 1_000
+HOUR_S = 3600.0
 
 
-class Bench:
-    """A pipeline that runs on a real spool."""
+class Bench(Parts):
+    """The parts of a pipeline on a real spool; a bulk that fails puts the sink at rest for an hour."""
 
-    def __init__(self, path: Path, spool: Spool, sink: FakeSink) -> None:
+    def __init__(self, path: Path, spool: Spool, sink: FakeSink, clock: Clock | None = None) -> None:
+        super().__init__(
+            spool,
+            sink,
+            channel=make_channel(200, 100_000, 20, 10_000, bulk_interval_s=0.01),
+            limits=GroupLimits(20, 10_000),
+            backoff=Backoff(HOUR_S, HOUR_S),
+            holds_backoff=QUICK,
+            bulk_timeout_s=0.1,
+            clock=clock,
+        )
         self.path = path
-        self.spool = spool
-        self.sink = sink
-        self.pipeline = Pipeline(spool, sink, SETTINGS, Counters())
-        self.journal = self.pipeline._journal
-        self.ledger = self.pipeline._ledger
 
     async def send(self, entries: list[Entry]) -> None:
         inbox = Inbox(entries)
-        self.pipeline.admitter.admit(inbox, Ack.DISK)
+        self.journal.submit(inbox)
         await until(lambda: inbox.heard)
 
     async def bury(self, burial: Burial) -> None:
@@ -81,27 +76,36 @@ class Bench:
             inspection.ask(burial)
         await until(lambda: not requests(self.path))
 
+    @contextlib.asynccontextmanager
+    async def run_all(self) -> AsyncIterator[None]:
+        """Let all run; at the end give up the events in memory."""
+        works = (self.delivery.run(), self.redelivery.run(HOUR_S), self.trials.run(), self.requests.run())
+        async with self.running(*works):
+            yield
+        await self.delivery.drain(0.1)
+        await asyncio.wait_for(self.journal.wait_written(), 10)
+
 
 @contextlib.asynccontextmanager
-async def running(path: Path, groups: Sequence[NewGroup] = (), outcome: Outcome | None = None) -> AsyncIterator[Bench]:
-    """Run a pipeline whose sink holds every bulk, or answers with the outcome; `groups` are pending before."""
+async def opened(
+    path: Path, groups: Sequence[NewGroup] = (), outcome: Outcome | None = None, clock: Clock | None = None
+) -> AsyncIterator[Bench]:
+    """Own a spool in which `groups` are pending, with a sink that holds every bulk, or answers with the outcome."""
     async with open_spool(path) as spool:
         await commit(spool, Transaction(inserts=list(groups)))
     async with open_spool(path) as spool:
-        bench = Bench(path, spool, FakeSink(outcome))
-        task = asyncio.create_task(bench.pipeline.run())
-        try:
-            yield bench
-            assert not task.done(), "it ended"
-        finally:
-            await asyncio.wait_for(bench.pipeline.stop(task, 0.1), 10)
-            await settle_down()
+        bench = Bench(path, spool, FakeSink(outcome), clock)
+        yield bench
         assert_ledger_is_true(bench.ledger, path)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
+@contextlib.asynccontextmanager
+async def running(
+    path: Path, groups: Sequence[NewGroup] = (), outcome: Outcome | None = None, clock: Clock | None = None
+) -> AsyncIterator[Bench]:
+    """Let all parts run on such a spool."""
+    async with opened(path, groups, outcome, clock) as bench, bench.run_all():
+        yield bench
 
 
 @pytest.fixture(autouse=True)
@@ -112,8 +116,21 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def everything(**given: Any) -> Burial:
-    """Return a burial of all that is there now, but for what is given."""
+    """Return a burial of all events that are there now and that fit the arguments."""
     return Burial(now_ms() + 1, **given)
+
+
+async def until_waiting(bench: Bench) -> None:
+    """Wait until a burial has looked several times whether its groups have left memory."""
+    looks: list[str] = []
+    withdraw = bench.channel.withdraw
+
+    def count(index: str, *, begun: bool = False) -> list[Group]:
+        looks.append(index)
+        return withdraw(index, begun=begun)
+
+    with mock.patch.object(bench.channel, "withdraw", count):
+        await until(lambda: len(looks) >= 3)
 
 
 def requests(path: Path) -> list[str]:
@@ -160,14 +177,14 @@ async def test_those_that_fit_are_buried_and_the_others_stay(
         NewGroup(3, [make_entry("refused")], REFUSED),
         NewGroup(4, [make_entry("x"), make_entry("y")]),
     ]
-    async with running(path, groups) as bench:
-        bench.pipeline._wake.pass_now = lambda: None  # type: ignore[method-assign]
+    # None of them is on its way to the sink: nothing but requests is carried out.
+    async with opened(path, groups) as bench, bench.running(bench.requests.run()):
         await bench.bury(everything(**given))
         assert dead(path) == buried
     assert read_rows(path, "SELECT sum(events) FROM groups") == [(5 - len(buried) or None,)]
 
 
-async def test_what_is_left_of_a_group_keeps_its_row_and_its_history(path: Path) -> None:
+async def test_the_rest_of_a_group_keeps_its_row_and_its_history(path: Path) -> None:
     async with running(path, [NewGroup(1, make_entries(3), REFUSED)]) as bench:
         await bench.bury(everything(log_ids=frozenset({"e1"})))
     assert dead(path) == {"e1"}
@@ -180,13 +197,13 @@ async def test_what_is_left_of_a_group_keeps_its_row_and_its_history(path: Path)
 async def test_more_groups_than_a_bulk_takes_are_buried_in_portions(path: Path) -> None:
     groups = [NewGroup(number, make_entries(15, f"g{number}-")) for number in range(1, 41)]
     async with running(path, groups, FAILED) as bench:
-        commits = bench.journal._counters.commits
+        commits = bench.counters.commits
         await bench.bury(everything())
-        assert bench.journal._counters.commits - commits >= 30
+        assert bench.counters.commits - commits >= 30
     assert len(dead(path)) == 600
 
 
-async def test_what_is_received_after_the_command_stays(path: Path) -> None:
+async def test_events_received_after_the_command_stay(path: Path) -> None:
     async with running(path, [NewGroup(1, [make_entry("before")])], FAILED) as bench:
         burial = everything()
         await until(lambda: now_ms() > burial.received_before_ms)
@@ -218,28 +235,29 @@ async def test_events_that_wait_in_the_channel_leave_it_for_the_grave(path: Path
         await until(lambda: bench.sink.bulks)
         await bench.sink.answer(0, [FAILED] * 5)
         await bench.send(make_entries(5, "b"))
-        assert bench.pipeline.state.channel_events == 5
+        assert bench.channel.events == 5
 
         await bench.bury(everything())
         assert dead(path) == names("a", 5) | names("b", 5)
-        assert bench.pipeline.state.channel_events == 0
+        assert bench.channel.events == 0
 
 
 async def test_a_group_of_which_one_event_went_as_a_probe_leaves_the_channel_too(path: Path) -> None:
-    async with running(path) as bench:
+    clock = Clock()
+    async with running(path, clock=clock) as bench:
         await bench.send(make_entries(5, "a"))
         await until(lambda: bench.sink.bulks)
         await bench.sink.answer(0, [FAILED] * 5)
         await bench.send(make_entries(5, "b"))
-        bench.pipeline._gate._end_rest()
+        await clock.advance(HOUR_S)
         await until(lambda: len(bench.sink.bulks) == 2)
         assert len(bench.sink.bulks[1]) == 1
         await bench.sink.answer(1, [FAILED])
-        assert bench.pipeline.state.channel_events == 4
+        assert bench.channel.events == 4
 
         await bench.bury(everything())
         assert dead(path) == names("a", 5) | names("b", 5)
-        assert (bench.pipeline.state.channel_events, bench.pipeline.state.channel_bytes) == (0, 0)
+        assert (bench.channel.events, bench.channel.entry_bytes) == (0, 0)
 
 
 async def test_events_on_their_way_are_waited_for_and_those_that_are_taken_are_no_dead_letters(path: Path) -> None:
@@ -249,7 +267,7 @@ async def test_events_on_their_way_are_waited_for_and_those_that_are_taken_are_n
         await bench.send(make_entries(2, "failed"))
         await until(lambda: len(bench.sink.bulks) == 2)
         burying = asyncio.create_task(bench.bury(everything()))
-        await asyncio.sleep(0.05)
+        await until_waiting(bench)
         assert not burying.done()
 
         await bench.sink.answer(0, [DELIVERED] * 2)
@@ -274,15 +292,14 @@ async def test_events_that_stay_in_memory_too_long_are_left_and_told(
 
 async def test_events_of_an_index_on_hold_are_buried_and_the_hold_ends_with_them(path: Path) -> None:
     async with running(path) as bench:
-        bench.pipeline._holds._backoff = Backoff(0.01, 0.01)
         bench.sink.outcome = PAUSE
         await bench.send(make_entries(3, "a"))
-        await until(lambda: bench.pipeline.state.holds)
+        await until(lambda: bench.holds.states)
         await bench.send(make_entries(3, "b"))
 
         await bench.bury(everything(index_name=NOVEMBER))
         assert dead(path) == names("a", 3) | names("b", 3)
-        await until(lambda: not bench.pipeline.state.holds)
+        await until(lambda: not bench.holds.states)
 
 
 async def test_a_damaged_group_is_left_and_those_behind_it_are_buried(path: Path) -> None:
@@ -314,7 +331,7 @@ async def test_a_commit_that_fails_is_made_again_and_no_event_is_counted_twice(
         await bench.bury(everything())
         assert next(failures, None) is None
         assert dead(path) == names("e", 3)
-        assert bench.pipeline.state.stored_events == 0
+        assert bench.ledger.stored_events == 0
 
 
 async def test_a_burial_that_was_interrupted_goes_on_at_the_next_start(path: Path) -> None:
@@ -323,32 +340,36 @@ async def test_a_burial_that_was_interrupted_goes_on_at_the_next_start(path: Pat
         await until(lambda: bench.sink.bulks)
         with inspect(path) as inspection:
             inspection.ask(everything())
-        # The bulk gets no answer, so this waits for it until the pipeline ends.
-        await asyncio.sleep(0.05)
+        # The bulk gets no answer, so the burial waits for it until the pipeline ends.
+        await until_waiting(bench)
     assert dead(path) == set()
     async with running(path, outcome=FAILED):
         await until(lambda: not requests(path))
         assert dead(path) == names("e", 3)
 
 
-def fail_for_a_full_disk(_: object) -> None:
-    error = sqlite3.OperationalError("database or disk is full")
-    error.sqlite_errorcode = sqlite3.SQLITE_FULL
-    raise error
+class Refusal:
+    """A spool's `refusal` that stays the same, and counts how often it is asked."""
+
+    def __init__(self, cause: str) -> None:
+        self.cause = cause
+        self.asked = 0
+
+    def __get__(self, spool: Spool, kind: type[Spool]) -> str:
+        self.asked += 1
+        return self.cause
 
 
 async def test_a_burial_is_put_off_while_the_spool_takes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reserve, "TRY_EVERY_S", 0)
-    monkeypatch.setattr(reserve, "LEFT_BYTES_MIN", 2**62)
     async with running(path, [NewGroup(1, make_entries(3))], FAILED) as bench:
         await until(lambda: not bench.ledger.loaded)
-        bench.spool.submit(fail_for_a_full_disk)
-        await until(lambda: bench.spool.refusal)
-        with inspect(path) as inspection:
-            inspection.ask(everything())
-        await asyncio.sleep(0.05)
-        assert dead(path) == set()
-        monkeypatch.setattr(reserve, "LEFT_BYTES_MIN", 0)
+        with monkeypatch.context() as patch:
+            refusal = Refusal("the files are not there")
+            patch.setattr(Spool, "refusal", refusal)
+            with inspect(path) as inspection:
+                inspection.ask(everything())
+            await until(lambda: refusal.asked >= 3)
+            assert dead(path) == set()
         await until(lambda: not requests(path))
         assert dead(path) == names("e", 3)
 
