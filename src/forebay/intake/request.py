@@ -67,7 +67,6 @@ class EventRequest:
     """A request that is answered without ASGI; the pipeline tells it when its events are safe.
 
     Attributes:
-        route: None if no head could be read, so that all it gets is a refusal.
         results: one for each event of a batch, in its order; None for a single event.
         log_id: of a single event.
         used_bytes: its memory until it is answered; `ConnectionLimits` sets it.
@@ -97,7 +96,7 @@ class EventRequest:
     )
 
     def __init__(
-        self, connection: Connection, counters: Counters, route: Route | None, query: bytes, headers: dict[bytes, bytes]
+        self, connection: Connection, counters: Counters, route: Route, query: bytes, headers: dict[bytes, bytes]
     ) -> None:
         self._connection = connection
         self._counters = counters

@@ -17,6 +17,7 @@ Response: TypeAlias = tuple[int, bytes, bytes]
 """Status, head without date and connection lines, and body."""
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CLOSE_LINE = b"connection: close\r\n"
 
 _encode = msgspec.json.Encoder().encode
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -29,6 +30,13 @@ def head(status: int, content_type: str, length: int, headers: Headers = ()) -> 
     lines = [_STATUS_LINES[status], f"content-type: {content_type}\r\ncontent-length: {length}\r\n".encode()]
     lines += [f"{name.lower()}: {value}\r\n".encode("latin-1", "replace") for name, value in headers]
     return b"".join(lines)
+
+
+def as_bytes(response: Response, default_headers: list[tuple[bytes, bytes]], connection_line: bytes) -> bytes:
+    """Return a whole response; the default headers are uvicorn's, with the date."""
+    _, head, body = response
+    default_lines = b"".join([b"%b: %b\r\n" % line for line in default_headers])
+    return b"%b%b%b\r\n%b" % (head, default_lines, connection_line, body)
 
 
 def rejection(error: Rejection) -> Response:
