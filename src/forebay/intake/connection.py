@@ -41,12 +41,14 @@ class State(enum.Enum):
 
 
 class BoundedConnection(asyncio.Protocol):
-    """One connection, with all that happens to it beside the requests that are taken and answered.
+    """One connection: its state, its unanswered requests, and its end.
+
+    `IntakeProtocol`, its subclass, takes the requests and answers them.
 
     Attributes:
-        state: tells which part of a request is arriving.
+        state: the part of a request that is arriving, if any.
         deadline: the end of the time for this state, by the loop's clock; None while the client waits for us.
-        requests: those that are not answered yet, oldest first. Only the first may be answered.
+        requests: the unanswered ones, oldest first. Only the first may be answered.
         arriving: the request whose body is arriving.
         unparsed: input that waits until requests are taken again.
         used_bytes: memory that waits for the client, beside its requests; `ConnectionLimits` sets it.

@@ -1,8 +1,8 @@
 """The requests of an HTTP connection: every byte of them arrives here, and every answer leaves here.
 
 Requests for the event addresses are answered without an ASGI scope; every other request goes to the ASGI application.
-Requests are answered in the order in which they came, of either kind. `BoundedConnection` has all that happens to a
-connection beside that.
+Requests are answered in the order in which they came, of either kind. The refusals, the limits and the
+end of a connection are in its base, `BoundedConnection`.
 """
 
 from __future__ import annotations

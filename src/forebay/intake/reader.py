@@ -17,7 +17,7 @@ HEADER_LINE_BYTES = 130
 
 
 class Connection(Protocol):
-    """The connection as its reader calls it; for each request in this order, `take_body` for each piece of its body."""
+    """The connection, as its reader calls it: in this order for each request, `take_body` for each piece of it."""
 
     def begin_request(self) -> None:
         """Begin: the first byte of a request is there."""
@@ -74,7 +74,7 @@ class RequestReader:
 
     @property
     def keep_alive(self) -> bool:
-        """Whether the client wants to keep the connection behind the newest request."""
+        """Whether the client wants to keep the connection after the newest request."""
         keep_alive: bool = self._parser.should_keep_alive()
         return keep_alive
 
@@ -116,8 +116,8 @@ class RequestReader:
             try:
                 self._parser.feed_data(rest)
             except httptools.HttpParserUpgrade as upgrade:
-                # It has read the head, and would skip the body for the sake of a protocol that is not offered here. A
-                # server may answer as if nothing had been asked for (RFC 9110, section 7.8).
+                # The parser has read the head, and would skip the body for a protocol that is not offered here. A
+                # server may answer as if the client had not asked for it (RFC 9110, section 7.8).
                 rest = rest[upgrade.args[0] :]
                 if self.method == b"CONNECT":
                     self._refuse(HTTPStatus.NOT_IMPLEMENTED, "this is no proxy")
@@ -167,7 +167,7 @@ class RequestReader:
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header line; lines behind a body have no use here."""
+        """Take a header line; lines after a body are ignored."""
         if not self._in_head:
             return
         self.headers.append((name, value))
@@ -179,7 +179,7 @@ class RequestReader:
         """Pass on the head, unless it is too large."""
         if self._stopped or self._parser.should_upgrade():
             return
-        # Measured only if the input leaves room for doubt.
+        # Most heads came in so few bytes that they need not be measured.
         input_bytes = self._first_piece_bytes + self._stalled_bytes
         if input_bytes > self._header_bytes_max and self._head_size() > self._header_bytes_max:
             self._refuse_head()

@@ -57,7 +57,7 @@ _LEAP_SECOND = re.compile(r"(.{10}[Tt ]\d\d:\d\d:)60(?:\.\d+)?(.*)", re.ASCII)
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Event)}
 _FIELD_DECODERS = {name: msgspec.json.Decoder(field.type).decode for name, field in _FIELDS.items()}
 _TIMES = frozenset({"timestamp", "sent_at"})
-# Possessive, so that no way back is stored for each character of a long string.
+# Possessive, so that no backtracking is stored for each character of a long string.
 _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]')
 
 
