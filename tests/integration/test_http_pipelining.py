@@ -1,4 +1,4 @@
-"""Requests that come before the answer to the one before them, over real connections."""
+"""Requests that are sent before earlier ones are answered, over real connections."""
 
 from __future__ import annotations
 

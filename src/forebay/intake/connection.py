@@ -79,8 +79,8 @@ class BoundedConnection(asyncio.Protocol):
         self.requests: deque[EventRequest | AsgiRequest] = deque()
         self.arriving: EventRequest | AsgiRequest | None = None
         self.unparsed = b""
-        self._refusal: Response | None = None  # of input that is no request; it goes behind all other answers
-        self._abort_at: float | None = None  # when a connection is aborted that is closing already
+        self._refusal: Response | None = None  # of input that is no request; it is sent after all other answers
+        self._abort_at: float | None = None  # the end of the time for closing, after which it is aborted
         self._connections: set[Any] = server_state.connections  # uvicorn's type names its own protocols only
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -149,15 +149,15 @@ class BoundedConnection(asyncio.Protocol):
         self._refusal = None
         self._linger()
 
-    def close_behind(self, request: EventRequest) -> None:
-        """Close behind a request that was just answered, once its body is there; after its refusal, linger."""
+    def close_after(self, request: EventRequest) -> None:
+        """Close after the answer to a request, once its body is there; after its refusal, linger."""
         if self.state is State.LINGERING and self._refusal is None and request is self.requests[-1]:
             self._linger()
         elif request is not self.arriving:
             self.transport.close()
 
     def _linger(self) -> None:
-        """Send nothing more, and close when the client does or after a while."""
+        """Send nothing more, and close once the client does, or after a while."""
         if not self.transport.is_closing():
             self.transport.write_eof()
             self.deadline = self.loop.time() + LINGER_S
@@ -221,21 +221,21 @@ class BoundedConnection(asyncio.Protocol):
                 self.transport.close()
 
     def eof_received(self) -> bool:
-        """Return whether the client, which sends nothing more, still waits for an answer; close behind the last one."""
+        """Return whether the client, which sends nothing more, still waits for an answer; close after the last one."""
         if self.is_arriving or not self.requests:
             return False
-        self._close_behind_the_last()
+        self._close_after_the_last()
         return True
 
     def shutdown(self) -> None:
         """Close once every request is answered; uvicorn calls this at the server's end."""
         if self.requests:
-            self._close_behind_the_last()
+            self._close_after_the_last()
         else:
             self.transport.close()
 
-    def _close_behind_the_last(self) -> None:
-        # A refusal behind it closes the connection anyway.
+    def _close_after_the_last(self) -> None:
+        # The refusal that follows closes the connection anyway.
         if self._refusal is None:
             self.requests[-1].keep_alive = False
 

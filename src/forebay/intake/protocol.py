@@ -1,8 +1,8 @@
 """The requests of an HTTP connection: every byte of them arrives here, and every answer leaves here.
 
 Requests for the event addresses are answered without an ASGI scope; every other request goes to the ASGI application.
-Requests are answered in the order in which they came, of either kind. The refusals, the limits and the
-end of a connection are in its base, `BoundedConnection`.
+Requests are answered in the order in which they came, of either kind. The refusals, the limits and the end of a
+connection are in its base, `BoundedConnection`.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class IntakeProtocol(BoundedConnection):
             self.refuse_request(request, error)
             return
         is_asked = headers.get(b"expect", b"").lower() == b"100-continue"
-        # Behind an unanswered request, or in HTTP/1.0, it would be taken for an answer.
+        # After an unanswered request, or in HTTP/1.0, it would be taken for an answer.
         if is_asked and len(self.requests) == 1 and self.reader.http_version != "1.0":
             self.transport.write(responses.CONTINUE)
 
@@ -222,11 +222,11 @@ class IntakeProtocol(BoundedConnection):
             response = (response[0], response[1], b"")
         self.transport.write(responses.as_bytes(response, self.server_state.default_headers, connection_line))
         if not request.keep_alive:
-            self.close_behind(request)
+            self.close_after(request)
         self._finish_request()
 
     def abandon(self, request: EventRequest) -> None:
-        """Close the connection without an answer to this request, behind the answers to those before it."""
+        """Close the connection without an answer to this request, after the answers to those before it."""
         self.limits.set_used_bytes(request, 0)
         request.response_complete = True
         self.transport.close()

@@ -47,7 +47,7 @@ class RequestReader:
         self._connection = connection
         self._header_bytes_max = header_bytes_max
         self._parser: Any = httptools.HttpRequestParser(self)
-        # Without this, input behind a request with `Connection: close` would be an error, and be refused.
+        # Without this, input after a request with `Connection: close` would be an error, and be refused.
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self.url = b""
         self.headers: list[tuple[bytes, bytes]] = []
@@ -96,7 +96,7 @@ class RequestReader:
         except httptools.HttpParserError:
             self._refuse(HTTPStatus.BAD_REQUEST, "the request is not HTTP")
         if self._in_request and self._stalled_bytes > self._header_bytes_max:
-            # The parser does not pass on an unfinished line, in the head or behind the body, so the input is measured.
+            # The parser does not pass on an unfinished line, in the head or after the body, so the input is measured.
             self._refuse_head()
 
     def stop(self) -> None:
@@ -124,7 +124,7 @@ class RequestReader:
                     return
                 head = self._head_without_upgrade()
                 self._piece_bytes += len(head)
-                # The old parser has given up if the connection is to be closed behind the request.
+                # The old parser has given up if the connection is to be closed after the request.
                 self._parser = httptools.HttpRequestParser(self)
                 self._parser.feed_data(head)
             else:

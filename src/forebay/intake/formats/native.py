@@ -229,7 +229,7 @@ def _not_json(error: Exception, name: str) -> Rejection:
 
 
 def _reason(error: Exception) -> str:
-    """Return msgspec's or Python's message as a reason behind a field's name."""
+    """Return msgspec's or Python's message as a reason that follows a field's name."""
     text = str(error).replace("`", "").split(" - at ")[0].removeprefix("JSON is malformed: ")
     if text == "Expected str of length >= 1":
         return "must not be empty"
