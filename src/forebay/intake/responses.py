@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TypeAlias
 
@@ -35,8 +36,13 @@ def head(status: int, content_type: str, length: int, headers: Headers = ()) -> 
 def as_bytes(response: Response, default_headers: list[tuple[bytes, bytes]], connection_line: bytes) -> bytes:
     """Return a whole response; the default headers are uvicorn's, with the date."""
     _, head, body = response
-    default_lines = b"".join([b"%b: %b\r\n" % line for line in default_headers])
-    return b"%b%b%b\r\n%b" % (head, default_lines, connection_line, body)
+    return b"%b%b%b\r\n%b" % (head, _header_lines(tuple(default_headers)), connection_line, body)
+
+
+@lru_cache(maxsize=2)
+def _header_lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """Return headers as lines; they are asked for with every response, and change with the second."""
+    return b"".join(b"%b: %b\r\n" % line for line in headers)
 
 
 def rejection(error: Rejection) -> Response:

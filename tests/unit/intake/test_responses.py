@@ -71,3 +71,9 @@ def test_ping_is_answered_with_pong() -> None:
 
 def test_any_value_becomes_json() -> None:
     assert json.loads(read(responses.json({"results": [{"index": 0}]}))[2]) == {"results": [{"index": 0}]}
+
+
+@pytest.mark.parametrize("date", [b"today", b"tomorrow"])
+def test_a_whole_response_has_the_lines_of_its_time_and_connection(date: bytes) -> None:
+    whole = responses.as_bytes(responses.PONG, [(b"date", date), (b"x", b"y")], responses.CLOSE_LINE)
+    assert whole == responses.PONG[1] + b"date: " + date + b"\r\nx: y\r\nconnection: close\r\n\r\npong"
