@@ -7,7 +7,7 @@ from testbed.traffic.client import HEADERS, Client
 from testbed.traffic.events import expected_info
 from testbed.traffic.index import Index
 
-DRAIN_S = 120.0
+STALLED_S = 120.0
 
 
 async def send_and_interfere(
@@ -24,7 +24,7 @@ async def send_and_interfere(
 
 async def assert_exactly_once(client: Client, index: Index) -> None:
     """Check that OpenSearch holds each accepted event once, and nothing else."""
-    await index.wait_count(len(client.accepted), DRAIN_S)
+    await index.wait_count(len(client.accepted), STALLED_S)
     seen: set[str] = set()
     async for log_id, document in index.documents():
         assert log_id in client.accepted, f"{log_id} was never accepted"

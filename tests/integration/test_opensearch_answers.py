@@ -13,9 +13,9 @@ import pytest
 from msgspec import Raw
 
 from forebay.model import DELIVERED, Address, Document, Entry, EventInfo, Outcome, Verdict, encode_entry
-from forebay.pipeline.sifting import Sifting
 from forebay.settings import Settings, SinkHost
 from forebay.sinks.opensearch.sink import OpenSearchSink
+from forebay.sinks.sifting import Sifting
 from testbed.servers.fixtures import StartOpenSearch
 from testbed.servers.opensearch import OpenSearchServer
 

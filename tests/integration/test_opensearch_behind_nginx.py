@@ -24,11 +24,11 @@ from forebay.model import (
     Verdict,
     encode_entry,
 )
-from forebay.pipeline.sifting import Sifting
 from forebay.settings import Settings
 from forebay.sinks.opensearch.answers import UNEXPECTED_ANSWER
 from forebay.sinks.opensearch.sink import OpenSearchSink
 from forebay.sinks.port import Query
+from forebay.sinks.sifting import Sifting
 from testbed.servers.certificates import Authority
 from testbed.servers.fixtures import OpenSearchAddress, StartNginx
 from testbed.servers.forebay import ForebayServer, ForebayStartError

@@ -12,10 +12,10 @@ import pytest
 from msgspec import Raw
 
 from forebay.model import DELIVERED, DUPLICATE, Address, Document, Entry, EventInfo, Verdict, encode_entry
-from forebay.pipeline.sifting import Sifting
 from forebay.settings import Settings, SinkHost
 from forebay.sinks.opensearch.sink import OpenSearchSink
 from forebay.sinks.opensearch.template import PATH as TEMPLATE_PATH
+from forebay.sinks.sifting import Sifting
 from testbed.servers.fixtures import OpenSearchAddress, StartOpenSearch
 from testbed.servers.opensearch import OpenSearchServer
 

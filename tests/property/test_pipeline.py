@@ -26,12 +26,12 @@ from forebay.pipeline import (
     pipeline,
     redelivery,
     separate_bulks,
-    sifting,
     wake,
 )
 from forebay.pipeline import requests as requests_module
 from forebay.pipeline.pipeline import Pipeline
 from forebay.settings import Settings
+from forebay.sinks import sifting
 from forebay.spool.records import Transaction
 from forebay.spool.spool import Spool
 from forebay.telemetry.counters import Counters

@@ -15,12 +15,13 @@ import structlog
 from forebay.clock import now_ms
 from forebay.model import DELIVERED, Outcome, Verdict
 from forebay.pipeline.channel import Channel
+from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.gate import Gate, Health, Permit, Report, judge
-from forebay.pipeline.group import Bulk, Group, Settlement
+from forebay.pipeline.group import Bulk, Group, Settlement, abandon
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import Journal
-from forebay.pipeline.settlement import Evidence, abandon, settle
-from forebay.pipeline.sifting import Receiver, Sifting
+from forebay.pipeline.settlement import settle
+from forebay.sinks.sifting import Receiver, Sifting
 from forebay.telemetry.counters import Counters
 
 log = structlog.get_logger("forebay.delivery")
@@ -174,6 +175,7 @@ class Delivery:
                 health=self._gate.health.value,
                 cause=report.cause,
                 advice=report.failed.advice if report.failed else "",
+                consequence="events wait, and none is lost",
             )
 
 

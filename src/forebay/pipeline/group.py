@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from forebay.errors import SpoolUnavailable
 from forebay.model import DELIVERED, Admission, Entry, History, Outcome, entry_index, index_prefix
-from forebay.spool.records import StoredGroup, Transaction
+from forebay.spool.records import NewGroup, StoredGroup, Transaction
 
 UNTRIED = History()
 
@@ -153,6 +153,23 @@ class Settlement(NamedTuple):
     def is_parting(self) -> bool:
         """Whether it puts several rows in the place of one."""
         return bool(self.transaction.inserts) and any(group.row_id is not None for group in self.leaving)
+
+
+def abandon(groups: Sequence[Group], new_id: Callable[[], int]) -> Settlement:
+    """Keep groups that leave memory without an outcome: events with a row are in it, the others get one."""
+    settlement = Settlement(Transaction(), [])
+    for group in groups:
+        if group.row_id is None:
+            kept = [*(entry for entry, _ in group.left), *group.entries[group.cut :]]
+            settlement.transaction.inserts.append(NewGroup(new_id(), kept))
+    return settlement
+
+
+def divide(settlements: Iterable[Settlement]) -> tuple[list[Settlement], list[Settlement]]:
+    """Divide settlements into those that only change rows that are there, and those that need new ones."""
+    settlements = list(settlements)
+    old = [settlement for settlement in settlements if not settlement.transaction.inserts]
+    return old, [settlement for settlement in settlements if settlement.transaction.inserts]
 
 
 class GroupLimits(NamedTuple):

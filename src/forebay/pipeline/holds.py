@@ -2,7 +2,7 @@
 
 A write block, a mapping of somebody else's, a broken pipeline: such a refusal is about one index. A bulk that refuses
 events of an index, and takes none of them, puts it on hold, unless others of the index were taken since: then it is
-their own fault (`settlement.py`). A cause that is known to be an index's does so in any case. Events of an index on
+their own fault (`evidence.py`). A cause that is known to be an index's does so in any case. Events of an index on
 hold stay pending, in the spool. Of them one trial bulk at a time goes (`separate_bulks.py`): at once when fresh events
 come, a few times, and whenever a back-off is over; it doubles with each trial. The first event that is taken lifts the
 hold. All other events flow.

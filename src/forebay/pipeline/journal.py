@@ -26,10 +26,10 @@ from forebay.clock import now_ms
 from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.model import Admission, Verdict
 from forebay.pipeline.channel import Channel
-from forebay.pipeline.group import Group, GroupLimits, PackedSubmission, Settlement, Submission, pack
+from forebay.pipeline.evidence import OWN_FAULT
+from forebay.pipeline.group import Group, GroupLimits, PackedSubmission, Settlement, Submission, abandon, divide, pack
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.ledger import Ledger
-from forebay.pipeline.settlement import OWN_FAULT, abandon, divide
 from forebay.pipeline.wake import Wake
 from forebay.spool.records import NewGroup, Transaction
 from forebay.telemetry.counters import Counters
@@ -298,11 +298,20 @@ class Journal:
 
         Events without a row are tried again from memory, for as long as the process goes on.
         """
-        log.error("settlements_not_written", bulks=len(settlements))
+        log.error(
+            "settlements_not_written",
+            bulks=len(settlements),
+            consequence="the next start sends these events once more, and they are there already",
+        )
         for settlement in self._leave_whole(settlements):
             for group in settlement.transaction.inserts:
                 if not self._channel.add(group.entries, sum(map(len, group.entries))):
-                    log.error("events_lost", events=len(group.entries), cause="neither spool nor channel has room")
+                    log.error(
+                        "events_lost",
+                        events=len(group.entries),
+                        cause="neither spool nor channel has room",
+                        consequence="they were accepted with ack=memory and are gone",
+                    )
         self._schedule()
 
     def _retry_later(self) -> None:

@@ -13,6 +13,7 @@ from forebay.errors import SpoolUnavailable
 from forebay.model import Ack, Admission
 from forebay.pipeline.channel import Channel, Limits
 from forebay.pipeline.delivery import Delivery
+from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.gate import Gate, Health
 from forebay.pipeline.group import GroupLimits, Submission
 from forebay.pipeline.holds import Holds, HoldState
@@ -21,10 +22,9 @@ from forebay.pipeline.ledger import GroupStore, Ledger
 from forebay.pipeline.redelivery import Redelivery
 from forebay.pipeline.requests import Requests, RequestStore
 from forebay.pipeline.separate_bulks import Suspects, Trials
-from forebay.pipeline.settlement import Evidence
-from forebay.pipeline.sifting import Receiver
 from forebay.pipeline.wake import Wake
 from forebay.settings import Settings
+from forebay.sinks.sifting import Receiver
 from forebay.telemetry.counters import Counters
 
 log = structlog.get_logger("forebay.pipeline")
@@ -95,12 +95,12 @@ class Admitter:
             submission.refused(SpoolUnavailable("the spool is full", FULL_RETRY_AFTER_S))
         elif refusal := self._journal.refusal:
             submission.refused(SpoolUnavailable(refusal))
-        elif ack is Ack.MEMORY and self._may_stay_in_memory(submission):
+        elif ack is Ack.MEMORY and self._take_into_memory(submission):
             self._tell_soon(submission)
         else:
             self._journal.submit(submission)
 
-    def _may_stay_in_memory(self, submission: Submission) -> bool:
+    def _take_into_memory(self, submission: Submission) -> bool:
         """Put events into the channel alone; return whether that was possible."""
         # A spool that takes nothing would not take events that the sink refuses either.
         if self._journal.is_behind:

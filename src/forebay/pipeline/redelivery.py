@@ -19,11 +19,11 @@ import structlog
 
 from forebay.errors import SpoolUnavailable
 from forebay.pipeline.channel import Channel
+from forebay.pipeline.evidence import OWN_FAULT, Evidence
 from forebay.pipeline.group import Group
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.ledger import Ledger
-from forebay.pipeline.settlement import OWN_FAULT, Evidence
 from forebay.pipeline.wake import Wake
 from forebay.spool.records import GroupDamaged, StoredGroup, Wanted
 from forebay.telemetry.counters import Counters
@@ -87,7 +87,7 @@ class Redelivery:
                     pass
                 self._wake.is_whole = False
             except SpoolUnavailable as error:
-                log.warning("spool_unavailable", cause=str(error))
+                log.warning("spool_unavailable", work="redelivery", cause=str(error), consequence="tried again later")
 
     async def _load_some(self) -> bool:
         """Move the next pending groups into the channel; return whether there may be more."""

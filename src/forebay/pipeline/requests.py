@@ -17,9 +17,10 @@ import structlog
 from forebay.clock import now_ms
 from forebay.errors import SpoolUnavailable
 from forebay.pipeline.channel import Channel
+from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.ledger import Ledger
-from forebay.pipeline.settlement import Evidence, bury
+from forebay.pipeline.settlement import bury
 from forebay.pipeline.wake import Wake
 from forebay.spool.beside.requests import Burial
 from forebay.spool.records import GroupDamaged, StoredGroup
@@ -96,7 +97,7 @@ class Requests:
                 told = ""
             except SpoolUnavailable as error:
                 if str(error) != told:
-                    log.warning("spool_unavailable", cause=str(error))
+                    log.warning("spool_unavailable", work="requests", cause=str(error), consequence="tried again later")
                 told = str(error)
             await asyncio.sleep(POLL_S)
 

@@ -1,6 +1,6 @@
 """Bulks beside the channel and past the gate: suspects, one after the other, and trials of indices on hold.
 
-*Suspects* are groups with strikes enough to be poison (`settlement.py`). One that takes all the time there is holds up
+*Suspects* are groups with strikes enough to be poison (`evidence.py`). One that takes all the time there is holds up
 no other event here, and innocent groups arrive so. One that fails alone is halved, down to one event. In each process
 the first waits until the sink has taken something, and one that failed until it has taken something since; if nothing
 else is taken, for a whole interval of redelivery.
@@ -23,12 +23,13 @@ import structlog
 from forebay.clock import now_ms
 from forebay.errors import SpoolUnavailable
 from forebay.model import History, Outcome
+from forebay.pipeline.evidence import FAILURES_MAX, OTHERS_MIN, Evidence
 from forebay.pipeline.gate import Gate, Health
 from forebay.pipeline.group import Group
 from forebay.pipeline.holds import Hold, Holds
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.ledger import ONE_GROUP, Ledger
-from forebay.pipeline.settlement import FAILURES_MAX, OTHERS_MIN, Evidence, bury, halve
+from forebay.pipeline.settlement import bury, halve
 from forebay.spool.records import StoredGroup
 
 log = structlog.get_logger("forebay.separate_bulks")
@@ -116,7 +117,7 @@ class Suspects:
                 wait = await self._take_step(row_id)
             except SpoolUnavailable as error:
                 # The next pass of redelivery finds it again.
-                log.warning("spool_unavailable", cause=str(error))
+                log.warning("spool_unavailable", work="suspect", cause=str(error), consequence="tried again later")
             # At the end, so that others have their turn before it.
             del self._waits[row_id]
             self._ledger.set_apart.discard(row_id)
@@ -216,7 +217,7 @@ class Trials:
         try:
             await self._deliver(hold)
         except SpoolUnavailable as error:
-            log.warning("spool_unavailable", cause=str(error))
+            log.warning("spool_unavailable", work="trial", cause=str(error), consequence="tried again later")
         finally:
             self._holds.end_trial(hold)
 

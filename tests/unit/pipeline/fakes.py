@@ -19,6 +19,7 @@ from forebay.errors import SpoolUnavailable
 from forebay.model import DELIVERED, Admission, Entry, History, Outcome, Verdict
 from forebay.pipeline.channel import Channel, Limits
 from forebay.pipeline.delivery import Delivery
+from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.gate import Gate
 from forebay.pipeline.group import UNTRIED, Group, GroupLimits
 from forebay.pipeline.holds import Holds
@@ -27,7 +28,6 @@ from forebay.pipeline.ledger import Ledger
 from forebay.pipeline.redelivery import Redelivery
 from forebay.pipeline.requests import Requests
 from forebay.pipeline.separate_bulks import Suspects, Trials
-from forebay.pipeline.settlement import Evidence
 from forebay.pipeline.wake import Wake
 from forebay.spool.records import Totals, Transaction
 from forebay.spool.spool import Spool

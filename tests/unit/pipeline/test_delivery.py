@@ -9,9 +9,9 @@ import pytest
 
 from forebay.model import DELIVERED, DUPLICATE, Entry, History, Outcome, Verdict
 from forebay.pipeline import delivery as delivery_module
-from forebay.pipeline import sifting
 from forebay.pipeline.gate import Health, Report, judge
 from forebay.pipeline.group import GroupLimits
+from forebay.sinks import sifting
 from forebay.spool.records import NewGroup, Transaction
 from unit.pipeline.fakes import (
     DEAD,

@@ -7,8 +7,9 @@ import itertools
 import pytest
 
 from forebay.model import DELIVERED, DROPPED, DUPLICATE, History, Outcome, Verdict
+from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.group import Bulk, Group
-from forebay.pipeline.settlement import Evidence, settle
+from forebay.pipeline.settlement import settle
 from unit.pipeline.fakes import RETRY, make_entry, make_group
 
 OCTOBER, NOVEMBER = "2026-10", "2026-11"

@@ -14,11 +14,12 @@ from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.model import DELIVERED, Ack, Admission, History, Outcome
 from forebay.pipeline import journal as journal_module
 from forebay.pipeline.channel import Channel
-from forebay.pipeline.group import Bulk, Group, Settlement
+from forebay.pipeline.evidence import Evidence
+from forebay.pipeline.group import Bulk, Group, Settlement, abandon
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import FAILURE_REMEMBERED_S, RETRY_S, Journal
 from forebay.pipeline.pipeline import FULL_RETRY_AFTER_S, Admitter
-from forebay.pipeline.settlement import Evidence, abandon, settle
+from forebay.pipeline.settlement import settle
 from forebay.spool.records import NewGroup, StoredGroup, Transaction
 from unit.pipeline.fakes import (
     DEAD,

@@ -6,8 +6,8 @@ import pytest
 from msgspec import structs
 
 from forebay.model import Outcome, Verdict
-from forebay.pipeline import settlement
-from forebay.pipeline.settlement import OTHERS_MIN, FailureHistory
+from forebay.pipeline import evidence
+from forebay.pipeline.evidence import OTHERS_MIN, FailureHistory
 from unit.pipeline.fakes import DEAD, FAILED, FAULTY, PAUSE, REFUSED, RETRY
 
 
@@ -87,7 +87,7 @@ def test_a_single_event_has_no_strike_while_usual_bulks_fail_too() -> None:
 
 
 def test_only_so_many_failures_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settlement, "FAILED_ROWS_MAX", 3)
+    monkeypatch.setattr(evidence, "FAILED_ROWS_MAX", 3)
     failures = FailureHistory()
     for row_id in (1, 2, 3, 1, 4):
         failures.note_failure(row_id)

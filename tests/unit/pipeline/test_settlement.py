@@ -9,8 +9,9 @@ import pytest
 from msgspec import structs
 
 from forebay.model import DELIVERED, DUPLICATE, DeadLetter, Entry, History, Outcome, Verdict
-from forebay.pipeline.group import Bulk, Group, Settlement
-from forebay.pipeline.settlement import Evidence, abandon, bury, divide, halve, settle
+from forebay.pipeline.evidence import Evidence
+from forebay.pipeline.group import Bulk, Group, Settlement, abandon, divide
+from forebay.pipeline.settlement import bury, halve, settle
 from forebay.spool.records import NewGroup, Transaction
 from unit.pipeline.fakes import DEAD, FAILED, FAULTY, PAUSE, RETRY, make_entries, make_group
 

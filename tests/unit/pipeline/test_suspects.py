@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from forebay.model import History
+from forebay.pipeline.evidence import FAILURES_MAX
 from forebay.pipeline.separate_bulks import Step, next_step
-from forebay.pipeline.settlement import FAILURES_MAX, halve
+from forebay.pipeline.settlement import halve
 from unit.pipeline.fakes import make_entries, make_group
 
 

@@ -26,10 +26,10 @@ from forebay.model import (
     entry_address,
     entry_document,
 )
-from forebay.pipeline.sifting import Sifting
 from forebay.settings import Settings
 from forebay.sinks.opensearch.answers import UNEXPECTED_ANSWER
 from forebay.sinks.opensearch.sink import OpenSearchSink
+from forebay.sinks.sifting import Sifting
 
 HANG_UP = -1
 TALKATIVE = -2

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from forebay.pipeline.gate import START, InFlightLimit
+from forebay.in_flight_limit import START, InFlightLimit
 
 
 class Simulation:

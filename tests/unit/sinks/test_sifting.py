@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from forebay.model import DELIVERED, DUPLICATE, Entry, Outcome, Verdict
-from forebay.pipeline.sifting import RequestSize, Sifting
+from forebay.sinks.sifting import RequestSize, Sifting
 from unit.pipeline.fakes import make_entries
 
 FORBIDDEN = Outcome(Verdict.REFUSED, "http_403", "no", whole=True, status=403)
