@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn, with our way of starting and ending, and a look at connections whose time is up."""
+"""The HTTP server: uvicorn with a start and an end of our own, and a sweep of connections whose time is up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType
 
 import uvicorn
 
-from forebay.intake.protocol import IntakeProtocol
+from forebay.intake.connection import BoundedConnection
 
 SWEEP_INTERVAL_S = 1.0
 
@@ -25,7 +25,7 @@ class HttpServer(uvicorn.Server):
         self._on_started = on_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to take connections, and report that."""
+        """Begin to take connections, then call `on_started`."""
         await super().startup(sockets)
         self._on_started()
 
@@ -48,15 +48,15 @@ class HttpServer(uvicorn.Server):
         self.end()
 
     def end(self) -> None:
-        """Take no more connections, finish the requests in hand, and return from `serve`."""
+        """Take no more connections, finish the requests that have begun, and return from `serve`."""
         self.should_exit = True
 
     async def sweep(self) -> None:
-        """Close connections whose time is up, for ever."""
+        """Look every second for connections whose time is up, and close them."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
             now = loop.time()
             for connection in list(self.server_state.connections):
-                if isinstance(connection, IntakeProtocol):
+                if isinstance(connection, BoundedConnection):
                     connection.expire(now)

@@ -27,7 +27,7 @@ def test_ping_by_head_has_no_body_and_leaves_the_connection_open(client: Client)
 
 
 @pytest.mark.parametrize("path", ["/", "/event", "/events/", "/events/batch/", "/events//batch", "/EVENTS", "//events"])
-def test_an_unknown_address_is_told_to_those_with_a_token_only(client: Client, path: str) -> None:
+def test_only_a_client_with_a_token_is_told_that_an_address_is_unknown(client: Client, path: str) -> None:
     assert_problem(client.get(path, client.bearer), 404)
     answer = client.get(path)
     assert_problem(answer, 401)
@@ -36,14 +36,14 @@ def test_an_unknown_address_is_told_to_those_with_a_token_only(client: Client, p
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"])
 @pytest.mark.parametrize("path", ["/events", "/events/batch"])
-def test_an_event_address_says_which_method_it_takes(client: Client, path: str, method: str) -> None:
+def test_an_event_address_names_its_method(client: Client, path: str, method: str) -> None:
     answer = client.get(path, client.bearer, method)
     assert_problem(answer, 405)
     assert answer.headers["allow"] == "POST"
     assert_problem(client.get(path, None, method), 401)
 
 
-def test_ping_says_which_methods_it_takes(client: Client) -> None:
+def test_ping_names_its_methods(client: Client) -> None:
     answer = client.get("/ping", None, "DELETE")
     assert_problem(answer, 405)
     assert answer.headers["allow"] == "GET, HEAD"
@@ -76,11 +76,11 @@ def test_a_request_may_choose_its_acknowledgement(client: Client, query: str) ->
 
 
 @pytest.mark.parametrize("query", ["ack=nonsense", "ack=MEMORY", "ack=memory&ack=tape", "ack=%ff"])
-def test_an_acknowledgement_that_there_is_not_is_refused(client: Client, query: str) -> None:
+def test_an_unknown_acknowledgement_is_refused(client: Client, query: str) -> None:
     assert_problem(client.post(f"/events?{query}"), 400, "ack")
 
 
-def test_acknowledgement_from_memory_can_be_the_rule(other: Client) -> None:
+def test_acknowledgement_from_memory_can_be_the_default(other: Client) -> None:
     assert_created(other.post(body=event(log_id="from memory")), "from memory")
     assert_created(other.post("/events?ack=disk", event(log_id="from disk")), "from disk")
     other.documents(["from memory", "from disk"])

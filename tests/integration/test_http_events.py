@@ -82,7 +82,7 @@ def test_a_late_event_is_in_the_index_of_its_own_month_once(client: Client, othe
 @pytest.mark.parametrize(
     "media", [None, "application/json", "application/json; charset=utf-8", "Application/JSON", "application/json ;x=y"]
 )
-def test_json_may_be_called_so_in_many_ways(client: Client, media: str | None) -> None:
+def test_the_media_type_of_json_may_be_written_in_many_ways(client: Client, media: str | None) -> None:
     assert_created(client.post(content_type=media))
 
 
@@ -100,7 +100,7 @@ def test_a_byte_order_mark_before_the_body_is_ignored(client: Client) -> None:
 
 
 @pytest.mark.parametrize("coding", ["", "identity"])
-def test_a_body_that_is_not_compressed_may_say_so(client: Client, coding: str) -> None:
+def test_a_body_may_be_declared_as_not_compressed(client: Client, coding: str) -> None:
     assert_created(client.post(content_encoding=coding))
 
 
@@ -155,7 +155,7 @@ def test_bad_events_of_a_batch_are_named_by_their_index_and_good_ones_taken(clie
     client.documents(["good-0", "good-4", "good-7"])
 
 
-def test_an_event_that_is_no_json_is_named_by_its_index_and_costs_no_other_one(client: Client) -> None:
+def test_an_event_that_is_not_json_is_named_by_its_index_and_costs_no_other_one(client: Client) -> None:
     half = rb'{"page":"/home","event":"click","param":{"t":"cut \ud83d"}}'
     deep = b'{"page":"/home","event":"click","param":%b}' % nested(5_000)
     latin = '{"page":"é","event":"click"}'.encode("latin-1")
@@ -166,7 +166,7 @@ def test_an_event_that_is_no_json_is_named_by_its_index_and_costs_no_other_one(c
     assert client.document("beside")["event_info"]["page"] == "/home"
 
 
-def test_an_empty_batch_is_no_mistake(client: Client) -> None:
+def test_an_empty_batch_is_accepted(client: Client) -> None:
     for body in (b"[]", b'{"events":[]}'):
         assert client.post("/events/batch", body).json == {"accepted": 0, "rejected": 0, "results": []}
 
@@ -184,5 +184,5 @@ def test_a_batch_has_no_more_events_than_the_limit(client: Client) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"5", b'"x"', b"[", b"[1,", b'{"events":5}', b'{"events":[],"sent_at":"x"}', b"[" * 100_000]
 )
-def test_a_body_that_is_no_batch_is_refused_as_a_whole(client: Client, body: bytes) -> None:
+def test_a_body_that_is_not_a_batch_is_refused_as_a_whole(client: Client, body: bytes) -> None:
     assert_problem(client.post("/events/batch", body), 400)

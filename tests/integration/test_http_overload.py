@@ -44,23 +44,23 @@ def roomy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         yield Client(server)
 
 
-def gave_way(client: Client, what: str) -> int:
+def gave_way(client: Client, kind: str) -> int:
     """Return how many of a kind were closed or refused so far."""
     lines = client.get("/metrics").body.decode().splitlines()
     counts = dict(line.rsplit(" ", 1) for line in lines if line.startswith("forebay_crowded_total"))
-    return int(float(counts.get(f'forebay_crowded_total{{gave_way="{what}"}}', "0")))
+    return int(float(counts.get(f'forebay_crowded_total{{gave_way="{kind}"}}', "0")))
 
 
-def wait_until(is_so: Callable[[], bool], what: str) -> None:
+def wait_until(is_so: Callable[[], bool], goal: str) -> None:
     deadline = time.monotonic() + TIMEOUT_S
     while not is_so():
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, goal
         time.sleep(0.02)
 
 
 @pytest.fixture
 def wires(narrow: Client) -> Iterator[list[Wire]]:
-    """As many connections as there may be, the server's only ones."""
+    """As many connections as the server takes, with no other ones open."""
     wait_connections(narrow, 0)
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(narrow.wire()) for _ in range(CONNECTIONS_MAX)]
@@ -77,7 +77,7 @@ def wait_connections(narrow: Client, wanted: int) -> None:
 # Connections
 
 
-def test_the_connection_that_is_idle_longest_makes_room_for_a_new_one(narrow: Client, wires: list[Wire]) -> None:
+def test_the_connection_that_has_been_idle_longest_is_closed_for_a_new_one(narrow: Client, wires: list[Wire]) -> None:
     for wire in wires:
         assert wire.ask(PING).body == b"pong"
     assert wires[0].ask(LIVE).json == {"status": "alive"}
@@ -94,7 +94,7 @@ def test_connections_that_say_nothing_do_not_keep_others_out(narrow: Client, wir
     assert len(wires) == CONNECTIONS_MAX
 
 
-def test_if_no_connection_is_idle_a_new_one_is_told_to_come_again(narrow: Client, wires: list[Wire]) -> None:
+def test_if_no_connection_is_idle_a_new_one_is_told_to_try_again(narrow: Client, wires: list[Wire]) -> None:
     request = narrow.request(body=event(log_id="begun before it was full", param="x" * 1000))
     for wire in wires:
         wire.send(request[:-500])
@@ -120,7 +120,7 @@ def narrow_is_full(narrow: Client) -> bool:
 
 
 def test_an_overload_is_counted_and_logged_once(narrow: Client, wires: list[Wire]) -> None:
-    before = gave_way(narrow, "idle_connection")  # a connection too, whose place the first of the ten gets
+    before = gave_way(narrow, "idle_connection")  # also a connection: the first of the ten takes its place
     with contextlib.ExitStack() as stack:
         for _ in range(10):
             stack.enter_context(narrow.wire()).ask(PING)
@@ -159,7 +159,7 @@ def _answers(client: Client) -> bool:
 # Bytes
 
 
-def test_bodies_that_never_end_make_room_for_others_and_hear_why(roomy: Client) -> None:
+def test_bodies_that_never_end_make_room_for_others_and_are_told_why(roomy: Client) -> None:
     before = resident_bytes(roomy.server.pid)
     request = roomy.request("/events/batch", b"[" + event(param="x" * (BODY_BYTES_MAX - 1_000)) + b"]")
     with contextlib.ExitStack() as stack:
@@ -231,7 +231,7 @@ def test_while_the_disk_hangs_requests_are_taken_up_to_the_limit_and_refused_bey
         # Some are refused as soon as those before them have arrived.
         wait_until(lambda: sum(not wire.is_silent for wire in wires) >= 5, "nobody was refused")
         with client.wire() as late:
-            # Not how many exactly: each weighs a little more than its bytes.
+            # The number is not exact: each takes a little more memory than its bytes.
             assert_problem(late.ask(client.request(body=event(param="x" * 100_000))), 503)
         assert client.get("/ping").body == b"pong"
         spool.execute("ROLLBACK")

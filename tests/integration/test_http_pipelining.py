@@ -1,6 +1,8 @@
-"""Requests that come before the answer to the one before them, over real connections."""
+"""Requests that are sent before earlier ones are answered, over real connections."""
 
 from __future__ import annotations
+
+import socket
 
 import pytest
 
@@ -97,10 +99,20 @@ def test_input_that_is_refused_takes_nothing_from_the_event_before_it(
         wire.assert_closed()
 
 
-def test_nothing_is_answered_behind_the_request_that_closes(client: Client) -> None:
+def test_a_client_that_sends_no_more_behind_refused_input_still_gets_both_answers(client: Client) -> None:
+    with client.wire() as wire:
+        wire.send(client.request(body=event(log_id="before garbage")) + b"garbage\r\n\r\n")
+        wire.socket.shutdown(socket.SHUT_WR)
+        assert_created(wire.answer(), "before garbage")
+        assert_problem(wire.answer(), 400)
+        wire.assert_closed()
+
+
+@pytest.mark.parametrize("behind", [PING, b"garbage\r\n\r\n"])
+def test_nothing_is_answered_behind_the_request_that_closes(client: Client, behind: bytes) -> None:
     for last in (client.request(headers={"Connection": "close"}), PING.replace(b"Host", b"Connection: close\r\nHost")):
         with client.wire() as wire:
-            wire.send(PING + last + PING)
+            wire.send(PING + last + behind)
             assert wire.answer().body == b"pong"
             assert wire.answer().status == 200
             wire.assert_closed()

@@ -50,15 +50,13 @@ from testbed.traffic.requests import EVENT, PING, Client, assert_created, assert
         ),
     ],
 )  # fmt: skip
-def test_a_bad_event_is_refused_with_every_field_that_is_to_blame(
-    client: Client, body: bytes, fields: list[str]
-) -> None:
+def test_a_bad_event_is_refused_with_every_field_at_fault(client: Client, body: bytes, fields: list[str]) -> None:
     with client.wire() as wire:
         assert_problem(wire.ask(client.request(body=body)), 400, *fields)
         assert_created(wire.ask(client.request()))
 
 
-def test_a_log_id_can_be_made_a_duty(other: Client) -> None:
+def test_a_log_id_can_be_required(other: Client) -> None:
     assert_problem(other.post(), 400, "log_id")
     assert_created(other.post(body=event(log_id="given")), "given")
     answer = other.post("/events/batch", b"[" + EVENT + b"," + event(log_id="given too") + b"]").json
@@ -98,7 +96,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_sent(client: Client, path
 
 
 @pytest.mark.parametrize("length", [10**30, 2**63, 2**64])
-def test_a_length_beyond_all_numbers_is_refused(client: Client, length: int) -> None:
+def test_an_absurd_length_is_refused(client: Client, length: int) -> None:
     with client.wire() as wire:
         wire.send(client.request(body=b"", headers={"Content-Length": str(length)}))
         assert wire.answer().status in (400, 413)
@@ -141,7 +139,7 @@ def test_a_head_over_the_limit_is_refused(client: Client, head: bytes) -> None:
 
 
 def head_of(size: int, start: bytes = PING) -> bytes:
-    """Return a head of so many bytes, in 50 lines and one that fills it up."""
+    """Return a head of so many bytes: 50 lines, and one that fills it up."""
     lines = start.removesuffix(b"\r\n") + b"x: y\r\n" * 50
     return lines + b"z: %b\r\n\r\n" % (b"z" * (size - len(lines) - len(b"z: \r\n\r\n")))
 

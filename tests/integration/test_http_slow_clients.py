@@ -1,6 +1,6 @@
 """Clients that are slow, silent or gone, many at once over real connections: others are served, and memory has bounds.
 
-The bounds are generous: what a connection really takes stands in docs/architecture.md.
+The bounds are generous; docs/architecture.md has the memory of a connection as measured.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MEMORY_SPARE_BYTES = 30_000_000
 
 @pytest.fixture
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A server as it is by default."""
+    """A server with the default settings."""
     with ForebayServer(tmp_path_factory.mktemp("patient"), {"FOREBAY_BULK_INTERVAL_S": "0.1"}) as server:
         server.start()
         yield Client(server)
@@ -50,7 +50,7 @@ def test_10_000_idle_connections_use_little_memory_and_keep_nobody_out(patient: 
         taken = resident_bytes(patient.server.pid) - before
         assert taken < count * CONNECTION_BYTES_MAX + MEMORY_SPARE_BYTES
         patient.document("among the idle")
-        # Those who have been there longest without a word are let go of first, if any.
+        # The connections that have been silent longest are closed first, if any.
         assert_created(wires[-1].ask(patient.request()))
 
 
@@ -90,7 +90,7 @@ def test_bodies_that_trickle_keep_nobody_out(patient: Client) -> None:
             assert_created(wire.ask(request[-1:]), "trickled")
 
 
-def test_half_closed_connections_are_let_go_of_unless_an_answer_is_due(patient: Client) -> None:
+def test_half_closed_connections_are_closed_unless_an_answer_is_due(patient: Client) -> None:
     with contextlib.ExitStack() as stack:
         for beginning in (b"", PING[:-2], patient.request()[:-1]):
             for wire in connect(stack, patient, 20, beginning):
@@ -120,7 +120,7 @@ def test_the_requests_of_an_idle_connection_are_freed(patient: Client) -> None:
         assert taken[1] - taken[0] < 60_000_000
 
 
-def test_a_client_that_sends_thousands_of_requests_at_once_leaves_others_their_turn(patient: Client) -> None:
+def test_while_a_client_sends_thousands_of_requests_at_once_others_get_their_turn(patient: Client) -> None:
     finished = threading.Event()
 
     def flood(wire: Wire, requests: int) -> None:

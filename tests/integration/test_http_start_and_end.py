@@ -1,4 +1,4 @@
-"""The real server starts, says why it cannot, and ends."""
+"""The real server starts, or names the reason if it cannot, and ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def failure_to_start(folder: Path, settings: Mapping[str, str] | None = None) ->
         return raised.value.exit_code, server.log
 
 
-def test_a_port_in_use_is_said_on_one_line(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_on_one_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind((HOST, free_ports(1)[0]))
         port = taken.getsockname()[1]
@@ -34,7 +34,7 @@ def test_a_port_in_use_is_said_on_one_line(tmp_path: Path) -> None:
     assert said == f"forebay: SERVER_PORT: cannot listen on {HOST} port {port}: Address already in use\n"
 
 
-def test_a_database_of_another_server_is_said_on_one_line(client: Client, tmp_path: Path) -> None:
+def test_a_database_of_another_server_is_reported_on_one_line(client: Client, tmp_path: Path) -> None:
     database = client.server.settings["DATABASE_URL"]
     code, said = failure_to_start(tmp_path, {"DATABASE_URL": database})
     assert code == 1
@@ -44,7 +44,7 @@ def test_a_database_of_another_server_is_said_on_one_line(client: Client, tmp_pa
     assert_created(client.post())
 
 
-def test_a_database_of_another_program_is_said_on_one_line_and_left_alone(tmp_path: Path) -> None:
+def test_a_database_of_another_program_is_reported_on_one_line_and_left_alone(tmp_path: Path) -> None:
     database = tmp_path / "spool.db"
     with contextlib.closing(sqlite3.connect(database)) as connection:
         connection.execute("CREATE TABLE accounts (id)")
@@ -55,14 +55,14 @@ def test_a_database_of_another_program_is_said_on_one_line_and_left_alone(tmp_pa
     assert database.read_bytes() == content
 
 
-def test_a_file_that_is_no_database_is_said_on_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_reported_on_one_line(tmp_path: Path) -> None:
     (tmp_path / "spool.db").write_bytes(b"these are no pages of SQLite " * 500)
     code, said = failure_to_start(tmp_path)
     assert code == 1
     assert said == f"forebay: DATABASE_URL: {tmp_path}/spool.db cannot be opened: file is not a database\n"
 
 
-def test_every_wrong_setting_is_said_on_a_line_of_its_own(tmp_path: Path) -> None:
+def test_every_wrong_setting_is_reported_on_a_line_of_its_own(tmp_path: Path) -> None:
     code, said = failure_to_start(
         tmp_path,
         {"FOREBAY_ACK": "tape", "OPEN_SEARCH_DNS": "https://admin:hunter2@x:y", "FOREBAY_BULK_WORKERS": "0"},
@@ -76,7 +76,7 @@ def test_every_wrong_setting_is_said_on_a_line_of_its_own(tmp_path: Path) -> Non
     ]
 
 
-def test_a_host_that_cannot_be_found_is_said_on_one_line(tmp_path: Path) -> None:
+def test_a_host_that_cannot_be_found_is_reported_on_one_line(tmp_path: Path) -> None:
     code, said = failure_to_start(tmp_path, {"FOREBAY_HOST": "ü" * 70})
     assert code == 2
     assert said.startswith("forebay: FOREBAY_HOST: cannot listen on ")
@@ -105,7 +105,7 @@ def test_a_newcomer_is_shown_a_request_that_works(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The HMAC key is 5 bytes long")
-def test_settings_come_from_the_env_file_too_and_strange_ones_are_named(tmp_path: Path) -> None:
+def test_settings_come_from_the_env_file_too_and_unknown_ones_are_named(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("FOREBAY_REQUIRE_LOG_ID=true\n")
     with ForebayServer(tmp_path, {"FOREBAY_ACKS": "disk", "JWT_SECRET": "short"}) as server:
         server.start()

@@ -50,7 +50,7 @@ def test_a_request_that_never_ends_takes_nothing_from_the_event_before_it(hasty:
         wire.assert_closed()
 
 
-def test_an_idle_connection_is_closed_without_a_word(hasty: Client) -> None:
+def test_an_idle_connection_is_closed_without_an_answer(hasty: Client) -> None:
     with contextlib.ExitStack() as stack:
         wires = [stack.enter_context(hasty.wire()) for _ in range(4)]
         for wire, request in zip(wires, (PING, hasty.request(), LIVE, hasty.request(body=b"{}")), strict=True):
@@ -59,14 +59,14 @@ def test_an_idle_connection_is_closed_without_a_word(hasty: Client) -> None:
             wire.assert_closed()
 
 
-def test_a_connection_that_never_says_anything_is_closed_without_a_word(hasty: Client) -> None:
+def test_a_silent_connection_is_closed_without_an_answer(hasty: Client) -> None:
     with hasty.wire() as wire, hasty.wire() as newlines:
         newlines.send(b"\r\n")
         wire.assert_closed()
         newlines.assert_closed()
 
 
-def test_a_connection_that_has_not_spoken_yet_is_kept_like_any_idle_one(tmp_path: Path) -> None:
+def test_a_connection_that_has_sent_nothing_yet_is_kept_like_any_idle_one(tmp_path: Path) -> None:
     with ForebayServer(tmp_path, {"FOREBAY_REQUEST_TIMEOUT_S": "0.5"}) as server:
         server.start()
         client = Client(server)

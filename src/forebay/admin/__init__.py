@@ -1,1 +1,1 @@
-"""The door for operators: health and metrics."""
+"""Health and metrics, for operators."""

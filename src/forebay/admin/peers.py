@@ -1,4 +1,4 @@
-"""The processes of one server: whichever is asked answers for all, so it asks the others first.
+"""The processes of one server: any of them answers for all, so it asks the others first.
 
 Each hands out its snapshot on a Unix socket in a folder that the supervisor made. A worker's socket is named after its
 number. The worker that empties an orphan has a socket too, but takes no events.
@@ -29,8 +29,8 @@ class Peers:
     """The processes of one server, seen from one of them.
 
     Attributes:
-        number: that of this process and of its spool, from 1.
-        left_spools: why orphans are left where they are, one line each; the supervisor finds out.
+        number: the number of this process and of its spool, from 1.
+        left_spools: the reasons why orphans are not emptied, one line each, from the supervisor.
     """
 
     def __init__(self, number: int = 1, workers: int = 1, folder: Path | None = None) -> None:
@@ -79,7 +79,7 @@ class Peers:
 
 
 async def _ask(path: Path, number: int | None = None) -> Snapshot | None:
-    """Return the snapshot of the process behind a socket; without a `number` there need be none."""
+    """Return the snapshot of the process behind a socket; without a `number` there may be none."""
     try:
         async with asyncio.timeout(ANSWER_S):
             reader, writer = await asyncio.open_unix_connection(path)

@@ -1,4 +1,4 @@
-"""The state of one process at one moment, and that of the whole server."""
+"""The state of one process at one moment, and of the whole server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Snapshot(Struct):
     """The state of one process.
 
     Attributes:
-        number: that of the worker and of its spool, from 1.
+        number: the number of the worker and of its spool, from 1.
         process: its memory, processor time and descriptors, by the name of the sample.
         stopping: whether it takes no more events because it is about to end.
     """
@@ -38,9 +38,9 @@ class ServerSnapshot(NamedTuple):
     """All processes of the server.
 
     Attributes:
-        workers: how many there should be that take events.
+        workers: the number of workers that should take events.
         snapshots: those of the processes that answered, by number; one beyond `workers` empties an orphan.
-        left_spools: why orphans are left where they are, one line each.
+        left_spools: the reasons why orphans are not emptied, one line each.
         is_supervised: whether there is a supervisor, and so may be several processes.
     """
 
@@ -66,7 +66,7 @@ def measure_process() -> dict[str, float]:
 
 
 def _decode_counter(kind: Any, value: Any) -> Any:
-    """Make a `Counter`, which msgspec does not know, from the mapping as which it is written."""
+    """Return a `Counter`, which msgspec can write as a mapping and cannot read."""
     return Counter(msgspec.convert(value, GenericAlias(dict, (*get_args(kind), int))))
 
 

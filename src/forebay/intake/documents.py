@@ -24,7 +24,7 @@ DAY_MS = 86_400_000
 
 CLOCK_ERROR_MAX = timedelta(days=7)
 """Largest error of a client's clock that is corrected. A `sent_at` that is further away is in seconds, or is the time
-when the event was stored to be sent later; it would only spoil a good timestamp."""
+at which the event was stored to be sent later. It would only spoil a good timestamp."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)

@@ -135,7 +135,7 @@ def _ack(query: bytes) -> Ack | None:
 
 def _check_media(headers: Mapping[bytes, bytes]) -> None:
     media = headers.get(b"content-type")
-    # Without a content type the body is JSON: there is nothing else to send here.
+    # Without a content type the body is JSON: nothing else is taken here.
     if media is not None and media != JSON_TYPE:
         essence = media.partition(b";")[0].strip().lower()
         if essence != JSON_TYPE:

@@ -43,7 +43,7 @@ class MemoryUser(Protocol):
 
 
 class LimitedConnection(MemoryUser, Protocol):
-    """A connection that may have to give way."""
+    """A connection that may have to make room for others."""
 
     def close_idle(self) -> None:
         """Close the idle connection, to make room for another."""

@@ -17,7 +17,7 @@ HEADER_LINE_BYTES = 130
 
 
 class Connection(Protocol):
-    """The connection as its reader calls it; for each request in this order, `take_body` for each piece of its body."""
+    """The connection, as its reader calls it: in this order for each request, `take_body` for each piece of it."""
 
     def begin_request(self) -> None:
         """Begin: the first byte of a request is there."""
@@ -47,7 +47,7 @@ class RequestReader:
         self._connection = connection
         self._header_bytes_max = header_bytes_max
         self._parser: Any = httptools.HttpRequestParser(self)
-        # Without this, input behind a request with `Connection: close` would be an error, and be refused.
+        # Without this, input after a request with `Connection: close` would be an error, and be refused.
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self.url = b""
         self.headers: list[tuple[bytes, bytes]] = []
@@ -74,7 +74,7 @@ class RequestReader:
 
     @property
     def keep_alive(self) -> bool:
-        """Whether the client wants to keep the connection behind the newest request."""
+        """Whether the client wants to keep the connection after the newest request."""
         keep_alive: bool = self._parser.should_keep_alive()
         return keep_alive
 
@@ -96,7 +96,7 @@ class RequestReader:
         except httptools.HttpParserError:
             self._refuse(HTTPStatus.BAD_REQUEST, "the request is not HTTP")
         if self._in_request and self._stalled_bytes > self._header_bytes_max:
-            # The parser does not pass on an unfinished line, in the head or behind the body, so the input is measured.
+            # The parser does not pass on an unfinished line, in the head or after the body, so the input is measured.
             self._refuse_head()
 
     def stop(self) -> None:
@@ -116,15 +116,15 @@ class RequestReader:
             try:
                 self._parser.feed_data(rest)
             except httptools.HttpParserUpgrade as upgrade:
-                # It has read the head, and would skip the body for the sake of a protocol that is not offered here. A
-                # server may answer as if nothing had been asked for (RFC 9110, section 7.8).
+                # The parser has read the head, and would skip the body for a protocol that is not offered here. A
+                # server may answer as if the client had not asked for it (RFC 9110, section 7.8).
                 rest = rest[upgrade.args[0] :]
                 if self.method == b"CONNECT":
                     self._refuse(HTTPStatus.NOT_IMPLEMENTED, "this is no proxy")
                     return
                 head = self._head_without_upgrade()
                 self._piece_bytes += len(head)
-                # The old parser has given up if the connection is to be closed behind the request.
+                # The old parser has given up if the connection is to be closed after the request.
                 self._parser = httptools.HttpRequestParser(self)
                 self._parser.feed_data(head)
             else:
@@ -167,7 +167,7 @@ class RequestReader:
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header line; lines behind a body have no use here."""
+        """Take a header line; lines after a body are ignored."""
         if not self._in_head:
             return
         self.headers.append((name, value))
@@ -179,7 +179,7 @@ class RequestReader:
         """Pass on the head, unless it is too large."""
         if self._stopped or self._parser.should_upgrade():
             return
-        # Measured only if the input leaves room for doubt.
+        # Most heads came in so few bytes that they need not be measured.
         input_bytes = self._first_piece_bytes + self._stalled_bytes
         if input_bytes > self._header_bytes_max and self._head_size() > self._header_bytes_max:
             self._refuse_head()

@@ -54,7 +54,7 @@ def resolve(url: bytes) -> tuple[Route | None, bytes]:
 
 
 class Connection(Protocol):
-    """The connection that a request came by."""
+    """The connection on which a request came."""
 
     def answer(self, request: EventRequest, response: Response) -> None:
         """Write an answer and start the next request of the connection."""
@@ -67,12 +67,11 @@ class EventRequest:
     """A request that is answered without ASGI; the pipeline tells it when its events are safe.
 
     Attributes:
-        route: None if no head could be read, so that all it gets is a refusal.
         results: one for each event of a batch, in its order; None for a single event.
         log_id: of a single event.
         used_bytes: its memory until it is answered; `ConnectionLimits` sets it.
-        head_only: whether the answer goes without its body (`HEAD`).
-        keep_alive_line: the line of the answer that says that the connection is kept, empty if its client knows that.
+        head_only: whether the answer has no body (`HEAD`).
+        keep_alive_line: the line of the answer that tells a client of HTTP/1.0 that the connection is kept, else empty.
         early_response: the refusal of a request whose body has not arrived.
         response_complete: whether it is answered.
     """
@@ -97,7 +96,7 @@ class EventRequest:
     )
 
     def __init__(
-        self, connection: Connection, counters: Counters, route: Route | None, query: bytes, headers: dict[bytes, bytes]
+        self, connection: Connection, counters: Counters, route: Route, query: bytes, headers: dict[bytes, bytes]
     ) -> None:
         self._connection = connection
         self._counters = counters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TypeAlias
 
@@ -17,6 +18,7 @@ Response: TypeAlias = tuple[int, bytes, bytes]
 """Status, head without date and connection lines, and body."""
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CLOSE_LINE = b"connection: close\r\n"
 
 _encode = msgspec.json.Encoder().encode
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -29,6 +31,18 @@ def head(status: int, content_type: str, length: int, headers: Headers = ()) -> 
     lines = [_STATUS_LINES[status], f"content-type: {content_type}\r\ncontent-length: {length}\r\n".encode()]
     lines += [f"{name.lower()}: {value}\r\n".encode("latin-1", "replace") for name, value in headers]
     return b"".join(lines)
+
+
+def as_bytes(response: Response, default_headers: list[tuple[bytes, bytes]], connection_line: bytes) -> bytes:
+    """Return a whole response; the default headers are uvicorn's, with the date."""
+    _, head, body = response
+    return b"%b%b%b\r\n%b" % (head, _header_lines(tuple(default_headers)), connection_line, body)
+
+
+@lru_cache(maxsize=2)
+def _header_lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """Return headers as lines; they are asked for with every response, and change with the second."""
+    return b"".join(b"%b: %b\r\n" % line for line in headers)
 
 
 def rejection(error: Rejection) -> Response:

@@ -116,7 +116,7 @@ def assert_problem(answer: Answer, status: int) -> None:
     assert answer.json["status"] == status
 
 
-async def test_a_live_process_says_so_to_everybody() -> None:
+async def test_everybody_may_ask_whether_the_process_lives() -> None:
     answer = await call("/health/live")
     assert (answer.status, answer.json) == (200, {"status": "alive"})
 
@@ -151,7 +151,7 @@ async def test_open_metrics_are_for_everybody() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/nothing", "/events/", "/health", "/health/live/", "/metrics/x", "*", "//"])
-async def test_an_unknown_address_is_told_to_those_with_a_token_only(path: str) -> None:
+async def test_only_a_client_with_a_token_is_told_that_an_address_is_unknown(path: str) -> None:
     answer = await call(path)
     assert_problem(answer, 401)
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -159,7 +159,7 @@ async def test_an_unknown_address_is_told_to_those_with_a_token_only(path: str) 
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"])
-async def test_an_event_address_says_which_methods_it_takes(method: str) -> None:
+async def test_an_event_address_names_its_methods(method: str) -> None:
     assert_problem(await call("/events", method), 401)
     answer = await call("/events", method, WRITER)
     assert_problem(answer, 405)
@@ -167,27 +167,27 @@ async def test_an_event_address_says_which_methods_it_takes(method: str) -> None
     assert method in answer.json["detail"]
 
 
-async def test_ping_says_which_methods_it_takes_without_a_token() -> None:
+async def test_ping_names_its_methods_without_a_token() -> None:
     answer = await call("/ping", "POST")
     assert_problem(answer, 405)
     assert answer.headers["allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])
-async def test_an_address_of_its_own_says_which_methods_it_takes(path: str) -> None:
+async def test_an_address_of_the_application_names_its_methods(path: str) -> None:
     answer = await call(path, "POST")
     assert_problem(answer, 405)
     assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
 
 
 @pytest.mark.parametrize("host", [b"forebay/ping?", b"forebay/ping#", b"[", b"]:99999", b"\xff", b""])
-async def test_a_strange_host_leads_past_no_check(host: bytes) -> None:
+async def test_a_strange_host_evades_no_check(host: bytes) -> None:
     assert_problem(await call("/nothing", headers=[(b"host", host)]), 401)
     assert_problem(await call("/nothing", token=WRITER, headers=[(b"host", host)]), 404)
     assert_problem(await call("/health/live", "POST", headers=[(b"host", host)]), 405)
 
 
-async def test_a_fault_of_our_own_says_nothing_of_itself() -> None:
+async def test_a_fault_of_our_own_is_not_explained() -> None:
     async def fail() -> ServerSnapshot:
         raise Fault("the password is hunter2")
 

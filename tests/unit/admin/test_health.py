@@ -33,7 +33,7 @@ def judge_alone(state: State, *, stopping: bool = False) -> Readiness:
 
 
 def judge_three(*states: State) -> Readiness:
-    """Judge a server of three workers, the first of which answer."""
+    """Judge a server of three workers; those with a state answer."""
     return judge_readiness(
         ServerSnapshot(
             3, {slot: take_snapshot(slot, state) for slot, state in enumerate(states, start=1)}, is_supervised=True
@@ -115,13 +115,13 @@ def test_a_worker_that_takes_no_events_is_named_and_the_others_still_do() -> Non
     assert judge_three(WELL, failing, WELL) == (True, "degraded", ["worker 2: the disk is full"])
 
 
-def test_workers_none_of_which_takes_events_are_unready() -> None:
+def test_a_server_is_unready_if_none_of_its_workers_takes_events() -> None:
     failing = WELL._replace(spool_failure="the disk is full")
     takes_events, status, causes = judge_three(failing, failing, failing)
     assert (takes_events, status, len(causes)) == (False, "unready", 3)
 
 
-def test_a_spool_without_an_owner_that_cannot_be_taken_over_is_a_cause() -> None:
+def test_an_orphan_that_cannot_be_emptied_is_a_cause() -> None:
     server = ServerSnapshot(1, {1: take_snapshot(1, WELL)}, ("spool.3.db is damaged",), is_supervised=True)
     assert judge_readiness(server) == (True, "degraded", ["spool.3.db is damaged"])
 
@@ -139,6 +139,6 @@ def test_the_worker_that_empties_an_orphan_tells_its_troubles_and_does_not_count
     )
 
 
-def test_the_worker_of_an_orphan_makes_a_server_that_is_well_degraded_only_if_it_is_in_trouble() -> None:
+def test_the_worker_of_an_orphan_makes_the_server_degraded_only_if_it_is_in_trouble() -> None:
     snapshots = {1: take_snapshot(1, WELL), 2: take_snapshot(2, WELL, stopping=True)}
     assert judge_readiness(ServerSnapshot(1, snapshots, is_supervised=True)) == (True, "ready", [])

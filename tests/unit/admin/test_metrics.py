@@ -111,7 +111,7 @@ def test_every_metric_has_a_help_text() -> None:
     assert all(len(line.split(maxsplit=3)) == 4 for line in helps)
 
 
-def test_why_the_sink_is_paused_is_shown_as_a_label() -> None:
+def test_the_cause_of_a_pause_is_shown_as_a_label() -> None:
     paused = STATE._replace(sink_health=Health.PAUSED, sink_error_type="security_exception")
     assert read(Counters(), paused)["forebay_sink_paused[security_exception]"] == 1
     failed = STATE._replace(sink_health=Health.FAILED, sink_error_type="unreachable")
@@ -119,7 +119,7 @@ def test_why_the_sink_is_paused_is_shown_as_a_label() -> None:
         assert not any(name.startswith("forebay_sink_paused") for name in read(Counters(), state))
 
 
-def test_how_many_bulks_go_at_once_and_how_many_indices_wait_is_shown() -> None:
+def test_the_limit_of_bulks_in_flight_and_the_number_of_indices_on_hold_are_shown() -> None:
     holds = (HoldState("a", 0, "", "", ""), HoldState("b", 0, "", "", ""))
     samples = read(Counters(unexpected_answers=7), STATE._replace(holds=holds, bulks_in_flight_max=8))
     assert samples["forebay_indices_on_hold"] == 2
@@ -176,7 +176,7 @@ def test_a_worker_that_does_not_answer_is_counted_as_missing() -> None:
     ("state", "sink_up", "spool_up"),
     [(STATE._replace(sink_health=Health.FAILED), 0, 1), (STATE._replace(spool_full=True), 1, 0)],
 )
-def test_one_worker_whose_sink_or_spool_takes_nothing_is_shown(state: State, sink_up: int, spool_up: int) -> None:
+def test_a_single_worker_whose_sink_or_spool_takes_nothing_is_shown(state: State, sink_up: int, spool_up: int) -> None:
     samples = read_all(two_workers(STATE, state))
     assert (samples["forebay_sink_up"], samples["forebay_spool_up"]) == (sink_up, spool_up)
 

@@ -1,4 +1,4 @@
-"""Workers that ask each other how they are, over real sockets."""
+"""Workers that ask each other for their state, over real sockets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def snapshot(number: int) -> Snapshot:
 
 @contextlib.asynccontextmanager
 async def answering(folder: Path, number: int, observe: Callable[[], Snapshot] | None = None) -> AsyncIterator[None]:
-    """Have a worker answer; it does already when this is entered."""
+    """Let a worker answer, from before the body of the `with` until its end."""
     task = asyncio.create_task(Peers(number, 3, folder).answer(observe or (lambda: snapshot(number))))
     async with asyncio.timeout(10):
         while number not in (await Peers(1, 3, folder).ask(snapshot(1))).snapshots:
@@ -61,7 +61,7 @@ async def test_a_worker_that_is_started_again_answers_in_the_place_of_the_fallen
         assert 2 in server.snapshots
 
 
-async def test_a_worker_that_takes_too_long_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nobody_waits_for_a_worker_that_takes_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "ANSWER_S", 0.05)
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -114,7 +114,7 @@ async def test_the_worker_of_an_orphan_is_heard_and_is_not_missed_when_it_has_en
     assert (list(server.snapshots), server.missing) == ([1], [])
 
 
-async def test_why_orphans_are_left_is_told_by_whoever_is_asked(tmp_path: Path) -> None:
+async def test_any_worker_tells_why_orphans_are_not_emptied(tmp_path: Path) -> None:
     peers = Peers(1, 1, tmp_path)
     peers.left_spools = ("spool.3.db is damaged",)
     assert (await peers.ask(snapshot(1))).left_spools == ("spool.3.db is damaged",)

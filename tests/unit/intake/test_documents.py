@@ -122,7 +122,7 @@ def test_a_timestamp_without_a_zone_is_utc() -> None:
 
 
 @pytest.mark.parametrize("wrong", [timedelta(days=6), CLOCK_ERROR_MAX, -timedelta(days=6.9), -timedelta(hours=3)])
-def test_the_error_of_the_clients_clock_is_taken_out(wrong: timedelta) -> None:
+def test_the_error_of_the_clients_clock_is_corrected(wrong: timedelta) -> None:
     happened_at = NOW - timedelta(minutes=5)
     own = milliseconds(happened_at + wrong)
     corrected = stamp(timestamp=own, sent_at=milliseconds(NOW + wrong))
@@ -149,7 +149,7 @@ def test_the_sent_at_of_the_event_counts_if_the_batch_has_none() -> None:
         pytest.param("9999-12-31T23:59:59Z", id="never"),
     ],
 )
-def test_a_sent_at_that_no_clock_would_be_wrong_by_corrects_nothing_and_is_counted(sent_at: object) -> None:
+def test_a_sent_at_too_far_from_our_clock_corrects_nothing_and_is_counted(sent_at: object) -> None:
     counters = Counters()
     maker = DocumentMaker("test", OLDEST, counters, require_log_id=False)
     for sent, uncorrected in ((sent_at, 1), (None, 1), (milliseconds(NOW), 1), (sent_at, 2)):
@@ -159,12 +159,12 @@ def test_a_sent_at_that_no_clock_would_be_wrong_by_corrects_nothing_and_is_count
         assert counters.uncorrected == uncorrected
 
 
-def test_a_sent_at_that_is_out_of_reach_corrects_nothing() -> None:
+def test_a_correction_beyond_the_calendar_is_not_made() -> None:
     assert stamp(timestamp="0001-01-01T00:00:00Z", sent_at="9999-12-31T23:59:59Z") == datetime(1, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("value", [1e300, -1e300, 10**30, "0001-01-01T00:00:00+10:00", 253_402_300_800_000])
-def test_a_time_out_of_reach_is_refused(value: object) -> None:
+def test_a_time_beyond_the_calendar_is_refused(value: object) -> None:
     sent: list[dict[str, Any]] = [{"timestamp": value}, {"sent_at": value, "timestamp": 0}]
     for fields in sent:
         with pytest.raises(Rejection) as raised:
@@ -173,7 +173,7 @@ def test_a_time_out_of_reach_is_refused(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1, 0.5, 253_402_300_799_999, datetime(1, 1, 1, tzinfo=UTC)])
-def test_every_time_that_there_is_becomes_utc(value: Instant) -> None:
+def test_every_time_of_the_calendar_becomes_utc(value: Instant) -> None:
     assert as_datetime(value, "timestamp").tzinfo is UTC
 
 
@@ -229,7 +229,7 @@ def test_a_time_counts_up_to_a_day_ahead_of_our_clock() -> None:
 
 
 @pytest.mark.parametrize("out_of_reach", [OLDEST - MILLISECOND, NOW + timedelta(days=1, seconds=1)])
-def test_a_log_id_out_of_reach_leaves_the_timestamp_to_say_the_month(out_of_reach: datetime) -> None:
+def test_if_the_time_of_the_log_id_does_not_count_the_timestamp_decides_the_month(out_of_reach: datetime) -> None:
     happened_at = milliseconds(NOW - timedelta(days=400))
     assert make(log_id=uuid7(out_of_reach), timestamp=happened_at)[0] == "events_test_2025-02"
 

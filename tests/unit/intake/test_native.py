@@ -119,13 +119,13 @@ def test_page_and_event_are_required(field: str) -> None:
 
 @pytest.mark.parametrize("field", ["log_id", "label", "target", "section"])
 @pytest.mark.parametrize("value", [1, True, ["x"], {"x": 1}])
-def test_text_is_nothing_but_text(field: str, value: object) -> None:
+def test_a_text_field_takes_only_text(field: str, value: object) -> None:
     assert "expected str" in blame(**{field: value})[field]
 
 
 @pytest.mark.parametrize("field", ["timestamp", "sent_at"])
 @pytest.mark.parametrize("value", ["yesterday", "", True, [], {}, "2026-13-01T00:00:00Z"])
-def test_a_time_is_nothing_but_a_time(field: str, value: object) -> None:
+def test_a_time_field_takes_only_a_time(field: str, value: object) -> None:
     assert list(blame(**{field: value})) == [field]
 
 
@@ -154,7 +154,7 @@ def test_a_value_nests_32_levels_at_most(field: str) -> None:
     assert blame(**{field: nested(PARAM_DEPTH_MAX + 1)}) == {field: "must not nest deeper than 32"}
 
 
-def test_brackets_beside_one_another_or_in_text_are_no_depth() -> None:
+def test_brackets_side_by_side_or_in_text_do_not_count_as_depth() -> None:
     decode(param=[[]] * 1_000, wide={str(number): {} for number in range(100)}, text='"[{\\' * 200)
     assert "param" in blame(param=['"[{\\' * 200, nested(PARAM_DEPTH_MAX)])
 
@@ -222,7 +222,7 @@ def test_a_key_may_be_written_with_escapes() -> None:
     assert (decoded.event.page, decoded.event.event, decoded.extra) == ("/home", "click", None)
 
 
-def test_of_a_field_that_is_there_twice_the_last_one_counts() -> None:
+def test_the_last_of_two_equal_fields_counts() -> None:
     body = b'{"page":"a","event":"b","label":"x","label":"y"%b}'
     assert decode_event(body % b"").event.label == decode_event(body % b',"unknown":1').event.label == "y"
 
@@ -235,7 +235,7 @@ def test_a_body_of_any_language_is_text() -> None:
     ("body", "place"),
     [(b"\xff", 0), (b'{"page":"\xc3"}', 9), (b"ab\xed\xa0\x80", 2), (b"\xc0\xaf", 0), (b"abc\xf4\x90\x80\x80", 3)],
 )
-def test_bytes_that_are_no_utf_8_are_named_by_their_place(body: bytes, place: int) -> None:
+def test_the_first_byte_that_is_not_utf_8_is_named_by_its_position(body: bytes, place: int) -> None:
     with pytest.raises(Rejection, match=f"not UTF-8 .byte {place}.") as raised:
         check_text(body)
     assert raised.value.status == 400
@@ -289,11 +289,11 @@ HARMFUL = [
     b"{'page':'/home'}",
     b"undefined",
 ]
-"""Events that the decoder cannot read, each in a way of its own."""
+"""Events that the decoder cannot read, each for another reason."""
 
 
 def taken(body: bytes) -> list[bool]:
-    """Return for each event of a batch whether it is taken."""
+    """Return whether each event of a batch is taken."""
     batch = decode_batch(body)
     decode = decode_event if batch.is_checked else decode_unchecked
     refusals: dict[int, Rejection] = {}

@@ -73,14 +73,16 @@ def test_an_invalid_address_is_rejected(url: bytes) -> None:
 
 
 @pytest.mark.parametrize("pieces", [[b"abc"], [b"a", b"bc"], [b"a", b"b", b"c"], [b"", b"abc"]])
-def test_a_body_is_its_pieces(connection: RecordingConnection, counters: Counters, pieces: list[bytes]) -> None:
+def test_a_body_is_put_together_from_its_pieces(
+    connection: RecordingConnection, counters: Counters, pieces: list[bytes]
+) -> None:
     request = EventRequest(connection, counters, Route.EVENT, b"", {})
     for piece in pieces:
         request.receive(piece)
     assert request.body == b"abc"
 
 
-def test_a_batch_hears_of_each_of_its_events(
+def test_the_answer_to_a_batch_names_each_event(
     request_of_two: EventRequest, connection: RecordingConnection, counters: Counters
 ) -> None:
     request_of_two.admitted(Admission.PENDING)
@@ -98,7 +100,7 @@ def test_a_batch_hears_of_each_of_its_events(
     assert counters.accepted == 2
 
 
-def test_events_that_were_not_stored_are_to_be_sent_again(
+def test_a_client_is_asked_to_send_events_again_that_were_not_stored(
     request_of_two: EventRequest, connection: RecordingConnection, counters: Counters
 ) -> None:
     request_of_two.refused(SpoolUnavailable("the disk is full"))
@@ -106,7 +108,7 @@ def test_events_that_were_not_stored_are_to_be_sent_again(
     assert (counters.accepted, counters.unavailable) == (0, 2)
 
 
-def test_events_of_which_nobody_knows_whether_they_are_stored_get_no_answer(
+def test_events_get_no_answer_if_nobody_knows_whether_they_are_stored(
     request_of_two: EventRequest, connection: RecordingConnection, counters: Counters
 ) -> None:
     request_of_two.refused(SpoolInDoubt("a sync failed"))

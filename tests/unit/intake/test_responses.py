@@ -54,12 +54,12 @@ def test_every_status_that_is_answered_has_its_line_and_title(status: int) -> No
     assert json.loads(read(responses.rejection(Rejection(status, "x")))[2])["title"] == http.HTTPStatus(status).phrase
 
 
-def test_an_unavailable_spool_says_when_to_come_again() -> None:
+def test_an_unavailable_spool_tells_when_to_send_again() -> None:
     status, headers, body = read(responses.unavailable(SpoolUnavailable("the spool is full", 60)))
     assert (status, headers["retry-after"], json.loads(body)["detail"]) == (503, "60", "the spool is full")
 
 
-def test_a_fault_of_our_own_says_nothing_of_itself() -> None:
+def test_a_fault_of_our_own_is_not_explained() -> None:
     status, _, body = read(responses.failed())
     assert (status, json.loads(body)["detail"]) == (500, "the server failed; nothing was taken")
 
@@ -71,3 +71,9 @@ def test_ping_is_answered_with_pong() -> None:
 
 def test_any_value_becomes_json() -> None:
     assert json.loads(read(responses.json({"results": [{"index": 0}]}))[2]) == {"results": [{"index": 0}]}
+
+
+@pytest.mark.parametrize("date", [b"today", b"tomorrow"])
+def test_a_whole_response_has_the_lines_of_its_time_and_connection(date: bytes) -> None:
+    whole = responses.as_bytes(responses.PONG, [(b"date", date), (b"x", b"y")], responses.CLOSE_LINE)
+    assert whole == responses.PONG[1] + b"date: " + date + b"\r\nx: y\r\nconnection: close\r\n\r\npong"

@@ -14,7 +14,7 @@ STEPS_MAX = 200_000
 """Most steps for one text, each under a microsecond; a text that needs more is not split. An event needs one to three,
 and two more for each bracket with brackets inside."""
 
-# Possessive, so that no way back is stored for each character of a long string.
+# Possessive, so that no backtracking is stored for each character of a long string.
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 _FLAT = rb'[\[{](?:[^"\[\]{}]++|%b)*+[\]}]' % _STRING
 _INSIDE = re.compile(rb'(?:[^"\[\]{}]++|%b|%b)*+["\[\]{}]' % (_STRING, _FLAT), re.DOTALL).match
@@ -30,7 +30,7 @@ def split_array(text: bytes) -> list[bytes]:
     """Return the elements of an array.
 
     Raises:
-        NotSplit: it is not an array, a bracket or string is open, an element is empty, or it needs too many steps.
+        NotSplit: it is not an array, an element is empty, a bracket or string is open, or it needs too many steps.
     """
     return _split(text.strip(WHITE_SPACE), b"[", b"]")
 

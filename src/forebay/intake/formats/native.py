@@ -57,7 +57,7 @@ _LEAP_SECOND = re.compile(r"(.{10}[Tt ]\d\d:\d\d:)60(?:\.\d+)?(.*)", re.ASCII)
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Event)}
 _FIELD_DECODERS = {name: msgspec.json.Decoder(field.type).decode for name, field in _FIELDS.items()}
 _TIMES = frozenset({"timestamp", "sent_at"})
-# Possessive, so that no way back is stored for each character of a long string.
+# Possessive, so that no backtracking is stored for each character of a long string.
 _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]')
 
 
@@ -229,7 +229,7 @@ def _not_json(error: Exception, name: str) -> Rejection:
 
 
 def _reason(error: Exception) -> str:
-    """Return msgspec's or Python's message as a reason behind a field's name."""
+    """Return msgspec's or Python's message as a reason that follows a field's name."""
     text = str(error).replace("`", "").split(" - at ")[0].removeprefix("JSON is malformed: ")
     if text == "Expected str of length >= 1":
         return "must not be empty"
