@@ -5,6 +5,7 @@ test may do anything. The tests of the second run one after the other, in one pr
 """
 
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -34,6 +35,13 @@ class StartOpenSearch(Protocol):
     """Starts a server that belongs to one test; each call starts another one."""
 
     def __call__(self, extra_settings: Mapping[str, str]) -> OpenSearchServer: ...
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """Make a folder whose path leaves room for Unix sockets, as pytest's own folders may not."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

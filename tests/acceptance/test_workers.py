@@ -110,9 +110,22 @@ async def test_two_workers_told_to_stop_in_the_middle_of_the_load_lose_nothing_e
     await assert_in_embedded_store(client, tmp_path)
 
 
-async def test_workers_whose_supervisor_was_killed_end_in_order_and_leave_their_spools_free(tmp_path: Path) -> None:
-    temporary = tmp_path / "temporary"
+def test_a_folder_for_temporary_files_whose_path_is_too_long_for_sockets_is_refused(tmp_path: Path) -> None:
+    temporary = tmp_path / ("long" * 25)
     temporary.mkdir()
+    with ForebayServer(tmp_path, {"TMPDIR": str(temporary), **TWO}) as server:
+        with pytest.raises(ForebayStartError) as ended:
+            server.start()
+        assert ended.value.exit_code == 2
+        assert "a folder with a shorter path" in server.log
+        assert "TMPDIR" in server.log
+    assert list(temporary.iterdir()) == []
+
+
+async def test_workers_whose_supervisor_was_killed_end_in_order_and_leave_their_spools_free(
+    tmp_path: Path, short_folder: Path
+) -> None:
+    temporary = short_folder
     with ForebayServer(tmp_path, {"FOREBAY_ACK": "memory", "TMPDIR": str(temporary), **TWO}) as server:
         start_all(server)
         client = Client(server.url, server.token())

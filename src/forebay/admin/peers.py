@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,16 @@ ANSWER_S = 0.5
 
 Kubernetes waits a second for a probe unless told otherwise, and must hear in that time that the others are well.
 """
+
+ORPHAN_SOCKET = "orphan.sock"
+
+SOCKET_PATH_BYTES_MAX = 107
+"""The longest path of a Unix socket on Linux (unix(7))."""
+
+
+def can_hold_sockets(folder: Path) -> bool:
+    """Return whether the path of a folder is short enough for the sockets in it."""
+    return len(os.fsencode(folder / ORPHAN_SOCKET)) <= SOCKET_PATH_BYTES_MAX
 
 
 class Peers:
@@ -75,7 +86,7 @@ class Peers:
                 self._folder.rmdir()
 
     def _socket(self, folder: Path, number: int) -> Path:
-        return folder / (f"{number}.sock" if number <= self._workers else "orphan.sock")
+        return folder / (f"{number}.sock" if number <= self._workers else ORPHAN_SOCKET)
 
 
 async def _ask(path: Path, number: int | None = None) -> Snapshot | None:

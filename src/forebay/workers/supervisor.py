@@ -22,6 +22,7 @@ from typing import NamedTuple
 import structlog
 
 from forebay import server
+from forebay.admin.peers import can_hold_sockets
 from forebay.backoff import Backoff
 from forebay.errors import SettingsError
 from forebay.secret import resolve_secret
@@ -87,6 +88,11 @@ def _make_folder() -> Iterator[Path]:
             f"FOREBAY_WORKERS: several processes need a folder for temporary files (TMPDIR): {error}"
         ) from error
     try:
+        if not can_hold_sockets(folder):
+            # Else the server would run, and nobody would hear from its workers.
+            raise SettingsError(
+                f"FOREBAY_WORKERS: several processes need a folder with a shorter path than {folder.parent} (TMPDIR)"
+            )
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

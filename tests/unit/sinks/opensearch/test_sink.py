@@ -213,7 +213,7 @@ async def test_bulks_that_wait_for_the_template_share_one_attempt(fake: FakeOpen
 
 async def test_ten_bulks_wait_for_a_host_that_does_not_answer_as_long_as_one(fake: FakeOpenSearch) -> None:
     fake.template_waits.clear()
-    async with sink_at(fake.url, index_template=True, bulk_timeout_s=0.3) as sink:
+    async with sink_at(fake.url, index_template=True, bulk_timeout_s=2) as sink:
         outcomes = await asyncio.gather(*(sink.deliver([entry]) for entry in ENTRIES))
         assert {outcome.error_type for (outcome,) in outcomes} == {"unreachable"}
         assert fake.template_requests == 1
