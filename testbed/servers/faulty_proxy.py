@@ -18,6 +18,7 @@ from testbed.servers.ports import HOST, free_ports
 T = TypeVar("T")
 
 CALL_TIMEOUT_S = 30.0
+POLL_S = 0.05
 BODY_BYTES_MAX = 200 * 1024 * 1024
 FORWARDED = ("Content-Type", "Content-Encoding", "Accept-Encoding", "Authorization")
 # With no time to linger a close sends RST, as a crashed peer or a firewall does, and not FIN.
@@ -158,18 +159,14 @@ class FaultyProxy:
 
     async def _close(self) -> None:
         self.switched.set()
-        server = self._runner.server
         await self._stop_listening()
-        await self._runner.cleanup()
-        # A connection that was being accepted meanwhile is known to nobody before that has ended, and on a busy machine
-        # that takes its time.
+        # First: the runner forgets connections that are still being accepted while it cleans up, and on a busy machine
+        # that takes its time. A connection that is cut ends its task.
         async with asyncio.timeout(CALL_TIMEOUT_S / 2):
             while others := asyncio.all_tasks() - {asyncio.current_task()}:
-                await asyncio.wait(others)
-            while connections := server.connections if server else []:
-                for connection in connections:
-                    cut(connection.transport)
-                await asyncio.sleep(0)
+                self._cut_all()
+                await asyncio.wait(others, timeout=POLL_S)
+        await self._runner.cleanup()
         await self._session.close()
         # The transports close in the next round of the loop (aiohttp's documentation, "Graceful Shutdown").
         await asyncio.sleep(0)
@@ -188,9 +185,11 @@ class FaultyProxy:
         self._refusing = True
         if self._site in self._runner.sites:
             await self._site.stop()
-        if self._runner.server is not None:
-            for connection in self._runner.server.connections:
-                cut(connection.transport)
+        self._cut_all()
+
+    def _cut_all(self) -> None:
+        for connection in self._runner.server.connections if self._runner.server else []:
+            cut(connection.transport)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if self._refusing:  # over a connection that was being accepted when that ended
