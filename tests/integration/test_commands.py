@@ -52,7 +52,7 @@ class Beside:
     def read(self, *arguments: str) -> list[dict[str, Any]]:
         """Return the JSON lines of a command that succeeds."""
         done = self.run(*arguments, "--json")
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def wait(self, count: int, *arguments: str) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -19,6 +21,10 @@ ANSWER_BYTES_MAX = 512 * 1024 * 1024
 """The most bytes that are read of an answer: it may hold many large documents."""
 
 OPTIONS = "ignore_unavailable=true&allow_no_indices=true"
+
+STARTING_S_MAX = 3.0
+STARTING_POLL_S = 0.2
+"""How long, and how often, to ask again after 503: for a moment no shard of a new month's index is there to be read."""
 
 NEWEST_FIRST = [{"received_at": {"order": "desc", "unmapped_type": "date"}}]
 
@@ -93,7 +99,7 @@ class OpenSearchReader:
     async def _ask(self, operation: str, body: dict[str, Any], kind: type[R]) -> R | None:
         """Return the result, or None if there is no index yet."""
         path = f"/{self._indices}/{operation}?{OPTIONS}"
-        answer = await self._client.request("POST", path, msgspec.json.encode(body), "application/json")
+        answer = await self._request(path, msgspec.json.encode(body))
         if answer.status == HTTPStatus.OK:
             return _read_result(answer, kind)
         cause = _read_cause(answer)
@@ -102,6 +108,14 @@ class OpenSearchReader:
             return None
         shown = excerpt(f"{cause.type}: {cause.reason}".encode() if cause else answer.body)
         raise SinkUnreachable(f"OpenSearch does not answer {operation} (status {answer.status}): {shown}")
+
+    async def _request(self, path: str, body: bytes) -> Answer:
+        give_up_at = time.monotonic() + STARTING_S_MAX
+        while True:
+            answer = await self._client.request("POST", path, body, "application/json")
+            if answer.status != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > give_up_at:
+                return answer
+            await asyncio.sleep(STARTING_POLL_S)
 
 
 def _condition(query: Query) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from forebay.errors import SinkUnreachable
 from forebay.settings import SinkHost
+from forebay.sinks.opensearch import reader as reader_module
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.reader import OpenSearchReader
 from forebay.sinks.port import Query
@@ -119,6 +121,34 @@ async def test_absent_index_is_empty(fake: FakeOpenSearch, reader: OpenSearchRea
 
     assert await reader.search(Query({})) == []
     assert await reader.count(Query({})) == 0
+
+
+async def test_an_index_whose_shards_are_just_starting_is_waited_for(
+    fake: FakeOpenSearch, reader: OpenSearchReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "STARTING_POLL_S", 0.01)
+    fake.status, fake.answer = (
+        503,
+        {"error": {"type": "search_phase_execution_exception", "reason": "all shards failed"}},
+    )
+    counting = asyncio.create_task(reader.count(Query({})))
+    while len(fake.requests) < 2:
+        await asyncio.sleep(0.001)
+
+    fake.status, fake.answer = 200, {"count": 1, "_shards": WHOLE}
+    assert await counting == 1
+
+
+async def test_shards_that_do_not_start_are_an_error(
+    fake: FakeOpenSearch, reader: OpenSearchReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "STARTING_S_MAX", 0)
+    fake.status, fake.answer = (
+        503,
+        {"error": {"type": "search_phase_execution_exception", "reason": "all shards failed"}},
+    )
+    with pytest.raises(SinkUnreachable, match="status 503"):
+        await reader.count(Query({}))
 
 
 @pytest.mark.parametrize(
