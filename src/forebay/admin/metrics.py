@@ -81,11 +81,7 @@ class _Collector(Collector):
             ("channel_events", "Events in the channel.", "channel_events"),
             ("channel_bytes", "Bytes of the events in the channel.", "channel_bytes"),
             ("spool_events", "Events in the spool: not settled yet.", "stored_events"),
-            (
-                "spool_bytes",
-                "Bytes of the events in the spool, as stored; without dead letters.",
-                "stored_bytes",
-            ),
+            ("spool_bytes", "Bytes of the events in the spool, as stored; without dead letters.", "stored_bytes"),
             (
                 "pending_events",
                 "Events in the spool that are not in the channel: they wait for redelivery.",

@@ -158,8 +158,8 @@ def replay(
 ) -> None:
     """Have the server deliver dead letters again."""
     choice = choose_letters(log_ids, error_type, reason, index, older_than, newer_than, everything=everything)
-    marked = _open(choice).replay(choice)
-    say(f"{marked} dead letters marked for replay; the server takes them within a second, or when it starts")
+    letters = _open(choice).replay(choice)
+    say(f"{letters} dead letters requested for replay; the server takes them within a second, or when it starts")
 
 
 @app.command()
@@ -174,7 +174,7 @@ def purge(
     everything: All = False,
     yes: Yes = False,
 ) -> None:
-    """Delete dead letters for good, except those marked for replay."""
+    """Delete dead letters for good, except those requested for replay."""
     choice = choose_letters(log_ids, error_type, reason, index, older_than, newer_than, everything=everything)
     spools = _open(choice)
     count = spools.count_dead(choice)

@@ -43,7 +43,7 @@ def warn(text: str, advice: str) -> Finding:
     return Finding(Level.WARN, text, advice)
 
 
-def fail(text: str, advice: str = "") -> Finding:
+def fail(text: str, advice: str) -> Finding:
     """Return a finding that costs events, or will soon."""
     return Finding(Level.FAIL, text, advice)
 

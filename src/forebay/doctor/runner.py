@@ -84,10 +84,10 @@ def _run(check: Check, context: Context) -> list[Finding]:
     except AnswerUnknown as error:
         return [warn(f"cannot be known: {error}", error.advice)]
     except ForebayError as error:
-        return [fail(" ".join(str(error).split()))]
+        return [fail(" ".join(str(error).split()), "correct the setting or the file that it names")]
     except Exception as error:  # noqa: BLE001 - the other checks are still worth running
         # Its text may quote anything.
-        return [fail(f"could not be checked: {type(error).__name__}")]
+        return [fail(f"could not be checked: {type(error).__name__}", "look at it by hand; the check has a fault")]
 
 
 def _collect(run: _Run, seconds_max: float | None) -> list[Finding]:

@@ -21,7 +21,7 @@ def check_addresses(context: Context) -> Iterator[Finding]:
     addresses = context.sink().addresses
     yield from map(_describe, addresses)
     if context.settings.open_search_dns and not any(address.is_usable for address in addresses):
-        yield fail("no address answers as it should, so nothing else was asked")
+        yield fail("no address answers as it should, so nothing else was asked", "see the lines above")
 
 
 def check_rights(context: Context) -> Iterator[Finding]:
@@ -36,7 +36,8 @@ def check_sink(settings: Settings) -> SinkCheck:
     try:
         return ask(settings, lambda sink: sink.check())
     except SettingsError as error:
-        return SinkCheck([CheckResult("opensearch", " ".join(str(error).split()), is_usable=False)])
+        text = " ".join(str(error).split())
+        return SinkCheck([CheckResult("opensearch", text, "correct the setting", is_usable=False)])
 
 
 def ask(settings: Settings, question: Callable[[Sink], Awaitable[T]]) -> T:

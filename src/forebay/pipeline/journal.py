@@ -9,7 +9,7 @@ Invariants (numbers as in docs/architecture.md):
  1. A submission is told that it was admitted only from the callback of the commit that holds it.
  2. A settlement that could not be committed is kept and tried again; its groups stay in memory until then.
  5. While settlements of rows wait nothing is redelivered, and while any wait nothing is taken into memory alone: so
-    memory holds no more than twice what the channel does.
+    at most twice the limit of the channel is in memory.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A pass goes through the spool from its oldest group. One begins every `retry_int
 whenever somebody says so (`wake.py`). Events that overflowed since are found by going on behind the last pass; events
 that failed again lie before that point and wait for the next pass, so nothing is tried in a tight circle. A pass that
 begins shortly after a busy sink left something leaves out events that were refused with a status that may pass in time.
-Groups of an index on hold stay where they are (`holds.py`): a pass does not even read them. Suspects go in bulks of
+Groups of an index on hold stay in the spool (`holds.py`): a pass does not even read them. Suspects go in bulks of
 their own (`separate_bulks.py`).
 
 Invariant 6: nothing is loaded that the channel has no room for, however large the spool is.

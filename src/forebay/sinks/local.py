@@ -136,7 +136,7 @@ class LocalSink:
         try:
             months = await self.list_months()
         except SinkUnreachable as error:
-            return SinkCheck([CheckResult(subject, str(error), is_usable=False)])
+            return SinkCheck([CheckResult(subject, str(error), "see the file and its disk", is_usable=False)])
         documents = sum(month.documents for month in months)
         text = f"{documents} events in {len(months)} months, {format_bytes(file_bytes)}"
         return SinkCheck([CheckResult(subject, text)])

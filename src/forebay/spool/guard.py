@@ -1,7 +1,7 @@
 """The guard: whether the spool can be written, and the meaning of each failure.
 
-It knows four troubles: the disk is full, files were removed or replaced, the file is damaged, a commit is in doubt. An
-event that is stored without trouble meets none of this.
+It knows four troubles: the disk is full, files were removed or replaced, the file is damaged, a commit is in doubt.
+Each commit of new events asks it twice whether there is any (`refuse_new`, `have_files_changed`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Dead letters are shown, marked for replay, and purged: those that were chosen, and no others."""
+"""Dead letters are shown, requested for replay, and purged: those that were chosen, and no others."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def left(folder: Folder) -> set[str]:
     return {log_id for (log_id,) in folder.ask_spool("SELECT log_id FROM dead_letters")}
 
 
-def marked(folder: Folder) -> set[str]:
+def requested(folder: Folder) -> set[str]:
     return {log_id for (log_id,) in folder.ask_spool("SELECT log_id FROM dead_letters WHERE replay")}
 
 
@@ -163,7 +163,7 @@ def test_unknown_log_id_is_one_line_and_exit_code_1(run: Run, folder: Folder, co
         "",
         "forebay: no dead letter has the log_id nobody\n",
     )
-    assert (left(folder), marked(folder)) == ({"old", "recent", "large"}, set())
+    assert (left(folder), requested(folder)) == ({"old", "recent", "large"}, set())
 
 
 @pytest.mark.parametrize(
@@ -180,8 +180,8 @@ def test_replay_marks_the_chosen_letters_and_asks_the_server(
     code, out, err = run("dead", "replay", *arguments)
 
     assert (code, err) == (0, "")
-    assert out.startswith(f"{len(meant)} dead letters marked")
-    assert marked(folder) == meant
+    assert out.startswith(f"{len(meant)} dead letters requested")
+    assert requested(folder) == meant
     assert left(folder) == {"old", "recent", "large"}
     assert folder.ask_spool("SELECT name FROM requests") == ([("replay",)] if meant else [])
 
@@ -226,7 +226,7 @@ def test_some_or_all_must_be_named(run: Run, folder: Folder, command: str, argum
 
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "either some of them or --all is needed" in err
-    assert (left(folder), marked(folder)) == ({"old", "recent", "large"}, set())
+    assert (left(folder), requested(folder)) == ({"old", "recent", "large"}, set())
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_letters_are_found_in_the_spools_of_all_workers(run: Run, folder: Folder
         "old",
     ]
     assert run("dead", "edit", "other", "--set", 'page="/new"', "--replay").code == 0
-    assert marked(other) == {"other"}
+    assert requested(other) == {"other"}
     assert other.ask_spool("SELECT name FROM requests") == [("replay",)]
     assert folder.ask_spool("SELECT name FROM requests") == []
     assert run("dead", "purge", "--all", "--yes").out == "3 dead letters deleted\n"

@@ -90,12 +90,16 @@ def test_check_of_a_spool_runs_for_each_and_for_the_one_of_the_settings_if_there
     assert [finding.subject for finding in none] == ["spool sqlite3.db"]
 
 
+NAMED = "correct the setting or the file that it names"
+BY_HAND = "look at it by hand; the check has a fault"
+
+
 @pytest.mark.parametrize(
     ("error", "found"),
     [
-        (SpoolError("the\nspool"), [fail("the spool")]),
-        (ValueError("hunter2"), [fail("could not be checked: ValueError")]),
-        (TimeoutError("hunter2"), [fail("could not be checked: TimeoutError")]),
+        (SpoolError("the\nspool"), [fail("the spool", NAMED)]),
+        (ValueError("hunter2"), [fail("could not be checked: ValueError", BY_HAND)]),
+        (TimeoutError("hunter2"), [fail("could not be checked: TimeoutError", BY_HAND)]),
         (AnswerUnknown("status 403", "do this"), [warn("cannot be known: status 403", "do this")]),
         (NotAsked(), []),
     ],
