@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 CALL_TIMEOUT_S = 30.0
 POLL_S = 0.05
+ACCEPT_ROUNDS = 3
+"""Rounds of the loop until an accepted connection is known to the runner: its task, its transport, its handler."""
 BODY_BYTES_MAX = 200 * 1024 * 1024
 FORWARDED = ("Content-Type", "Content-Encoding", "Accept-Encoding", "Authorization")
 # With no time to linger a close sends RST, as a crashed peer or a firewall does, and not FIN.
@@ -178,12 +180,17 @@ class FaultyProxy:
 
     async def _listen(self) -> None:
         self._refusing = False
-        self._site = web.TCPSite(self._runner, HOST, self._port, reuse_address=True)
+        self._listener = socket.create_server((HOST, self._port))
+        self._site = web.SockSite(self._runner, self._listener)
         await self._site.start()
 
     async def _stop_listening(self) -> None:
         self._refusing = True
         if self._site in self._runner.sites:
+            # asyncio leaks a connection that it has accepted if its server closes before the transport is made.
+            self._loop.remove_reader(self._listener)
+            for _ in range(ACCEPT_ROUNDS):
+                await asyncio.sleep(0)
             await self._site.stop()
         self._cut_all()
 

@@ -1,7 +1,12 @@
 """The proxy misbehaves as it is told to, and only then."""
 
 import asyncio
+import contextlib
+import gc
 import json
+import socket
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
@@ -9,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from testbed.servers import misbehaviour
-from testbed.servers.faulty_proxy import Behaviour, FaultyProxy, pass_on
+from testbed.servers.faulty_proxy import Behaviour, FaultyProxy, ProxiedRequest, pass_on
 from testbed.servers.ports import HOST, free_ports
 
 BULK = b"".join(b'{"create":{"_id":"%d"}}\n{"poison":%d}\n' % (number, number) for number in range(100))
@@ -194,3 +199,26 @@ async def test_a_connection_to_an_opensearch_that_is_away_is_reset(session: aioh
         with pytest.raises(aiohttp.ClientOSError):
             await post(session, proxy)
         assert proxy.interfered == 0
+
+
+async def test_connections_that_come_just_before_it_refuses_are_ended_and_not_forgotten(proxy: FaultyProxy) -> None:
+    is_busy = threading.Event()
+
+    async def be_busy(request: ProxiedRequest) -> web.StreamResponse:
+        is_busy.set()
+        time.sleep(0.3)  # noqa: ASYNC251 - the loop stands still, so that all that follows reaches it at once
+        return request.reset()
+
+    proxy.behave(be_busy)
+    address = (HOST, int(proxy.url.rpartition(":")[2]))
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(address, 10))]
+        clients[0].sendall(b"POST /_bulk HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        assert is_busy.wait(10)
+        clients += [stack.enter_context(socket.create_connection(address, 10)) for _ in range(20)]
+        proxy.refuse()
+        for client in clients:
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1) == b""
+    # A connection that was forgotten is a warning here, and a warning is an error.
+    gc.collect()
