@@ -93,6 +93,12 @@ class OpenSearchServer:
         return f"http://{HOST}:{self._port}"
 
     @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise RuntimeError(f"{self.url} is not running")
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         """Whether the process is there; a paused one is."""
         return self._process is not None and self._process.poll() is None
@@ -149,6 +155,9 @@ class OpenSearchServer:
     def pause(self) -> None:
         """Freeze the server: connections are still accepted by the kernel, but nothing is answered."""
         self._signal(signal.SIGSTOP)
+        if self.is_running:
+            # The signal stops one thread after the other; until the last, a request could still be answered.
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)

@@ -41,6 +41,13 @@ def open_connections(pid: int, port: int) -> int:
     )
 
 
+def thread_states(pid: int) -> set[str]:
+    """Return the states that the threads of a process are in, each as its letter: R runs, S sleeps, T is stopped."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    # The name before the state may hold anything.
+    return {stat.rpartition(")")[2].split()[0] for stat in stats}
+
+
 def limit_descriptors(pid: int, most: int) -> None:
     """Give a running process a limit; the hard one stays."""
     _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)

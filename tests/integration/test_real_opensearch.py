@@ -11,6 +11,7 @@ import pytest
 from testbed.servers.fixtures import GIVEN_URL, OpenSearchAddress, StartOpenSearch
 from testbed.servers.opensearch import OpenSearchServer, OpenSearchStartError
 from testbed.servers.opensearch_install import VERSION
+from testbed.servers.process_usage import thread_states
 
 
 def call(url: str, method: str, path: str, body: object = None, timeout_s: float = 30) -> Any:
@@ -48,6 +49,14 @@ def test_paused_server_answers_nothing_until_it_is_resumed(own_opensearch: OpenS
     own_opensearch.wait_ready(timeout_s=30)
 
     assert "version" in call(own_opensearch.url, "GET", "/")
+
+
+def test_no_thread_of_a_paused_server_runs_any_more(own_opensearch: OpenSearchServer) -> None:
+    for _ in range(20):
+        own_opensearch.pause()
+        states = thread_states(own_opensearch.pid)
+        own_opensearch.resume()
+        assert states == {"T"}
 
 
 def test_server_that_was_changed_filled_and_killed_is_empty_again(own_opensearch: OpenSearchServer) -> None:
