@@ -116,11 +116,6 @@ def entry_index(entry: Entry) -> str:
     return entry[len(_INDEX_LEAD) : entry.find(b'"', len(_INDEX_LEAD))].decode("utf-8", "replace")
 
 
-def index_prefix(index: str) -> bytes:
-    """Return the first bytes of each entry of an index, which no other begins with."""
-    return b'%b%b"' % (_INDEX_LEAD, index.encode())
-
-
 def entry_document(entry: Entry) -> bytes:
     """Return the document's JSON, without its newline."""
     return entry[entry.index(b"\n") + 1 : -1]
