@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 from msgspec import Struct
 
 from forebay.errors import SpoolUnavailable
-from forebay.model import DELIVERED, Admission, Entry, History, Outcome
+from forebay.model import Admission, Entry, History, Outcome, are_delivered
 from forebay.spool.records import NewGroup, StoredGroup, Transaction
 
 UNTRIED = History()
@@ -120,8 +120,7 @@ class Group:
     def record(self, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
         """Note the outcomes of some of its events."""
         self.open -= len(entries)
-        # The usual bulk is delivered whole, and counting is faster than looking at each outcome.
-        if outcomes.count(DELIVERED) != len(outcomes):
+        if not are_delivered(outcomes):
             self.left += [pair for pair in zip(entries, outcomes, strict=True) if not pair[1].settled]
             self.is_blocked = self.is_blocked or any(outcome.is_blocking for outcome in outcomes)
 
