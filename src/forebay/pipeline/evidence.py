@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from forebay.model import DELIVERED, History, Outcome, Verdict
+from forebay.model import DELIVERED, History, Outcome, Verdict, are_delivered
 from forebay.pipeline.group import Bulk, Group
 
 OWN_FAULT = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY})
@@ -132,7 +132,7 @@ class Evidence:
 
     def weigh(self, number: int, bulk: Bulk, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """Return the outcomes of a bulk on the evidence: refusals with their strikes, and the last one as death."""
-        if outcomes.count(DELIVERED) == len(outcomes):
+        if are_delivered(outcomes):
             self._note_taken(number, {group.index for group, _ in bulk.slices})
             return outcomes
         taken = {group.index for group, _, mine in bulk.pair(outcomes) if DELIVERED in mine}

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from forebay.backoff import Backoff
 from forebay.in_flight_limit import InFlightLimit
-from forebay.model import DELIVERED, Outcome, Verdict
+from forebay.model import Outcome, Verdict, are_delivered
 from forebay.pipeline.wake import Wake
 
 
@@ -53,7 +53,7 @@ def judge(outcomes: Sequence[Outcome]) -> Report | None:
     One event that was taken shows that the sink works: the others wait for redelivery and hold up nobody. So does a
     sink that refuses single events: that is a matter of these events, or of their index (`holds.py`).
     """
-    if outcomes.count(DELIVERED) == len(outcomes):
+    if are_delivered(outcomes):
         return WELL
     left = [outcome for outcome in outcomes if not outcome.settled]
     if not left:

@@ -24,10 +24,20 @@ import structlog
 
 from forebay.clock import now_ms
 from forebay.errors import SpoolLost, SpoolUnavailable
-from forebay.model import Admission, Verdict
+from forebay.model import Admission, Verdict, entry_index
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.evidence import OWN_FAULT
-from forebay.pipeline.group import Group, GroupLimits, PackedSubmission, Settlement, Submission, abandon, divide, pack
+from forebay.pipeline.group import (
+    Group,
+    GroupLimits,
+    PackedSubmission,
+    Part,
+    Settlement,
+    Submission,
+    abandon,
+    divide,
+    pack,
+)
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.ledger import Ledger
 from forebay.pipeline.wake import Wake
@@ -306,7 +316,8 @@ class Journal:
         )
         for settlement in self._leave_whole(settlements):
             for group in settlement.transaction.inserts:
-                if not self._channel.add(group.entries, sum(map(len, group.entries))):
+                entries = list(group.entries)
+                if not self._channel.add([Part(entry_index(entries[0]), entries, sum(map(len, entries)))]):
                     log.error(
                         "events_lost",
                         events=len(group.entries),

@@ -28,6 +28,7 @@ from unit.pipeline.fakes import (
     make_channel,
     make_entries,
     make_group,
+    make_parts,
     report,
     settle_down,
     until,
@@ -61,7 +62,7 @@ class Bench(Parts):
 
     def remember(self, entries: list[Entry]) -> None:
         """Put events into the channel only."""
-        assert self.channel.add(entries, sum(map(len, entries)))
+        assert self.channel.add(make_parts(entries))
 
 
 @pytest.fixture
