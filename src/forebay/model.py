@@ -166,7 +166,7 @@ class Outcome(Struct, frozen=True, gc=False):
         is_busy: whether it is to be tried again because the sink has too much to do.
         is_too_large: whether the sink may take fewer bytes at once.
         is_unexpected: whether the sink gave an answer that nobody expects of it.
-        is_own: whether a refusal is the event's own fault, as others of its index were taken.
+        is_own: whether a refusal is the event's own fault, as others of its index were taken, now or before.
         is_struck: whether it then counts against the event.
     """
 

@@ -161,10 +161,13 @@ class Delivery:
             if groups:
                 self._holds.note_fresh(index)
 
-    def _tell_gate(self, permit: Permit | None, report: Report, seconds: float) -> None:
+    def _tell_gate(self, permit: Permit | None, report: Report | None, seconds: float) -> None:
         if permit is None:
-            if report.health is Health.GOOD:
+            if report is not None and report.health is Health.GOOD:
                 self._gate.reopen()
+            return
+        if report is None:
+            self._gate.leave_unused()
             return
         before = self._gate.health
         self._gate.leave(permit, report, seconds)

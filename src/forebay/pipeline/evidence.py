@@ -173,6 +173,9 @@ class Evidence:
         for outcome in outcomes:
             if outcome.verdict is Verdict.REFUSED and is_proven:
                 yield _prove(outcome, group.history, is_next_round=is_next_round)
+            elif outcome.whole and group.history.refusals and outcome.status == group.history.refused_status:
+                # The same refusal was its own fault before. Nothing new shows whether the sink refuses others, too.
+                yield structs.replace(outcome, is_own=True)
             else:
                 yield outcome
 

@@ -253,7 +253,7 @@ class Journal:
     def _may_be_taken(self, group: Group) -> bool:
         """Return whether a sink may take something of a group at the next try."""
         return group.index not in self._holds and any(
-            outcome.verdict is Verdict.RETRY or (outcome.is_own and outcome.status in OWN_FAULT)
+            outcome.verdict is Verdict.RETRY or (outcome.is_own and not outcome.whole and outcome.status in OWN_FAULT)
             for _, outcome in group.left
         )
 

@@ -20,7 +20,7 @@ from forebay.model import DELIVERED, Admission, Entry, History, Outcome, Verdict
 from forebay.pipeline.channel import Channel, Limits
 from forebay.pipeline.delivery import Delivery
 from forebay.pipeline.evidence import Evidence
-from forebay.pipeline.gate import Gate
+from forebay.pipeline.gate import Gate, Report, judge
 from forebay.pipeline.group import UNTRIED, Bulk, Group, GroupLimits, Part
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import Journal
@@ -96,6 +96,13 @@ def make_channel(  # one argument for each limit
 ) -> Channel:
     limits = Limits(events_max, bytes_max, bulk_events_max, bulk_bytes_max, bulk_interval_s)
     return Channel(limits, loop_of(clock))
+
+
+def report(outcomes: Sequence[Outcome]) -> Report:
+    """Return how the sink is, as outcomes show that say something about it."""
+    found = judge(outcomes)
+    assert found is not None
+    return found
 
 
 async def until(condition: Callable[[], object]) -> None:
