@@ -1,10 +1,10 @@
 """A fixed drive of an event's way in, without sockets and threads, for `benchmarks/instructions.py` to count.
 
-The connections, the intake, the pipeline and its journal are those that the server puts together; the transport and the
-spool are fakes that answer at once. Each piece of the drive runs in a process of its own, forked after all imports.
-Whoever counts takes the count of a process that ran one round from that of a process that ran all of them.
+Connections, intake, pipeline and journal are those that the server puts together; the transport and the spool are fakes
+that answer at once. Each part of the drive runs in processes that are forked after all imports: in one its first round
+alone, in another all rounds. The difference of their counts is that of the rounds, without set-up.
 
-Run as `python benchmarks/drive.py`, with the settings of `benchmarks/instructions.py`; prints the pieces' processes.
+Prints, for each drive, the numbers of the processes of the way in, and of plain Python with the same requests.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import os
 import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeAlias, cast
 
+import msgspec
 import uvicorn
 import uvloop
 from uvicorn.server import ServerState
@@ -31,6 +33,8 @@ from forebay.spool.records import Totals, Transaction
 from forebay.spool.spool import Spool
 from forebay.tokens import Scope, make_token
 
+SINGLE_CONNECTIONS, SINGLE_ROUNDS = 50, 20
+BATCH_CONNECTIONS, BATCH_ROUNDS = 10, 10
 BATCH_EVENTS = 100
 TOKEN_LIFE_S = 3600
 TURNS_MAX = 20
@@ -125,6 +129,11 @@ def make_event(number: int) -> dict[str, Any]:
     }
 
 
+def make_batch(number: int) -> list[dict[str, Any]]:
+    """Return the events of a batch."""
+    return [make_event(number * BATCH_EVENTS + offset) for offset in range(BATCH_EVENTS)]
+
+
 def make_rounds(path: str, make_content: Callable[[int], object], rounds: int, connections: int) -> list[Round]:
     """Return the requests of each round; every connection has a client with a token of its own."""
     secret = os.environ["JWT_SECRET"]
@@ -179,35 +188,31 @@ def send_all(rounds: Sequence[Round]) -> None:
         runner.run(send(rounds))
 
 
-def run_plain(rounds: Sequence[int]) -> None:
-    """Run Python's everyday operations, which are the measure of an interpreter."""
-    for size in rounds:
-        totals: dict[str, int] = {}
-        lines = []
-        for number in range(size):
-            name, _, value = (b"key-%d: value %d" % (number % 10, number)).partition(b": ")
-            key = name.decode()
-            totals[key] = totals.get(key, 0) + len(value)
-            if key.endswith("7"):
-                lines.append(Line(key, value))
-        b"".join([line.render() for line in lines])
+def run_plain(rounds: Sequence[Round]) -> None:
+    """Do the least that Python can do with these requests: split the head, decode the events, add fields, encode.
+
+    It needs interpreter and libraries in about the same shares as the way in, so that different builds of one
+    interpreter agree about the ratio.
+    """
+    now = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    for requests in rounds:
+        for request in requests:
+            head, _, body = request.partition(b"\r\n\r\n")
+            lines = [line.partition(b": ") for line in head.split(b"\r\n")]
+            headers = {name.lower(): value for name, _, value in lines}
+            content = msgspec.json.decode(body)
+            for event in content if isinstance(content, list) else [content]:
+                event["user_agent"] = headers[b"user-agent"].decode()
+                event["received_at"] = now
+                msgspec.json.encode(event)
 
 
-class Line:
-    """A line of a head, as an object with a method."""
-
-    __slots__ = ("key", "value")
-
-    def __init__(self, key: str, value: bytes) -> None:
-        self.key = key
-        self.value = value
-
-    def render(self) -> bytes:
-        """Return it as bytes."""
-        return b"%b: %b\r\n" % (self.key.encode(), self.value)
+def run_twice(run: Callable[[Sequence[Round]], None], rounds: Sequence[Round]) -> tuple[int, int]:
+    """Run the first round alone, then all of them; return the numbers of the two processes."""
+    return run_apart(run, rounds[:1]), run_apart(run, rounds)
 
 
-def run_apart(run: Callable[[Any], None], rounds: Sequence[Any]) -> int:
+def run_apart(run: Callable[[Sequence[Round]], None], rounds: Sequence[Round]) -> int:
     """Run in a forked process; return its number once it has ended well."""
     pid = os.fork()
     if pid == 0:
@@ -225,25 +230,17 @@ def run_apart(run: Callable[[Any], None], rounds: Sequence[Any]) -> int:
 
 
 def main() -> None:
-    """Run each piece for its first round alone, and for all of them."""
+    """Run every drive."""
     # The server collects so rarely that a collection here would be chance.
     gc.disable()
-    singles = make_rounds("/events", make_event, 1 + 20, 50)
-    batches = make_rounds(
-        "/events/batch",
-        lambda number: [make_event(number * BATCH_EVENTS + offset) for offset in range(BATCH_EVENTS)],
-        1 + 10,
-        10,
+    singles = make_rounds("/events", make_event, 1 + SINGLE_ROUNDS, SINGLE_CONNECTIONS)
+    batches = make_rounds("/events/batch", make_batch, 1 + BATCH_ROUNDS, BATCH_CONNECTIONS)
+    drives = {"single": singles, "batch": batches}
+    print(
+        json.dumps(
+            {name: (run_twice(send_all, rounds), run_twice(run_plain, rounds)) for name, rounds in drives.items()}
+        )
     )
-    plain = [1_000] * (1 + 20)
-    pids = {}
-    for name, run, rounds in (
-        ("plain", run_plain, plain),
-        ("singles", send_all, singles),
-        ("batches", send_all, batches),
-    ):
-        pids[name] = run_apart(run, rounds[:1]), run_apart(run, rounds)
-    print(json.dumps(pids))
 
 
 if __name__ == "__main__":
