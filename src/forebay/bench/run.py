@@ -16,17 +16,16 @@ import tempfile
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 from pydantic import SecretStr
 
 from forebay.bench import load as generator
 from forebay.bench.load import Load, Tally
-from forebay.bench.processes import BenchFailed, forked, has_ended, measure_processors, measure_usage, share_busy
+from forebay.bench.processes import BenchFailed, Usage, forked, has_ended, measure_processors, measure_usage, share_busy
 from forebay.bench.result import Machine, Measurement, Result, evaluate
 from forebay.bench.sink import StandIn
-from forebay.errors import SinkUnreachable
+from forebay.errors import SettingsError, SinkUnreachable
 from forebay.settings import Settings, SinkHost
 from forebay.sinks.selection import make_sink
 from forebay.tokens import Scope, make_token
@@ -43,19 +42,6 @@ BATCH_EVENTS = 100
 MESSAGE_BYTES = 1 << 20
 
 
-class Stage(NamedTuple):
-    """The processes of a measurement, and the socket to the load."""
-
-    settings: Settings
-    machine: Machine
-    server_pid: int
-    load_pid: int
-    link: socket.socket
-    token: str
-    sync_s: float
-    log_path: Path
-
-
 def run(settings: Settings, seconds: float, *, use_sink: bool) -> Generator[tuple[str, Result], None, None]:
     """Measure single events, then batches; give each result with its name.
 
@@ -66,8 +52,12 @@ def run(settings: Settings, seconds: float, *, use_sink: bool) -> Generator[tupl
     # Both ends in order: with the folder and the processes gone.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = settings.database_url.resolve().parent
+    try:
+        own_folder = tempfile.TemporaryDirectory(prefix=".forebay-bench-", dir=folder)
+    except OSError as error:
+        raise SettingsError(f"DATABASE_URL: nothing can be written into {folder}: {error.strerror}") from error
     with (
-        tempfile.TemporaryDirectory(prefix=".forebay-bench-", dir=folder) as own,
+        own_folder as own,
         socket.create_server((HOST, 0)) as sink_listener,
     ):
         changed = _change(settings, Path(own), sink_listener.getsockname()[1], use_sink=use_sink)
@@ -91,15 +81,15 @@ def _run(
         forked(lambda: _send(theirs), folder / "load.log") as load_pid,
     ):
         theirs.close()
-        token = make_token(_secret(settings), "bench", [Scope.WRITE], TOKEN_LIFE_S)
         machine = Machine(len(os.sched_getaffinity(0)), settings.workers, use_sink)
-        stage = Stage(settings, machine, server_pid, load_pid, ours, token, sync_s, log_path)
+        measuring = _Measuring(settings, server_pid, load_pid, ours)
         batch_events = max(1, min(BATCH_EVENTS, settings.batch_events_max, settings.body_bytes_max // EVENT_BYTES_MAX))
         with asyncio.Runner() as runner:
-            runner.run(_open(stage, sink_listener))
-            runner.run(_warm_up(stage, batch_events))
-            yield "single events", runner.run(_measure(stage, seconds / 2, 0))
-            yield f"batches of {batch_events}", runner.run(_measure(stage, seconds / 2, batch_events))
+            runner.run(measuring.open(sink_listener, log_path))
+            runner.run(measuring.warm_up(batch_events))
+            for name, events in (("single events", 0), (f"batches of {batch_events}", batch_events)):
+                measured = runner.run(measuring.measure(seconds / 2, events, sync_s))
+                yield name, evaluate(measured, machine)
 
 
 def _change(settings: Settings, folder: Path, sink_port: int, *, use_sink: bool) -> Settings:
@@ -170,70 +160,81 @@ def _send(link: socket.socket) -> int:
 # This process
 
 
-async def _open(stage: Stage, sink_listener: socket.socket) -> None:
-    """Open the stand-in, and wait until the server answers."""
-    stage.link.settimeout(0)
-    await asyncio.get_running_loop().create_server(StandIn, sock=sink_listener)
-    deadline = time.monotonic() + START_S
-    while True:
-        try:
-            await _get(stage.settings.server_port, "/ping")
-        except OSError:
-            if has_ended(stage.server_pid) or time.monotonic() > deadline:
-                last = stage.log_path.read_text(errors="replace").strip().rpartition("\n")[2]
-                raise BenchFailed(f"the server of the measurement did not start: {last}") from None
+class _Measuring:
+    """Sends loads to the server of the measurement, and takes its figures."""
+
+    def __init__(self, settings: Settings, server_pid: int, load_pid: int, link: socket.socket) -> None:
+        self._port = settings.server_port
+        self._token = make_token(_secret(settings), "bench", [Scope.WRITE], TOKEN_LIFE_S)
+        self._server_pid = server_pid
+        self._load_pid = load_pid
+        self._link = link
+        link.settimeout(0)
+
+    async def open(self, sink_listener: socket.socket, log_path: Path) -> None:
+        """Open the stand-in, and wait until the server answers."""
+        await asyncio.get_running_loop().create_server(StandIn, sock=sink_listener)
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                await _get(self._port, "/ping")
+            except OSError:
+                if has_ended(self._server_pid) or time.monotonic() > deadline:
+                    raise BenchFailed(f"the server of the measurement did not start: {_last_line(log_path)}") from None
+                await asyncio.sleep(POLL_S)
+            else:
+                return
+
+    async def warm_up(self, batch_events: int) -> None:
+        """Send a first load, and wait until the sink has taken some of it: a new index takes a second."""
+        await self._send(WARM_UP_S, batch_events)
+        deadline = time.monotonic() + START_S
+        while not _delivered(await self._read_metrics()):
+            if time.monotonic() > deadline:
+                raise BenchFailed(f"the sink took nothing within {START_S:g} s; see forebay doctor")
             await asyncio.sleep(POLL_S)
-        else:
-            return
+
+    async def measure(self, seconds: float, batch_events: int, sync_s: float) -> Measurement:
+        """Send a load, and return its figures."""
+        metrics, server, load = await self._read_metrics(), *self._measure_usage()
+        processors, began_at = measure_processors(), time.perf_counter()
+        tally = await self._send(seconds, batch_events)
+        elapsed_s = time.perf_counter() - began_at
+        busy_share = share_busy(processors, measure_processors())
+        server_after, load_after = self._measure_usage()
+        metrics_after = await self._read_metrics()
+        return Measurement(
+            elapsed_s,
+            tally,
+            server_after.processor_s - server.processor_s,
+            load_after.processor_s - load.processor_s,
+            busy_share,
+            _read(metrics_after, "forebay_commits_total") - _read(metrics, "forebay_commits_total"),
+            _delivered(metrics_after) - _delivered(metrics),
+            server_after.written_bytes - server.written_bytes,
+            server_after.peak_bytes,
+            sync_s,
+        )
+
+    async def _send(self, seconds: float, batch_events: int) -> Tally:
+        """Let the load's process send for a time; return the answers."""
+        load = Load(self._port, self._token, seconds, batch_events)
+        await asyncio.get_running_loop().sock_sendall(self._link, msgspec.msgpack.encode(load))
+        length = int.from_bytes(await _receive(self._link, 8))
+        tally = msgspec.msgpack.decode(await _receive(self._link, length), type=Tally)
+        if not tally.answered:
+            raise BenchFailed(f"the server of the measurement took nothing: {tally.refusal or 'no answer came'}")
+        return tally
+
+    def _measure_usage(self) -> tuple[Usage, Usage]:
+        return measure_usage(self._server_pid), measure_usage(self._load_pid)
+
+    async def _read_metrics(self) -> str:
+        return await _get(self._port, "/metrics")
 
 
-async def _warm_up(stage: Stage, batch_events: int) -> None:
-    """Send a first load, and wait until the sink has taken some of it: a new index takes a second."""
-    await _apply(stage, WARM_UP_S, batch_events)
-    deadline = time.monotonic() + START_S
-    while not _delivered(await _get(stage.settings.server_port, "/metrics")):
-        if time.monotonic() > deadline:
-            raise BenchFailed(f"the sink took nothing within {START_S:g} s; see forebay doctor")
-        await asyncio.sleep(POLL_S)
-
-
-async def _apply(stage: Stage, seconds: float, batch_events: int) -> Tally:
-    """Let the load send for a time; return its answers."""
-    load = Load(stage.settings.server_port, stage.token, seconds, batch_events)
-    await asyncio.get_running_loop().sock_sendall(stage.link, msgspec.msgpack.encode(load))
-    length = int.from_bytes(await _receive(stage.link, 8))
-    tally = msgspec.msgpack.decode(await _receive(stage.link, length), type=Tally)
-    if not tally.answered:
-        raise BenchFailed(f"the server of the measurement took nothing: {tally.refusal or 'no answer came'}")
-    return tally
-
-
-async def _measure(stage: Stage, seconds: float, batch_events: int) -> Result:
-    port = stage.settings.server_port
-    metrics, before, load_before = await _get(port, "/metrics"), measure_usage(stage.server_pid), _load_s(stage)
-    processors, began_at = measure_processors(), time.perf_counter()
-    tally = await _apply(stage, seconds, batch_events)
-    elapsed_s = time.perf_counter() - began_at
-    after, load_after = measure_usage(stage.server_pid), _load_s(stage)
-    busy_share = share_busy(processors, measure_processors())
-    metrics_after = await _get(port, "/metrics")
-    measured = Measurement(
-        elapsed_s,
-        tally,
-        after.processor_s - before.processor_s,
-        load_after - load_before,
-        busy_share,
-        _read(metrics_after, "forebay_commits_total") - _read(metrics, "forebay_commits_total"),
-        _delivered(metrics_after) - _delivered(metrics),
-        after.written_bytes - before.written_bytes,
-        after.peak_bytes,
-        stage.sync_s,
-    )
-    return evaluate(measured, stage.machine)
-
-
-def _load_s(stage: Stage) -> float:
-    return measure_usage(stage.load_pid).processor_s
+def _last_line(log_path: Path) -> str:
+    return log_path.read_text(errors="replace").strip().rpartition("\n")[2]
 
 
 def _delivered(metrics: str) -> int:

@@ -9,7 +9,7 @@ import pytest
 from forebay.bench import run as bench_run
 from forebay.bench.processes import BenchFailed
 from forebay.bench.result import Result
-from unit.cli.running import Run
+from unit.cli.running import Folder, Run
 
 RESULT = Result(
     9_100, 9_400, 3.2, 9.9, 0.97, 0.5, 1.2, 280, 480, 70 << 20, 9_000, 0, "the disk's sync", "a faster disk"
@@ -58,3 +58,10 @@ def test_a_server_that_does_not_start_is_one_line(run: Run, monkeypatch: pytest.
     monkeypatch.setattr(bench_run, "run", fail)
     result = run("bench")
     assert (result.code, result.err) == (1, "forebay: the server of the measurement did not start: no room\n")
+
+
+def test_a_folder_that_is_missing_is_named(run: Run, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"sqlite://{folder.path}/missing/spool.db")
+    result = run("bench")
+    assert result.code == 2
+    assert result.err.startswith(f"forebay: DATABASE_URL: nothing can be written into {folder.path}/missing")
