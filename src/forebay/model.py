@@ -224,10 +224,8 @@ class SameOutcome(Sequence[Outcome]):
 
     def __getitem__(self, place: SupportsIndex | slice) -> Outcome | SameOutcome:
         """Return the outcome at a place, or those of a slice, by the rules of any sequence."""
-        if isinstance(place, slice):
-            return SameOutcome(self._outcome, len(range(self._events)[place]))
-        range(self._events)[place]
-        return self._outcome
+        places = range(self._events)[place]
+        return self._outcome if isinstance(places, int) else SameOutcome(self._outcome, len(places))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
