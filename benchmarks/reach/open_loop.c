@@ -29,6 +29,8 @@
 #define ANSWER_MAX (1 << 20)
 #define EVENTS_MAX 256
 #define GRACE_NS 10000000000LL /* for the answers to the last requests */
+#define WAIT_NS 100000000LL
+#define CLOSED_LOOP_MAX 500000 /* requests a second for which there is room */
 
 struct request {
     const char *bytes;
@@ -47,6 +49,10 @@ static struct request *requests;
 static size_t request_count;
 static uint32_t *latencies_us, *delays_us;
 static size_t answered, sent, refused, samples_max;
+
+static int poll, connection_count;
+static struct connection **idle; /* a ring, so that every connection has its turn */
+static int idle_first, idle_count;
 
 static void fail(const char *what) {
     perror(what);
@@ -74,7 +80,7 @@ static void read_requests(const char *path) {
     }
 }
 
-static void open_connection(struct connection *it, int port, int poll) {
+static void open_connection(struct connection *it, int port) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     it->socket = socket(AF_INET, SOCK_STREAM, 0);
@@ -126,6 +132,7 @@ static uint32_t percentile(const uint32_t *sorted, size_t count, double share) {
 }
 
 static void report(double seconds) {
+    if (!answered) fail("no request was answered");
     qsort(latencies_us, answered, sizeof *latencies_us, by_value);
     qsort(delays_us, sent, sizeof *delays_us, by_value);
     printf("{\"sent\": %zu, \"answered\": %zu, \"refused\": %zu, \"seconds\": %.3f, ", sent, answered, refused, seconds);
@@ -135,50 +142,63 @@ static void report(double seconds) {
            percentile(delays_us, sent, .99));
 }
 
+/* Opens the connections, all of them idle. */
+static void open_connections(int count, int port) {
+    poll = epoll_create1(0);
+    connection_count = count;
+    idle = calloc(count, sizeof *idle);
+    for (int number = 0; number < count; number++) {
+        idle[idle_count++] = calloc(1, sizeof **idle);
+        open_connection(idle[number], port);
+    }
+    usleep(500000); /* time for the server to accept them all */
+}
+
+/* Sends all that is due as long as a connection is idle; returns when the next request is due. */
+static int64_t send_due(int64_t start, int64_t end, double rate) {
+    for (;;) {
+        int64_t now = now_ns();
+        int64_t due = rate > 0 ? start + (int64_t)(sent * 1e9 / rate) : now;
+        if (!idle_count || due > now || due >= end || sent == samples_max) return due;
+        send_next(idle[idle_first], due);
+        idle_first = (idle_first + 1) % connection_count;
+        idle_count--;
+    }
+}
+
+/* Waits for answers, but not longer than until a time at which there is something to send. */
+static void read_answers(int64_t until) {
+    int64_t now = now_ns(), wait = idle_count && until > now ? until - now : WAIT_NS;
+    struct timespec timeout = {wait / 1000000000, wait % 1000000000};
+    struct epoll_event ready[EVENTS_MAX];
+    int found = epoll_pwait2(poll, ready, EVENTS_MAX, &timeout, NULL);
+    for (int number = 0; number < found; number++)
+        if (read_answer(ready[number].data.ptr))
+            idle[(idle_first + idle_count++) % connection_count] = ready[number].data.ptr;
+}
+
 int main(int count, char **words) {
     if (count != 6) {
         fputs("open_loop PORT REQUESTS CONNECTIONS RATE SECONDS\n", stderr);
         return 2;
     }
-    int port = atoi(words[1]), connections = atoi(words[3]);
     double rate = atof(words[4]), seconds = atof(words[5]);
     read_requests(words[2]);
-    samples_max = rate > 0 ? rate * seconds + 1 : 500000 * seconds;
+    samples_max = rate > 0 ? rate * seconds + 1 : CLOSED_LOOP_MAX * seconds;
     latencies_us = calloc(samples_max, sizeof *latencies_us);
     delays_us = calloc(samples_max, sizeof *delays_us);
     prctl(PR_SET_TIMERSLACK, 1000); /* wake up within a microsecond, not within fifty */
+    open_connections(atoi(words[3]), atoi(words[1]));
 
-    int poll = epoll_create1(0);
-    struct connection *all = calloc(connections, sizeof *all), **idle = calloc(connections, sizeof *idle);
-    int idle_first = 0, idle_count = 0; /* a ring, so that every connection has its turn */
-    for (int number = 0; number < connections; number++) {
-        open_connection(&all[number], port, poll);
-        idle[idle_count++] = &all[number];
-    }
-    usleep(500000); /* time to accept them all */
-
-    int64_t start = now_ns(), end = start + (int64_t)(seconds * 1e9), last = end + GRACE_NS;
+    int64_t start = now_ns(), end = start + (int64_t)(seconds * 1e9);
     for (;;) {
-        int64_t now = now_ns(), due = now;
-        while (idle_count && sent < samples_max) {
-            due = rate > 0 ? start + (int64_t)(sent * 1e9 / rate) : now;
-            if (due > now || due >= end) break;
-            send_next(idle[idle_first], due);
-            idle_first = (idle_first + 1) % connections;
-            idle_count--;
-        }
-        if (idle_count == connections && due >= end) break;
-        if (now > last) {
+        int64_t next = send_due(start, end, rate);
+        if (idle_count == connection_count && (next >= end || sent == samples_max)) break;
+        if (now_ns() > end + GRACE_NS) {
             fputs("the server does not answer\n", stderr);
             return 1;
         }
-        int64_t wait = idle_count && due < end && due > now ? due - now : 100000000;
-        struct timespec timeout = {wait / 1000000000, wait % 1000000000};
-        struct epoll_event ready[EVENTS_MAX];
-        int found = epoll_pwait2(poll, ready, EVENTS_MAX, &timeout, NULL);
-        for (int number = 0; number < found; number++)
-            if (read_answer(ready[number].data.ptr))
-                idle[(idle_first + idle_count++) % connections] = ready[number].data.ptr;
+        read_answers(next < end ? next : end + GRACE_NS);
     }
     report((now_ns() - start) / 1e9);
     return 0;
