@@ -1,6 +1,7 @@
 """A stand-in for OpenSearch that takes bulk requests, counts their documents and keeps none.
 
 It shares a core with the load generator, so it does as little as it can: it counts newlines instead of reading JSON.
+Only with `--keep-ids` it keeps the `_id` of every document.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import sys
 import zlib
 from typing import cast
@@ -16,6 +18,7 @@ from urllib.parse import parse_qs
 import httptools
 import uvloop
 
+ID = re.compile(rb'"_id": ?"([^"]+)"')
 ITEM = b'{"create":{"status":201}},'
 INFO = json.dumps(
     {
@@ -40,8 +43,10 @@ NOT_COUNTABLE = b'{"error":{"type":"not_countable","reason":"only plain and gzip
 class Tally:
     """The count of all connections of one sink."""
 
-    def __init__(self, *, refuse: bool) -> None:
+    def __init__(self, *, refuse: bool, keep_ids: bool) -> None:
         self.refuse = refuse
+        self.keep_ids = keep_ids
+        self.ids: set[bytes] = set()
         self.documents = 0
         self.bulks = 0
 
@@ -60,6 +65,7 @@ class SinkProtocol(asyncio.Protocol):
         self.url = b""
         self.encoding = b""
         self.newlines = 0
+        self.kept = b""
         self.inflate: zlib._Decompress | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -80,6 +86,7 @@ class SinkProtocol(asyncio.Protocol):
         self.url = b""
         self.encoding = b""
         self.newlines = 0
+        self.kept = b""
         self.inflate = None
 
     def on_url(self, url: bytes) -> None:
@@ -94,9 +101,11 @@ class SinkProtocol(asyncio.Protocol):
                 self.inflate = zlib.decompressobj(wbits=31)
 
     def on_body(self, body: bytes) -> None:
-        """Count lines as they arrive, so that no body is ever kept."""
+        """Count lines as they arrive, so that usually no body is kept."""
         if self.inflate is not None:
             body = self.inflate.decompress(body)
+        if self.tally.keep_ids:
+            self.kept += body
         self.newlines += body.count(b"\n")
 
     def on_message_complete(self) -> None:
@@ -108,6 +117,8 @@ class SinkProtocol(asyncio.Protocol):
             status, body = b"200 OK", INFO
         elif path.endswith(b"/_count"):
             status, body = b"200 OK", self.tally.report()
+        elif path == b"/_ids":
+            status, body = b"200 OK", b"\n".join(self.tally.ids)
         else:
             status, body = b"200 OK", ACKNOWLEDGED
         self.answer(status, body)
@@ -120,6 +131,7 @@ class SinkProtocol(asyncio.Protocol):
             return b"415 Unsupported Media Type", NOT_COUNTABLE
         documents = self.newlines // 2
         self.tally.documents += documents
+        self.tally.ids.update(ID.findall(self.kept))
         self.tally.bulks += 1
         return b"200 OK", bulk_answer(documents, query)
 
@@ -164,8 +176,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--refuse", action="store_true", help="answer 503 to every bulk request")
+    parser.add_argument("--keep-ids", action="store_true", help="tell at /_ids the ids of all documents")
     options = parser.parse_args()
-    uvloop.run(serve(options.port, Tally(refuse=options.refuse)))
+    uvloop.run(serve(options.port, Tally(refuse=options.refuse, keep_ids=options.keep_ids)))
     return 0
 
 
