@@ -35,6 +35,10 @@ INFO = json.dumps(
         "tagline": "The OpenSearch Project: https://opensearch.org/",
     }
 ).encode()
+BLOCKED_ITEM = (
+    b'{"create":{"status":403,"error":{"type":"cluster_block_exception",'
+    b'"reason":"index blocked by: [FORBIDDEN/8/index write (api)];"}}},'
+)
 ACKNOWLEDGED = b'{"acknowledged":true}'
 REFUSED = b'{"error":{"type":"unavailable","reason":"the sink refuses on request"},"status":503}'
 NOT_COUNTABLE = b'{"error":{"type":"not_countable","reason":"only plain and gzip bodies are counted"},"status":415}'
@@ -43,8 +47,9 @@ NOT_COUNTABLE = b'{"error":{"type":"not_countable","reason":"only plain and gzip
 class Tally:
     """The count of all connections of one sink."""
 
-    def __init__(self, *, refuse: bool, keep_ids: bool) -> None:
+    def __init__(self, *, refuse: bool, block: str, keep_ids: bool) -> None:
         self.refuse = refuse
+        self.blocked = b'{"create":{"_index":"%s",' % block.encode() if block else b""
         self.keep_ids = keep_ids
         self.ids: set[bytes] = set()
         self.documents = 0
@@ -65,7 +70,7 @@ class SinkProtocol(asyncio.Protocol):
         self.url = b""
         self.encoding = b""
         self.newlines = 0
-        self.kept = b""
+        self.kept = bytearray()
         self.inflate: zlib._Decompress | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -86,7 +91,7 @@ class SinkProtocol(asyncio.Protocol):
         self.url = b""
         self.encoding = b""
         self.newlines = 0
-        self.kept = b""
+        self.kept.clear()
         self.inflate = None
 
     def on_url(self, url: bytes) -> None:
@@ -101,12 +106,12 @@ class SinkProtocol(asyncio.Protocol):
                 self.inflate = zlib.decompressobj(wbits=31)
 
     def on_body(self, body: bytes) -> None:
-        """Count lines as they arrive, so that usually no body is kept."""
+        """Count lines as they arrive; a body is kept only if its ids or a blocked index are asked for."""
         if self.inflate is not None:
             body = self.inflate.decompress(body)
-        if self.tally.keep_ids:
-            self.kept += body
         self.newlines += body.count(b"\n")
+        if self.tally.blocked or self.tally.keep_ids:
+            self.kept += body
 
     def on_message_complete(self) -> None:
         """Answer the request."""
@@ -129,11 +134,21 @@ class SinkProtocol(asyncio.Protocol):
             return b"503 Service Unavailable", REFUSED
         if self.encoding not in {b"", b"identity", b"gzip"}:
             return b"415 Unsupported Media Type", NOT_COUNTABLE
+        self.tally.bulks += 1
+        if self.tally.blocked and self.tally.blocked in self.kept:
+            return b"200 OK", self.bulk_in_part()
         documents = self.newlines // 2
         self.tally.documents += documents
         self.tally.ids.update(ID.findall(self.kept))
-        self.tally.bulks += 1
         return b"200 OK", bulk_answer(documents, query)
+
+    def bulk_in_part(self) -> bytes:
+        """Refuse the documents of the blocked index, and take those of others."""
+        items = [
+            BLOCKED_ITEM if action.startswith(self.tally.blocked) else ITEM for action in self.kept.split(b"\n")[:-1:2]
+        ]
+        self.tally.documents += items.count(ITEM)
+        return b'{"errors":true,"items":[%s]}' % b"".join(items)[:-1]
 
     def answer(self, status: bytes, body: bytes) -> None:
         """Write one response; HEAD gets the headers alone."""
@@ -176,9 +191,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--refuse", action="store_true", help="answer 503 to every bulk request")
+    parser.add_argument("--block", default="", help="answer 403 to every document of this index")
     parser.add_argument("--keep-ids", action="store_true", help="tell at /_ids the ids of all documents")
     options = parser.parse_args()
-    uvloop.run(serve(options.port, Tally(refuse=options.refuse, keep_ids=options.keep_ids)))
+    tally = Tally(refuse=options.refuse, block=options.block, keep_ids=options.keep_ids)
+    uvloop.run(serve(options.port, tally))
     return 0
 
 

@@ -54,13 +54,17 @@ class Stage:
 
 
 @contextlib.contextmanager
-def stage(candidate: Candidate, work: Path, users: int, *, refuse: bool = False) -> Iterator[Stage]:
-    """Start a sink and a server with a fresh database; end both and delete the database afterwards."""
+def stage(candidate: Candidate, work: Path, users: int, *, refuse: bool = False, block: str = "") -> Iterator[Stage]:
+    """Start a sink and a server with a fresh database; end both and delete the database afterwards.
+
+    The sink may refuse everything, or block one index.
+    """
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=work)))
         launch = Launch(directory, *free_ports(2))
         sink_command = [clients.PYTHON, str(HERE / "counting_sink.py"), "--port", str(launch.sink_port)]
         sink_command += ["--refuse"] if refuse else []
+        sink_command += ["--block", block] if block else []
         sink = stack.enter_context(processes.running(sink_command, core=LOAD_CORE, directory=directory))
         processes.wait_until_up(sink, launch.sink_port)
         server = stack.enter_context(

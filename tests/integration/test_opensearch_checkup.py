@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -80,7 +80,7 @@ async def prepare(settings: Settings) -> None:
         await sink.close()
 
 
-async def deliver(settings: Settings, index: str) -> list[Outcome]:
+async def deliver(settings: Settings, index: str) -> Sequence[Outcome]:
     """Deliver one event, always the same."""
     time = datetime.now(UTC)
     document = Document(time, time, "a", "user", EventInfo(page="/home", event="click"))

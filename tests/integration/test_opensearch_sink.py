@@ -165,7 +165,7 @@ async def test_a_bulk_that_is_too_large_is_split_and_one_event_that_is_too_large
         outcomes = await Sifting(sink, lambda _: False).deliver(1, [*entries[:7], large, *entries[7:]], 0)
     assert (outcomes[7].verdict, outcomes[7].status, outcomes[7].whole) == (Verdict.REFUSED, 413, False)
     assert outcomes[7].error_type == "http_413"
-    assert outcomes[:7] + outcomes[8:] == [DELIVERED] * 20
+    assert [*outcomes[:7], *outcomes[8:]] == [DELIVERED] * 20
 
 
 async def test_a_whole_request_refused_for_lack_of_memory_is_tried_again(

@@ -96,7 +96,7 @@ class MoodySink:
     def expect(self, index: str) -> None:
         """Do nothing."""
 
-    async def deliver(self, entries: list[Entry]) -> list[Outcome]:
+    async def deliver(self, entries: list[Entry]) -> Sequence[Outcome]:
         await asyncio.sleep(0)
         ids = [entry_address(entry).log_id for entry in entries]
         if not self.well and any(DEADLY in log_id for log_id in ids):
@@ -114,9 +114,9 @@ class MoodySink:
             raise OSError("connection lost")
         if odd == "no answer after taking":
             return [NO_ANSWER] * len(entries)
-        return outcomes[:-1] if odd == "too few outcomes" else outcomes + [DELIVERED] * (odd == "too many outcomes")
+        return outcomes[:-1] if odd == "too few outcomes" else [*outcomes, *[DELIVERED] * (odd == "too many outcomes")]
 
-    def _answer(self, entries: Sequence[Entry]) -> list[Outcome]:
+    def _answer(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
         status, body = self._give(entries)
         return read_answer(status, body, len(entries))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
@@ -12,7 +13,8 @@ import httptools
 from forebay.errors import Rejection, SpoolInDoubt, SpoolUnavailable
 from forebay.intake import responses
 from forebay.intake.responses import Response
-from forebay.model import Admission, Entry
+from forebay.model import Admission, Entry, entry_index
+from forebay.pipeline.group import Part
 from forebay.telemetry.counters import Counters
 
 NO_BODY = b""
@@ -123,6 +125,16 @@ class EventRequest:
         if isinstance(self.body, bytes):
             self.body = bytearray(self.body)
         self.body += data
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """Its events by their index."""
+        if len(self.entries) == 1:
+            return (Part(entry_index(self.entries[0]), self.entries, self.entry_bytes),)
+        by_index: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            by_index.setdefault(entry_index(entry), []).append(entry)
+        return [Part(index, entries, sum(map(len, entries))) for index, entries in by_index.items()]
 
     def admitted(self, admission: Admission) -> None:
         """Tell the client that its events are safe."""

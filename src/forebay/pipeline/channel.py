@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from forebay.model import Entry
-from forebay.pipeline.group import Bulk, Group, divide_by_index
+from forebay.pipeline.group import Bulk, Group, Part
 
 
 class Limits(NamedTuple):
@@ -68,23 +68,26 @@ class Channel:
         self._count(len(group.entries), group.entry_bytes)
         return True
 
-    def add(self, entries: Sequence[Entry], entry_bytes: int) -> bool:
-        """Take events that are only in memory if they fit, whole or not at all.
+    def add(self, parts: Sequence[Part]) -> bool:
+        """Take the events of a request that are only in memory if they fit, whole or not at all.
 
         They join the newest group while that is small and of their index, so that a hundred thousand single events are
         not as many groups.
         """
-        if not self.has_room(len(entries), entry_bytes):
+        events = entry_bytes = 0
+        for part in parts:
+            events += len(part.entries)
+            entry_bytes += part.entry_bytes
+        if not self.has_room(events, entry_bytes):
             self._press()
             return False
-        tail, limits = self._tail, self._limits
-        if tail is None or not tail.has_room(entries, entry_bytes, limits.bulk_events_max, limits.bulk_bytes_max):
-            for part in divide_by_index(entries):
-                self._tail = Group(part[0])
-                self._append(self._tail)
-                self._extend(self._tail, part, sum(map(len, part)))
-        else:
-            self._extend(tail, entries, entry_bytes)
+        for part in parts:
+            tail, limits = self._tail, self._limits
+            if tail is None or not tail.has_room(part, limits.bulk_events_max, limits.bulk_bytes_max):
+                tail = self._tail = Group(part.index)
+                self._append(tail)
+            tail.extend(part.entries, part.entry_bytes)
+        self._count(events, entry_bytes)
         return True
 
     async def wait_due(self) -> None:
@@ -168,10 +171,6 @@ class Channel:
         self._tail = None
         self.events = self.entry_bytes = 0
         return groups
-
-    def _extend(self, group: Group, entries: Sequence[Entry], entry_bytes: int) -> None:
-        group.extend(entries, entry_bytes)
-        self._count(len(entries), entry_bytes)
 
     def _append(self, group: Group) -> None:
         group.arrived_at = self._loop.time()

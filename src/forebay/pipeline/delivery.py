@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import structlog
 
 from forebay.clock import now_ms
-from forebay.model import DELIVERED, Outcome, Verdict
+from forebay.model import DELIVERED, Outcome, SameOutcome, Verdict, are_delivered
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.gate import Gate, Health, Permit, Report, judge
@@ -101,7 +101,7 @@ class Delivery:
 
     async def _deliver(self, bulk: Bulk, permit: Permit | None) -> Sequence[Outcome]:
         """Deliver a bulk and settle it; without a permit it goes past the gate."""
-        outcomes: Sequence[Outcome] = [UNHEARD] * len(bulk.entries)
+        outcomes: Sequence[Outcome] = SameOutcome(UNHEARD, len(bulk.entries))
         number = self._evidence.number_bulk()
         began_at = time.perf_counter()
         self._counters.bulks_in_flight += 1
@@ -121,7 +121,7 @@ class Delivery:
             self._tell_gate(permit, judge(outcomes), seconds)
         return outcomes
 
-    async def _ask(self, number: int, bulk: Bulk) -> list[Outcome]:
+    async def _ask(self, number: int, bulk: Bulk) -> Sequence[Outcome]:
         for index in {group.index for group, _ in bulk.slices}:
             self._sink.expect(index)
         try:
@@ -129,7 +129,8 @@ class Delivery:
         except Exception as error:
             # A bug of ours must not lose the events of the bulk, nor end the delivery of others.
             log.exception("sink_failed", events=len(bulk.entries))
-            return [Outcome(Verdict.RETRY, type(error).__name__, str(error), whole=True)] * len(bulk.entries)
+            failed = Outcome(Verdict.RETRY, type(error).__name__, str(error), whole=True)
+            return SameOutcome(failed, len(bulk.entries))
 
     def _settle(self, settlements: Sequence[Settlement]) -> None:
         for settlement in settlements:
@@ -141,10 +142,8 @@ class Delivery:
             )
 
     def _count(self, outcomes: Sequence[Outcome]) -> None:
-        # The usual bulk is delivered whole, and counting is faster than looking at each outcome.
-        delivered = outcomes.count(DELIVERED)
-        self._counters.outcomes[Verdict.DELIVERED] += delivered
-        if delivered == len(outcomes):
+        self._counters.outcomes[Verdict.DELIVERED] += outcomes.count(DELIVERED)
+        if are_delivered(outcomes):
             return
         self._counters.outcomes.update(outcome.verdict for outcome in outcomes if outcome != DELIVERED)
         unexpected = [outcome for outcome in outcomes if outcome.is_unexpected]
@@ -154,7 +153,7 @@ class Delivery:
 
     def _put_on_hold(self, bulk: Bulk, outcomes: Sequence[Outcome], ended_at_ms: int) -> None:
         """Lift holds and set new ones; groups of an index that is newly on hold leave the channel."""
-        if not self._holds and outcomes.count(DELIVERED) == len(outcomes):
+        if not self._holds and are_delivered(outcomes):
             return
         for index in self._holds.learn(bulk, outcomes, ended_at_ms):
             groups = self._channel.withdraw(index)
@@ -162,10 +161,13 @@ class Delivery:
             if groups:
                 self._holds.note_fresh(index)
 
-    def _tell_gate(self, permit: Permit | None, report: Report, seconds: float) -> None:
+    def _tell_gate(self, permit: Permit | None, report: Report | None, seconds: float) -> None:
         if permit is None:
-            if report.health is Health.GOOD:
+            if report is not None and report.health is Health.GOOD:
                 self._gate.reopen()
+            return
+        if report is None:
+            self._gate.leave_unused()
             return
         before = self._gate.health
         self._gate.leave(permit, report, seconds)

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from forebay.model import DELIVERED, History, Outcome, Verdict
+from forebay.model import DELIVERED, History, Outcome, Verdict, are_delivered
 from forebay.pipeline.group import Bulk, Group
 
 OWN_FAULT = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY})
@@ -132,7 +132,7 @@ class Evidence:
 
     def weigh(self, number: int, bulk: Bulk, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """Return the outcomes of a bulk on the evidence: refusals with their strikes, and the last one as death."""
-        if outcomes.count(DELIVERED) == len(outcomes):
+        if are_delivered(outcomes):
             self._note_taken(number, {group.index for group, _ in bulk.slices})
             return outcomes
         taken = {group.index for group, _, mine in bulk.pair(outcomes) if DELIVERED in mine}
@@ -173,6 +173,9 @@ class Evidence:
         for outcome in outcomes:
             if outcome.verdict is Verdict.REFUSED and is_proven:
                 yield _prove(outcome, group.history, is_next_round=is_next_round)
+            elif outcome.whole and group.history.refusals and outcome.status == group.history.refused_status:
+                # The same refusal was its own fault before. Nothing new shows whether the sink refuses others, too.
+                yield structs.replace(outcome, is_own=True)
             else:
                 yield outcome
 

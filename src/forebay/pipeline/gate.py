@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from forebay.backoff import Backoff
 from forebay.in_flight_limit import InFlightLimit
-from forebay.model import DELIVERED, Outcome, Verdict
+from forebay.model import Outcome, Verdict, are_delivered
 from forebay.pipeline.wake import Wake
 
 
@@ -47,17 +47,19 @@ class Report(NamedTuple):
 WELL = Report(Health.GOOD)
 
 
-def judge(outcomes: Sequence[Outcome]) -> Report:
-    """Return how the sink is, as the outcomes of a bulk show.
+def judge(outcomes: Sequence[Outcome]) -> Report | None:
+    """Return how the sink is, as the outcomes of a bulk show; None if they show nothing about it.
 
     One event that was taken shows that the sink works: the others wait for redelivery and hold up nobody. So does a
     sink that refuses single events: that is a matter of these events, or of their index (`holds.py`).
     """
-    if outcomes.count(DELIVERED) == len(outcomes):
+    if are_delivered(outcomes):
         return WELL
     left = [outcome for outcome in outcomes if not outcome.settled]
     if not left:
         return WELL
+    if all(outcome.whole and outcome.is_own for outcome in outcomes):
+        return None
     is_busy = any(outcome.is_busy for outcome in left)
     unheard = [outcome for outcome in left if outcome.whole or outcome.verdict is Verdict.RETRY]
     if len(left) < len(outcomes) or not unheard:
@@ -128,7 +130,7 @@ class Gate:
         return Permit(self._generation, self._in_flight, is_probe=self._failures > 0)
 
     def leave_unused(self) -> None:
-        """Take back a permit with which nothing was sent."""
+        """Take back a permit with which nothing was sent, or nothing that shows how the sink is."""
         self._in_flight -= 1
         self._changed.set()
 

@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
+from msgspec import Struct
+
 from forebay.errors import SpoolUnavailable
-from forebay.model import DELIVERED, Admission, Entry, History, Outcome, entry_index, index_prefix
+from forebay.model import Admission, Entry, History, Outcome, are_delivered
 from forebay.spool.records import NewGroup, StoredGroup, Transaction
 
 UNTRIED = History()
 
 
+class Part(Struct, gc=False):
+    """The events of a request that go to one index, and their bytes together."""
+
+    index: str
+    entries: list[Entry]
+    entry_bytes: int
+
+
 class Submission(Protocol):
     """The events of one request, and whoever waits for an answer to it."""
 
-    entries: list[Entry]
-    entry_bytes: int
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The events, at least one, by their index."""
 
     def admitted(self, admission: Admission) -> None:
         """Hear that the events are safe."""
@@ -47,7 +58,6 @@ class Group:
     """
 
     __slots__ = (
-        "_prefix",
         "arrived_at",
         "cut",
         "entries",
@@ -65,10 +75,8 @@ class Group:
         "stored_bytes",
     )
 
-    def __init__(self, first: Entry, row_id: int | None = None, history: History = UNTRIED) -> None:
-        """Make an empty group for events of the index of `first`."""
-        self.index = entry_index(first)
-        self._prefix = index_prefix(self.index)
+    def __init__(self, index: str, row_id: int | None = None, history: History = UNTRIED) -> None:
+        self.index = index
         self.entries: list[Entry] = []
         self.entry_bytes = 0
         self.row_id = row_id
@@ -87,7 +95,7 @@ class Group:
     @classmethod
     def from_row(cls, stored: StoredGroup, *, is_alone: bool = False) -> Group:
         """Return the group of a row of the spool."""
-        group = cls(stored.entries[0], stored.id, stored.history)
+        group = cls(stored.index_name, stored.id, stored.history)
         group.extend(stored.entries, sum(map(len, stored.entries)))
         group.stored_bytes = stored.stored_bytes
         group.originals = stored.originals
@@ -95,15 +103,13 @@ class Group:
         group.is_alone = is_alone
         return group
 
-    def has_room(self, entries: Sequence[Entry], entry_bytes: int, events_max: int, bytes_max: int) -> bool:
-        """Return whether these events may join it: all of its index, and not too much together."""
-        events = len(entries)
-        if self.entry_bytes + entry_bytes > bytes_max or len(self.entries) + events > events_max:
-            return False
-        # Asked for each single event that comes.
-        prefix = self._prefix
-        # A list is quicker than `all` with a generator.
-        return entries[0].startswith(prefix) and not [entry for entry in entries if not entry.startswith(prefix)]
+    def has_room(self, part: Part, events_max: int, bytes_max: int) -> bool:
+        """Return whether events may join it: they are of its index, and together not too much."""
+        return (
+            part.index == self.index
+            and self.entry_bytes + part.entry_bytes <= bytes_max
+            and len(self.entries) + len(part.entries) <= events_max
+        )
 
     def extend(self, entries: Sequence[Entry], entry_bytes: int) -> None:
         """Add events of its index that arrived, while no bulk has reached the end of the group."""
@@ -114,8 +120,7 @@ class Group:
     def record(self, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
         """Note the outcomes of some of its events."""
         self.open -= len(entries)
-        # The usual bulk is delivered whole, and counting is faster than looking at each outcome.
-        if outcomes.count(DELIVERED) != len(outcomes):
+        if not are_delivered(outcomes):
             self.left += [pair for pair in zip(entries, outcomes, strict=True) if not pair[1].settled]
             self.is_blocked = self.is_blocked or any(outcome.is_blocking for outcome in outcomes)
 
@@ -189,49 +194,31 @@ def pack(
     """Fill groups with the events of submissions, in their order, up to the limits of a row and of one index each."""
     groups: list[Group] = []
     packed: list[PackedSubmission] = []
-    last = -1
+    newest: dict[str, int] = {}  # by index: the number of its newest group
     for submission in submissions:
-        entries, entry_bytes = submission.entries, submission.entry_bytes
-        if groups and groups[last].has_room(entries, entry_bytes, *limits):
-            groups[last].extend(entries, entry_bytes)
-            packed.append((submission, (last,)))
-            continue
         numbers: list[int] = []
-        for part in divide_by_index(entries):
-            numbers += _fill(groups, part, limits, new_id)
-        last = numbers[-1]
+        for part in submission.parts:
+            number = newest.get(part.index)
+            if number is not None and groups[number].has_room(part, *limits):
+                groups[number].extend(part.entries, part.entry_bytes)
+                numbers.append(number)
+            else:
+                numbers += _begin(groups, part, limits, new_id)
+                newest[part.index] = numbers[-1]
         packed.append((submission, numbers))
     return groups, packed
 
 
-def divide_by_index(entries: Sequence[Entry]) -> list[Sequence[Entry]]:
-    """Return events as they are if they are of one index, else those of each index."""
-    prefix = index_prefix(entry_index(entries[0]))
-    if all(entry.startswith(prefix) for entry in entries):
-        return [entries]
-    parts: dict[str, list[Entry]] = {}
-    for entry in entries:
-        parts.setdefault(entry_index(entry), []).append(entry)
-    return list(parts.values())
-
-
-def _fill(
-    groups: list[Group], entries: Sequence[Entry], limits: GroupLimits, new_id: Callable[[], int]
-) -> Sequence[int]:
-    """Put events of one index into the newest group of it, or into new ones; return their numbers."""
-    entry_bytes = sum(map(len, entries))
-    index = entry_index(entries[0])
-    number = next((number for number in reversed(range(len(groups))) if groups[number].index == index), None)
-    if number is not None and groups[number].has_room(entries, entry_bytes, *limits):
-        groups[number].extend(entries, entry_bytes)
-        return (number,)
+def _begin(groups: list[Group], part: Part, limits: GroupLimits, new_id: Callable[[], int]) -> Sequence[int]:
+    """Put events into new groups; return their numbers."""
     first = len(groups)
-    if len(entries) > limits.events_max or entry_bytes > limits.bytes_max:
-        for entry in entries:
-            if len(groups) == first or not groups[-1].has_room((entry,), len(entry), *limits):
-                groups.append(Group(entry, new_id()))
-            groups[-1].extend((entry,), len(entry))
-        return range(first, len(groups))
-    groups.append(Group(entries[0], new_id()))
-    groups[-1].extend(entries, entry_bytes)
-    return (first,)
+    groups.append(Group(part.index, new_id()))
+    if groups[-1].has_room(part, *limits):
+        groups[-1].extend(part.entries, part.entry_bytes)
+        return (first,)
+    for entry in part.entries:
+        alone = Part(part.index, [entry], len(entry))
+        if groups[-1].entries and not groups[-1].has_room(alone, *limits):
+            groups.append(Group(part.index, new_id()))
+        groups[-1].extend(alone.entries, alone.entry_bytes)
+    return range(first, len(groups))

@@ -11,14 +11,14 @@ hold. All other events flow.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import structlog
 
 from forebay.backoff import Backoff
-from forebay.model import DELIVERED, Entry, Outcome, Verdict, index_prefix
-from forebay.pipeline.group import Bulk
+from forebay.model import DELIVERED, Entry, Outcome, Verdict
+from forebay.pipeline.group import Bulk, Part
 from forebay.pipeline.wake import Wake
 
 log = structlog.get_logger("forebay.holds")
@@ -75,7 +75,6 @@ class Holds:
         self._wake = wake
         self._loop = loop
         self._holds: dict[str, Hold] = {}
-        self._prefixes: tuple[bytes, ...] = ()
         self._due = asyncio.Event()
 
     def __bool__(self) -> bool:
@@ -99,9 +98,9 @@ class Holds:
             if hold.is_told
         )
 
-    def cover_any(self, entries: Collection[Entry]) -> bool:
-        """Return whether any of these events is of an index on hold."""
-        return bool(self._holds) and any(entry.startswith(self._prefixes) for entry in entries)
+    def cover_any(self, parts: Iterable[Part]) -> bool:
+        """Return whether any events of a request are of an index on hold."""
+        return bool(self._holds) and any(part.index in self._holds for part in parts)
 
     def learn(self, bulk: Bulk, outcomes: Sequence[Outcome], now_ms: int) -> list[str]:
         """Take note of a bulk; return the indices that are on hold from now on."""
@@ -157,7 +156,6 @@ class Holds:
         hold = self._holds.pop(index, None)
         if hold is None:
             return
-        self._prefixes = tuple(map(index_prefix, self._holds))
         if hold.timer is not None:
             hold.timer.cancel()
         if hold.is_told:
@@ -175,7 +173,6 @@ class Holds:
         hold = self._holds.get(index)
         if hold is None:
             hold = self._holds[index] = Hold(index, refused, now_ms)
-            self._prefixes = tuple(map(index_prefix, self._holds))
             self._loop.call_later(TELL_S, self._tell, hold)
             self._rest(hold)
         hold.refused = refused

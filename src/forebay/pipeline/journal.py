@@ -24,10 +24,20 @@ import structlog
 
 from forebay.clock import now_ms
 from forebay.errors import SpoolLost, SpoolUnavailable
-from forebay.model import Admission, Verdict
+from forebay.model import Admission, Verdict, entry_index
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.evidence import OWN_FAULT
-from forebay.pipeline.group import Group, GroupLimits, PackedSubmission, Settlement, Submission, abandon, divide, pack
+from forebay.pipeline.group import (
+    Group,
+    GroupLimits,
+    PackedSubmission,
+    Part,
+    Settlement,
+    Submission,
+    abandon,
+    divide,
+    pack,
+)
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.ledger import Ledger
 from forebay.pipeline.wake import Wake
@@ -242,7 +252,7 @@ class Journal:
     def _may_be_taken(self, group: Group) -> bool:
         """Return whether a sink may take something of a group at the next try."""
         return group.index not in self._holds and any(
-            outcome.verdict is Verdict.RETRY or (outcome.is_own and outcome.status in OWN_FAULT)
+            outcome.verdict is Verdict.RETRY or (outcome.is_own and not outcome.whole and outcome.status in OWN_FAULT)
             for _, outcome in group.left
         )
 
@@ -306,7 +316,8 @@ class Journal:
         )
         for settlement in self._leave_whole(settlements):
             for group in settlement.transaction.inserts:
-                if not self._channel.add(group.entries, sum(map(len, group.entries))):
+                entries = list(group.entries)
+                if not self._channel.add([Part(entry_index(entries[0]), entries, sum(map(len, entries)))]):
                     log.error(
                         "events_lost",
                         events=len(group.entries),

@@ -106,9 +106,9 @@ class Admitter:
         if self._journal.is_behind:
             return False
         # Events that have to wait for an operator wait in the spool, and take no room from others.
-        if self._holds.cover_any(submission.entries):
+        if self._holds.cover_any(submission.parts):
             return False
-        return self._channel.add(submission.entries, submission.entry_bytes)
+        return self._channel.add(submission.parts)
 
     def _tell_soon(self, submission: Submission) -> None:
         # All together at the end of this round of the loop, as after a commit: answers that leave one by one wake

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
-from forebay.model import DELIVERED, DeadLetter, Entry, History, Outcome, Verdict
+from forebay.model import DeadLetter, Entry, History, Outcome, Verdict, are_delivered
 from forebay.pipeline.evidence import FAILURES_MAX, Evidence, FailureHistory
 from forebay.pipeline.group import Bulk, Group, Settlement
 from forebay.spool.records import NewGroup, Transaction
@@ -33,7 +33,7 @@ def settle(
     done = Settlement(Transaction(), [])
     settlements = [done]
     for group, entries, mine in bulk.pair(outcomes):
-        if mine.count(DELIVERED) != len(mine):
+        if not are_delivered(mine):
             done.transaction.dead.extend(_dead_letters(group, entries, mine, now_ms))
         group.record(entries, mine)
         if group.open:

@@ -21,7 +21,7 @@ from msgspec import Meta, Raw, Struct
 
 from forebay.byte_size import format_bytes
 from forebay.errors import SinkUnreachable
-from forebay.model import DELIVERED, DUPLICATE, Entry, Outcome, Verdict, entry_address, entry_document
+from forebay.model import DELIVERED, DUPLICATE, Entry, Outcome, SameOutcome, Verdict, entry_address, entry_document
 from forebay.sinks.months import StoredMonth, require_month, select_months
 from forebay.sinks.port import CheckResult, Query, SinkCheck, document_path
 
@@ -97,7 +97,7 @@ class LocalSink:
     def expect(self, index: str) -> None:
         """Do nothing: all indices are in one table."""
 
-    async def deliver(self, entries: list[Entry]) -> list[Outcome]:
+    async def deliver(self, entries: list[Entry]) -> Sequence[Outcome]:
         """Return the outcome of each entry. If SQLite fails, none of them counts as delivered."""
         return await self._write(lambda: self._store(entries))
 
@@ -149,7 +149,7 @@ class LocalSink:
     async def _write(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, work)
 
-    def _store(self, entries: list[Entry]) -> list[Outcome]:
+    def _store(self, entries: list[Entry]) -> Sequence[Outcome]:
         rows = [_read_entry(entry) for entry in entries]
         try:
             connection = self._connect()
@@ -160,7 +160,7 @@ class LocalSink:
             # The connection may be at fault.
             self._disconnect()
             error_type = getattr(error, "sqlite_errorname", type(error).__name__)
-            return [Outcome(Verdict.RETRY, error_type, f"{self._path}: {error}", whole=True)] * len(entries)
+            return SameOutcome(Outcome(Verdict.RETRY, error_type, f"{self._path}: {error}", whole=True), len(entries))
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from msgspec import Raw
@@ -76,7 +76,7 @@ class Sink(Protocol):
     def expect(self, index: str) -> None:
         """Take note that the next bulk has events of an index; called before each bulk."""
 
-    async def deliver(self, entries: list[Entry]) -> list[Outcome]:
+    async def deliver(self, entries: list[Entry]) -> Sequence[Outcome]:
         """Return the outcome of each entry, in their order; an unknown one is a retry."""
 
     def repair(self, entry: Entry) -> Entry:

@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 from msgspec import structs
 
-from forebay.model import Entry, Outcome, Verdict
+from forebay.model import Entry, Outcome, SameOutcome, Verdict
 
 log = structlog.get_logger("forebay.delivery")
 
@@ -32,7 +32,7 @@ class Receiver(Protocol):
     def expect(self, index: str) -> None:
         """Take note that the next bulk has events of an index."""
 
-    async def deliver(self, entries: list[Entry]) -> list[Outcome]:
+    async def deliver(self, entries: list[Entry]) -> Sequence[Outcome]:
         """Return the outcome of each entry, in their order."""
 
 
@@ -79,7 +79,7 @@ class Sifting:
         self._is_taking_since = is_taking_since
         self.size = RequestSize()
 
-    async def deliver(self, number: int, entries: list[Entry], first: int) -> list[Outcome]:
+    async def deliver(self, number: int, entries: list[Entry], first: int) -> Sequence[Outcome]:
         """Return the outcome of each entry of a bulk; the one at `first` goes alone if one has to."""
         outcomes = await self._send(entries)
         if len(entries) == 1 or not _is_refused_whole(outcomes):
@@ -115,13 +115,13 @@ class Sifting:
                 return structs.replace(last, verdict=Verdict.PAUSE, status=0)
         return UNSENT
 
-    async def _send(self, entries: list[Entry]) -> list[Outcome]:
+    async def _send(self, entries: list[Entry]) -> Sequence[Outcome]:
         """Send one request; an answer for another number of events says nothing about any of them."""
         outcomes = await self._sink.deliver(entries)
         if len(outcomes) != len(entries):
             log.error("sink_outcomes_missing", events=len(entries), outcomes=len(outcomes))
             reason = f"{len(outcomes)} outcomes for {len(entries)} events"
-            return [Outcome(Verdict.RETRY, "unknown", reason, whole=True)] * len(entries)
+            return SameOutcome(Outcome(Verdict.RETRY, "unknown", reason, whole=True), len(entries))
         is_too_large = outcomes[0].whole and outcomes[0].is_too_large
         if is_too_large or self.size.bytes_max is not None:
             request_bytes = sum(map(len, entries))

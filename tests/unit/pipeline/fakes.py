@@ -16,12 +16,12 @@ from structlog.testing import LogCapture
 
 from forebay.backoff import Backoff
 from forebay.errors import SpoolUnavailable
-from forebay.model import DELIVERED, Admission, Entry, History, Outcome, Verdict
+from forebay.model import DELIVERED, Admission, Entry, History, Outcome, Verdict, entry_index
 from forebay.pipeline.channel import Channel, Limits
 from forebay.pipeline.delivery import Delivery
 from forebay.pipeline.evidence import Evidence
-from forebay.pipeline.gate import Gate
-from forebay.pipeline.group import UNTRIED, Bulk, Group, GroupLimits
+from forebay.pipeline.gate import Gate, Report, judge
+from forebay.pipeline.group import UNTRIED, Bulk, Group, GroupLimits, Part
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.ledger import Ledger
@@ -72,8 +72,16 @@ def make_entries(count: int, prefix: str = "e", size: int = 0, month: str = "202
     return [make_entry(f"{prefix}{number}", size, month) for number in range(count)]
 
 
+def make_parts(entries: Iterable[Entry]) -> list[Part]:
+    """Return events as a request has them: by their index."""
+    by_index: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_index.setdefault(entry_index(entry), []).append(entry)
+    return [Part(index, part, sum(map(len, part))) for index, part in by_index.items()]
+
+
 def make_group(entries: Sequence[Entry], row_id: int | None = None, history: History = UNTRIED) -> Group:
-    group = Group(entries[0], row_id, history)
+    group = Group(entry_index(entries[0]), row_id, history)
     group.extend(entries, sum(map(len, entries)))
     return group
 
@@ -88,6 +96,13 @@ def make_channel(  # one argument for each limit
 ) -> Channel:
     limits = Limits(events_max, bytes_max, bulk_events_max, bulk_bytes_max, bulk_interval_s)
     return Channel(limits, loop_of(clock))
+
+
+def report(outcomes: Sequence[Outcome]) -> Report:
+    """Return how the sink is, as outcomes show that say something about it."""
+    found = judge(outcomes)
+    assert found is not None
+    return found
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -177,7 +192,7 @@ class Inbox:
 
     def __init__(self, entries: list[Entry]) -> None:
         self.entries = entries
-        self.entry_bytes = sum(map(len, entries))
+        self.parts = make_parts(entries)
         self.heard: list[Admission | SpoolUnavailable] = []
 
     def admitted(self, admission: Admission) -> None:

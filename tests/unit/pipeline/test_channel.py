@@ -9,13 +9,13 @@ import uvloop
 
 from forebay.model import Entry, History
 from forebay.pipeline.channel import Channel, Limits
-from unit.pipeline.fakes import Clock, make_channel, make_entries, make_entry, make_group, settle_down
+from unit.pipeline.fakes import Clock, make_channel, make_entries, make_entry, make_group, make_parts, settle_down
 
 MONTHS = ("2026-11", "2026-12", "2026-11")
 
 
 def add(channel: Channel, entries: list[Entry]) -> bool:
-    return channel.add(entries, sum(map(len, entries)))
+    return channel.add(make_parts(entries))
 
 
 async def test_takes_groups_up_to_its_limit_in_events() -> None:
@@ -395,8 +395,7 @@ async def test_events_of_two_indices_are_groups_of_their_own() -> None:
     bulk = channel.take()
 
     assert [(group.index, list(part)) for group, part in bulk.slices] == [
-        ("events_test_2026-11", make_entries(2, "a")),
-        ("events_test_2026-11", november),
+        ("events_test_2026-11", [*make_entries(2, "a"), *november]),
         ("events_test_2026-12", [*december, *make_entries(1, "c", month="2026-12")]),
     ]
     assert channel.events == channel.entry_bytes == 0

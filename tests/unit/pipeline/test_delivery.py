@@ -9,7 +9,7 @@ import pytest
 
 from forebay.model import DELIVERED, DUPLICATE, Entry, History, Outcome, Verdict
 from forebay.pipeline import delivery as delivery_module
-from forebay.pipeline.gate import Health, Report, judge
+from forebay.pipeline.gate import Health, Report
 from forebay.pipeline.group import GroupLimits
 from forebay.sinks import sifting
 from forebay.spool.records import NewGroup, Transaction
@@ -28,6 +28,8 @@ from unit.pipeline.fakes import (
     make_channel,
     make_entries,
     make_group,
+    make_parts,
+    report,
     settle_down,
     until,
 )
@@ -60,7 +62,7 @@ class Bench(Parts):
 
     def remember(self, entries: list[Entry]) -> None:
         """Put events into the channel only."""
-        assert self.channel.add(entries, sum(map(len, entries)))
+        assert self.channel.add(make_parts(entries))
 
 
 @pytest.fixture
@@ -357,7 +359,7 @@ async def test_an_event_taken_of_a_group_delivered_alone_shows_that_the_sink_is_
     bench = Bench(FakeSink(DELIVERED))
     row_id = await bench.store(make_entries(3))
     bench.channel.drain()
-    bench.gate.leave(await bench.gate.enter(), judge([FAILED]), 0.02)
+    bench.gate.leave(await bench.gate.enter(), report([FAILED]), 0.02)
 
     await bench.delivery.deliver_alone([bench.ledger.loaded[row_id]])
 
@@ -429,7 +431,7 @@ async def test_an_event_that_was_never_refused_goes_to_see_if_the_sink_is_back()
     bench = Bench(FakeSink(DELIVERED))
     bench.channel.offer(make_group(make_entries(3, "old"), 7, History(1, (1,), refused_status=401)))
     bench.channel.offer(make_group(make_entries(2, "new"), 8))
-    bench.gate.leave(await bench.gate.enter(), judge([FAILED]), 0.02)
+    bench.gate.leave(await bench.gate.enter(), report([FAILED]), 0.02)
     bench.channel.flush()
     async with bench.running(bench.delivery.run()):
         await until(lambda: bench.sink.bulks)
@@ -462,6 +464,23 @@ async def test_a_refusal_of_requests_closes_the_gate_and_strikes_nobody(bench: B
     histories = [row.history for row in transaction.inserts] + [history for *_, history in transaction.shrinks]
     assert [(history.refusals, history.refused_status) for history in histories] == [(0, 0), (0, 403)]
     assert [group_id for group_id, *_ in transaction.shrinks] == [row_id]
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_a_request_refused_for_its_one_event_as_before_leaves_the_gate_as_it_is(*, is_closed: bool) -> None:
+    bench = Bench(FakeSink(NOT_ALLOWED))
+    history = History(3, (1,), refusals=1, refused_status=NOT_ALLOWED.status)
+    bench.channel.offer(make_group(make_entries(1, "odd"), 7, history))
+    if is_closed:
+        bench.gate.leave(await bench.gate.enter(), report([FAILED]), 0.02)
+    before = bench.gate.health
+    bench.channel.flush()
+    async with bench.running(bench.delivery.run()):
+        await until(lambda: bench.sink.bulks)
+        await bench.spool.answer()
+
+    assert bench.gate.health is before
+    assert bench.gate.in_flight_max == (1 if is_closed else 3)
 
 
 async def test_after_a_bulk_that_was_too_large_smaller_ones_are_cut(bench: Bench) -> None:

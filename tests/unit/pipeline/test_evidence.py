@@ -10,6 +10,7 @@ from msgspec import structs
 from forebay.model import DELIVERED, DROPPED, DUPLICATE, History, Outcome, Verdict
 from forebay.pipeline import evidence as evidence_module
 from forebay.pipeline.evidence import OTHERS_MIN, Evidence, FailureHistory
+from forebay.pipeline.gate import judge
 from forebay.pipeline.group import Bulk, Group
 from forebay.pipeline.settlement import settle
 from unit.pipeline.fakes import DEAD, FAILED, FAULTY, PAUSE, REFUSED, RETRY, make_entry, make_group
@@ -144,6 +145,22 @@ def test_another_status_takes_ten_rounds(sink: Sink, status: int) -> None:
             if sink.dead:
                 break
     assert sink.dead == ["strange_exception"]
+
+
+def test_the_same_refusal_of_a_request_again_says_nothing_about_the_sink_once_it_was_the_events_own(sink: Sink) -> None:
+    forbidden = structs.replace(refusal(403), whole=True)
+    (first,) = sink.deliver((bad(sink), forbidden))
+    assert not first.is_own
+    sink.deliver((good(), DELIVERED))
+    (second,) = sink.deliver((bad(sink), forbidden))
+    assert (second.is_own, second.is_struck) == (True, True)
+    for _ in range(20):
+        sink.evidence.rounds += 1
+        (again,) = sink.deliver((bad(sink), forbidden))
+        assert judge([again]) is None
+        assert (again.verdict, again.is_struck) == (Verdict.REFUSED, False)
+    (another,) = sink.deliver((bad(sink), structs.replace(forbidden, status=401)))
+    assert not another.is_own
 
 
 def test_a_new_process_has_no_evidence_and_the_strikes_of_before(sink: Sink) -> None:

@@ -10,8 +10,8 @@ from msgspec import structs
 
 from forebay.backoff import Backoff
 from forebay.model import DELIVERED, DROPPED, DUPLICATE, Outcome, Verdict
-from forebay.pipeline.gate import WELL, Gate, Health, Permit, Report, judge
-from unit.pipeline.fakes import DEAD, FAULTY, PAUSE, RETRY, Clock, RecordingWake, settle_down
+from forebay.pipeline.gate import WELL, Gate, Health, Permit, Report
+from unit.pipeline.fakes import DEAD, FAULTY, PAUSE, RETRY, Clock, RecordingWake, report, settle_down
 
 
 def failed(reason: str) -> Report:
@@ -248,7 +248,7 @@ async def test_a_sink_too_busy_for_one_bulk_gets_none_until_a_back_off_is_over()
 
 async def test_a_bulk_of_which_a_part_was_refused_for_being_busy_halves_the_bulks_in_flight() -> None:
     timed = TimedGate(workers=4)
-    timed.gate.leave(await timed.enter(), judge([DELIVERED, RETRY]), 0.02)
+    timed.gate.leave(await timed.enter(), report([DELIVERED, RETRY]), 0.02)
     assert timed.gate.in_flight_max == 2
     assert timed.gate.health is Health.GOOD
 
@@ -313,7 +313,7 @@ async def test_at_the_end_of_a_back_off_redelivery_seeks_a_probe_if_no_other_eve
     ],
 )
 def test_one_event_that_was_settled_shows_that_the_sink_works(outcomes: list[Outcome], health: Health) -> None:
-    assert judge(outcomes).health is health
+    assert report(outcomes).health is health
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_one_event_that_was_settled_shows_that_the_sink_works(outcomes: list[Out
     ],
 )
 def test_a_finding_names_why_not_everything_was_settled(outcomes: list[Outcome], first: Outcome | None) -> None:
-    assert judge(outcomes).failed is first
+    assert report(outcomes).failed is first
 
 
 async def test_something_that_was_taken_past_the_gate_opens_it() -> None:

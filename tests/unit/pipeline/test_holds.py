@@ -24,6 +24,7 @@ from unit.pipeline.fakes import (
     capture_log,
     make_entries,
     make_group,
+    make_parts,
     settle_down,
 )
 
@@ -80,7 +81,7 @@ async def timed() -> TimedHolds:
 async def test_at_first_nothing_is_on_hold(timed: TimedHolds) -> None:
     assert not timed.holds
     assert NOVEMBER not in timed.holds
-    assert not timed.holds.cover_any(NOV)
+    assert not timed.holds.cover_any(make_parts(NOV))
     assert timed.holds.states == ()
     assert await timed.due() is None
 
@@ -93,9 +94,9 @@ async def test_a_refusal_of_all_of_an_index_puts_it_on_hold_and_no_other(timed: 
     assert timed.holds.indices == {NOVEMBER}
     assert NOVEMBER in timed.holds
     assert DECEMBER not in timed.holds
-    assert timed.holds.cover_any(NOV)
-    assert timed.holds.cover_any([*DEC, *NOV])
-    assert not timed.holds.cover_any(DEC)
+    assert timed.holds.cover_any(make_parts(NOV))
+    assert timed.holds.cover_any(make_parts([*DEC, *NOV]))
+    assert not timed.holds.cover_any(make_parts(DEC))
     assert timed.heard == [f"held {NOVEMBER}"]
 
 
@@ -126,7 +127,7 @@ async def test_an_event_that_is_known_to_be_at_fault_puts_nothing_on_hold(timed:
 
 async def test_a_name_that_only_begins_like_one_on_hold_is_free(timed: TimedHolds) -> None:
     timed.learn(NOV, PAUSE)
-    assert not timed.holds.cover_any(make_entries(2, month="2026-11-reindexed"))
+    assert not timed.holds.cover_any(make_parts(make_entries(2, month="2026-11-reindexed")))
 
 
 # -- the news that people get
@@ -207,7 +208,7 @@ async def test_the_first_event_that_is_taken_lifts_the_hold(timed: TimedHolds, r
     timed.learn(NOV[:1], DELIVERED)
 
     assert not timed.holds
-    assert not timed.holds.cover_any(NOV)
+    assert not timed.holds.cover_any(make_parts(NOV))
     assert timed.heard == [f"held {NOVEMBER}", "lifted"]
     await timed.clock.advance(100)
     assert await timed.due() is None, "no trial is due any more"
@@ -247,8 +248,8 @@ async def test_indices_are_held_and_lifted_each_for_itself(timed: TimedHolds) ->
     timed.learn(DEC, DELIVERED)
 
     assert timed.names() == [NOVEMBER]
-    assert timed.holds.cover_any(NOV)
-    assert not timed.holds.cover_any(DEC)
+    assert timed.holds.cover_any(make_parts(NOV))
+    assert not timed.holds.cover_any(make_parts(DEC))
 
 
 # -- when a trial may go

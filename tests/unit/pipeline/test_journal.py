@@ -33,6 +33,7 @@ from unit.pipeline.fakes import (
     make_entries,
     make_entry,
     make_group,
+    make_parts,
     open_spool,
     put_on_hold,
     settle_down,
@@ -124,7 +125,7 @@ async def test_settlements_ride_in_the_commits_of_submissions(parts: Parts) -> N
 
 
 async def test_a_settlement_with_nothing_to_write_makes_no_commit(parts: Parts) -> None:
-    parts.channel.add(make_entries(1), 100)
+    parts.channel.add(make_parts(make_entries(1)))
     settle_bulk(parts.journal, parts.channel, DELIVERED)
 
     await settle_down()
@@ -322,7 +323,7 @@ async def test_the_ledger_always_equals_the_file(tmp_path: Path) -> None:
         for number in range(150):
             inbox = Inbox(make_entries(chance.choice((1, 3, 9, 14)), f"{number}-", chance.choice((0, 200))))
             if chance.random() < 0.3:
-                channel.add(inbox.entries, inbox.entry_bytes)
+                channel.add(inbox.parts)
             else:
                 inboxes.append(inbox)
                 journal.submit(inbox)
@@ -351,7 +352,7 @@ async def test_the_ledger_equals_the_file_when_a_group_was_given_up_in_the_middl
         channel, journal = parts.channel, parts.journal
         journal.submit(Inbox(make_entries(10)))
         await journal.wait_written()
-        channel.add([make_entry("memory")], 100)
+        channel.add(make_parts([make_entry("memory")]))
         settle_bulk(journal, channel, DELIVERED)
 
         journal.settle(abandon(channel.drain(), journal.new_id))
@@ -385,7 +386,7 @@ async def test_events_that_do_not_wait_are_safe_in_the_channel(parts: Parts) -> 
 
 
 async def test_events_that_do_not_wait_go_to_the_spool_if_the_channel_has_no_room(parts: Parts) -> None:
-    parts.channel.add(make_entries(20), 1000)
+    parts.channel.add(make_parts(make_entries(20)))
     inbox = Inbox(make_entries(1))
     Admitter(parts.channel, parts.journal, parts.holds, 10_000).admit(inbox, Ack.MEMORY)
 
@@ -435,7 +436,7 @@ async def test_on_a_full_disk_rows_are_deleted_though_other_events_of_the_bulk_c
 ) -> None:
     await store(parts, Inbox(make_entries(2)))
     (stored,) = parts.ledger.loaded
-    parts.channel.add(make_entries(3, "memory"), 100)
+    parts.channel.add(make_parts(make_entries(3, "memory")))
     bulk = parts.channel.take()
     record(parts.journal, bulk, [DELIVERED] * 2 + [RETRY] * 3)
 
@@ -483,7 +484,7 @@ async def test_a_spool_that_takes_no_events_lets_none_into_memory_either(parts: 
 
 async def test_groups_that_are_put_back_are_pending_or_get_a_row(parts: Parts) -> None:
     await store(parts, Inbox(make_entries(3)))
-    parts.channel.add(make_entries(2, "memory"), 100)
+    parts.channel.add(make_parts(make_entries(2, "memory")))
     groups = parts.channel.withdraw(NOVEMBER)
 
     parts.journal.give_back(groups)

@@ -28,6 +28,7 @@ from unit.pipeline.fakes import (
     make_entries,
     make_entry,
     make_group,
+    make_parts,
     open_spool,
     put_on_hold,
     read_rows,
@@ -94,7 +95,7 @@ async def test_an_event_larger_than_the_channel_comes_back_once_the_channel_is_e
     store = FakeStore()
     store.add(1, [make_entry("giant", 5000)])
     bench = Bench(store, make_channel(bytes_max=2000, bulk_events_max=10))
-    bench.channel.add(make_entries(1, "before", 500), 500)
+    bench.channel.add(make_parts(make_entries(1, "before", 500)))
     async with bench.run_all():
         await until(lambda: len(store.loads) == 1)
         await settle_down()

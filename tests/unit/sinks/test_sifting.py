@@ -3,7 +3,7 @@ refused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -37,7 +37,7 @@ def refuse(*bad: Entry, with_outcome: Outcome = FORBIDDEN) -> Callable[[list[Ent
 
 async def sift(
     sink: Firewall, entries: list[Entry], first: int = 0, *, taking: bool = False
-) -> tuple[Sifting, list[Outcome]]:
+) -> tuple[Sifting, Sequence[Outcome]]:
     sifting = Sifting(sink, lambda _: taking)
     return sifting, await sifting.deliver(1, entries, first)
 
@@ -74,7 +74,7 @@ async def test_a_sink_that_refuses_everything_is_asked_once_more_and_the_others_
     assert [len(request) for request in sink.requests] == [1000, 1]
     assert sink.requests[1] == [entries[400]]
     assert outcomes[400] == FORBIDDEN
-    others = outcomes[:400] + outcomes[401:]
+    others = [*outcomes[:400], *outcomes[401:]]
     assert {(outcome.verdict, outcome.whole, outcome.status) for outcome in others} == {(Verdict.PAUSE, True, 0)}
 
 

@@ -6,12 +6,13 @@ An answer with status 200 can still refuse events, so every item is read
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import msgspec
 from msgspec import Raw, Struct
 
-from forebay.model import DELIVERED, DROPPED, DUPLICATE, Outcome, Verdict
+from forebay.model import DELIVERED, DROPPED, DUPLICATE, Outcome, SameOutcome, Verdict
 from forebay.sinks.opensearch.advice import CREDENTIALS, PATH, REFUSING, RIGHTS, advise_400, advise_404, advise_block
 from forebay.sinks.opensearch.excerpt import cut, excerpt
 
@@ -23,9 +24,6 @@ REASON_BYTES_MAX = 8 * 1024
 
 TYPE_BYTES_MAX = 256
 CAUSES_MAX = 5
-
-CREATED = int(HTTPStatus.CREATED)
-"""A plain number, as it is compared for every event."""
 
 STATUSES = range(100, 600)
 """All statuses of HTTP (RFC 9110, section 15)."""
@@ -80,9 +78,13 @@ _decode_refusal = msgspec.json.Decoder(_Refusal).decode
 _decode_error = msgspec.json.Decoder(_Error).decode
 
 
-def read_answer(status: int, body: bytes, events: int) -> list[Outcome]:
+def read_answer(status: int, body: bytes, events: int) -> Sequence[Outcome]:
     """Return the outcome of each of `events` entries."""
-    return _read_items(body, events) if status == HTTPStatus.OK else [classify_request(status, body)] * events
+    if status != HTTPStatus.OK:
+        return SameOutcome(classify_request(status, body), events)
+    if body == _usual_answer(events):
+        return SameOutcome(DELIVERED, events)
+    return read_items(body, events)
 
 
 def classify_request(status: int, body: bytes) -> Outcome:
@@ -164,23 +166,26 @@ def _advise(status: int, error_type: str, reason: str) -> str:
     return f"{RIGHTS}, or {CREDENTIALS}" if status == HTTPStatus.FORBIDDEN else ""
 
 
-def _read_items(body: bytes, events: int) -> list[Outcome]:
+def _usual_answer(events: int) -> bytes:
+    """Return the answer to a bulk of which every event was created, as OpenSearch writes it for `FILTER_PATH`."""
+    return b'{"errors":false,"items":[%b]}' % b",".join([b'{"create":{"status":201}}'] * events)
+
+
+def read_items(body: bytes, events: int) -> Sequence[Outcome]:
+    """Return the outcomes from an answer with status 200 of any form."""
     try:
         items = _decode_bulk(body).items
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return [_unexpected(f"status 200, but not in OpenSearch's form: {excerpt(body) or 'nothing'}")] * events
+        reason = f"status 200, but not in OpenSearch's form: {excerpt(body) or 'nothing'}"
+        return SameOutcome(_unexpected(reason), events)
     if len(items) != events:
-        return [_unexpected(f"status 200, but it speaks of {len(items)} events, not of {events}")] * events
-    # Nearly every event is created; a call for each of them would make bulks notably slower.
-    return [
-        DELIVERED
-        if (result := item.create).status == CREATED and result.error is None
-        else _read_result(result.status, result.error)
-        for item in items
-    ]
+        return SameOutcome(_unexpected(f"status 200, but it speaks of {len(items)} events, not of {events}"), events)
+    return [_read_result(item.create.status, item.create.error) for item in items]
 
 
 def _read_result(status: int, error: _Error | None) -> Outcome:
+    if error is None and status == HTTPStatus.CREATED:
+        return DELIVERED
     if error is None and status == HTTPStatus.OK:
         # This is OpenSearch's answer only for an event that an ingest pipeline has dropped.
         return DROPPED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -10,7 +11,7 @@ import structlog
 from msgspec import Raw
 
 from forebay.errors import AnswerTooLarge, OperatorNeeded, SinkUnreachable
-from forebay.model import Entry, Outcome, Verdict, entry_without_id, join_entries
+from forebay.model import Entry, Outcome, SameOutcome, Verdict, entry_without_id, join_entries
 from forebay.settings import Settings
 from forebay.sinks.months import StoredMonth, index_of
 from forebay.sinks.opensearch.access import make_access
@@ -64,7 +65,7 @@ class OpenSearchSink:
         """Look for the template before the next bulk if the index is new to this process."""
         self._template.expect(index)
 
-    async def deliver(self, entries: list[Entry]) -> list[Outcome]:
+    async def deliver(self, entries: list[Entry]) -> Sequence[Outcome]:
         """Return the outcome of each entry."""
         sent = await _repair_overwhelming(entries)
         if not self._sends_ids:
@@ -72,7 +73,7 @@ class OpenSearchSink:
         try:
             await self._template.ensure()
         except SinkUnreachable as error:
-            return [_outcome(error)] * len(entries)
+            return SameOutcome(_outcome(error), len(entries))
         outcomes = await self._deliver(sent)
         if not outcomes[0].whole:
             self._template.answered()
@@ -110,7 +111,7 @@ class OpenSearchSink:
         for part in (self._reader, self._months, self._client):
             await part.close()
 
-    async def _deliver(self, entries: list[Entry]) -> list[Outcome]:
+    async def _deliver(self, entries: list[Entry]) -> Sequence[Outcome]:
         try:
             answer = await self._client.request("POST", self._path, join_entries(entries), "application/x-ndjson")
         except AnswerTooLarge as error:
@@ -121,16 +122,16 @@ class OpenSearchSink:
             outcome = Outcome(
                 Verdict.REFUSED, error.error_type, str(error), whole=True, status=status, is_too_large=True
             )
-            return [outcome] * len(entries)
+            return SameOutcome(outcome, len(entries))
         except SinkUnreachable as error:
-            return [_outcome(error)] * len(entries)
+            return SameOutcome(_outcome(error), len(entries))
         return read_answer(answer.status, answer.body, len(entries))
 
 
 async def _repair_overwhelming(entries: list[Entry]) -> list[Entry]:
     """Repair the entries that may use up OpenSearch's memory: it would not refuse them, it would crash."""
-    large = [entry for entry in entries if len(entry) >= OVERWHELMING_BYTES_MIN]
-    if not any(map(may_overwhelm, large)):
+    # Nearly no bulk has one so large, and the length of the largest is found most quickly.
+    if max(map(len, entries)) < OVERWHELMING_BYTES_MIN or not any(map(may_overwhelm, entries)):
         return entries
     # In a thread, as a repair would hold up the event loop.
     return await asyncio.to_thread(lambda: [repair(entry) if may_overwhelm(entry) else entry for entry in entries])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -103,7 +103,7 @@ def make_entry(log_id: str) -> Entry:
 ENTRIES = [make_entry(str(number)) for number in range(8)]
 
 
-async def sift(sink: OpenSearchSink, entries: list[Entry]) -> list[Outcome]:
+async def sift(sink: OpenSearchSink, entries: list[Entry]) -> Sequence[Outcome]:
     return await Sifting(sink, lambda _: False).deliver(1, entries, 0)
 
 
@@ -114,7 +114,7 @@ async def test_the_one_at_fault_is_found_and_all_others_are_delivered(fake: Fake
         outcomes = await sift(sink, ENTRIES)
     assert (outcomes[5].verdict, outcomes[5].status) == (Verdict.REFUSED, status)
     assert not outcomes[5].whole
-    assert outcomes[:5] + outcomes[6:] == [DELIVERED] * 7
+    assert [*outcomes[:5], *outcomes[6:]] == [DELIVERED] * 7
     # No event was sent again after it had been delivered.
     delivered = [log_id for ids in fake.bulks if "5" not in ids for log_id in ids]
     assert sorted(delivered) == sorted(set(delivered))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -108,7 +108,7 @@ async def sink(fake: FakeOpenSearch) -> AsyncIterator[OpenSearchSink]:
         yield sink
 
 
-async def deliver(sink: OpenSearchSink, entries: list[Entry]) -> list[Outcome]:
+async def deliver(sink: OpenSearchSink, entries: list[Entry]) -> Sequence[Outcome]:
     """Deliver as the pipeline does."""
     for index in {entry_index(entry) for entry in entries}:
         sink.expect(index)
