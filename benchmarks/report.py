@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from benchmarks import speed
-from benchmarks.reach import goals
+from benchmarks.reach import goals, parts
 
 Run = dict[str, Any]
 
@@ -27,7 +27,8 @@ least on whatever else the machine does.
 GOALS = """\
 ## Goals
 
-A ratio compares two turns of one round, in events per second of processor time.
+*Times* is a ratio of events per second of processor time between two turns of the same round; into a real OpenSearch,
+which is on the other core, of events/s.
 """
 
 CANDIDATES = """\
@@ -55,13 +56,18 @@ METHOD = """\
 - wrk keeps {connections}, and sends on each as soon as it is answered. So latencies are those of a saturated server.
 - Only a 200 counts; any other answer ends the measurement without a result. Before each turn a false token has to get a
   401 from each server that checks tokens.
-- All send bulks of up to 1,000 events, or after {interval} s. Each server has the settings that made it fastest:
-  [the servers](../benchmarks/peers/README.md).
+- All send bulks of up to 1,000 events, or after {interval} s. [The servers](../benchmarks/peers/README.md) tells their
+  settings.
 - The bare server is no collector: it reads address, header lines and body, and answers. It is the limit of Python's
   fastest parser. The Rust collector does the same job as `ack=memory`, and like Forebay it remembers tokens.
 - The OpenTelemetry Collector gets its own form (OTLP, protobuf) of the same events, and has less to check.
 - Before the kill, {kill_connections} connections send single events for {kill_s:.0f} s. *Away*: the stand-in refuses
   everything until the kill.
+- Beside speed (the code of each is in [`benchmarks/reach`](../benchmarks/reach)): latency comes from a generator that
+  keeps a constant rate and counts from the time at which a request was due. Bytes are those that the kernel counts for
+  the process. OpenSearch has a core of its own, and Forebay shares the other with its clients; the bare loader sends
+  ready-made bulks over the number of connections that was best. The pending events are of an index that the stand-in
+  blocks, while it takes those of the load. With two workers, the time of all processes counts.
 - Other work on the load's core lets answers gather, and a server that answers one by one then looks better than on an
   idle machine.
 """
@@ -91,9 +97,10 @@ def thousands(value: float) -> str:
 
 
 def reached(results: Run) -> str:
-    """Show the goals of speed; the first thing to see is whether they are met."""
-    found = speed.findings(results["speed"])
-    return "\n".join([GOALS, goals.table(found)]) if found else ""
+    """Show the goals; the first thing to see is whether they are met."""
+    found = speed.findings(results["speed"]) + parts.findings(results["reach"])
+    unmeasured = [f"Not measured: {name}, because {reason}.\n" for name, reason in results["unmeasured"].items()]
+    return "\n".join([GOALS, goals.table(found), *unmeasured]) if found or unmeasured else ""
 
 
 def collectors(results: Run) -> str:
@@ -180,6 +187,6 @@ def machine(results: Run) -> str:
 def render(results: Run) -> str:
     """Write the whole page."""
     settings = results["settings"]
-    parts = [HEAD, reached(results), collectors(results), figures(results), machine(results)]
-    parts += [METHOD.format(**settings), AGAIN.format(minutes=results["minutes"])]
-    return "\n".join(part for part in parts if part)
+    sections = [HEAD, reached(results), collectors(results), figures(results), machine(results)]
+    sections += [METHOD.format(**settings), AGAIN.format(minutes=results["minutes"])]
+    return "\n".join(section for section in sections if section)

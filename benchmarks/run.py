@@ -20,10 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a script find
 from benchmarks import building, candidates, clients, killing, machine, report, speed
 from benchmarks.candidates import ALL, INTERVAL_S, PROTOTYPE, ROOT, Candidate
 from benchmarks.processes import LOAD_CORE, SERVER_CORE, BenchmarkError
+from benchmarks.reach import parts
 
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
-PARTS = ("speed", "kills")
+PARTS = ("speed", "kills", *parts.PARTS)
 QUICK = speed.Timing(rounds=1, seconds=1, warm_up=1)
 
 
@@ -77,12 +78,12 @@ def timing(options: argparse.Namespace) -> speed.Timing:
 
 def measure_parts(options: argparse.Namespace, able: list[Candidate], work: Path) -> dict[str, Any]:
     """Take the measurements that were asked for; those that were not are empty."""
-    results: dict[str, Any] = {part: [] for part in PARTS}
-    if "kills" in options.parts:
-        results["kills"] = killing.measure_all(able, work)
-    if "speed" in options.parts:
-        results["speed"] = speed.measure(able, timing(options), work)
-    return results
+    wanted, length = options.parts, timing(options)
+    kills = killing.measure_all(able, work) if "kills" in wanted else []
+    runs = speed.measure(able, length, work) if "speed" in wanted else []
+    beside = [name for name in parts.PARTS if name in wanted]
+    reach, unmeasured = parts.measure(beside, work, length.rounds, length.seconds)
+    return {"speed": runs, "kills": kills, "reach": reach, "unmeasured": unmeasured}
 
 
 def about(candidate: Candidate) -> dict[str, str]:
@@ -119,7 +120,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=options.work) as directory:
         work = Path(directory)
         described = {"machine": machine.describe(work), "versions": machine.versions()}
-        parts = measure_parts(options, able, work)
+        measured = measure_parts(options, able, work)
     return {
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "minutes": round((time.monotonic() - start) / 60),
@@ -127,7 +128,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "settings": settings(options),
         "candidates": {candidate.name: about(candidate) for candidate in able},
         "left_out": {ALL[name].title: reason for name, reason in left_out.items()},
-        **parts,
+        **measured,
     }
 
 
@@ -140,7 +141,7 @@ def keep(results: dict[str, Any]) -> None:
 
 def without_prototype(results: dict[str, Any]) -> dict[str, Any]:
     """Leave out what only the one who runs this can look at."""
-    kept = {part: [run for run in results[part] if run["candidate"] != PROTOTYPE] for part in PARTS}
+    kept = {part: [run for run in results[part] if run["candidate"] != PROTOTYPE] for part in ("speed", "kills")}
     named = {name: about for name, about in results["candidates"].items() if name != PROTOTYPE}
     return {**results, "candidates": named, **kept}
 
