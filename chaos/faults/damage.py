@@ -17,9 +17,10 @@ import aiohttp
 from chaos.faults.disk import make_bulky
 from chaos.rows import Backend, Loss, Row
 from chaos.stage import POLL_S, Stage
+from forebay.spool.files import PAGE_BYTES
 
-PAGE_BYTES = 4096
-OVERWRITTEN_BYTES = 4 * PAGE_BYTES
+DISK_PAGE_BYTES = 4096
+OVERWRITTEN_BYTES = 4 * DISK_PAGE_BYTES
 PENDING_EVENTS = 3_000
 SETTINGS = {"FOREBAY_CHANNEL_EVENTS_MAX": "500"}
 """Events that wait only in the file, more of them than SQLite keeps in memory: they have to be read from it."""
@@ -47,8 +48,9 @@ def empty(path: Path) -> None:
 
 def overwrite(path: Path) -> None:
     """Write noise over some pages in the middle of a file."""
-    pages = path.stat().st_size // PAGE_BYTES
-    _write_noise(path, random.SystemRandom().randrange(pages // 4, pages // 2) * PAGE_BYTES, OVERWRITTEN_BYTES)
+    pages = path.stat().st_size // DISK_PAGE_BYTES
+    start = random.SystemRandom().randrange(pages // 4, pages // 2) * DISK_PAGE_BYTES
+    _write_noise(path, start, OVERWRITTEN_BYTES)
 
 
 def overwrite_head(path: Path) -> None:
@@ -60,7 +62,7 @@ def overwrite_log(path: Path) -> None:
     """Write noise over some pages of the disk in the middle of SQLite's log."""
     log = path.with_name(f"{path.name}-wal")
     middle = _count_frames(log) // 2 * FRAME_BYTES
-    _write_noise(log, middle // PAGE_BYTES * PAGE_BYTES, OVERWRITTEN_BYTES)
+    _write_noise(log, middle // DISK_PAGE_BYTES * DISK_PAGE_BYTES, OVERWRITTEN_BYTES)
 
 
 def _count_frames(log: Path) -> int:

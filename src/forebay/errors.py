@@ -2,6 +2,7 @@
 
 ForebayError
 ├── SettingsError       stop: the operator corrects a setting
+├── CommandFailed       stop: the person corrects the command, or has not confirmed it
 ├── NotADocument        stop: the person corrects the text that was given as a document
 ├── Rejection           answer: the client corrects the request
 ├── SpoolError
@@ -28,6 +29,14 @@ class ForebayError(Exception):
 
 class SettingsError(ForebayError):
     """A setting is missing or not allowed; the text names each variable, its value and the allowed values."""
+
+
+class CommandFailed(ForebayError):
+    """A command cannot be understood, or was not confirmed; `exit_code` is the process's."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class NotADocument(ForebayError):

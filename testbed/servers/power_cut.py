@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from forebay.spool.files import PAGE_BYTES
+
 LOG_HEADER_BYTES = 32
 FRAME_HEADER_BYTES = 24
-PAGE_BYTES = 4096
 SECTOR_BYTES = 512
 
 

@@ -20,6 +20,12 @@ def peak_bytes(pid: int) -> int:
     return _memory_bytes(pid, "VmHWM")
 
 
+def private_bytes(pid: int) -> int:
+    """Return the resident memory that a process shares with no other (`OSError` if it has ended)."""
+    rows = [line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()]
+    return sum(int(row[1]) * 1024 for row in rows if row[0].startswith("Private_"))
+
+
 def open_descriptors(pid: int) -> int:
     """Return the number of file descriptors that a process has now (`OSError` if it has ended)."""
     return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())

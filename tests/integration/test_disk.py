@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from forebay.spool.files import PAGE_BYTES
 from testbed.servers.fixtures import OpenSearchAddress
 from testbed.servers.forebay import ForebayServer, ForebayStartError
 from testbed.servers.observing import start_in_vain
@@ -199,8 +200,8 @@ def test_damage_that_is_met_ends_the_server_and_the_next_start_saves_the_rest(tm
         with closing(sqlite3.connect(spool)) as connection:
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
         with spool.open("r+b") as file:
-            file.seek(pages // 2 * 4096)
-            file.write(b"\x55" * 4096)
+            file.seek(pages // 2 * PAGE_BYTES)
+            file.write(b"\x55" * PAGE_BYTES)
 
         # The check of the whole file finds the damage, if nothing else meets it before.
         with pytest.raises(ForebayStartError) as ended:

@@ -12,8 +12,8 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from forebay.tokens import CLOCK_LEEWAY_S
 from testbed.servers.forebay import SECRET
@@ -30,8 +30,10 @@ def forge(header: bytes, secret: bytes, **claims: Any) -> str:
 
 
 def sign_by_rs256() -> str:
-    key = rsa.generate_private_key(65537, 2048)
-    return jwt.encode({"sub": "mallory", "exp": int(time.time()) + 3600}, key, "RS256")
+    payload = json.dumps({"sub": "mallory", "exp": int(time.time()) + 3600}).encode()
+    signed = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (b'{"alg":"RS256"}', payload))
+    signature = rsa.generate_private_key(65537, 2048).sign(signed, padding.PKCS1v15(), hashes.SHA256())
+    return b".".join([signed, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
 
 
 def confuse_with_public_key() -> str:

@@ -1,67 +1,26 @@
-"""The command line: one file a group of commands. An error is one line on standard error.
-
-`forebay serve` is a command too, so nothing is imported here that the server can do without.
-"""
+"""The command line: one file a group of commands. An error is one line on standard error."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from collections.abc import Sequence
-from typing import Annotated
 
-import typer
-
-from forebay import __version__
-from forebay.cli import dead, doctor, events, index, pending, serve, token
+from forebay.cli import serve
 from forebay.cli.output import OutputFailed, discard, say
-from forebay.errors import ForebayError, NotADocument, SettingsError
+from forebay.errors import CommandFailed, ForebayError, NotADocument, SettingsError
 
 EXIT_FAILED = 1
 EXIT_WRONG_USE = 2
-
-app = typer.Typer(
-    name="forebay",
-    help="Takes events over HTTP and registers them in OpenSearch in bulk.",
-    add_completion=False,
-    # rich would stay in the server's memory.
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-app.command("serve")(serve.serve)
-app.add_typer(events.app, name="events")
-app.add_typer(pending.app, name="pending")
-app.add_typer(dead.app, name="dead")
-app.add_typer(index.app, name="index")
-app.command("token")(token.token)
-app.command("doctor")(doctor.doctor)
-
-
-def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
-    if wanted:
-        say(f"forebay {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _take_options(
-    *,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """Take the options before a command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, by default that of the process; return the exit code."""
     try:
-        code = app(arguments, prog_name="forebay", standalone_mode=False)
+        code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
-    except typer.TyperException as error:
-        return _fail(_explain(error), error.exit_code)
-    except typer.Abort:
-        return _fail("aborted", EXIT_FAILED)
+    except CommandFailed as error:
+        return _fail(str(error), error.exit_code)
     except (SettingsError, NotADocument) as error:
         return _fail(str(error), EXIT_WRONG_USE)
     except ForebayError as error:
@@ -69,14 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         discard(sys.stdout)
         return EXIT_FAILED
-    return code or 0
+    return code
 
 
-def _explain(error: typer.TyperException) -> str:
-    message = " ".join(error.format_message().split())
-    # Errors that the command itself raised do not know their command.
-    context = getattr(error, "ctx", None)
-    return f"{message.rstrip('.')}; see {context.command_path} --help" if context else message
+def _run(arguments: Sequence[str]) -> int:
+    # typer and the other commands would stay in the server's memory.
+    if list(arguments) == ["serve"]:
+        return serve.serve()
+    from forebay.cli import commands  # noqa: PLC0415
+
+    return commands.run(arguments)
 
 
 def _fail(text: str, code: int) -> int:

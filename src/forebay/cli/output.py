@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import msgspec
-import typer
 from msgspec import Raw
 
 from forebay.errors import ForebayError
@@ -49,7 +48,9 @@ def say(text: object, *, err: bool = False) -> None:
 def write_raw(data: bytes) -> None:
     """Print exactly these bytes."""
     with _writing(sys.stdout):
-        typer.echo(data, nl=False)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
 
 def confirm(question: str) -> None:
@@ -58,6 +59,8 @@ def confirm(question: str) -> None:
     Raises:
         typer.Abort: the answer is not yes.
     """
+    import typer  # noqa: PLC0415 - the server, which prints its errors by this module, does without it
+
     with _writing(sys.stderr):
         typer.confirm(_fit(question, sys.stderr), abort=True, err=True)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import typer
-
 from forebay.settings import load_settings
 
 
-def serve() -> None:
+def serve() -> int:
     """Run the server until SIGTERM or Ctrl-C."""
     settings = load_settings()
     # Imported here, since no other command needs them.
@@ -16,5 +14,5 @@ def serve() -> None:
 
     # One process owns one spool, so an orphan needs a second one.
     if settings.workers > 1 or orphans.find_orphans(settings.database_url, settings.workers):
-        raise typer.Exit(supervisor.run(settings))
-    raise typer.Exit(server.run(settings))
+        return supervisor.run(settings)
+    return server.run(settings)

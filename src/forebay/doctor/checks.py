@@ -78,6 +78,6 @@ def _ask_opensearch(settings: Settings, checked: SinkCheck, now: datetime) -> An
     hosts = [host for host, address in states if address.is_usable]
     if not hosts:
         raise NotAsked
-    from forebay.doctor.opensearch.asking import ask_all  # noqa: PLC0415 - aiohttp takes 25 MiB
+    from forebay.doctor.opensearch.asking import ask_all  # noqa: PLC0415 - aiohttp takes 10 MB
 
     return asyncio.run(ask_all(settings, hosts, index_of(settings.server_environment, now, 0)))

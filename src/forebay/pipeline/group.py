@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -12,6 +13,9 @@ from forebay.model import Admission, Entry, History, Outcome, are_delivered
 from forebay.spool.records import NewGroup, StoredGroup, Transaction
 
 UNTRIED = History()
+
+NO_ORIGINALS: Mapping[Entry, Entry] = MappingProxyType({})
+"""One for all groups: there may be as many as events, and a dictionary of its own would take 80 bytes of each."""
 
 
 class Part(Struct, gc=False):
@@ -86,11 +90,11 @@ class Group:
         self.arrived_at = 0.0
         self.cut = 0
         self.open = 0
-        self.left: list[tuple[Entry, Outcome]] = []
+        self.left: Sequence[tuple[Entry, Outcome]] = ()
         self.kept: Sequence[Entry] = ()
         self.is_blocked = False
         self.is_alone = False
-        self.originals: Mapping[Entry, Entry] = {}
+        self.originals: Mapping[Entry, Entry] = NO_ORIGINALS
 
     @classmethod
     def from_row(cls, stored: StoredGroup, *, is_alone: bool = False) -> Group:
@@ -121,7 +125,8 @@ class Group:
         """Note the outcomes of some of its events."""
         self.open -= len(entries)
         if not are_delivered(outcomes):
-            self.left += [pair for pair in zip(entries, outcomes, strict=True) if not pair[1].settled]
+            left = [pair for pair in zip(entries, outcomes, strict=True) if not pair[1].settled]
+            self.left = [*self.left, *left]
             self.is_blocked = self.is_blocked or any(outcome.is_blocking for outcome in outcomes)
 
     def original(self, entry: Entry) -> Entry:

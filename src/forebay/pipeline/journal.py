@@ -244,8 +244,9 @@ class Journal:
         if any(map(self._may_be_taken, left)):
             self._wake.pass_soon()
         entered = [self._enter(group) for group in commit.groups]
+        have_all_entered = all(entered)
         for submission, numbers in commit.submissions:
-            in_channel = entered[numbers[0]] and (len(numbers) == 1 or all(entered[number] for number in numbers))
+            in_channel = have_all_entered or all(entered[number] for number in numbers)
             submission.admitted(Admission.CREATED if in_channel else Admission.PENDING)
         self._schedule()
 

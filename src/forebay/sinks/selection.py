@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 from forebay.settings import Settings
 from forebay.sinks.local import LocalSink
 from forebay.sinks.port import Sink
@@ -15,6 +17,12 @@ def make_sink(settings: Settings) -> Sink:
     """
     if not settings.open_search_dns:
         return LocalSink(settings.store_path, settings.server_environment)
-    from forebay.sinks.opensearch.sink import OpenSearchSink  # noqa: PLC0415 - aiohttp takes 25 MiB
+    from forebay.sinks.opensearch.sink import OpenSearchSink  # noqa: PLC0415 - aiohttp takes 10 MB
 
     return OpenSearchSink(settings)
+
+
+def load_sink(settings: Settings) -> None:
+    """Import the modules of the sink: processes that are forked later share their memory."""
+    if settings.open_search_dns:
+        importlib.import_module("forebay.sinks.opensearch.sink")

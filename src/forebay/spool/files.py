@@ -11,6 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+PAGE_BYTES = 2048
+"""The size of a page of the database and its log. It is the same in every spool, so that pages are found even if the
+first one, which tells the size, is damaged (docs/decisions/cheaper-commits.md)."""
+
 TICK_S_MAX = 0.1
 _SAME_SECOND_MAX = 100
 

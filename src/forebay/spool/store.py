@@ -13,7 +13,7 @@ from forebay.spool.codec import GroupCodec, dead_address, history_columns, read_
 from forebay.spool.records import NewGroup, StoredGroup, Totals, Transaction
 from forebay.spool.statements import SQL
 
-VACUUM_PAGES_MAX = 1000
+VACUUM_PAGES_MAX = 2000
 
 
 class Store:

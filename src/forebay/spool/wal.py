@@ -12,13 +12,13 @@ import contextlib
 import os
 import struct
 
-from forebay.spool.files import SpoolFiles
+from forebay.spool.files import PAGE_BYTES, SpoolFiles
 
 HEADER_BYTES = 32
 FRAME_HEADER_BYTES = 24
-FRAME_BYTES = FRAME_HEADER_BYTES + 4096
+FRAME_BYTES = FRAME_HEADER_BYTES + PAGE_BYTES
 START_BYTES = HEADER_BYTES + 1
-FRAMES_SEARCHED_MAX = 2000
+FRAMES_SEARCHED_MAX = 4000
 """More than one commit of ours has; it bounds the time of a start."""
 
 _MAGICS = {0x377F0682: "<", 0x377F0683: ">"}

@@ -27,6 +27,7 @@ from forebay.backoff import Backoff
 from forebay.errors import SettingsError
 from forebay.secret import resolve_secret
 from forebay.settings import Settings
+from forebay.sinks.selection import load_sink
 from forebay.telemetry.logs import configure_logs
 from forebay.workers import orphans
 from forebay.workers.child import PINGS_UNANSWERED_MAX, SIGNALS, Child, ProcessEnd, fork
@@ -72,6 +73,7 @@ def run(settings: Settings, intervals: Intervals = INTERVALS) -> int:
     secret = resolve_secret(settings)
     server.warn(secret)
     with contextlib.closing(server.listen(settings)) as listener, _make_folder() as folder:
+        load_sink(settings)
         # The memory so far stays shared with the workers, as no collection there goes through it.
         gc.collect()
         gc.freeze()

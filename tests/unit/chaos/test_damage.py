@@ -5,6 +5,7 @@ import sqlite3
 from pathlib import Path
 
 from chaos.faults.damage import FRAME_BYTES, LOG_HEADER_BYTES, overwrite_log
+from forebay.spool.files import PAGE_BYTES
 
 
 def write_rows(connection: sqlite3.Connection, rows: int) -> None:
@@ -16,6 +17,7 @@ def test_noise_in_a_log_strikes_its_present_frames_and_not_old_ones_behind(tmp_p
     path = tmp_path / "spool.db"
     log = tmp_path / "spool.db-wal"
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("CREATE TABLE a (b)")
         write_rows(connection, 400)

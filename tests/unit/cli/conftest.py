@@ -11,6 +11,7 @@ import pytest
 from typer.main import get_command
 
 from forebay import cli
+from forebay.cli import commands
 from forebay.settings import Settings, variable_name
 from unit.cli.running import Folder, Result, Run
 
@@ -26,12 +27,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
 @pytest.fixture(scope="session")
 def built_app() -> Callable[..., Any]:
     """Return the commands, built once: typer builds them for each call, which takes longer than most commands."""
-    return get_command(cli.app)
+    return get_command(commands.app)
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, built_app: Callable[..., Any]) -> Run:
-    monkeypatch.setattr(cli, "app", built_app)
+    monkeypatch.setattr(commands, "app", built_app)
 
     def run(*arguments: str) -> Result:
         capsys.readouterr()

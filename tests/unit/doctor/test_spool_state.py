@@ -20,6 +20,7 @@ from forebay.doctor.spool_state import count_left, find_owner, open_read_only, r
 from forebay.errors import SpoolError, SpoolUnavailable, SpoolUnusable
 from forebay.model import Address, DeadLetter, Document, Entry, EventInfo, History, encode_entry
 from forebay.spool import database
+from forebay.spool.files import PAGE_BYTES
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.spool.store import Store
@@ -177,8 +178,8 @@ def test_damaged_pages_are_found(path: Path) -> None:
             "SELECT rootpage FROM sqlite_schema WHERE name = 'dead_letters_died_at'"
         ).fetchone()
     with path.open("r+b") as file:
-        file.seek((root - 1) * 4096)
-        file.write(b"\xff" * 4096)
+        file.seek((root - 1) * PAGE_BYTES)
+        file.write(b"\xff" * PAGE_BYTES)
 
     assert check_integrity(path, 60).problems
 

@@ -14,6 +14,7 @@ import pytest
 from forebay.errors import SpoolUnusable
 from forebay.spool import database
 from forebay.spool.beside.connecting import connect_beside, reading
+from forebay.spool.files import PAGE_BYTES
 from forebay.spool.spool import Spool
 from forebay.spool.statements import SCHEMA
 from unit.pipeline.fakes import read_rows
@@ -63,7 +64,8 @@ def test_a_new_file_gets_schema_version_and_settings(path: Path) -> None:
         assert pragma(connection, "synchronous") == 2
         assert pragma(connection, "journal_mode") == "wal"
         assert pragma(connection, "auto_vacuum") == 2
-        assert pragma(connection, "page_size") == 4096
+        assert pragma(connection, "page_size") == PAGE_BYTES
+        assert pragma(connection, "secure_delete") == 2
         assert pragma(connection, "journal_size_limit") == database.WAL_BYTES_KEPT
 
 

@@ -16,6 +16,7 @@ from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.loading import EVERY
 from forebay.spool.records import NewGroup, Totals, Transaction
 from forebay.spool.spool import Spool
+from forebay.spool.store import Store
 from forebay.spool.upkeep import expiry
 from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool, read_rows
 
@@ -175,6 +176,16 @@ async def test_what_the_file_held_when_it_was_opened_is_known(path: Path) -> Non
         await commit(spool, Transaction(inserts=[NewGroup(7, make_entries(9))]))
 
         assert spool.totals == Totals(2, 5, sum(stored.values()), 2, 170 + 2 * len("reason"))
+
+
+async def test_deleting_a_group_writes_few_pages_however_many_it_lay_in(spool: Spool) -> None:
+    await commit(spool, Transaction(inserts=[NewGroup(1, [make_entry(os.urandom(500).hex()) for _ in range(1000)])]))
+    assert await spool.call(Store.write_log_back)
+
+    await commit(spool, Transaction(deletes=[1]))
+
+    _, frames, _ = await spool.call(lambda store: store.connection.execute("PRAGMA wal_checkpoint").fetchone())
+    assert 0 < frames < 10
 
 
 async def test_totals_stay_true_whatever_is_written(spool: Spool, path: Path) -> None:

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from testbed.servers.process_usage import open_descriptors, peak_bytes, resident_bytes
+from testbed.servers.process_usage import open_descriptors, peak_bytes, private_bytes, resident_bytes
 
 NO_PROCESS = 2**22 + 1
 """More than Linux numbers processes."""
@@ -18,7 +18,7 @@ def test_the_peak_of_a_process_is_at_least_the_memory_that_it_has() -> None:
     assert peak_bytes(os.getpid()) > 0.9 * resident_bytes(os.getpid())
 
 
-@pytest.mark.parametrize("read", [resident_bytes, peak_bytes, open_descriptors])
+@pytest.mark.parametrize("read", [resident_bytes, peak_bytes, private_bytes, open_descriptors])
 def test_a_process_that_has_ended_has_nothing_to_read(read: object) -> None:
     assert callable(read)
     with pytest.raises(OSError, match=str(NO_PROCESS)):

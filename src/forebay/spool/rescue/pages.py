@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-PAGE_BYTES = 4096
-"""The size of a page in every spool. So pages are found even if the first one, which tells the size, is damaged."""
+from forebay.spool.files import PAGE_BYTES
 
 HEADER_BYTES = 100
 MAGIC = b"SQLite format 3\0"

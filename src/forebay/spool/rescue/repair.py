@@ -18,9 +18,9 @@ import structlog
 from forebay.errors import SpoolUnusable
 from forebay.spool import database
 from forebay.spool.codec import GroupCodec
-from forebay.spool.files import SpoolFiles, sync_folder, write_synced
+from forebay.spool.files import PAGE_BYTES, SpoolFiles, sync_folder, write_synced
 from forebay.spool.rescue import salvage
-from forebay.spool.rescue.pages import PAGE_BYTES, Pages, open_pages
+from forebay.spool.rescue.pages import Pages, open_pages
 from forebay.spool.rescue.trees import read_rows
 from forebay.spool.store import Store
 
@@ -144,6 +144,8 @@ def _copy(moved: SpoolFiles, copy: SpoolFiles) -> None:
 def _write_log_back(copy: Path) -> None:
     # Even if SQLite cannot read the file, it writes the log back when the connection is closed.
     with contextlib.closing(sqlite3.connect(copy)) as connection, contextlib.suppress(sqlite3.DatabaseError):
+        # If the first page does not tell the size of pages, SQLite takes its default, and then not the log.
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 

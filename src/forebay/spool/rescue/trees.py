@@ -9,7 +9,8 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from forebay.spool.rescue.pages import HEADER_BYTES, PAGE_BYTES, Pages
+from forebay.spool.files import PAGE_BYTES
+from forebay.spool.rescue.pages import HEADER_BYTES, Pages
 
 Value = None | int | float | str | bytes
 

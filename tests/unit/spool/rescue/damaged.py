@@ -15,13 +15,13 @@ from forebay.spool import database
 from forebay.spool.beside.connecting import connect_beside
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.codec import GroupCodec
+from forebay.spool.files import PAGE_BYTES
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.statements import SQL
 from forebay.spool.store import Store
 from forebay.spool.wal import FRAME_BYTES, HEADER_BYTES
 from unit.pipeline.fakes import make_entry
 
-PAGE_BYTES = 4096
 OWNED = "pid 1\nopened\n"
 ENDED = f"{OWNED}closed\n"
 

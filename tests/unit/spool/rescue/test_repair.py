@@ -17,7 +17,7 @@ from forebay.errors import SpoolDamaged, SpoolUnavailable, SpoolUnusable
 from forebay.spool import database
 from forebay.spool.beside.connecting import reading
 from forebay.spool.beside.inspection import inspect
-from forebay.spool.files import SpoolFiles
+from forebay.spool.files import PAGE_BYTES, SpoolFiles
 from forebay.spool.loading import EVERY
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.rescue import salvage
@@ -28,7 +28,6 @@ from forebay.spool.store import Store
 from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool, read_rows, settle_down, until
 from unit.spool.rescue.damaged import (
     OWNED,
-    PAGE_BYTES,
     Contents,
     copy,
     fill,
