@@ -50,14 +50,15 @@ METHOD = """\
 
 - Core {server_core} runs the server, core {load_core} the load generator (`wrk`, one thread) and a stand-in for
   OpenSearch that counts documents and answers at once. Everything talks over the loopback.
-- In each of {rounds} rounds every server is started afresh for every load, warmed up for {warm_up} s and measured for
-  {seconds} s. The order moves on by one with each round.
+- In each of {rounds} rounds every server is started afresh for every load, warmed up for {warm_up} s and measured
+  for {seconds} s. The order moves on by one with each round.
 - An event has about {event_bytes} bytes, a `log_id` of its own (UUIDv7) and one of {users:,} tokens.
-- wrk keeps {connections}, and sends on each as soon as it is answered. So latencies are those of a saturated server.
+- wrk keeps {connections}.
+  It sends on each as soon as it is answered, so latencies are those of a saturated server.
 - Only a 200 counts; any other answer ends the measurement without a result. Before each turn a false token has to get a
   401 from each server that checks tokens.
-- All send bulks of up to 1,000 events, or after {interval} s. [The servers](../benchmarks/peers/README.md) tells their
-  settings.
+- All send bulks of up to 1,000 events, or after {interval} s. More about them, and their settings:
+  [the collectors](../benchmarks/peers/README.md).
 - The bare server is no collector: it reads address, header lines and body, and answers. It is the limit of Python's
   fastest parser. The Rust collector does the same job as `ack=memory`, and like Forebay it remembers tokens.
 - The OpenTelemetry Collector gets its own form (OTLP, protobuf) of the same events, and has less to check.

@@ -54,7 +54,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--only", type=choice(tuple(ALL)), default=list(ALL), help=f"candidates: {','.join(ALL)}")
     parser.add_argument("--parts", type=choice(PARTS), default=list(PARTS), help=f"parts: {','.join(PARTS)}")
     parser.add_argument("--rounds", type=int, default=3, help="rounds (3)")
-    parser.add_argument("--seconds", type=int, default=4, help="length of each measurement (4)")
+    parser.add_argument("--seconds", type=int, default=3, help="length of each measurement (3)")
     parser.add_argument("--warm-up", type=int, default=2, help="seconds before each measurement (2)")
     parser.add_argument("--quick", action="store_true", help="one short round, to try a change of the benchmark itself")
     parser.add_argument("--before", type=labelled, metavar="LABEL=FOREBAY", help="the command of another version")
