@@ -14,7 +14,7 @@ PYTEST := $(BIN)/pytest --numprocesses=$(TEST_PROCESSES) --dist=loadgroup
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run check format docs unit test bench chaos soak lock clean
+.PHONY: help setup setup-dev run check format docs unit test ratchet bench chaos soak lock clean
 
 help: ## show what there is to do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -57,6 +57,9 @@ unit: setup-dev ## the tests that need no server
 
 test: check ## every check and every test, on real servers if they can be had
 	$(PYTEST) --durations=20
+
+ratchet: setup-dev ## count the instructions of an event's way in and lower their record (needs valgrind)
+	$(BIN)/python benchmarks/instructions.py --record
 
 # `make bench BENCH="--before LABEL=/path/to/forebay"` compares with another version, too.
 bench: setup-dev ## measure against other collectors and write docs/benchmarks.md (needs wrk; builds with Go and Cargo)

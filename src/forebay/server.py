@@ -95,7 +95,7 @@ async def serve(
     def observe() -> Snapshot:
         return deliverer.observe(peers.number, stopping=server.should_exit)
 
-    http_config = _configure_http(settings, secret, deliverer, lambda: peers.ask(observe()))
+    http_config = configure_http(settings, secret, deliverer, lambda: peers.ask(observe()))
     server = HttpServer(http_config, lambda: started(server, deliverer.sink.location))
     # A server that takes events and delivers none would look well from outside.
     deliverer.start(server.end, server.sweep(), peers.answer(observe))
@@ -192,7 +192,8 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _configure_http(settings: Settings, secret: str, deliverer: Deliverer, collect: Collect) -> uvicorn.Config:
+def configure_http(settings: Settings, secret: str, deliverer: Deliverer, collect: Collect) -> uvicorn.Config:
+    """Return the configuration of the HTTP server, with the class that is called for each connection."""
     counters = deliverer.counters
     verifier = TokenVerifier(secret)
     maker = DocumentMaker(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from forebay import __version__
-from forebay.cli import dead, doctor, events, index, pending, serve, token
+from forebay.cli import bench, dead, doctor, events, index, pending, serve, token
 from forebay.cli.output import say
 from forebay.errors import CommandFailed
 
@@ -29,6 +29,7 @@ app.add_typer(dead.app, name="dead")
 app.add_typer(index.app, name="index")
 app.command("token")(token.token)
 app.command("doctor")(doctor.doctor)
+app.command("bench")(bench.bench)
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so

@@ -1,0 +1,1 @@
+"""How much a machine takes with the present settings, and the limit: `forebay bench`."""
