@@ -61,8 +61,9 @@ test: check ## every check and every test, on real servers if they can be had
 ratchet: setup-dev ## count the instructions of an event's way in and lower their record (needs valgrind)
 	$(BIN)/python benchmarks/instructions.py --record
 
-bench: setup-dev ## measure against a plain collector and write docs/benchmarks.md (needs wrk)
-	$(BIN)/python benchmarks/run.py
+# `make bench BENCH="--before LABEL=/path/to/forebay"` compares with another version, too.
+bench: setup-dev ## measure against other collectors and write docs/benchmarks.md (needs wrk; builds with Go and Cargo)
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 chaos: setup-dev ## run every fault against real processes and write docs/reliability.md (needs faketime, root)
 	$(BIN)/python chaos/run.py

@@ -1,12 +1,11 @@
--- A hundred events a request. LUA_PATH must lead to event.lua; run.py sets it.
+-- Many events a request. LUA_PATH must lead to event.lua; load.py sets it.
 local event = require("event")
-local SIZE = 100
 
-function init() event.init("/events/batch") end
+function init() event.init("/events/batch", "application/json") end
 
 function request()
   local events = {}
-  for i = 1, SIZE do events[i] = event.event() end
+  for i = 1, event.SIZE do events[i] = event.event() end
   return event.request("[" .. table.concat(events, ",") .. "]")
 end
 

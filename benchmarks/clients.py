@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import secrets
+import socket
 import sys
 import time
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.candidates import SECRET
+from benchmarks.candidates import SECRET, Form
 from benchmarks.processes import BenchmarkError
 from forebay.tokens import Scope, make_token
 
@@ -91,7 +91,47 @@ def event(number: int) -> dict[str, Any]:
 def body(start: int, size: int, *, batch: bool) -> bytes:
     """Write one request's events as JSON."""
     events = [event(start + offset) for offset in range(size)]
-    return json.dumps(events if batch else events[0], ensure_ascii=False, separators=(",", ":")).encode()
+    return to_json(events if batch else events[0])
+
+
+def content(form: Form, client: Client, events: list[dict[str, Any]]) -> bytes:
+    """Write one request's events in the form that a server takes."""
+    if form is Form.OTLP:
+        return to_json(otlp(events, client))
+    return to_json(events if len(events) > 1 else events[0])
+
+
+def to_json(value: Any) -> bytes:
+    """Write JSON as compact as a client does."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def otlp(events: list[dict[str, Any]], client: Client) -> dict[str, Any]:
+    """Make log records of events, in OTLP's form for JSON; wrk sends the same in protobuf."""
+    records = [
+        {
+            "timeUnixNano": str(time.time_ns()),
+            "body": otlp_value({name: value for name, value in one.items() if name != "log_id"}),
+            "attributes": otlp_pairs({"log_id": one["log_id"]}),
+        }
+        for one in events
+    ]
+    sender = {"device_uuid": client.device, "app_version": client.app, "os_version": client.system}
+    return {"resourceLogs": [{"resource": {"attributes": otlp_pairs(sender)}, "scopeLogs": [{"logRecords": records}]}]}
+
+
+def otlp_pairs(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Write an object as OTLP does: a list of keys with values that name their types."""
+    return [{"key": key, "value": otlp_value(value)} for key, value in values.items()]
+
+
+def otlp_value(value: Any) -> dict[str, Any]:
+    """Write a value with its type."""
+    if isinstance(value, dict):
+        return {"kvlistValue": {"values": otlp_pairs(value)}}
+    if isinstance(value, bool):
+        return {"boolValue": value}
+    return {"intValue": str(value)} if isinstance(value, int) else {"stringValue": value}
 
 
 def post(connection: http.client.HTTPConnection, client: Client, path: str, content: bytes) -> tuple[int, bytes]:
@@ -101,14 +141,31 @@ def post(connection: http.client.HTTPConnection, client: Client, path: str, cont
     return response.status, response.read()
 
 
-def probe(port: int, client: Client, path: str, size: int) -> None:
+def request(path: str, client: Client, content: bytes) -> bytes:
+    """Write a whole request, as it goes over the wire."""
+    lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1"]
+    lines += [f"{name}: {value}" for name, value in client.headers.items()]
+    return "\r\n".join([*lines, f"Content-Length: {len(content)}", "", ""]).encode() + content
+
+
+def post_in_one_piece(port: int, whole: bytes) -> tuple[int, bytes]:
+    """Send a request as wrk does, with one write, and read its answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(whole)
+        response = http.client.HTTPResponse(connection, method="POST")
+        response.begin()
+        return response.status, response.read()
+
+
+def probe(
+    port: int, client: Client, path: str, size: int, *, form: Form = Form.NATIVE, checks_token: bool = True
+) -> None:
     """Make sure, before wrk starts, that an event gets a 200 and a false token none: wrk tells only good from bad."""
-    content = body(0, size, batch=size > 1)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    with contextlib.closing(connection):
-        status, answer = post(connection, client, path, content)
-        if status != http.client.OK:
-            raise BenchmarkError(f"{path} answers {status} to a good event: {answer[:500]!r}")
-        status, answer = post(connection, client._replace(token=client.token[:-4] + "AAAA"), path, content)
-        if status != http.client.UNAUTHORIZED:
-            raise BenchmarkError(f"{path} answers {status} to a false token: {answer[:500]!r}")
+    wanted = content(form, client, [event(number) for number in range(size)])
+    status, answer = post_in_one_piece(port, request(path, client, wanted))
+    if status != http.client.OK:
+        raise BenchmarkError(f"{path} answers {status} to a good event: {answer[:500]!r}")
+    stranger = client._replace(token=client.token[:-4] + "AAAA")
+    status, answer = post_in_one_piece(port, request(path, stranger, wanted))
+    if checks_token and status != http.client.UNAUTHORIZED:
+        raise BenchmarkError(f"{path} answers {status} to a false token: {answer[:500]!r}")

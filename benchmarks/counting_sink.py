@@ -1,6 +1,7 @@
 """A stand-in for OpenSearch that takes bulk requests, counts their documents and keeps none.
 
 It shares a core with the load generator, so it does as little as it can: it counts newlines instead of reading JSON.
+Only with `--keep-ids` it keeps the `_id` of every document.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import sys
 import zlib
 from typing import cast
@@ -16,6 +18,7 @@ from urllib.parse import parse_qs
 import httptools
 import uvloop
 
+ID = re.compile(rb'"_id": ?"([^"]+)"')
 ITEM = b'{"create":{"status":201}},'
 INFO = json.dumps(
     {
@@ -44,9 +47,11 @@ NOT_COUNTABLE = b'{"error":{"type":"not_countable","reason":"only plain and gzip
 class Tally:
     """The count of all connections of one sink."""
 
-    def __init__(self, *, refuse: bool, block: str) -> None:
+    def __init__(self, *, refuse: bool, block: str, keep_ids: bool) -> None:
         self.refuse = refuse
         self.blocked = b'{"create":{"_index":"%s",' % block.encode() if block else b""
+        self.keep_ids = keep_ids
+        self.ids: set[bytes] = set()
         self.documents = 0
         self.bulks = 0
 
@@ -101,11 +106,11 @@ class SinkProtocol(asyncio.Protocol):
                 self.inflate = zlib.decompressobj(wbits=31)
 
     def on_body(self, body: bytes) -> None:
-        """Count lines as they arrive; a body is kept only if an index is blocked."""
+        """Count lines as they arrive; a body is kept only if its ids or a blocked index are asked for."""
         if self.inflate is not None:
             body = self.inflate.decompress(body)
         self.newlines += body.count(b"\n")
-        if self.tally.blocked:
+        if self.tally.blocked or self.tally.keep_ids:
             self.kept += body
 
     def on_message_complete(self) -> None:
@@ -117,6 +122,8 @@ class SinkProtocol(asyncio.Protocol):
             status, body = b"200 OK", INFO
         elif path.endswith(b"/_count"):
             status, body = b"200 OK", self.tally.report()
+        elif path == b"/_ids":
+            status, body = b"200 OK", b"\n".join(self.tally.ids)
         else:
             status, body = b"200 OK", ACKNOWLEDGED
         self.answer(status, body)
@@ -132,6 +139,7 @@ class SinkProtocol(asyncio.Protocol):
             return b"200 OK", self.bulk_in_part()
         documents = self.newlines // 2
         self.tally.documents += documents
+        self.tally.ids.update(ID.findall(self.kept))
         return b"200 OK", bulk_answer(documents, query)
 
     def bulk_in_part(self) -> bytes:
@@ -184,8 +192,10 @@ def main() -> int:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--refuse", action="store_true", help="answer 503 to every bulk request")
     parser.add_argument("--block", default="", help="answer 403 to every document of this index")
+    parser.add_argument("--keep-ids", action="store_true", help="tell at /_ids the ids of all documents")
     options = parser.parse_args()
-    uvloop.run(serve(options.port, Tally(refuse=options.refuse, block=options.block)))
+    tally = Tally(refuse=options.refuse, block=options.block, keep_ids=options.keep_ids)
+    uvloop.run(serve(options.port, tally))
     return 0
 
 

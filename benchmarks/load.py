@@ -66,7 +66,7 @@ def stage(candidate: Candidate, work: Path, users: int, *, refuse: bool = False,
         sink_command += ["--refuse"] if refuse else []
         sink_command += ["--block", block] if block else []
         sink = stack.enter_context(processes.running(sink_command, core=LOAD_CORE, directory=directory))
-        processes.wait_until_up(sink, launch.sink_port, "/", b"opensearch")
+        processes.wait_until_up(sink, launch.sink_port)
         server = stack.enter_context(
             processes.running(
                 candidate.command(launch),
@@ -75,7 +75,7 @@ def stage(candidate: Candidate, work: Path, users: int, *, refuse: bool = False,
                 environment=candidate.environment(launch),
             )
         )
-        processes.wait_until_up(server, launch.port, "/ping", b"pong")
+        processes.wait_until_up(server, launch.port)
         yield Stage(candidate, launch, server, sink, clients.make(users))
 
 
@@ -99,6 +99,7 @@ def start_wrk(on: Stage, load: Load, seconds: int) -> subprocess.Popen[str]:
             "PATH": os.environ.get("PATH", os.defpath),
             "LUA_PATH": f"{HERE}/?.lua",
             "BENCH_CLIENTS": str(listing),
+            "BENCH_EVENTS": str(load.events_per_request),
             "BENCH_PAUSE_US": str(PAUSE_S * 1_000_000),
         },
         stdout=subprocess.PIPE,
@@ -147,7 +148,13 @@ def settle(launch: Launch, expected: int) -> tuple[int, float]:
 def warm_up(on: Stage, load: Load) -> int:
     """Bring the server to its working speed; return the count of the sink when all these events are in it."""
     result, _ = run_wrk(on, load, load.warm_up)
-    accepted = load.events_per_request * (PROBES + result["requests"])
+    return passed_on(on, load.events_per_request * (PROBES + result["requests"]))
+
+
+def passed_on(on: Stage, accepted: int) -> int:
+    """Return the count of the sink when it has all that was accepted so far."""
+    if not on.candidate.delivers:
+        return 0
     arrived, _ = settle(on.launch, accepted)
     if arrived < accepted:
         raise BenchmarkError(f"{accepted - arrived} of {accepted} events of the warm-up have not reached the sink")
@@ -157,24 +164,25 @@ def warm_up(on: Stage, load: Load) -> int:
 def measure(candidate: Candidate, load: Load, work: Path, users: int) -> dict[str, Any]:
     """Warm a server up, measure it, and follow every accepted event into the sink."""
     with stage(candidate, work, users) as on:
-        clients.probe(on.launch.port, on.clients[0], load.path, load.events_per_request)
+        size, form = load.events_per_request, candidate.form
+        clients.probe(on.launch.port, on.clients[0], load.path, size, form=form, checks_token=candidate.checks_token)
         passed = warm_up(on, load)
         result, before = run_wrk(on, load, load.seconds)
         after = Reading.take(on)
-        accepted = load.events_per_request * result["requests"]
-        arrived, drain_s = settle(on.launch, passed + accepted)
+        accepted = size * result["requests"]
+        expected = passed + accepted
+        arrived, drain_s = settle(on.launch, expected) if candidate.delivers else (expected, 0.0)
         peak = processes.memory(on.server.pid).peak
     return {
         "candidate": candidate.name,
-        "events_per_request": load.events_per_request,
+        "events_per_request": size,
         "requests_per_s": round(result["requests"] / (result["duration_us"] / 1e6), 1),
         "requests_per_cpu_s": round(result["requests"] / (after.server_s - before.server_s), 1),
         "p50_ms": round(result["p50_us"] / 1000, 2),
         "p99_ms": round(result["p99_us"] / 1000, 2),
         "wrk_sleeps_per_request": round((after.wrk_sleeps - before.wrk_sleeps) / result["requests"], 3),
         "accepted": accepted,
-        "arrived": arrived - passed,
-        "missing": max(0, passed + accepted - arrived),
+        "missing": max(0, expected - arrived),
         "drain_s": round(drain_s, 2),
         "rss_peak_mib": round(peak, 1),
         **after.shares_since(before),

@@ -8,18 +8,20 @@ import shutil
 import statistics
 import subprocess
 import time
+import tomllib
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from benchmarks.candidates import PEERS, PLAIN_PYTHON
 from benchmarks.processes import BenchmarkError
 
 IN_MEMORY = {"tmpfs", "ramfs", "devtmpfs"}
 SYNCS = 200
-SHOWN_PACKAGES = {
-    "forebay": ["uvicorn", "uvloop", "httptools", "starlette", "msgspec", "pydantic", "pyjwt", "aiohttp"],
-    "plain": ["fastapi", "opensearch-py", "uvicorn", "uvloop", "httptools", "starlette", "pydantic", "pyjwt"],
-}
+FOREBAY_PACKAGES = ("uvicorn", "uvloop", "httptools", "msgspec", "pyjwt", "aiohttp", "zstandard")
+PLAIN_PACKAGES = ("fastapi", "opensearch-py", "uvicorn", "pydantic", "pyjwt")
+RUST_PACKAGES = ("axum", "tokio", "serde_json", "jsonwebtoken")
+GO_MODULES = {"benthos": "github.com/redpanda-data/benthos/v4", "otel": "go.opentelemetry.io/collector/otelcol"}
 READ_VERSIONS = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
 
 
@@ -71,17 +73,50 @@ def wrk_version() -> str:
         raise BenchmarkError("wrk is not installed (Debian and Ubuntu: apt install wrk)")
     # wrk ends with 1 after showing its version.
     shown = subprocess.run(["wrk", "--version"], capture_output=True, text=True, check=False)
-    return " ".join((shown.stdout + shown.stderr).split("\n")[0].split()[:2])
+    return (shown.stdout + shown.stderr).split()[1]
 
 
-def versions(plain_python: Path) -> dict[str, dict[str, str]]:
-    """Read the versions of the packages that matter in both environments."""
-    names = SHOWN_PACKAGES["plain"]
-    shown = subprocess.run([plain_python, "-c", READ_VERSIONS, *names], capture_output=True, text=True, check=True)
+def versions() -> dict[str, dict[str, str]]:
+    """Read the versions of what is compared, and of what it is made with."""
+    python = {"CPython": platform.python_version()}
     return {
-        "forebay": {name: metadata.version(name) for name in ["forebay", *SHOWN_PACKAGES["forebay"]]},
-        "plain": dict(zip(names, shown.stdout.split(), strict=True)),
+        "Forebay": python | {name: metadata.version(name) for name in ("forebay", *FOREBAY_PACKAGES)},
+        "FastAPI + opensearch-py": python | plain_versions(),
+        "Rust": {"rustc": tool_version("rustc", "--version"), **rust_versions()},
+        "Go": {"go": tool_version("go", "env", "GOVERSION"), **{name: go_version(name) for name in GO_MODULES}},
+        "load generator": {"wrk": wrk_version()},
     }
+
+
+def plain_versions() -> dict[str, str]:
+    """Ask the environment of the plain collector."""
+    if not PLAIN_PYTHON.exists():
+        return {}
+    command = [str(PLAIN_PYTHON), "-c", READ_VERSIONS, *PLAIN_PACKAGES]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    return dict(zip(PLAIN_PACKAGES, shown.stdout.split(), strict=True))
+
+
+def rust_versions() -> dict[str, str]:
+    """Read the locked versions of the Rust collector."""
+    packages = tomllib.loads((PEERS / "rust" / "versions.lock").read_text())["package"]
+    return {each["name"]: each["version"] for each in packages if each["name"] in RUST_PACKAGES}
+
+
+def go_version(name: str) -> str:
+    """Read the version of the module that a program of Go is about."""
+    for line in (PEERS / name / "go.mod").read_text().splitlines():
+        if GO_MODULES[name] in line.split():
+            return line.split()[-1].removeprefix("v")
+    raise BenchmarkError(f"{name}/go.mod does not name {GO_MODULES[name]}")
+
+
+def tool_version(*command: str) -> str:
+    """Ask a compiler for its version."""
+    if shutil.which(command[0]) is None:
+        return "not installed"
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    return shown.stdout.removeprefix(command[0]).split()[0].removeprefix("go")
 
 
 def describe(directory: Path) -> dict[str, Any]:
@@ -92,8 +127,6 @@ def describe(directory: Path) -> dict[str, Any]:
         "virtual": " hypervisor" in Path("/proc/cpuinfo").read_text(),
         "memory_gib": round(memory_gib(), 1),
         "kernel": f"{platform.system()} {platform.release()}",
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "wrk": wrk_version(),
         "file_system": file_system(directory),
         "sync_ms": round(sync_ms(directory), 3),
         "load_average": round(os.getloadavg()[0], 2),

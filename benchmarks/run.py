@@ -1,4 +1,4 @@
-"""Measures Forebay against a plain collector, keeps the raw numbers and writes docs/benchmarks.md from them.
+"""Measures Forebay and other collectors in turn, keeps the raw numbers and writes docs/benchmarks.md from them.
 
 Run it as `make bench`, or with `--help` for its options.
 """
@@ -17,14 +17,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a script finds only its own directory
 
-from benchmarks import clients, filling, load, machine, report
-from benchmarks.candidates import ALL, FOREBAY, INTERVAL_S, PLAIN_PYTHON, ROOT, install_plain
+from benchmarks import building, candidates, clients, killing, machine, report, speed
+from benchmarks.candidates import ALL, INTERVAL_S, PROTOTYPE, ROOT, Candidate
 from benchmarks.processes import LOAD_CORE, SERVER_CORE, BenchmarkError
+from benchmarks.reach import parts
 
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
-PARTS = ("singles", "batches", "memory")
-BATCH_CONNECTIONS = 16
+PARTS = ("speed", "kills", *parts.PARTS)
+QUICK = speed.Timing(rounds=1, seconds=1, warm_up=1)
 
 
 def choice(allowed: tuple[str, ...]) -> Any:
@@ -39,87 +40,95 @@ def choice(allowed: tuple[str, ...]) -> Any:
     return read
 
 
+def labelled(text: str) -> tuple[str, Path]:
+    """Read LABEL=PATH."""
+    label, equals, path = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError("write LABEL=PATH")
+    return label, Path(path)
+
+
 def read_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=choice(tuple(ALL)), default=list(ALL), help=f"candidates: {','.join(ALL)}")
     parser.add_argument("--parts", type=choice(PARTS), default=list(PARTS), help=f"parts: {','.join(PARTS)}")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of single events (5)")
-    parser.add_argument("--batch-rounds", type=int, default=3, help="rounds of batches (3)")
-    parser.add_argument("--seconds", type=int, default=8, help="length of each measurement (8)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds (3)")
+    parser.add_argument("--seconds", type=int, default=3, help="length of each measurement (3)")
     parser.add_argument("--warm-up", type=int, default=2, help="seconds before each measurement (2)")
-    parser.add_argument("--connections", type=int, default=256, help="connections of wrk (256)")
-    parser.add_argument("--users", type=int, default=1_000, help="different tokens (1000)")
-    parser.add_argument("--fill", type=int, default=120_000, help="events of the memory measurement (120000)")
+    parser.add_argument("--quick", action="store_true", help="one short round, to try a change of the benchmark itself")
+    parser.add_argument("--before", type=labelled, metavar="LABEL=FOREBAY", help="the command of another version")
+    parser.add_argument("--prototype", type=Path, help="a script with Forebay's settings; it is not on the page")
     parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "bench", help="directory of the databases")
     parser.add_argument("--render", action="store_true", help="only write the page again from the kept numbers")
     return parser.parse_args()
 
 
-def rotated(names: list[str], turn: int) -> list[str]:
-    """Move the order on, so that no candidate always has the same neighbour before it."""
-    start = turn % len(names)
-    return names[start:] + names[:start]
+def chosen(options: argparse.Namespace) -> list[Candidate]:
+    """Return the candidates that the command line names."""
+    found = [ALL[name] for name in options.only]
+    found += [candidates.before(*options.before)] if options.before else []
+    return found + ([candidates.prototype(options.prototype)] if options.prototype else [])
 
 
-def rounds(names: list[str], count: int, turn: Any) -> list[dict[str, Any]]:
-    """Let the candidates take turns."""
-    runs = []
-    for number in range(count):
-        for name in rotated(names, number):
-            run = {"round": number + 1, **turn(ALL[name])}
-            runs.append(run)
-            print(f"round {number + 1}: {json.dumps(run)}", flush=True)
-    return runs
+def timing(options: argparse.Namespace) -> speed.Timing:
+    """Return the length of the measurement."""
+    return QUICK if options.quick else speed.Timing(options.rounds, options.seconds, options.warm_up)
 
 
-def measure_parts(options: argparse.Namespace, work: Path) -> dict[str, list[dict[str, Any]]]:
-    """Take the measurements that were asked for."""
-    forebay = [candidate.name for candidate in FOREBAY if candidate.name in options.only]
-    single = load.Load("single_events.lua", "/events", 1, options.connections, options.seconds, options.warm_up)
-    batch = load.Load(
-        "batch_events.lua", "/events/batch", filling.BATCH, BATCH_CONNECTIONS, options.seconds, options.warm_up
-    )
-    plan = {
-        "singles": (options.only, options.rounds, lambda it: load.measure(it, single, work, options.users)),
-        "batches": (forebay, options.batch_rounds, lambda it: load.measure(it, batch, work, options.users)),
-        "memory": (forebay, 1, lambda it: filling.measure(it, work, options.fill, options.users)),
-    }
-    return {part: rounds(*plan[part]) if part in options.parts and plan[part][0] else [] for part in PARTS}
+def measure_parts(options: argparse.Namespace, able: list[Candidate], work: Path) -> dict[str, Any]:
+    """Take the measurements that were asked for; those that were not are empty."""
+    wanted, length = options.parts, timing(options)
+    kills = killing.measure_all(able, work) if "kills" in wanted else []
+    runs = speed.measure(able, length, work) if "speed" in wanted else []
+    beside = [name for name in parts.PARTS if name in wanted]
+    reach, unmeasured = parts.measure(beside, work, length.rounds, length.seconds)
+    return {"speed": runs, "kills": kills, "reach": reach, "unmeasured": unmeasured}
+
+
+def about(candidate: Candidate) -> dict[str, str]:
+    """Describe a candidate for the page."""
+    checks = [
+        name for name, checked in (("token", candidate.checks_token), ("fields", candidate.checks_fields)) if checked
+    ]
+    return {"title": candidate.title, "means": candidate.means, "checks": ", ".join(checks) or "nothing"}
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings of the measurement."""
+    connections = [f"{count} connections for {report.LOADS[events]}" for events, count in speed.CONNECTIONS.items()]
     return {
-        "rounds": options.rounds,
-        "seconds": options.seconds,
-        "warm_up": options.warm_up,
-        "connections": options.connections,
-        "batch_connections": BATCH_CONNECTIONS,
-        "batch_size": filling.BATCH,
-        "users": options.users,
+        **timing(options)._asdict(),
+        "connections": ", ".join(connections),
+        "users": speed.USERS,
         "interval": INTERVAL_S,
         "event_bytes": round(len(clients.body(0, 100, batch=True)) / 1000) * 10,
         "server_core": SERVER_CORE,
         "load_core": LOAD_CORE,
+        "kill_connections": killing.CONNECTIONS,
+        "kill_s": killing.KILLED_AFTER_S,
     }
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Measure and return everything that the page shows."""
+    wanted = chosen(options)
+    left_out = building.build([candidate.name for candidate in wanted])
+    able = [candidate for candidate in wanted if candidate.name not in left_out]
     start = time.monotonic()
-    install_plain()
     options.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.work) as directory:
         work = Path(directory)
-        described = {"machine": machine.describe(work), "versions": machine.versions(PLAIN_PYTHON)}
-        parts = measure_parts(options, work)
+        described = {"machine": machine.describe(work), "versions": machine.versions()}
+        measured = measure_parts(options, able, work)
     return {
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "minutes": round((time.monotonic() - start) / 60),
         **described,
         "settings": settings(options),
-        **parts,
+        "candidates": {candidate.name: about(candidate) for candidate in able},
+        "left_out": {ALL[name].title: reason for name, reason in left_out.items()},
+        **measured,
     }
 
 
@@ -130,9 +139,16 @@ def keep(results: dict[str, Any]) -> None:
     PAGE.write_text(report.render(results))
 
 
+def without_prototype(results: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what only the one who runs this can look at."""
+    kept = {part: [run for run in results[part] if run["candidate"] != PROTOTYPE] for part in ("speed", "kills")}
+    named = {name: about for name, about in results["candidates"].items() if name != PROTOTYPE}
+    return {**results, "candidates": named, **kept}
+
+
 def complete(options: argparse.Namespace) -> bool:
     """Return whether everything is measured; only then does a run replace the page."""
-    return set(options.only) == set(ALL) and set(options.parts) == set(PARTS)
+    return set(options.only) == set(ALL) and set(options.parts) == set(PARTS) and not options.quick
 
 
 def main() -> int:
@@ -146,7 +162,7 @@ def main() -> int:
         print("\n".join(["", f"benchmark: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr)
         return 1
     if options.render or complete(options):
-        keep(results)
+        keep(without_prototype(results))
     print(report.render(results))
     return 0
 

@@ -177,13 +177,17 @@ def measure(work: Path, rounds: int, seconds: int) -> dict[str, Any]:
     return {**made, "runs": runs}
 
 
+def findings(result: dict[str, Any]) -> list[Finding]:
+    """Return the ratio of each round, for each kind of work."""
+    titles = {name: f"{GOAL.title}, {name}" for name in (*LOADS, REDELIVERY)}
+    return [Finding(GOAL._replace(title=title), _ratios(result, name)) for name, title in titles.items()]
+
+
 def render(result: dict[str, Any]) -> str:
-    """Show the ratio of each round."""
-    titles = {name: f"{GOAL.title}, {name}" for name in LOADS} | {REDELIVERY: f"{GOAL.title}, {REDELIVERY}"}
+    """Show the findings, and how much was pending."""
     pending = min(run["pending"] for run in result["runs"] if run["many"])
-    return table([Finding(GOAL._replace(title=title), _ratios(result, name)) for name, title in titles.items()]) + (
-        f"\nThe spool of {result['size_mib']:,} MiB held at least {pending:,} events in each turn.\n"
-    )
+    shown = f"\nThe spool of {result['size_mib']:,} MiB held at least {pending:,} events in each turn.\n"
+    return table(findings(result)) + shown
 
 
 def _ratios(result: dict[str, Any], name: str) -> list[float]:

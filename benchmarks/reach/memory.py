@@ -71,15 +71,15 @@ def measure(work: Path, rounds: int, seconds: int) -> dict[str, Any]:
     return {"runs": runs}
 
 
-def render(result: dict[str, Any]) -> str:
-    """Show the memory idle, and full in both ways."""
+def findings(result: dict[str, Any]) -> list[Finding]:
+    """Return the memory idle, and full in both ways."""
     runs = result["runs"]
-    findings = [Finding(IDLE, [run["idle_mb"] for run in runs])]
+    found = [Finding(IDLE, [run["idle_mb"] for run in runs])]
     for way in ("batches", "single events"):
         full = [run["full_mb"] for run in runs if run["filled_by"] == way]
-        findings.append(Finding(FULL._replace(title=f"{FULL.title} of {way}"), full))
-    return table(findings)
+        found.append(Finding(FULL._replace(title=f"{FULL.title} of {way}"), full))
+    return found
 
 
 if __name__ == "__main__":
-    sys.exit(alone.run(measure, render, str(__doc__)))
+    sys.exit(alone.run(measure, lambda result: table(findings(result)), str(__doc__)))

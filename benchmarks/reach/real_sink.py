@@ -149,7 +149,7 @@ def by_forebay(into: Node, work: Path, documents: int) -> Rate:
         with processes.running(
             DISK.command(launch), core=LOAD_CORE, directory=launch.directory, environment=environment
         ) as server:
-            processes.wait_until_up(server, launch.port, "/ping", b"pong")
+            processes.wait_until_up(server, launch.port)
             with ThreadPoolExecutor(SENDERS) as pool:
                 sent = [pool.submit(send_batches, launch.port, batches) for _ in range(SENDERS)]
                 rate = into.watch(documents)
@@ -217,9 +217,13 @@ def measure(work: Path, rounds: int, seconds: int) -> dict[str, Any]:
     return {"documents": documents, "tried": tried, "connections": best, "runs": runs}
 
 
+def findings(result: dict[str, Any]) -> list[Finding]:
+    """Return the ratio of each round."""
+    return [Finding(GOAL, [run["forebay"]["per_s"] / run["loader"]["per_s"] for run in result["runs"]])]
+
+
 def render(result: dict[str, Any]) -> str:
     """Show the ratio of each round, and the rates."""
-    ratios = [run["forebay"]["per_s"] / run["loader"]["per_s"] for run in result["runs"]]
     head = "| round |  | documents/s | documents per CPU second of OpenSearch | OpenSearch's share of its core |\n"
     rows = [
         f"| {run['round']} | {name} | {run[name]['per_s']:,} | {run[name]['per_cpu_s']:,} | {run[name]['cpu']:.0%} |\n"
@@ -229,7 +233,7 @@ def render(result: dict[str, Any]) -> str:
     tried = ", ".join(f"{per_s:,} with {number}" for number, per_s in result["tried"].items())
     return "\n".join(
         [
-            table([Finding(GOAL, ratios)]),
+            table(findings(result)),
             head + "| ---: | --- | ---: | ---: | ---: |\n" + "".join(rows),
             f"The loader used {result['connections']} connections; tried before, documents/s: {tried}.\n",
         ]

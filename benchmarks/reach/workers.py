@@ -54,9 +54,9 @@ def measure(work: Path, rounds: int, seconds: int) -> dict[str, Any]:
     return {"runs": runs}
 
 
-def render(result: dict[str, Any]) -> str:
-    """Show the ratio of each round."""
-    return table([Finding(GOAL._replace(title=f"{GOAL.title}, {name}"), _ratios(result, name)) for name in PATHS])
+def findings(result: dict[str, Any]) -> list[Finding]:
+    """Return the ratio of each round, for each load."""
+    return [Finding(GOAL._replace(title=f"{GOAL.title}, {name}"), _ratios(result, name)) for name in PATHS]
 
 
 def _ratios(result: dict[str, Any], name: str) -> list[float]:
@@ -68,4 +68,4 @@ def _ratios(result: dict[str, Any], name: str) -> list[float]:
 
 
 if __name__ == "__main__":
-    sys.exit(alone.run(measure, render, str(__doc__)))
+    sys.exit(alone.run(measure, lambda result: table(findings(result)), str(__doc__)))

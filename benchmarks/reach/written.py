@@ -59,12 +59,11 @@ def measure(work: Path, rounds: int, seconds: int) -> dict[str, Any]:
     return {"event_bytes": event_bytes, "runs": runs}
 
 
-def render(result: dict[str, Any]) -> str:
-    """Show the bytes of each load; the goal is about batches."""
-    findings = [
+def findings(result: dict[str, Any]) -> list[Finding]:
+    """Return the bytes of each load; the goal is about batches."""
+    return [
         Finding(GOAL._replace(title=f"bytes written for an event, {name}"), _values(result, name)) for name in LOADS
     ]
-    return table(findings)
 
 
 def _values(result: dict[str, Any], name: str) -> list[float]:
@@ -72,4 +71,4 @@ def _values(result: dict[str, Any], name: str) -> list[float]:
 
 
 if __name__ == "__main__":
-    sys.exit(alone.run(measure, render, str(__doc__)))
+    sys.exit(alone.run(measure, lambda result: table(findings(result)), str(__doc__)))
