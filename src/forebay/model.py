@@ -308,6 +308,11 @@ class Admission(enum.StrEnum):
     PENDING = "pending"  # only in the spool: the channel had no room
 
 
+# Looked up once: Python 3.11 takes longer to find the member of an enum than to call a function.
+CREATED, PENDING = Admission
+MEMORY = Ack.MEMORY
+
+
 class LogFormat(enum.StrEnum):
     """How log lines look: `auto` is text on a terminal and JSON elsewhere."""
 

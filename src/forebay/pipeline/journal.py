@@ -24,7 +24,7 @@ import structlog
 
 from forebay.clock import now_ms
 from forebay.errors import SpoolLost, SpoolUnavailable
-from forebay.model import Admission, Verdict, entry_index
+from forebay.model import CREATED, PENDING, Verdict, entry_index
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.evidence import OWN_FAULT
 from forebay.pipeline.group import (
@@ -247,7 +247,7 @@ class Journal:
         have_all_entered = all(entered)
         for submission, numbers in commit.submissions:
             in_channel = have_all_entered or all(entered[number] for number in numbers)
-            submission.admitted(Admission.CREATED if in_channel else Admission.PENDING)
+            submission.admitted(CREATED if in_channel else PENDING)
         self._schedule()
 
     def _may_be_taken(self, group: Group) -> bool:

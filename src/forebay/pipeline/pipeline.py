@@ -10,7 +10,7 @@ import structlog
 
 from forebay.backoff import Backoff
 from forebay.errors import SpoolUnavailable
-from forebay.model import Ack, Admission
+from forebay.model import CREATED, MEMORY, Ack
 from forebay.pipeline.channel import Channel, Limits
 from forebay.pipeline.delivery import Delivery
 from forebay.pipeline.evidence import Evidence
@@ -95,7 +95,7 @@ class Admitter:
             submission.refused(SpoolUnavailable("the spool is full", FULL_RETRY_AFTER_S))
         elif refusal := self._journal.refusal:
             submission.refused(SpoolUnavailable(refusal))
-        elif ack is Ack.MEMORY and self._take_into_memory(submission):
+        elif ack is MEMORY and self._take_into_memory(submission):
             self._tell_soon(submission)
         else:
             self._journal.submit(submission)
@@ -120,7 +120,7 @@ class Admitter:
     def _tell(self) -> None:
         submissions, self._in_memory = self._in_memory, []
         for submission in submissions:
-            submission.admitted(Admission.CREATED)
+            submission.admitted(CREATED)
 
 
 class Pipeline:
