@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from forebay.intake.documents import uuid7_time_ms
+from forebay.intake.month import uuid7_time_ms
 from testbed.traffic.client import Client
 from testbed.traffic.events import Event, expected_info, make_event
 

@@ -15,7 +15,7 @@ from chaos.load import find_month, make_plain
 from chaos.rows import Backend, Row
 from chaos.scale import Scale
 from chaos.stage import Stage
-from forebay.intake.documents import uuid7_time_ms
+from forebay.intake.month import uuid7_time_ms
 from testbed.traffic.events import Event, make_event
 
 HOUR_S = 3600

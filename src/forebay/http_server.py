@@ -12,7 +12,7 @@ from types import FrameType
 
 import uvicorn
 
-from forebay.intake.connection import BoundedConnection
+from forebay.intake.connection import Connection
 
 SWEEP_INTERVAL_S = 1.0
 
@@ -58,5 +58,5 @@ class HttpServer(uvicorn.Server):
             await asyncio.sleep(SWEEP_INTERVAL_S)
             now = loop.time()
             for connection in list(self.server_state.connections):
-                if isinstance(connection, BoundedConnection):
+                if isinstance(connection, Connection):
                     connection.expire(now)

@@ -28,7 +28,10 @@ Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 Instant: TypeAlias = datetime | int | float
 
 
-class Event(Struct, gc=False, forbid_unknown_fields=True):
+NO_PARAM = Raw()
+
+
+class Event(Struct, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     """An event as a client sends it. `timestamp` and `sent_at` are RFC 3339 or milliseconds since 1970."""
 
     page: Text
@@ -37,19 +40,15 @@ class Event(Struct, gc=False, forbid_unknown_fields=True):
     label: str | None = None
     target: str | None = None
     section: str | None = None
-    param: Raw = Raw()
+    param: Raw = NO_PARAM
     timestamp: Instant | None = None
     sent_at: Instant | None = None
 
 
-class Sender(Struct, gc=False, frozen=True):
-    """The sender of an event: the token's `sub` and the request's headers."""
+class ExtendedEvent(Event, kw_only=True):
+    """An event with fields that Forebay does not know."""
 
-    user_id: str
-    device_uuid: str | None
-    app_version: str | None
-    os_version: str | None
-    user_agent: str | None
+    extra: dict[str, Raw]
 
 
 class EventInfo(Struct, gc=False, omit_defaults=True):
@@ -89,6 +88,7 @@ class _Action(Struct, gc=False):
     create: Address
 
 
+NEWLINE = ord("\n")
 _INDEX_LEAD = b'{"create":{"_index":"'
 
 _encode = msgspec.json.Encoder().encode
@@ -97,12 +97,16 @@ _decode_action = msgspec.json.Decoder(_Action).decode
 
 def encode_entry(address: Address, document: Document) -> Entry:
     """Make the entry of a document: the `create` action, and the document on one line."""
-    body = _encode(document)
-    # A newline can only have come in through `param` or `extra`, which keep the client's own white space; in a bulk
-    # it would end the document early and shift every document behind it.
-    if b"\n" in body:
-        body = msgspec.json.format(body, indent=-1)
-    return b'{"create":%b}\n%b\n' % (_encode(address), body)
+    return b'{"create":%b}\n%b\n' % (_encode(address), on_one_line(_encode(document)))
+
+
+def on_one_line(json: bytes) -> bytes:
+    """Return the same JSON without newlines.
+
+    Only `param` and unknown fields may have some, as they keep the client's own white space. In a bulk a newline would
+    end the document early and shift every document behind it.
+    """
+    return msgspec.json.format(json, indent=-1) if NEWLINE in json else json
 
 
 def entry_address(entry: Entry) -> Address:

@@ -21,11 +21,13 @@ from forebay.admin.peers import Peers
 from forebay.admin.snapshot import Snapshot, measure_process
 from forebay.errors import SettingsError
 from forebay.http_server import HttpServer
+from forebay.intake.answers import ServerLines
+from forebay.intake.connection import PING, Connection
 from forebay.intake.documents import DocumentMaker
+from forebay.intake.formats.registry import ADDRESSES
+from forebay.intake.guard import Guard
 from forebay.intake.intake import Intake
 from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, RequestLimits
-from forebay.intake.protocol import IntakeProtocol
-from forebay.intake.request import METHODS
 from forebay.pipeline.pipeline import Pipeline
 from forebay.process import end_within, fit_connections, give_back_memory
 from forebay.secret import resolve_secret
@@ -200,16 +202,17 @@ def configure_http(settings: Settings, secret: str, deliverer: Deliverer, collec
         settings.server_environment, settings.oldest_month_start, counters, require_log_id=settings.require_log_id
     )
     limits = RequestLimits(settings.header_bytes_max, settings.body_bytes_max, settings.batch_events_max)
-    intake = Intake(verifier, maker, deliverer.pipeline.admitter, settings.ack, limits, counters)
+    guard = Guard(verifier, settings.body_bytes_max)
+    intake = Intake(guard, maker, deliverer.pipeline.admitter, settings.ack, limits, counters)
     timeouts = ConnectionTimeouts(settings.request_timeout_s, settings.keep_alive_s)
     connection_limits = ConnectionLimits(
         fit_connections(settings.connections_max), settings.in_hand_bytes_max, counters
     )
-    methods = {route.value: tuple(method.decode() for method in METHODS[route]) for route in METHODS}
+    methods = {"/ping": tuple(method.decode() for method in PING)} | {path.decode(): ("POST",) for path in ADDRESSES}
     return uvicorn.Config(
         AdminApp(verifier, collect, methods, metrics_open=settings.metrics_open).build(),
         # uvicorn asks for a class, and calls it for each connection.
-        http=cast("type[IntakeProtocol]", partial(IntakeProtocol, intake, timeouts, connection_limits)),
+        http=cast("type[Connection]", partial(Connection, intake, timeouts, connection_limits, ServerLines())),
         ws="none",
         lifespan="off",
         access_log=False,

@@ -88,6 +88,21 @@ def test_a_client_that_asks_before_it_sends_too_much_is_refused(client: Client) 
         assert_problem(wire.ask(client.request(body=b"", headers=headers)), 413)
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({"Authorization": "Bearer x"}, 401), ({"Authorization": None}, 401), ({"Content-Type": "text/plain"}, 415)],
+)
+def test_a_client_that_asks_before_it_sends_is_refused_at_once(
+    client: Client, headers: dict[str, str | None], status: int
+) -> None:
+    with client.wire() as wire:
+        asking = {"Content-Length": "1000", "Expect": "100-continue"} | headers
+        answer = wire.ask(client.request(body=b"", headers=asking))
+        assert_problem(answer, status)
+        assert answer.headers["connection"] == "close"
+        wire.assert_closed()
+
+
 def test_a_client_of_http_1_0_is_never_told_to_go_on(client: Client) -> None:
     with client.wire() as wire:
         assert_created(wire.ask(client.request(headers={"Expect": "100-continue"}, version="1.0")))

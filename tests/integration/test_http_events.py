@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from forebay.intake.documents import new_log_id
+from forebay.intake.month import new_log_id
 from testbed.servers.doors import BATCH_EVENTS_MAX
 from testbed.traffic.requests import EVENT, Client, assert_created, assert_problem, event, nested
 

@@ -94,6 +94,16 @@ def test_connections_that_say_nothing_do_not_keep_others_out(narrow: Client, wir
     assert len(wires) == CONNECTIONS_MAX
 
 
+def test_connections_that_were_refused_and_linger_make_room_for_others(narrow: Client, wires: list[Wire]) -> None:
+    for wire in wires:
+        wire.send(b"garbage\r\n\r\n")
+        assert_problem(wire.answer(), 400)
+    for _ in range(CONNECTIONS_MAX):
+        assert_created(narrow.post())
+    for wire in wires:
+        wire.assert_closed()
+
+
 def test_if_no_connection_is_idle_a_new_one_is_told_to_try_again(narrow: Client, wires: list[Wire]) -> None:
     request = narrow.request(body=event(log_id="begun before it was full", param="x" * 1000))
     for wire in wires:
@@ -157,6 +167,28 @@ def _answers(client: Client) -> bool:
 
 
 # Bytes
+
+
+def test_answers_that_wait_for_a_disk_that_hangs_have_a_limit_too(tmp_path: Path) -> None:
+    with ForebayServer(tmp_path, SETTINGS) as server, contextlib.ExitStack() as stack:
+        server.start()
+        client = Client(server)
+        before = resident_bytes(server.pid)
+        spool = stack.enter_context(contextlib.closing(sqlite3.connect(tmp_path / "spool.db", isolation_level=None)))
+        spool.execute("BEGIN IMMEDIATE")
+        wire = stack.enter_context(client.wire())
+        # The answer names the fault at length.
+        name = b"x" * (BODY_BYTES_MAX - 10_000)
+        bad = b'[{"page":"a","event":"b","%b":%b}]' % (name, b"[" * 40 + b"]" * 40)
+        wire.send(client.request(body=event(log_id="it hung")))
+        wire.send_while_open(client.request("/events/batch", bad), 80)
+        wait_until(lambda: gave_way(client, "slow_request") > 0, "nothing gave way")
+        # They would be 40 MB.
+        assert resident_bytes(server.pid) - before < 25_000_000
+        spool.execute("ROLLBACK")
+        assert_created(wire.answer(), "it hung")
+        client.document("it hung")
+        assert_created(client.post())
 
 
 def test_bodies_that_never_end_make_room_for_others_and_are_told_why(roomy: Client) -> None:

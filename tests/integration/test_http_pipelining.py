@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 
 import pytest
@@ -60,6 +61,40 @@ def test_a_thousand_events_in_one_packet_are_answered_in_their_order(client: Cli
     client.documents(log_ids)
 
 
+def test_events_that_are_committed_together_are_answered_in_their_order(client: Client) -> None:
+    requests, wanted = [], []
+    for number in range(600):
+        log_id = f"together {number}"
+        if number % 7 == 3:
+            requests.append(client.request(body=event(log_id=log_id, label=5)))
+        elif number % 7 == 5:
+            requests.append(client.request(headers={"Authorization": None}))
+        else:
+            path = "/events?ack=memory" if number % 3 else "/events"
+            requests.append(client.request(path, event(log_id=log_id)))
+            wanted.append(log_id)
+    with client.wire() as wire:
+        wire.send(b"".join(requests))
+        taken = []
+        for number in range(600):
+            answer = wire.answer()
+            if number % 7 == 3:
+                assert_problem(answer, 400, "label")
+            elif number % 7 == 5:
+                assert_problem(answer, 401)
+            else:
+                taken.append(assert_created(answer))
+        assert taken == wanted
+        assert wire.is_silent
+    client.documents(wanted)
+    assert (
+        client.stored(
+            "log_id LIKE 'together %' AND log_id NOT IN (SELECT value FROM json_each(?))", [json.dumps(wanted)]
+        )
+        == []
+    )
+
+
 def test_a_body_that_is_still_on_its_way_is_waited_for_behind_other_requests(client: Client) -> None:
     with client.wire() as wire:
         request = client.request(body=event(log_id="the slow one", param="x" * 200_000))
@@ -86,6 +121,7 @@ def test_a_body_over_the_limit_behind_an_event_is_refused_behind_it(client: Clie
         pytest.param(PING.replace(b"\r\n\r\n", b"\r\nX: " + b"x" * 70_000 + b"\r\n\r\n"), 431, id="a large head"),
         pytest.param(b"GET http://x HTTP/1.1\r\n\r\n", 400, id="no address"),
         pytest.param(b"CONNECT x:1 HTTP/1.1\r\n\r\n", 501, id="a tunnel"),
+        pytest.param(PING.replace(b"\r\n\r\n", b"\r\nX: y" * 200 + b"\r\n\r\n"), 431, id="many lines"),
     ],
 )
 def test_input_that_is_refused_takes_nothing_from_the_event_before_it(

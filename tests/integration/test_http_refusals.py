@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from forebay.intake.reader import HEADER_LINES_MAX
 from testbed.servers.doors import BODY_BYTES_MAX, HEADER_BYTES_MAX
+from testbed.servers.process_usage import resident_bytes
 from testbed.traffic.requests import EVENT, PING, Client, assert_created, assert_problem, chunked, event, nested
 
 
@@ -75,6 +78,45 @@ def test_a_compressed_body_is_refused(client: Client, coding: str) -> None:
     answer = client.post(content_encoding=coding)
     assert_problem(answer, 415)
     assert answer.headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Authorization": None}, 401),
+        ({"Authorization": "Bearer x"}, 401),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Encoding": "gzip"}, 415),
+    ],
+)
+def test_a_refused_head_keeps_the_connection_and_its_body_is_dropped(
+    client: Client, headers: dict[str, str | None], status: int
+) -> None:
+    before = resident_bytes(client.server.pid)
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(client.wire()) for _ in range(200)]
+        body = event(log_id="never taken", param="x" * (BODY_BYTES_MAX - 1_000))
+        request = client.request(body=body, headers=headers)
+        for wire in wires:
+            wire.send(request[:-1])
+        # They would be 60 MB.
+        assert wires[0].is_silent
+        assert resident_bytes(client.server.pid) - before < 30_000_000
+        for wire in wires[:20]:
+            answer = wire.ask(request[-1:])
+            assert_problem(answer, status)
+            assert "connection" not in answer.headers
+            assert_created(wire.ask(client.request()))
+    assert client.stored("log_id = 'never taken'") == []
+
+
+def test_a_refused_head_with_a_chunked_body_keeps_the_connection(client: Client) -> None:
+    headers = {"Content-Length": None, "Transfer-Encoding": "chunked", "Authorization": None}
+    with client.wire() as wire:
+        # More than a body may have.
+        wire.send(client.request(body=b"", headers=headers) + chunked(b"x" * (3 * BODY_BYTES_MAX), 50_000))
+        assert_problem(wire.answer(), 401)
+        assert_created(wire.ask(client.request()))
 
 
 # Limits

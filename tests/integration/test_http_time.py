@@ -42,6 +42,28 @@ def test_a_body_that_comes_drop_by_drop_is_answered_with_408(hasty: Client) -> N
         assert_problem(wire.answer(), 408)
 
 
+def test_a_refused_head_whose_body_never_ends_ends_at_the_time_limit(hasty: Client) -> None:
+    headers = {"Content-Length": None, "Transfer-Encoding": "chunked", "Authorization": None}
+    with hasty.wire() as wire:
+        wire.send(hasty.request(body=b"", headers=headers))
+        began_at = time.monotonic()
+        while wire.is_silent:
+            assert time.monotonic() - began_at < TIMEOUT_S
+            wire.send_while_open(b"5\r\nabcde\r\n", 1)
+            time.sleep(0.02)
+        assert time.monotonic() - began_at > 0.4
+        assert_problem(wire.answer(), 408)
+        wire.assert_closed()
+
+
+def test_a_body_that_never_ends_behind_an_event_takes_nothing_from_it(hasty: Client) -> None:
+    with hasty.wire() as wire:
+        wire.send(hasty.request(body=event(log_id="before the open body")) + hasty.request()[:-1])
+        assert_created(wire.answer(), "before the open body")
+        assert_problem(wire.answer(), 408)
+        wire.assert_closed()
+
+
 def test_a_request_that_never_ends_takes_nothing_from_the_event_before_it(hasty: Client) -> None:
     with hasty.wire() as wire:
         wire.send(hasty.request(body=event(log_id="before the endless one")) + PING[:-2])

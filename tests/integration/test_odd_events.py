@@ -13,9 +13,9 @@ import aiohttp
 import pytest
 
 from forebay.errors import Rejection
-from forebay.intake.documents import DocumentMaker
-from forebay.intake.formats.native import check_text, decode_event
-from forebay.model import Entry, Sender, entry_address, entry_document, join_entries
+from forebay.intake.documents import DocumentMaker, Sender
+from forebay.intake.formats.single import SingleEvent
+from forebay.model import Entry, entry_address, entry_document, join_entries
 from forebay.sinks.opensearch.repair import may_overwhelm, repair
 from forebay.sinks.opensearch.template import PATH, TEMPLATE
 from forebay.telemetry.counters import Counters
@@ -25,7 +25,7 @@ from testbed.traffic.odd_events import OddEvents
 EVENTS = 1_000
 BUSY_S_MAX = 60
 BULK_BYTES_MAX = 300_000
-ALICE = Sender("alice", None, None, None, None)
+ALICE: Sender = ("alice", None, None, None, None)
 RECEIVED_AT = datetime(2026, 11, 24, tzinfo=UTC)
 LONG_KEY_BYTES = 8_000
 
@@ -117,8 +117,12 @@ def cut(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
 
 
 def make(maker: DocumentMaker, body: bytes, sender: Sender) -> Entry:
-    check_text(body)
-    return maker.make(decode_event(body), sender, RECEIVED_AT, None)[1]
+    parts, (result,) = maker.make(SingleEvent().decode(body).events, sender, RECEIVED_AT, None)
+    if isinstance(result, Rejection):
+        raise result
+    (part,) = parts
+    (entry,) = part.entries
+    return entry
 
 
 def make_odd_entries(seed: int, maker: DocumentMaker) -> list[Entry]:
@@ -127,7 +131,10 @@ def make_odd_entries(seed: int, maker: DocumentMaker) -> list[Entry]:
     odd = OddEvents(random)
     entries = []
     for number in range(EVENTS):
-        sender = Sender(f"user-{number}", odd.header(), odd.header(), odd.header(), odd.header())
+        device, app, system, agent = (
+            text if text is None else text.encode() for text in (odd.header() for _ in range(4))
+        )
+        sender = (f"user-{number}", device, app, system, agent)
         try:
             entries.append(make(maker, odd.body(f"{number}-{uuid.uuid4()}"), sender))
         except Rejection:

@@ -25,7 +25,7 @@ from forebay.model import (
     encode_entry,
 )
 from forebay.settings import Settings
-from forebay.sinks.opensearch.answers import UNEXPECTED_ANSWER
+from forebay.sinks.opensearch.refusals import UNEXPECTED_ANSWER
 from forebay.sinks.opensearch.sink import OpenSearchSink
 from forebay.sinks.port import Query
 from forebay.sinks.sifting import Sifting

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forebay.model import DELIVERED, Outcome, SameOutcome
-from forebay.sinks.opensearch.answers import read_answer, read_items
+from forebay.sinks.opensearch.answers import read_answer
+from forebay.sinks.opensearch.refusals import read_items
 
 CREATED = b'{"create":{"status":201}}'
 ITEMS = (

@@ -14,16 +14,21 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from forebay.errors import Rejection
-from forebay.intake.documents import DocumentMaker, new_log_id, uuid7_time_ms
-from forebay.intake.formats.native import Batch, check_text, decode_batch, decode_event, decode_unchecked
-from forebay.model import Entry, Event, Sender, entry_address, entry_document, split_entries
+from forebay.intake.documents import DocumentMaker, Sender
+from forebay.intake.formats.batch import EventBatch
+from forebay.intake.formats.event import decode_event
+from forebay.intake.formats.format import Decoded
+from forebay.intake.formats.lines import EventLines
+from forebay.intake.formats.single import SingleEvent
+from forebay.intake.month import new_log_id, uuid7_time_ms
+from forebay.model import Entry, Event, ExtendedEvent, entry_address, entry_document, split_entries
 from forebay.telemetry.counters import Counters
 from forebay.tokens import TokenVerifier
 
 # A loaded machine is no reason to fail.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-ALICE = Sender("alice", None, None, None, None)
+ALICE: Sender = ("alice", None, None, None, None)
 OLDEST = datetime(2024, 1, 1, tzinfo=UTC)
 DAY_MS = 86_400_000
 KNOWN = frozenset(Event.__struct_fields__)
@@ -61,8 +66,22 @@ events = st.fixed_dictionaries(
 
 
 def make(body: bytes, received_at: datetime = datetime(2026, 3, 15, tzinfo=UTC)) -> Entry:
+    (result,), entries = make_all(SingleEvent().decode(body), received_at)
+    if isinstance(result, Rejection):
+        raise result
+    ((entry,),) = entries.values()
+    return entry
+
+
+def make_all(
+    decoded: Decoded, received_at: datetime = datetime(2026, 3, 15, tzinfo=UTC)
+) -> tuple[list[bytes | Rejection], dict[str, list[Entry]]]:
+    """Return the result of each event, and the entries by their index."""
     maker = DocumentMaker("test", OLDEST, Counters(), require_log_id=False)
-    return maker.make(decode_event(body), ALICE, received_at, None)[1]
+    parts, results = maker.make(decoded.events, ALICE, received_at, decoded.sent_at)
+    assert all(part.entries and part.entry_bytes == sum(map(len, part.entries)) for part in parts)
+    assert len(list(decoded.places)) == len(results)
+    return results, {part.index: part.entries for part in parts}
 
 
 def fields(event: Event) -> dict[str, Any]:
@@ -119,13 +138,13 @@ def test_a_field_that_is_not_known_changes_nothing_about_the_others(
     event: dict[str, Any], extra: dict[str, Any], write: Callable[[Any], str]
 ) -> None:
     alone, among = decode_event(write(event).encode()), decode_event(write(event | extra).encode())
-    same, same_among = fields(alone.event), fields(among.event)
+    same, same_among = fields(alone), fields(among)
     # White space within `param` depends on its place.
     for both in (same, same_among):
         both["param"] = json.loads(both["param"] or "null")
     assert same == same_among
-    assert alone.extra is None
-    assert among.extra is not None
+    assert type(alone) is Event
+    assert isinstance(among, ExtendedEvent)
     assert {name: json.loads(bytes(raw)) for name, raw in among.extra.items()} == extra
 
 
@@ -142,11 +161,12 @@ def test_the_quick_decoding_and_the_one_field_by_field_refuse_the_same(
 
 def _try(event: dict[str, Any]) -> object:
     try:
-        return fields(decode_event(json.dumps(event).encode()).event)
+        return fields(decode_event(json.dumps(event).encode()))
     except Rejection as error:
         return error.errors
 
 
+GOOD = b'{"page":"/home","event":"click"}'
 bodies = st.binary() | st.text(string.printable).map(str.encode)
 damaged = st.builds(
     lambda event, place, length, patch: (
@@ -165,7 +185,6 @@ damaged = st.builds(
 def test_any_body_is_an_event_or_is_refused(body: bytes) -> None:
     refusals: list[Rejection] = []
     try:
-        check_text(body)
         _, document = make(body).removesuffix(b"\n").split(b"\n")
         assert json.loads(document)["event_info"]["page"]
     except Rejection as error:
@@ -177,18 +196,81 @@ def test_any_body_is_an_event_or_is_refused(body: bytes) -> None:
 @given(bodies | damaged | damaged.map(lambda body: b"[%b,%b]" % (body, body)))
 def test_any_body_is_a_batch_or_is_refused(body: bytes) -> None:
     refusals: list[Rejection] = []
-    batch = Batch([], None)
+    results: list[bytes | Rejection] = []
     try:
-        batch = decode_batch(body)
+        results, entries = make_all(EventBatch().decode(body))
+        assert len(results) == sum(map(len, entries.values())) + sum(isinstance(row, Rejection) for row in results)
     except Rejection as error:
         refusals.append(error)
-    for raw in batch.events:
-        try:
-            (decode_event if batch.is_checked else decode_unchecked)(raw)
-            json.loads(bytes(raw))
-        except Rejection as error:
-            refusals.append(error)
+    refusals += [result for result in results if isinstance(result, Rejection)]
     assert all(error.status == 400 and error.detail for error in refusals)
+
+
+@unhurried
+@given(st.lists(bodies | damaged | st.just(GOOD), max_size=5), st.sampled_from([b"\n", b"\r\n", b" \n\n"]))
+def test_any_bytes_as_lines_are_events_or_are_refused_and_cost_no_other_line(parts: list[bytes], end: bytes) -> None:
+    lines = end.join(parts).split(b"\n")
+    decoded = EventLines().decode(end.join(parts))
+    results, _ = make_all(decoded)
+    assert list(decoded.places) == [number for number, line in enumerate(lines, 1) if line.strip(b" \t\r")]
+    assert all(result.status == 400 and result.detail for result in results if isinstance(result, Rejection))
+    for place, result in zip(decoded.places, results, strict=True):
+        # As if it had come alone.
+        alone = result_of(lines[place - 1])
+        assert isinstance(result, Rejection) == isinstance(alone, Rejection)
+        if lines[place - 1].strip() == GOOD:
+            assert isinstance(result, bytes)
+
+
+def result_of(body: bytes) -> bytes | Rejection:
+    """Return the result of an event that comes alone."""
+    try:
+        (result,), _ = make_all(SingleEvent().decode(body))
+    except Rejection as error:
+        return error
+    return result
+
+
+named = st.builds(lambda event, log_id: event | {"log_id": log_id}, events, log_ids)
+faulty: st.SearchStrategy[Any] = st.sampled_from(
+    [
+        {"page": "a", "log_id": "x"},
+        {"page": "", "event": 5, "log_id": "x"},
+        {"page": "a", "event": "b", "log_id": "x" * 513},
+        {"page": "a", "event": "b", "log_id": "x", "timestamp": 1e300},
+        {"page": "a", "event": "b", "log_id": "x", "param": json.loads("[" * 40 + "]" * 40)},
+        {"page": "a", "event": "b", "log_id": "x", "unknown": json.loads("[" * 40 + "]" * 40)},
+        {"page": "a", "event": "b", "log_id": "x", "timestamp": "2026-12-31T23:59:60Z"},
+        [],
+        5,
+        None,
+    ]
+)
+
+
+@unhurried
+@given(st.lists(st.builds(lambda event, extra: event | extra, named, unknown) | named | faulty, max_size=6))
+def test_however_events_come_they_become_the_same_entries_and_refusals(sent: list[Any]) -> None:
+    texts = [json.dumps(event).encode() for event in sent]
+    array = make_all(EventBatch().decode(b"[%b]" % b",".join(texts)))
+    wrapped = make_all(EventBatch().decode(b'{"context":1,"events":[%b]}' % b",".join(texts)))
+    lines = make_all(EventLines().decode(b"\n".join(texts)))
+    # What is not JSON in another field makes the batch be split.
+    split = make_all(EventBatch().decode(rb'{"context":"\ud83d","events":[%b]}' % b",".join(texts)))
+    alone = [result_of(text) for text in texts]
+    assert array[1] == wrapped[1] == lines[1] == split[1]
+    single: dict[str, list[Entry]] = {}
+    for text, result in zip(texts, alone, strict=True):
+        if isinstance(result, bytes):
+            for index, entries in make_all(SingleEvent().decode(text))[1].items():
+                single.setdefault(index, []).extend(entries)
+    assert array[1] == single
+    for results in (array[0], wrapped[0], lines[0], split[0]):
+        assert [explain(result) for result in results] == [explain(result) for result in alone]
+
+
+def explain(result: bytes | Rejection) -> object:
+    return (result.status, result.detail, result.errors) if isinstance(result, Rejection) else result
 
 
 @unhurried

@@ -1,5 +1,6 @@
-"""One connection within its limits: its refusals, its time, its memory and its end.
+"""One HTTP connection: every byte of its requests arrives here, and every answer leaves here.
 
+Requests for the event addresses are answered without an ASGI scope; every other request goes to the ASGI application.
 Everything that a client can do without end has a limit: the head (431), the body (413), the time for a request to
 arrive (408), idle connections, answers that nobody reads, and the memory and number of all connections (503). A refusal
 waits for its turn like any answer, so that an event before it still gets its own. Then the connection lingers, so that
@@ -10,249 +11,419 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections import deque
 from http import HTTPStatus
 from typing import Any
 
+import structlog
+import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
 from forebay.errors import Rejection
-from forebay.intake import responses
-from forebay.intake.asgi import AsgiRequest
+from forebay.intake import answers, refusals
+from forebay.intake.answers import Answer, AnswerQueue, KnownTurn, ServerLines, Turn
+from forebay.intake.asgi import AsgiRequest, make_asgi_request
+from forebay.intake.formats.registry import ADDRESSES, Formats, resolve
+from forebay.intake.intake import Intake, Request
 from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, overloaded
 from forebay.intake.reader import RequestReader
-from forebay.intake.request import EventRequest
-from forebay.intake.responses import CLOSE_LINE, Response
-from forebay.telemetry.counters import Counters
 
-LINGER_S = 2.0
-"""How long input is read and dropped after a refusal: closing at once could take the answer away from the client."""
+log = structlog.get_logger("forebay.intake")
+
+PIECE_BYTES = 16 * 1024
+"""How much is parsed before other connections get a turn. A piece may hold many requests; the smallest has 20 bytes."""
+
+UNANSWERED_MAX = 100
+"""How many requests of a connection may wait for answers before its input is left waiting, too."""
+
+EVENT_BYTES = 500
+"""Memory of an event until it is answered, beside the bytes of its entry: its result, mostly."""
+
+PING = {b"GET": answers.PONG, b"HEAD": answers.PONG_WITHOUT_BODY}
 
 
 class State(enum.Enum):
     """The state of a connection."""
 
     IDLE = enum.auto()  # no request has begun to arrive, and all are answered
-    HEAD = enum.auto()  # the head of a request is arriving
-    BODY = enum.auto()  # its body is arriving
+    READING = enum.auto()  # a request is arriving
     WAITING = enum.auto()  # the newest request has arrived, and waits for its answer
     LINGERING = enum.auto()  # the input was refused; the rest of it is dropped until the connection closes
 
 
-class BoundedConnection(asyncio.Protocol):
-    """One connection: its state, its unanswered requests, and its end.
+# Looked up once: Python 3.11 takes longer to find the member of an enum than to call a function.
+IDLE, READING, WAITING, LINGERING = State
 
-    `IntakeProtocol`, its subclass, takes the requests and answers them.
+
+class Connection(asyncio.Protocol):
+    """Takes the requests of one connection, and writes their answers.
 
     Attributes:
-        state: the part of a request that is arriving, if any.
-        deadline: the end of the time for this state, by the loop's clock; None while the client waits for us.
-        requests: the unanswered ones, oldest first. Only the first may be answered.
-        arriving: the request whose body is arriving.
-        unparsed: input that waits until requests are taken again.
-        used_bytes: memory that waits for the client, beside its requests; `ConnectionLimits` sets it.
-        transport: writes to the client.
-        flow: pauses reading, and tells whether writing is paused.
+        used_bytes: memory that waits for the client; `ConnectionLimits` sets it.
     """
 
     used_bytes = 0
-    transport: asyncio.Transport
-    flow: FlowControl
 
     def __init__(
         self,
-        reader: RequestReader,
-        counters: Counters,
+        intake: Intake,
         timeouts: ConnectionTimeouts,
         limits: ConnectionLimits,
+        lines: ServerLines,
+        *,
+        config: uvicorn.Config,
         server_state: ServerState,
+        **_: object,  # uvicorn passes more, which is not needed here
     ) -> None:
-        self.reader = reader
-        self.counters = counters
-        self.timeouts = timeouts
-        self.limits = limits
-        self.server_state = server_state
-        self.loop = asyncio.get_running_loop()
-        self.state = State.IDLE
-        self.deadline: float | None = None
-        self.requests: deque[EventRequest | AsgiRequest] = deque()
-        self.arriving: EventRequest | AsgiRequest | None = None
-        self.unparsed = b""
-        self._refusal: Response | None = None  # of input that is no request; it is sent after all other answers
-        self._abort_at: float | None = None  # the end of the time for closing, after which it is aborted
+        self._intake = intake
+        self._timeouts = timeouts
+        self._limits = limits
+        self._lines = lines
+        self._app = config.loaded_app
+        self._server_state = server_state
         self._connections: set[Any] = server_state.connections  # uvicorn's type names its own protocols only
+        self._loop = asyncio.get_running_loop()
+        self._reader = RequestReader(self, intake.limits.header_bytes_max)
+        self._state = IDLE
+        self._deadline: float | None = None  # of the state, by the loop's clock; None while the client waits for us
+        self._abort_at: float | None = None  # the end of the time for closing
+        self._unparsed = b""
+        self._is_resuming = False
+        self._arriving: Turn | None = None  # the request whose body is arriving
+        self._body: bytes | bytearray = b""  # what is there of it
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin as an idle connection, if there is room for one more."""
-        self.transport = transport
-        self.flow = FlowControl(transport)
+        self._transport = transport
+        self._flow = FlowControl(transport)
+        self._queue = AnswerQueue(transport, self._limits)
         self._connections.add(self)
-        self.deadline = self.loop.time() + self.timeouts.keep_alive_s
+        self._deadline = self._loop.time() + self._timeouts.keep_alive_s
         try:
-            self.limits.make_room(len(self._connections))
+            self._limits.make_room(len(self._connections))
         except Rejection as error:
-            self.refuse_connection(error)
+            self.refuse(error)
             transport.close()
         else:
-            self.limits.idle[self] = None
+            self._limits.idle[self] = None
+
+    # Input arrives
+
+    def data_received(self, data: bytes) -> None:
+        """Parse the input."""
+        if self._unparsed or len(data) > PIECE_BYTES:
+            self._unparsed += data
+            self._read_pieces()
+        else:
+            self._read(data)
+
+    def _read(self, piece: bytes) -> None:
+        try:
+            self._reader.feed(piece)
+        except Exception:
+            log.exception("connection_failed")
+            self._transport.close()
+        if self._reader.is_in_request:
+            self._note_arriving()
+        elif self.used_bytes:
+            self._count_memory()
+
+    def _read_pieces(self) -> None:
+        """Parse a piece of the input, and the rest of the body that begins in it; then others get a turn."""
+        while self._unparsed and not self._flow.read_paused and self._state is not LINGERING:
+            size = max(PIECE_BYTES, self._body_bytes_left())
+            piece, self._unparsed = self._unparsed[:size], self._unparsed[size:]
+            self._read(piece)
+            if self._unparsed and self._body_bytes_left() <= 0:
+                self._flow.pause_reading()
+                self._resume_soon()
+        if self._state is LINGERING:
+            self._unparsed = b""
+        elif self._unparsed or self.used_bytes:
+            self._count_memory()
+
+    def _body_bytes_left(self) -> int:
+        if not isinstance(self._arriving, Request):
+            return 0
+        return self._reader.announced_body_bytes - len(self._body)
+
+    def _note_arriving(self) -> None:
+        """Take note that a request is there in part: from the first one on, its time is limited."""
+        if self._state is not READING:
+            self._state = READING
+            self._deadline = self._loop.time() + self._timeouts.request_timeout_s
+            self._limits.idle.pop(self, None)
+        self._count_memory()
+
+    def _resume_soon(self) -> None:
+        if not self._is_resuming:
+            self._is_resuming = True
+            self._loop.call_soon(self._resume)
+
+    def _resume(self) -> None:
+        """Take input again, unless the client has to read answers first."""
+        self._is_resuming = False
+        if len(self._queue) < UNANSWERED_MAX and not self._flow.write_paused and not self._transport.is_closing():
+            self._flow.resume_reading()
+            self._read_pieces()
+
+    # A request arrives: the reader calls these
+
+    def take_head(self) -> None:
+        """Decide who answers the request."""
+        parser, url = self._reader.parser, self._reader.url
+        try:
+            path, query = (url, b"") if url in ADDRESSES else resolve(url)
+        except Rejection as error:
+            self.refuse(error)
+            return
+        formats, method = ADDRESSES.get(path), parser.get_method()
+        if formats is not None and method == b"POST":
+            self._begin(formats, query)
+        elif path == b"/ping" and method in PING:
+            self._arriving = KnownTurn(answer=PING[method], connection_line=self._connection_line)
+        else:
+            self._arriving = turn = make_asgi_request(
+                self._reader, self._flow, self._transport, self._server_state, self._app, self._write_due
+            )
+            self._queue.append(turn)
+            if len(self._queue) == 1:
+                turn.begin()
+        if self._arriving is not None and not parser.should_keep_alive():
+            self._arriving.is_last = True
+
+    def _begin(self, formats: Formats, query: bytes) -> None:
+        headers = {name.lower(): value for name, value in self._reader.headers}
+        is_asked = b"expect" in headers and headers[b"expect"].lower() == b"100-continue"
+        try:
+            turn: Turn = self._intake.begin(self, formats, query, headers)
+        except Rejection as error:
+            self._intake.counters.rejected += 1
+            if is_asked or error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+                self.refuse(error)
+                return
+            turn = KnownTurn(answer=refusals.rejection(error))
+        else:
+            # After an unanswered request, or in HTTP/1.0, it would be taken for an answer.
+            if is_asked and not self._queue and self._reader.parser.get_http_version() != "1.0":
+                self._transport.write(answers.CONTINUE)
+        if b"connection" in headers:
+            turn.connection_line = self._connection_line
+        self._arriving = turn
 
     @property
-    def drops_input(self) -> bool:
-        """Whether further input is dropped."""
-        return self.state is State.LINGERING or self.transport.is_closing()
+    def _connection_line(self) -> bytes:
+        return answers.KEEP_ALIVE_LINE if self._reader.parser.get_http_version() == "1.0" else b""
 
-    @property
-    def is_arriving(self) -> bool:
-        """Whether a request has begun to arrive and is not there yet."""
-        return self.state is State.HEAD or self.state is State.BODY
+    def take_body(self, data: bytes) -> None:
+        """Take a piece of the body; most bodies come in one piece, which is not copied."""
+        turn = self._arriving
+        if isinstance(turn, Request):
+            if not self._body:
+                self._body = data
+            elif isinstance(self._body, bytearray):
+                self._body += data
+            else:
+                self._body = bytearray(self._body) + data
+            if len(self._body) > self._intake.limits.body_bytes_max:
+                self._intake.counters.rejected += 1
+                self.refuse(self._intake.guard.too_large())
+        elif isinstance(turn, AsgiRequest):
+            turn.receive_body(data)
 
-    # Refusals
+    def end_request(self) -> None:
+        """Take the request, now that it has arrived whole."""
+        turn, self._arriving = self._arriving, None
+        if turn is None:
+            return
+        if self._state is IDLE:
+            self._limits.idle.pop(self, None)
+        self._state = WAITING
+        self._deadline = None
+        if turn.is_last:
+            self._reader.stop()
+        if isinstance(turn, Request):
+            body, self._body = bytes(self._body), b""
+            self._queue.append(turn)
+            self._take(turn, body)
+        elif isinstance(turn, KnownTurn):
+            self._queue.append(turn)
+            self.answer(turn, turn.answer)
+        elif isinstance(turn, AsgiRequest):
+            turn.end_body()
+            # It may have been answered before its body was there.
+            self._write_due()
+        if len(self._queue) >= UNANSWERED_MAX:
+            self._flow.pause_reading()
 
-    def refuse_request(self, request: EventRequest, error: Rejection) -> None:
-        """Answer before the body has arrived, and drop the rest of it as it comes.
+    def _take(self, request: Request, body: bytes) -> None:
+        limits = self._limits
+        if limits.used_bytes > limits.bytes_max and not limits.find_room():
+            self.answer(request, refusals.rejection(limits.reject_request()))
+            return
+        try:
+            self._intake.take(request, body)
+        except Rejection as error:
+            self._intake.counters.rejected += 1
+            self.answer(request, refusals.rejection(error))
+        except Exception:
+            log.exception("request_failed", path=self._reader.url.partition(b"?")[0].decode("latin-1"))
+            request.is_last = True
+            self.answer(request, refusals.failed())
+        if request.response is None:
+            request.used_bytes = request.entry_bytes + EVENT_BYTES * request.events
+            limits.used_bytes += request.used_bytes
+
+    # Answers leave
+
+    def answer(self, turn: Turn, answer: Answer) -> None:
+        """Write an answer in its turn."""
+        status, head, body = answer
+        self._intake.counters.requests[status] += 1
+        self._limits.used_bytes -= turn.used_bytes
+        turn.used_bytes = 0
+        line = answers.CLOSE_LINE if turn.is_last else turn.connection_line
+        turn.response = b"".join((head, self._lines.of(self._server_state.default_headers), line, b"\r\n", body))
+        if self._queue and turn is not self._queue[0]:
+            # It waits in memory for its turn: a client may send one request after the other while a disk hangs.
+            self._limits.set_used_bytes(turn, len(turn.response))
+        self._write_due()
+
+    def abandon(self, turn: Turn) -> None:
+        """Close the connection in place of this answer, after the answers to the requests before it."""
+        self._limits.used_bytes -= turn.used_bytes
+        turn.used_bytes = 0
+        turn.is_last = True
+        turn.response = b""
+        self._write_due()
+
+    def _write_due(self) -> None:
+        if self._transport.is_closing():
+            return
+        if self._queue.write_due():
+            self._end()
+        elif not self._queue and self._state is WAITING:
+            self._state = IDLE
+            # A reading of the clock instead of a timer for each answer; `expire` compares it.
+            self._deadline = self._loop.time() + self._timeouts.keep_alive_s
+            self._limits.idle[self] = None
+        if self._flow.read_paused:
+            self._resume_soon()
+
+    def _end(self) -> None:
+        """End the connection behind its last answer; if that refuses input, let the client read it first."""
+        # Requests behind an event in doubt get no answer.
+        self._queue.disconnect()
+        if self._state is LINGERING:
+            self._transport.write_eof()
+            self._deadline = self._loop.time() + self._timeouts.request_timeout_s
+            # Another connection may have its place.
+            self._limits.idle[self] = None
+        else:
+            self._transport.close()
+
+    def refuse(self, error: Rejection) -> None:
+        """Answer input that is not taken, after all requests before it; drop the rest of it, and close.
 
         Closing at once would reset the connection under a client that is still sending, and it would never see why.
         """
-        request.keep_alive = False
-        request.body = b""
-        self.limits.set_used_bytes(request, 0)
-        request.early_response = responses.rejection(error)
-        if self.requests[0] is request:
-            request.reply(request.early_response)
-
-    def refuse_connection(self, error: Rejection) -> None:
-        """Answer input that cannot be taken as a request, after all requests before it, and close."""
-        if self.drops_input:
+        if self._state is LINGERING or self._transport.is_closing():
             return
-        self.limits.idle.pop(self, None)
-        self.state = State.LINGERING
-        self.deadline = self.loop.time() + self.timeouts.request_timeout_s
-        self.reader.stop()
-        request, self.arriving = self.arriving, None
-        if request is None:
-            self._refusal = responses.rejection(error)
-            self.send_refusal()
+        turn, self._arriving = self._arriving, None
+        self._limits.idle.pop(self, None)
+        self._state = LINGERING
+        self._deadline = None
+        self._reader.stop()
+        self._unparsed = self._body = b""
+        if isinstance(turn, AsgiRequest):
+            # The application answers it, or has done so.
+            turn.end_connection()
             return
-        request.keep_alive = False
-        if request.response_complete:
-            self._linger()
-        elif isinstance(request, EventRequest) and request.early_response is None:
-            self.refuse_request(request, error)
+        refusal = Turn(is_last=True)
+        self._queue.append(refusal)
+        self.answer(refusal, refusals.rejection(error))
 
-    def send_refusal(self) -> None:
-        """Send the refusal of the connection, if there is one and every request before it is answered."""
-        if self._refusal is None or self.requests:
-            return
-        self.counters.requests[self._refusal[0]] += 1
-        self.transport.write(responses.as_bytes(self._refusal, self.server_state.default_headers, CLOSE_LINE))
-        self._refusal = None
-        self._linger()
-
-    def close_after(self, request: EventRequest) -> None:
-        """Close after the answer to a request, once its body is there; after its refusal, linger."""
-        if self.state is State.LINGERING and self._refusal is None and request is self.requests[-1]:
-            self._linger()
-        elif request is not self.arriving:
-            self.transport.close()
-
-    def _linger(self) -> None:
-        """Send nothing more, and close once the client does, or after a while."""
-        if not self.transport.is_closing():
-            self.transport.write_eof()
-            self.deadline = self.loop.time() + LINGER_S
-
-    # Memory
+    # Memory and time
 
     def pause_writing(self) -> None:
         """Take no more requests while the client does not read its answers, and count their memory."""
-        self.flow.pause_writing()
-        self.flow.pause_reading()
-        self.count_memory()
+        self._flow.pause_writing()
+        self._flow.pause_reading()
+        self._count_memory()
 
-    def count_memory(self) -> None:
+    def resume_writing(self) -> None:
+        """Take requests again, as the client reads its answers."""
+        self._flow.resume_writing()
+        self._resume_soon()
+
+    def _count_memory(self) -> None:
         """Tell the limits how much memory waits for the client here."""
-        used_bytes = len(self.unparsed) + self.reader.head_memory_bytes
-        if self.flow.write_paused:
-            used_bytes += self.transport.get_write_buffer_size()
-        self.limits.set_used_bytes(self, used_bytes)
-        if used_bytes or (self.arriving is not None and self.arriving.used_bytes):
-            self.limits.slow.setdefault(self)
-            self.limits.drop_slow_requests()
+        used_bytes = len(self._unparsed) + self._reader.head_memory_bytes + len(self._body)
+        if self._flow.write_paused:
+            used_bytes += self._transport.get_write_buffer_size()
+        self._limits.set_used_bytes(self, used_bytes)
+        if used_bytes:
+            self._limits.slow.setdefault(self)
+            self._limits.find_room()
         else:
-            self.limits.slow.pop(self, None)
-
-    def find_memory(self, request: EventRequest) -> None:
-        """Drop requests until the limit is met: those of the slowest clients, or this one."""
-        self.limits.drop_slow_requests()
-        if self.limits.exceeded and request.early_response is None:
-            self.refuse_request(request, self.limits.reject_request())
+            self._limits.slow.pop(self, None)
 
     def drop_slow_request(self) -> None:
         """Free the memory that the slow client takes, by a refusal or by closing."""
-        self.limits.set_used_bytes(self, 0)
-        error = overloaded("too many bytes of requests are in memory, and this one is slow to arrive")
-        if self.flow.write_paused or not self.is_arriving:
+        self._limits.set_used_bytes(self, 0)
+        if self._flow.write_paused:
             # It does not read its answers, so it would not read this one.
-            self.transport.abort()
-        elif self.state is State.HEAD:
-            self.refuse_connection(error)
-        elif isinstance(self.arriving, EventRequest) and self.arriving.early_response is None:
-            self.refuse_request(self.arriving, error)
-
-    # The end
+            self._transport.abort()
+        else:
+            self.refuse(overloaded("too many bytes of requests are in memory, and this one is slow to arrive"))
 
     def close_idle(self) -> None:
         """Close the idle connection, to make room for another."""
-        self.transport.abort()
+        self._transport.abort()
 
     def expire(self, now: float) -> None:
         """Close the connection if its time is up; called every second with the loop's time."""
-        if self.transport.is_closing():
+        if self._transport.is_closing():
             # It is closed once the client has read the answers, which it may never do.
             if self._abort_at is None:
-                self._abort_at = now + self.timeouts.request_timeout_s
+                self._abort_at = now + self._timeouts.request_timeout_s
             elif now >= self._abort_at:
-                self.transport.abort()
-        elif self.deadline is not None and now >= self.deadline:
-            if self.state is State.HEAD or (self.state is State.BODY and self.requests):
-                self.refuse_connection(Rejection(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time"))
+                self._transport.abort()
+        elif self._deadline is not None and now >= self._deadline:
+            if self._state is READING:
+                self.refuse(Rejection(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time"))
+                self._count_memory()
             else:
-                self.transport.close()
+                self._transport.close()
+
+    # The end
 
     def eof_received(self) -> bool:
         """Return whether the client, which sends nothing more, still waits for an answer; close after the last one."""
-        if self.is_arriving or not self.requests:
+        if self._state is READING or not self._queue:
             return False
-        self._close_after_the_last()
+        self._queue.end_connection()
         return True
 
     def shutdown(self) -> None:
         """Close once every request is answered; uvicorn calls this at the server's end."""
-        if self.requests:
-            self._close_after_the_last()
+        if self._arriving is not None:
+            self._arriving.end_connection()
+        elif self._queue:
+            self._queue.end_connection()
+            self._reader.stop()
         else:
-            self.transport.close()
-
-    def _close_after_the_last(self) -> None:
-        # The refusal that follows closes the connection anyway.
-        if self._refusal is None:
-            self.requests[-1].keep_alive = False
+            self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Free everything but a request that the pipeline has: its memory is used until it is answered."""
+        """Free everything but the requests that the pipeline has: their memory is used until they are answered."""
         del exc
         self._connections.discard(self)
-        self.unparsed = b""
-        self.limits.idle.pop(self, None)
-        self.limits.slow.pop(self, None)
-        self.limits.set_used_bytes(self, 0)
-        for number, request in enumerate(self.requests):
-            if isinstance(request, AsgiRequest):
-                request.disconnect()
-            elif number > 0 or request is self.arriving:
-                self.limits.set_used_bytes(request, 0)
-        self.requests.clear()
-        self.arriving = None
-        self.flow.resume_writing()
-        self.reader.close()
+        self._unparsed = self._body = b""
+        self._limits.idle.pop(self, None)
+        self._limits.slow.pop(self, None)
+        self._limits.set_used_bytes(self, 0)
+        self._queue.disconnect()
+        self._arriving = None
+        self._flow.resume_writing()
+        self._reader.close()

@@ -1,81 +1,154 @@
-"""From an event to its entry: the document, its `_id` and its index, made once (invariant 3). Pure but for new ids.
+"""From the events of a request to their entries: documents, their `_id`s and indices, made once (invariant 3).
 
-The month of the index comes from a time that a client repeats unchanged when it sends an event again, so that both go
-to one index and become one document: the time inside a UUIDv7 `log_id` (RFC 9562, section 5.7), else the event's
-`timestamp`. Either counts only from a fixed month on, however late the event comes, and up to a day ahead of our own
-clock, so that nobody can create indices at will. If neither counts, it is the time of receipt.
+A document is spliced, not built: all documents of a request share its sender and the time of receipt, which are encoded
+once; for each event only `log_id` and `event_info` are. The bytes are those that `encode_entry` would make.
 """
 
 from __future__ import annotations
 
-import os
-import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
+from typing import TypeAlias
 
-from msgspec import UNSET, Raw, UnsetType
+import msgspec
+from msgspec import Raw, Struct
 
 from forebay.errors import FieldError, Rejection
-from forebay.intake.formats.native import Decoded
-from forebay.model import Address, Document, Entry, Event, EventInfo, Instant, Sender, encode_entry
+from forebay.intake.formats.event import TOO_DEEP, invalid_event, is_too_deep
+from forebay.intake.formats.format import Result
+from forebay.intake.month import PREFIX_DIGITS, Months, as_ms, new_log_id
+from forebay.model import LOG_ID_BYTES_MAX, NEWLINE, NO_PARAM, Entry, Event, Instant, on_one_line
+from forebay.pipeline.group import Part
 from forebay.telemetry.counters import Counters
-
-DAY_MS = 86_400_000
 
 CLOCK_ERROR_MAX = timedelta(days=7)
 """Largest error of a client's clock that is corrected. A `sent_at` that is further away is in seconds, or is the time
 at which the event was stored to be sent later. It would only spoil a good timestamp."""
 
+SENDERS_MAX = 5_000
+"""How many senders are remembered."""
+
+SENDER_BYTES_MAX = 1_000
+"""Most bytes of one of them in a document; a longer one is encoded with each request."""
+
+BRACE = ord("{")
+TIMES = b'}}\n{"@timestamp":%b,"received_at":%b,"log_id":'
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
-_UUID7 = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
+_encode = msgspec.json.Encoder().encode
+
+
+Sender: TypeAlias = tuple[str, bytes | None, bytes | None, bytes | None, bytes | None]
+"""The sender of a request: the token's `sub`, and the headers of `SENDER_FIELDS` as they came."""
+
+SENDER_FIELDS = ("device_uuid", "app_version", "os_version", "user_agent")
+
+
+class _Shared(Struct, gc=False):
+    """What the documents of a request share.
+
+    Attributes:
+        index: the index of an event whose time is in the month of receipt.
+        lead: the text before the `_id` in that index.
+        times: the text between `_id` and `log_id` of an event without a timestamp of its own.
+        user: the text between `log_id` and `event_info`.
+        devices: the text behind `event_info`, to the end of the entry.
+    """
+
+    received_at: datetime
+    times: bytes
+    index: str
+    lead: bytes
+    sent_at: Instant | None
+    user: bytes
+    devices: bytes
+
+
+class _Leads(dict[str, bytes]):
+    """The text before the `_id`s of each index."""
+
+    def __missing__(self, index: str) -> bytes:
+        lead = self[index] = b'{"create":{"_index":%b,"_id":' % _encode(index)
+        return lead
 
 
 class DocumentMaker:
     """Makes entries for one environment; a time before `oldest` does not decide the index."""
 
     def __init__(self, environment: str, oldest: datetime, counters: Counters, *, require_log_id: bool) -> None:
-        self._environment = environment
-        self._oldest_ms = (oldest - _EPOCH) // _MILLISECOND
+        self._months = Months(environment, oldest)
         self._counters = counters
         self._require_log_id = require_log_id
-        self._index_of_day: dict[int, str] = {}
+        self._senders: dict[Sender, tuple[bytes, bytes]] = {}
+        self._leads = _Leads()
 
     def make(
-        self, decoded: Decoded, sender: Sender, received_at: datetime, sent_at: Instant | None
-    ) -> tuple[str, Entry]:
-        """Return an event's `log_id` and its entry; `sent_at` is the batch's, if it has one.
+        self, events: Iterable[Event | Rejection], sender: Sender, received_at: datetime, sent_at: Instant | None
+    ) -> tuple[list[Part], list[Result]]:
+        """Return the entries of a request's events by their index, and the result of each event, in their order.
 
-        Raises:
-            Rejection: 400 if a required `log_id` is missing, or a time is not valid.
+        `sent_at` is the one for all of them, if there is one. An event of which no document can be made has a
+        `Rejection`: its required `log_id` is missing, its `log_id` is too long, its `param` too deep, or a time is not
+        valid. The events are used up.
         """
-        event = decoded.event
-        received_at_ms = (received_at - _EPOCH) // _MILLISECOND
-        log_id = event.log_id
-        if log_id is None:
-            if self._require_log_id:
-                raise Rejection(
-                    HTTPStatus.BAD_REQUEST, "the event is not valid", (FieldError("log_id", "is required"),)
-                )
-            log_id = new_log_id(received_at_ms)
-        timestamp = received_at
-        happened_at = None
+        shared = self._share(sender, received_at, sent_at)
+        parts: dict[str, Part] = {}
+        results: list[Result] = []
+        for event in events:
+            if isinstance(event, Rejection):
+                results.append(event)
+                continue
+            try:
+                index, log_id, entry = self._make_entry(event, shared)
+            except Rejection as error:
+                results.append(error)
+                continue
+            results.append(log_id)
+            if index not in parts:
+                parts[index] = Part(index, [], 0)
+            parts[index].entries.append(entry)
+        for part in parts.values():
+            part.entry_bytes = sum(map(len, part.entries))
+        return list(parts.values()), results
+
+    def _share(self, sender: Sender, received_at: datetime, sent_at: Instant | None) -> _Shared:
+        parts = self._senders.get(sender)
+        if parts is None:
+            if len(self._senders) >= SENDERS_MAX:
+                self._senders.clear()
+            parts = _encode_sender(sender)
+            if sum(map(len, parts)) <= SENDER_BYTES_MAX:
+                self._senders[sender] = parts
+        index = self._months.find_today(received_at)
+        time = _encode(received_at)
+        return _Shared(received_at, TIMES % (time, time), index, self._leads[index], sent_at, *parts)
+
+    def _make_entry(self, event: Event, shared: _Shared) -> tuple[str, bytes, Entry]:
+        """Return an event's index, its `log_id` as JSON, and its entry."""
+        named = event.log_id or self._new_log_id(shared.received_at)
+        log_id = _encode(named)
+        if len(log_id) > LOG_ID_BYTES_MAX and len(named.encode()) > LOG_ID_BYTES_MAX:
+            raise invalid_event(FieldError("log_id", f"must not be longer than {LOG_ID_BYTES_MAX} bytes"))
+        index, lead, times = shared.index, shared.lead, shared.times
         if event.timestamp is not None:
             happened_at = as_datetime(event.timestamp, "timestamp")
-            timestamp = self._correct(happened_at, event.sent_at if sent_at is None else sent_at, received_at)
-        document = Document(
-            timestamp=timestamp,
-            received_at=received_at,
-            log_id=log_id,
-            user_id=sender.user_id,
-            event_info=_event_info(event, decoded.extra),
-            device_uuid=sender.device_uuid,
-            app_version=sender.app_version,
-            os_version=sender.os_version,
-            user_agent=sender.user_agent,
-        )
-        index = self._index(log_id, happened_at, received_at_ms)
-        return log_id, encode_entry(Address(index, log_id), document)
+            index = self._months.find(named, happened_at, shared.received_at)
+            lead = self._leads[index]
+            sent_at = event.sent_at if shared.sent_at is None else shared.sent_at
+            corrected = self._correct(happened_at, sent_at, shared.received_at)
+            times = TIMES % (_encode(corrected), _encode(shared.received_at))
+        elif named[:PREFIX_DIGITS] not in self._months.prefixes:
+            index = self._months.find(named, None, shared.received_at)
+            lead = self._leads[index]
+        # The rest of the event is its `event_info`.
+        event.log_id = event.timestamp = event.sent_at = None
+        parts = (lead, log_id, times, log_id, shared.user, _encode_info(event), shared.devices)
+        return index, log_id, b"".join(parts)
+
+    def _new_log_id(self, now: datetime) -> str:
+        if self._require_log_id:
+            raise invalid_event(FieldError("log_id", "is required"))
+        return new_log_id(as_ms(now))
 
     def _correct(self, happened_at: datetime, sent_at: Instant | None, received_at: datetime) -> datetime:
         """Correct a timestamp by the error of the client's clock, which `sent_at` shows."""
@@ -90,37 +163,6 @@ class DocumentMaker:
         self._counters.uncorrected += 1
         return happened_at
 
-    def _index(self, log_id: str, happened_at: datetime | None, received_at_ms: int) -> str:
-        newest_ms = received_at_ms + DAY_MS
-        time_ms = uuid7_time_ms(log_id)
-        if time_ms is None or not self._oldest_ms <= time_ms <= newest_ms:
-            time_ms = received_at_ms
-            if happened_at is not None:
-                happened_at_ms = (happened_at - _EPOCH) // _MILLISECOND
-                if self._oldest_ms <= happened_at_ms <= newest_ms:
-                    time_ms = happened_at_ms
-        day = time_ms // DAY_MS
-        index = self._index_of_day.get(day)
-        if index is None:
-            month = f"{_EPOCH + timedelta(days=day):%Y-%m}"
-            index = self._index_of_day[day] = f"events_{self._environment}_{month}"
-        return index
-
-
-def new_log_id(now_ms: int) -> str:
-    """Return a new UUIDv7 (RFC 9562, section 5.7)."""
-    value = (now_ms & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(os.urandom(10))
-    value = value & ~(0xF000 << 64) | 0x7000 << 64
-    value = value & ~(0xC000 << 48) | 0x8000 << 48
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-def uuid7_time_ms(log_id: str) -> int | None:
-    """Return the time inside a UUIDv7, in milliseconds since 1970, or None if it is not a UUIDv7."""
-    match = _UUID7.fullmatch(log_id) if len(log_id) == 36 else None  # noqa: PLR2004 - the length of any UUID
-    return int(match[1] + match[2], 16) if match else None
-
 
 def as_datetime(value: Instant, field: str) -> datetime:
     """Return a time in UTC, to the microsecond.
@@ -133,25 +175,32 @@ def as_datetime(value: Instant, field: str) -> datetime:
             return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
         return _EPOCH + timedelta(milliseconds=value)
     except (OverflowError, ValueError):
-        reason = "is not a time: RFC 3339, or milliseconds since 1970"
-        raise Rejection(HTTPStatus.BAD_REQUEST, "the event is not valid", (FieldError(field, reason),)) from None
+        raise invalid_event(FieldError(field, "is not a time: RFC 3339, or milliseconds since 1970")) from None
 
 
-def _event_info(event: Event, extra: dict[str, Raw] | None) -> EventInfo:
-    return EventInfo(
-        page=event.page,
-        event=event.event,
-        label=event.label,
-        target=event.target,
-        section=event.section,
-        param=_stored_param(event.param),
-        extra=extra or UNSET,
-    )
+def _encode_info(event: Event) -> bytes:
+    param = event.param
+    if param is not NO_PARAM:
+        text = bytes(param)
+        if is_too_deep(text):
+            raise invalid_event(FieldError("param", TOO_DEEP))
+        if text[0] != BRACE:
+            # `flat_object` takes objects only.
+            event.param = NO_PARAM if text == b"null" else Raw(b'{"value":%b}' % text)
+    info = _encode(event)
+    return on_one_line(info) if NEWLINE in info else info
 
 
-def _stored_param(param: Raw) -> Raw | UnsetType:
-    text = bytes(param)
-    if text in (b"", b"null"):
-        return UNSET
-    # `flat_object` takes objects only.
-    return param if text.startswith(b"{") else Raw(b'{"value":%b}' % text)
+def _encode_sender(sender: Sender) -> tuple[bytes, bytes]:
+    """Return the text between `log_id` and `event_info`, and that behind `event_info`."""
+    user_id, *headers = sender
+    named = zip(SENDER_FIELDS, headers, strict=True)
+    devices = [b',"%b":%b' % (name.encode(), _encode(_text(value))) for name, value in named if value]
+    return b',"user_id":%b,"event_info":' % _encode(user_id), b"".join([*devices, b"}\n"])
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

@@ -1,127 +1,152 @@
-"""From a request that has arrived whole to its events in the pipeline."""
+"""From a request for an event address to its events in the pipeline, and from there to its answer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Protocol
 from urllib.parse import parse_qs
 
-from forebay.errors import FieldError, Rejection
-from forebay.intake import responses
-from forebay.intake.documents import DocumentMaker
-from forebay.intake.formats.native import check_text, decode_batch, decode_event, decode_unchecked
+from forebay.errors import FieldError, Rejection, SpoolInDoubt, SpoolUnavailable
+from forebay.intake import answers, refusals
+from forebay.intake.answers import Answer, Turn
+from forebay.intake.documents import DocumentMaker, Sender
+from forebay.intake.formats.format import Format, Result
+from forebay.intake.formats.registry import Formats
+from forebay.intake.guard import Guard
 from forebay.intake.limits import RequestLimits
-from forebay.intake.request import EventRequest, Route
-from forebay.model import Ack, Admission, Entry, Sender
+from forebay.model import CREATED, Ack, Admission
+from forebay.pipeline.group import Part
 from forebay.pipeline.pipeline import Admitter
-from forebay.problems import field_errors
 from forebay.telemetry.counters import Counters
-from forebay.tokens import Scope, TokenVerifier
 
-UNSUPPORTED = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-JSON_TYPE = b"application/json"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
+class Connection(Protocol):
+    """The connection on which a request came."""
+
+    def answer(self, turn: Turn, answer: Answer) -> None:
+        """Write an answer in its turn."""
+
+    def abandon(self, turn: Turn) -> None:
+        """Close the connection in place of an answer."""
+
+
+class Request(Turn, eq=False, kw_only=True):
+    """A request that passed the guard; the pipeline tells it when its events are safe.
+
+    Attributes:
+        format: how its body is read and answered.
+        sender: who sends, on which device.
+        ack: when the client gets its answer.
+        places: the number of each event in the body.
+        results: the result of each event.
+        parts: the events that were not refused, by their index.
+        events: how many these are.
+        entry_bytes: the bytes of their entries.
+    """
+
+    connection: Connection
+    counters: Counters
+    format: Format
+    sender: Sender
+    ack: Ack
+    places: Sequence[int] = ()
+    results: Sequence[Result] = ()
+    parts: Sequence[Part] = ()
+    events: int = 0
+    entry_bytes: int = 0
+
+    def admitted(self, admission: Admission) -> None:
+        """Tell the client that its events are safe.
+
+        Raises:
+            Rejection: it had one event, which was refused; only if `parts` is empty.
+        """
+        body = self.format.answer(self.places, self.results, admission)
+        self.counters.accepted += self.events
+        self.connection.answer(self, answers.ok(body))
+
+    def refused(self, error: SpoolUnavailable) -> None:
+        """Tell the client to send again; if no answer can be right, close without one."""
+        self.counters.unavailable += self.events
+        if isinstance(error, SpoolInDoubt):
+            self.connection.abandon(self)
+        else:
+            self.connection.answer(self, refusals.unavailable(error))
+
+
 class Intake:
-    """Takes requests for the event addresses, and answers each of them once."""
+    """Takes requests for the event addresses."""
 
     def __init__(
         self,
-        verifier: TokenVerifier,
+        guard: Guard,
         maker: DocumentMaker,
         admitter: Admitter,
         ack: Ack,
         limits: RequestLimits,
         counters: Counters,
     ) -> None:
-        self._verifier = verifier
+        self.guard = guard
+        self.limits = limits
+        self.counters = counters
         self._maker = maker
         self._admitter = admitter
         self._ack = ack
-        self.limits = limits
-        self.counters = counters
 
-    def check_head(self, request: EventRequest) -> None:
-        """Check the size that the head announces, before the body arrives.
+    def begin(self, connection: Connection, formats: Formats, query: bytes, headers: Mapping[bytes, bytes]) -> Request:
+        """Return a request, from its head.
 
         Raises:
-            Rejection: 413 for a body over the limit.
+            Rejection: it may not go on.
         """
-        length = request.headers.get(b"content-length")
-        if length is not None and length.isdigit() and int(length) > self.limits.body_bytes_max:
-            raise self.too_large()
+        get = headers.get
+        claims = self.guard.check(headers)
+        form = formats.get(get(b"content-type", b"")) or _choose_format(formats, get(b"content-type"))
+        sender = (claims.user_id, get(b"device-uuid"), get(b"app-version"), get(b"os-version"), get(b"user-agent"))
+        ack = (_read_ack(query) if query else None) or self._ack
+        return Request(connection=connection, counters=self.counters, format=form, sender=sender, ack=ack)
 
-    def too_large(self) -> Rejection:
-        """Return the answer to a body over the limit."""
-        return Rejection(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {self.limits.body_bytes_max} bytes"
-        )
+    def take(self, request: Request, body: bytes) -> None:
+        """Take the events of a request; it is answered now, or once they are safe.
 
-    def take(self, request: EventRequest) -> None:
-        """Take a request; it is answered now, or once its events are safe."""
-        if request.route is Route.PING:
-            request.reply(responses.PONG)
-            return
-        try:
-            self._take(request)
-        except Rejection as error:
-            self.counters.rejected += 1
-            request.reply(responses.rejection(error))
-
-    def _take(self, request: EventRequest) -> None:
-        headers = request.headers
-        claims = self._verifier.verify(headers.get(b"authorization"), Scope.WRITE)
-        ack = _ack(request.query) if request.query else None
-        _check_media(headers)
+        Raises:
+            Rejection: all of them are refused.
+        """
         # Windows writes it, and a reader may ignore it (RFC 8259, section 8.1).
-        body = bytes(request.body).removeprefix(BYTE_ORDER_MARK)
-        sender = _sender(claims.user_id, headers)
-        if request.route is Route.BATCH:
-            self._make_batch(request, body, sender)
-        else:
-            check_text(body)
-            request.log_id, entry = self._maker.make(decode_event(body), sender, datetime.now(UTC), None)
-            request.entries = [entry]
-            request.entry_bytes = len(entry)
-        # Only the entries are needed while a commit is awaited.
-        request.body = b""
-        if request.entries:
-            self._admitter.admit(request, ack or self._ack)
-        else:
-            request.admitted(Admission.CREATED)
-
-    def _make_batch(self, request: EventRequest, body: bytes, sender: Sender) -> None:
-        batch = decode_batch(body)
-        if len(batch.events) > self.limits.batch_events_max:
-            detail = f"a batch has at most {self.limits.batch_events_max} events, not {len(batch.events)}"
+        decoded = request.format.decode(body.removeprefix(BYTE_ORDER_MARK))
+        if len(decoded.places) > self.limits.batch_events_max:
+            detail = f"a batch has at most {self.limits.batch_events_max} events, not {len(decoded.places)}"
             raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
-        decode = decode_event if batch.is_checked else decode_unchecked
-        received_at = datetime.now(UTC)
-        results: list[dict[str, Any]] = []
-        entries: list[Entry] = []
-        for index, raw in enumerate(batch.events):
-            try:
-                log_id, entry = self._maker.make(decode(raw), sender, received_at, batch.sent_at)
-            except Rejection as error:
-                results.append({"index": index, "status": "rejected", "error": _explain(error)})
-                continue
-            entries.append(entry)
-            results.append({"index": index, "log_id": log_id})
-        request.entries, request.entry_bytes, request.results = entries, sum(map(len, entries)), results
-        self.counters.rejected += len(results) - len(entries)
+        request.places = decoded.places
+        request.parts, request.results = self._maker.make(
+            decoded.events, request.sender, datetime.now(UTC), decoded.sent_at
+        )
+        for part in request.parts:
+            request.events += len(part.entries)
+            request.entry_bytes += part.entry_bytes
+        if request.parts:
+            self._admitter.admit(request, request.ack)
+        else:
+            request.admitted(CREATED)
+        self.counters.rejected += len(request.results) - request.events
 
 
-def _explain(error: Rejection) -> dict[str, Any]:
-    explained: dict[str, Any] = {"detail": error.detail}
-    if error.errors:
-        explained["errors"] = field_errors(error.errors)
-    return explained
+def _choose_format(formats: Formats, content_type: bytes | None) -> Format:
+    if content_type is None:
+        return next(iter(formats.values()))
+    form = formats.get(content_type.partition(b";")[0].strip().lower())
+    if form is None:
+        types = ", ".join(media_type.decode() for media_type in formats)
+        detail = f"the content type must be {types.replace(', ', ' or ')}"
+        raise Rejection(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, headers=(("Accept", types),))
+    return form
 
 
-def _ack(query: bytes) -> Ack | None:
+def _read_ack(query: bytes) -> Ack | None:
     named = parse_qs(query.decode("latin-1")).get("ack")
     if not named:
         return None
@@ -131,36 +156,3 @@ def _ack(query: bytes) -> Ack | None:
         allowed = " or ".join(Ack)
         error = FieldError("ack", f"must be {allowed}")
         raise Rejection(HTTPStatus.BAD_REQUEST, "the query is not valid", (error,)) from None
-
-
-def _check_media(headers: Mapping[bytes, bytes]) -> None:
-    media = headers.get(b"content-type")
-    # Without a content type the body is JSON: nothing else is taken here.
-    if media is not None and media != JSON_TYPE:
-        essence = media.partition(b";")[0].strip().lower()
-        if essence != JSON_TYPE:
-            detail = "the content type must be application/json"
-            raise Rejection(UNSUPPORTED, detail, headers=(("Accept", "application/json"),))
-    coding = headers.get(b"content-encoding")
-    if coding is not None and coding.strip().lower() not in (b"", b"identity"):
-        raise Rejection(UNSUPPORTED, "the body must not be compressed", headers=(("Accept-Encoding", "identity"),))
-
-
-def _sender(user_id: str, headers: Mapping[bytes, bytes]) -> Sender:
-    get = headers.get
-    return Sender(
-        user_id,
-        _text(get(b"device-uuid")),
-        _text(get(b"app-version")),
-        _text(get(b"os-version")),
-        _text(get(b"user-agent")),
-    )
-
-
-def _text(value: bytes | None) -> str | None:
-    if not value:
-        return None
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")

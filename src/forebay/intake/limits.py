@@ -57,6 +57,8 @@ class ConnectionLimits:
 
     Attributes:
         connections_max: most connections.
+        bytes_max: most bytes of requests.
+        used_bytes: their bytes now; whoever uses some adds them, and takes them away again.
         idle: connections without a request, the one that has been idle longest first.
         slow: connections that use memory and wait for their client, the one that has waited longest first.
     """
@@ -65,8 +67,8 @@ class ConnectionLimits:
         self.connections_max = connections_max
         self.idle: dict[LimitedConnection, None] = {}
         self.slow: dict[LimitedConnection, None] = {}
-        self._bytes_max = bytes_max
-        self._used_bytes = 0
+        self.bytes_max = bytes_max
+        self.used_bytes = 0
         self._counters = counters
         self._warned_at: dict[Overload, float] = {}
 
@@ -89,20 +91,21 @@ class ConnectionLimits:
     @property
     def exceeded(self) -> bool:
         """Whether requests use more bytes than they may."""
-        return self._used_bytes > self._bytes_max
+        return self.used_bytes > self.bytes_max
 
     def set_used_bytes(self, user: MemoryUser, used_bytes: int) -> None:
         """Record how many bytes a request or a connection uses now."""
-        self._used_bytes += used_bytes - user.used_bytes
+        self.used_bytes += used_bytes - user.used_bytes
         user.used_bytes = used_bytes
 
-    def drop_slow_requests(self) -> None:
-        """Drop the requests of the slowest clients until the limit is met or none is left."""
+    def find_room(self) -> bool:
+        """Drop the requests of the slowest clients until the limit is met or none is left; return whether it is met."""
         while self.slow and self.exceeded:
             self._count(Overload.SLOW_REQUEST)
             oldest = next(iter(self.slow))
             del self.slow[oldest]
             oldest.drop_slow_request()
+        return not self.exceeded
 
     def reject_request(self) -> Rejection:
         """Count a request for which there is no memory, and return its answer."""
@@ -119,8 +122,8 @@ class ConnectionLimits:
                 "crowded",
                 gave_way=overload.value,
                 connections_max=self.connections_max,
-                in_hand_bytes=self._used_bytes,
-                in_hand_bytes_max=self._bytes_max,
+                in_hand_bytes=self.used_bytes,
+                in_hand_bytes_max=self.bytes_max,
             )
 
 

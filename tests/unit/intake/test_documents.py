@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tracemalloc
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,14 +12,15 @@ from typing import Any
 import pytest
 
 from forebay.errors import FieldError, Rejection
-from forebay.intake.documents import CLOCK_ERROR_MAX, DocumentMaker, as_datetime, new_log_id, uuid7_time_ms
-from forebay.intake.formats.native import decode_event
-from forebay.model import Instant, Sender, entry_address, entry_document
+from forebay.intake.documents import CLOCK_ERROR_MAX, DocumentMaker, Sender, as_datetime
+from forebay.intake.formats.event import decode_event
+from forebay.intake.month import new_log_id, uuid7_time_ms
+from forebay.model import Entry, Event, Instant, entry_address, entry_document
 from forebay.telemetry.counters import Counters
 
 NOW = datetime(2026, 3, 15, 12, 30, 0, 123_456, UTC)
 OLDEST = datetime(2024, 1, 1, tzinfo=UTC)
-NOBODY = Sender("alice", None, None, None, None)
+NOBODY: Sender = ("alice", None, None, None, None)
 
 
 def milliseconds(moment: datetime) -> int:
@@ -29,16 +31,31 @@ def uuid7(moment: datetime) -> str:
     return new_log_id(milliseconds(moment))
 
 
+def make_one(
+    maker: DocumentMaker, event: Event, sender: Sender, received_at: datetime, sent_at: Instant | None
+) -> Entry:
+    """Return the entry of an event, or raise its refusal."""
+    parts, (result,) = maker.make([event], sender, received_at, sent_at)
+    if isinstance(result, Rejection):
+        assert parts == []
+        raise result
+    (part,) = parts
+    (entry,) = part.entries
+    assert part.entry_bytes == len(entry)
+    address = entry_address(entry)
+    assert (part.index, json.loads(result)) == (address.index, address.log_id)
+    return entry
+
+
 def make(received_at: datetime = NOW, sender: Sender = NOBODY, **fields: Any) -> tuple[str, str, dict[str, Any]]:
     """Return the index, the `_id` and the document of an event."""
     decoded = decode_event(json.dumps({"page": "/home", "event": "click"} | fields).encode())
-    log_id, entry = DocumentMaker("test", OLDEST, Counters(), require_log_id=False).make(
-        decoded, sender, received_at, None
-    )
+    maker = DocumentMaker("test", OLDEST, Counters(), require_log_id=False)
+    entry = make_one(maker, decoded, sender, received_at, None)
     address = entry_address(entry)
     document = json.loads(entry_document(entry))
-    assert address.log_id == log_id == document["log_id"]
-    return address.index, log_id, document
+    assert address.log_id == document["log_id"]
+    return address.index, address.log_id, document
 
 
 def stamp(**arguments: Any) -> datetime:
@@ -58,7 +75,7 @@ def test_a_document_of_the_smallest_event_has_no_empty_fields() -> None:
 
 def test_a_document_holds_everything_of_the_event_and_of_its_sender() -> None:
     document = make(
-        sender=Sender("alice", "3f0a", "4.2.1", "iOS 19", "app/1"),
+        sender=("alice", b"3f0a", b"4.2.1", b"iOS 19", b"app/1"),
         log_id="a",
         label="l",
         target="t",
@@ -106,9 +123,9 @@ def test_an_event_without_log_id_is_given_a_uuid7_of_its_receipt() -> None:
 def test_an_event_without_log_id_is_refused_if_one_is_required() -> None:
     maker = DocumentMaker("test", OLDEST, Counters(), require_log_id=True)
     with pytest.raises(Rejection) as raised:
-        maker.make(decode_event(b'{"page":"a","event":"b"}'), NOBODY, NOW, None)
+        make_one(maker, decode_event(b'{"page":"a","event":"b"}'), NOBODY, NOW, None)
     assert (raised.value.status, raised.value.errors) == (400, (FieldError("log_id", "is required"),))
-    maker.make(decode_event(b'{"page":"a","event":"b","log_id":"c"}'), NOBODY, NOW, None)
+    make_one(maker, decode_event(b'{"page":"a","event":"b","log_id":"c"}'), NOBODY, NOW, None)
 
 
 def test_the_timestamp_is_the_clients_if_it_names_one() -> None:
@@ -133,9 +150,9 @@ def test_the_sent_at_of_the_event_counts_if_the_batch_has_none() -> None:
     maker = DocumentMaker("test", OLDEST, Counters(), require_log_id=False)
     timestamp = milliseconds(NOW)
     times = {"timestamp": timestamp, "sent_at": timestamp + 60_000}
-    decoded = decode_event(json.dumps({"page": "a", "event": "b"} | times).encode())
     for sent_at, minutes in ((None, 1), (timestamp + 120_000, 2)):
-        _, entry = maker.make(decoded, NOBODY, NOW, sent_at)
+        decoded = decode_event(json.dumps({"page": "a", "event": "b"} | times).encode())
+        entry = make_one(maker, decoded, NOBODY, NOW, sent_at)
         happened_at = datetime.fromisoformat(json.loads(entry_document(entry))["@timestamp"])
         assert timedelta(0) <= NOW - happened_at - timedelta(minutes=minutes) < MILLISECOND
 
@@ -154,7 +171,7 @@ def test_a_sent_at_too_far_from_our_clock_corrects_nothing_and_is_counted(sent_a
     maker = DocumentMaker("test", OLDEST, counters, require_log_id=False)
     for sent, uncorrected in ((sent_at, 1), (None, 1), (milliseconds(NOW), 1), (sent_at, 2)):
         fields = {"page": "a", "event": "b", "timestamp": "2026-03-15T10:00:00Z", "sent_at": sent}
-        _, entry = maker.make(decode_event(json.dumps(fields).encode()), NOBODY, NOW, None)
+        entry = make_one(maker, decode_event(json.dumps(fields).encode()), NOBODY, NOW, None)
         assert json.loads(entry_document(entry))["@timestamp"].startswith("2026-03-15T10:00:00")
         assert counters.uncorrected == uncorrected
 
@@ -298,3 +315,15 @@ def test_only_a_uuid7_has_a_time(log_id: str) -> None:
 def test_a_uuid7_has_its_time_in_either_case() -> None:
     for log_id in ("01a20cea-e993-767e-9b6e-e60ffa0e7691", "01A20CEA-E993-767E-9B6E-E60FFA0E7691"):
         assert uuid7_time_ms(log_id) == 0x01A2_0CEA_E993
+
+
+def test_senders_with_long_headers_take_no_memory_behind_their_requests() -> None:
+    maker = DocumentMaker("test", OLDEST, Counters(), require_log_id=False)
+    tracemalloc.start()
+    try:
+        for number in range(1_000):
+            sender: Sender = ("alice", None, None, None, b"%d %b" % (number, b"x" * 10_000))
+            make_one(maker, decode_event(b'{"page":"a","event":"b","log_id":"c"}'), sender, NOW, None)
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()

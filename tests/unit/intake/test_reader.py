@@ -20,25 +20,25 @@ class RecordingConnection:
 
     def __init__(self) -> None:
         self.reader = RequestReader(self, HEADER_BYTES_MAX)
-        self.begun = 0
+        self.head: list[tuple[bytes, bytes]] = []
         self.body = b""
         self.requests: list[tuple[bytes, bytes, list[tuple[bytes, bytes]], bytes]] = []
         self.refusals: list[int] = []
 
-    def begin_request(self) -> None:
-        self.begun += 1
-        self.body = b""
-
     def take_head(self) -> None:
+        assert self.reader.is_in_request
         assert self.reader.head_memory_bytes == 0
+        self.head = list(self.reader.headers)
+        self.body = b""
 
     def take_body(self, data: bytes) -> None:
         self.body += data
 
     def end_request(self) -> None:
-        self.requests.append((self.reader.method, self.reader.url, self.reader.headers, self.body))
+        assert not self.reader.is_in_request
+        self.requests.append((self.reader.parser.get_method(), self.reader.url, self.head, self.body))
 
-    def refuse_connection(self, error: Rejection) -> None:
+    def refuse(self, error: Rejection) -> None:
         self.refusals.append(error.status)
         self.reader.stop()
 
@@ -77,7 +77,7 @@ def test_a_request_for_another_protocol_is_read_as_an_ordinary_one(piece_bytes: 
     [
         pytest.param(b"garbage\r\n\r\n", 400, id="garbage"),
         pytest.param(b"CONNECT x:1 HTTP/1.1\r\n\r\n", 501, id="a tunnel"),
-        pytest.param(b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * (HEADER_LINES_MAX + 2), 431, id="many lines"),
+        pytest.param(b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * (HEADER_LINES_MAX + 1) + b"\r\n", 431, id="many lines"),
         pytest.param(b"GET /" + b"x" * HEADER_BYTES_MAX + b" HTTP/1.1\r\n\r\n", 431, id="a large address"),
         pytest.param(POST[:-5] + b"h" + CHUNKED, 400, id="a body that is followed by no request"),
     ],
@@ -101,6 +101,15 @@ def test_a_head_may_have_as_many_bytes_as_the_limit_says(
     assert len(connection.requests) == 2 - len(refusals)
 
 
+@pytest.mark.parametrize("piece_bytes", [1, 7, 100_000])
+def test_lines_without_end_are_refused_before_their_end(piece_bytes: int) -> None:
+    connection = read(b"GET / HTTP/1.1\r\n" + b"a:b\r\n" * (HEADER_LINES_MAX + 2), piece_bytes)
+    assert connection.refusals == [431]
+    connection = read(CHUNKED.replace(b"Trailer: x", b"a:b\r\n" * (HEADER_LINES_MAX + 2))[:-4], piece_bytes)
+    assert connection.refusals == [431]
+    assert connection.requests == []
+
+
 def test_large_bodies_count_nothing_towards_the_head() -> None:
     body = b"x" * (10 * HEADER_BYTES_MAX)
     connection = read(POST.replace(b"5\r\n\r\nhello", b"%d\r\n\r\n%b" % (len(body), body)) + GET, 300)
@@ -110,7 +119,7 @@ def test_large_bodies_count_nothing_towards_the_head() -> None:
 
 def test_the_memory_of_a_head_is_known_while_it_arrives() -> None:
     connection = read(GET[:-2])
-    assert connection.begun == 1
+    assert connection.reader.is_in_request
     assert connection.reader.head_memory_bytes >= len(GET) - 2
     connection.reader.feed(GET[-2:])
     assert connection.reader.head_memory_bytes == 0

@@ -15,11 +15,12 @@ from forebay.model import Entry, Outcome, SameOutcome, Verdict, entry_without_id
 from forebay.settings import Settings
 from forebay.sinks.months import StoredMonth, index_of
 from forebay.sinks.opensearch.access import make_access
-from forebay.sinks.opensearch.answers import FILTER_PATH, read_answer, retry
+from forebay.sinks.opensearch.answers import FILTER_PATH, read_answer
 from forebay.sinks.opensearch.check import check_access
 from forebay.sinks.opensearch.client import OpenSearchClient
 from forebay.sinks.opensearch.indices import OpenSearchMonths
 from forebay.sinks.opensearch.reader import OpenSearchReader
+from forebay.sinks.opensearch.refusals import retry
 from forebay.sinks.opensearch.repair import OVERWHELMING_BYTES_MIN, may_overwhelm, repair
 from forebay.sinks.opensearch.template import NAME, VERSION
 from forebay.sinks.opensearch.template_keeper import TemplateKeeper, ensure_template

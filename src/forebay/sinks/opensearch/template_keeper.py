@@ -19,9 +19,10 @@ from forebay.errors import OperatorNeeded, SinkUnreachable
 from forebay.model import Verdict
 from forebay.sinks.opensearch.advice import REFUSING
 from forebay.sinks.opensearch.advice import TEMPLATE as TEMPLATE_ADVICE
-from forebay.sinks.opensearch.answers import UNEXPECTED_ANSWER, read_answer
+from forebay.sinks.opensearch.answers import read_answer
 from forebay.sinks.opensearch.client import Answer, OpenSearchClient
 from forebay.sinks.opensearch.excerpt import excerpt
+from forebay.sinks.opensearch.refusals import UNEXPECTED_ANSWER
 from forebay.sinks.opensearch.template import PATH, TEMPLATE, VERSION
 
 log = structlog.get_logger("forebay.opensearch")

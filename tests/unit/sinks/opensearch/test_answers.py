@@ -9,7 +9,8 @@ import pytest
 
 from forebay.model import DELIVERED, DUPLICATE, Outcome, Verdict
 from forebay.sinks.opensearch.advice import REFUSING
-from forebay.sinks.opensearch.answers import UNEXPECTED_ANSWER, read_answer
+from forebay.sinks.opensearch.answers import read_answer
+from forebay.sinks.opensearch.refusals import UNEXPECTED_ANSWER
 
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from forebay.intake.documents import DocumentMaker
-from forebay.intake.formats.native import decode_event
-from forebay.model import Entry, Sender, entry_address, entry_document
+from forebay.intake.documents import DocumentMaker, Sender
+from forebay.intake.formats.event import decode_event
+from forebay.model import Entry, entry_address, entry_document
 from forebay.sinks.opensearch.repair import OVERWHELMING_BYTES_MIN, may_overwhelm, repair
 from forebay.telemetry.counters import Counters
 
 RECEIVED_AT = datetime(2026, 11, 24, tzinfo=UTC)
-SENDER = Sender("alice", None, None, None, None)
+SENDER: Sender = ("alice", None, None, None, None)
 # One term is `event_info.param.event_info.param.key=value`, of 32,766 bytes.
 ROOM_BYTES = 32_766 - 17 - 16
 
@@ -22,7 +22,9 @@ ROOM_BYTES = 32_766 - 17 - 16
 def make(param: str, more: str = "") -> Entry:
     body = f'{{"page":"/home","event":"click","log_id":"a","param":{param}{more}}}'
     maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), Counters(), require_log_id=False)
-    return maker.make(decode_event(body.encode()), SENDER, RECEIVED_AT, None)[1]
+    (part,), _ = maker.make([decode_event(body.encode())], SENDER, RECEIVED_AT, None)
+    (entry,) = part.entries
+    return entry
 
 
 def repaired(param: str, more: str = "") -> tuple[Any, Any, Any]:

@@ -27,7 +27,7 @@ from forebay.model import (
     entry_document,
 )
 from forebay.settings import Settings
-from forebay.sinks.opensearch.answers import UNEXPECTED_ANSWER
+from forebay.sinks.opensearch.refusals import UNEXPECTED_ANSWER
 from forebay.sinks.opensearch.sink import OpenSearchSink
 from forebay.sinks.sifting import Sifting
 

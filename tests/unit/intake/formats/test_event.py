@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 import tracemalloc
@@ -12,19 +11,33 @@ from typing import Any
 import pytest
 
 from forebay.errors import FieldError, Rejection
-from forebay.intake.formats.native import Decoded, check_text, decode_batch, decode_event, decode_unchecked
-from forebay.model import LOG_ID_BYTES_MAX, PARAM_DEPTH_MAX
+from forebay.intake.documents import DocumentMaker
+from forebay.intake.formats.batch import EventBatch
+from forebay.intake.formats.event import check_text, decode_event
+from forebay.model import LOG_ID_BYTES_MAX, PARAM_DEPTH_MAX, Event, ExtendedEvent
+from forebay.telemetry.counters import Counters
 
 SMALLEST: dict[str, Any] = {"page": "/home", "event": "click"}
 
 
-def decode(**fields: Any) -> Decoded:
-    return decode_event(json.dumps(SMALLEST | fields, ensure_ascii=False).encode())
+def take(body: bytes) -> Event:
+    """Return an event of which a document can be made."""
+    maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), Counters(), require_log_id=False)
+    sender = ("alice", None, None, None, None)
+    # The maker uses the event up.
+    (result,) = maker.make([decode_event(body, "body")], sender, datetime(2026, 3, 15, tzinfo=UTC), None)[1]
+    if isinstance(result, Rejection):
+        raise result
+    return decode_event(body, "body")
+
+
+def decode(**fields: Any) -> Event:
+    return take(json.dumps(SMALLEST | fields, ensure_ascii=False).encode())
 
 
 def refusal(body: bytes) -> Rejection:
     with pytest.raises(Rejection) as raised:
-        decode_event(body)
+        take(body)
     assert raised.value.status == 400
     return raised.value
 
@@ -44,30 +57,29 @@ def nested(levels: int) -> Any:
 
 
 def test_the_smallest_event_has_a_page_and_an_event() -> None:
-    decoded = decode()
-    event = decoded.event
-    assert (event.page, event.event, event.log_id, event.label, decoded.extra) == ("/home", "click", None, None, None)
+    event = decode()
+    assert (event.page, event.event, event.log_id, event.label) == ("/home", "click", None, None)
+    assert type(event) is Event
 
 
 def test_every_field_is_taken_as_it_was_sent() -> None:
-    decoded = decode(
+    event = decode(
         log_id="a-1", label="", target="#id", section="日本", param={"k": [1, None]}, timestamp=0, sent_at=1.5
     )
-    event = decoded.event
     assert (event.log_id, event.label, event.target, event.section) == ("a-1", "", "#id", "日本")
     assert json.loads(bytes(event.param)) == {"k": [1, None]}
     assert (event.timestamp, event.sent_at) == (0, 1.5)
-    assert decoded.extra is None
+    assert type(event) is Event
 
 
 @pytest.mark.parametrize("field", ["log_id", "label", "target", "section", "timestamp", "sent_at"])
 def test_null_is_as_good_as_leaving_an_optional_field_out(field: str) -> None:
-    assert getattr(decode(**{field: None}).event, field) is None
+    assert getattr(decode(**{field: None}), field) is None
 
 
 def test_a_time_is_rfc_3339_or_milliseconds() -> None:
-    assert decode(timestamp="2026-01-02T03:04:05.678Z").event.timestamp == datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
-    assert decode(timestamp=1_767_323_045_678).event.timestamp == 1_767_323_045_678
+    assert decode(timestamp="2026-01-02T03:04:05.678Z").timestamp == datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
+    assert decode(timestamp=1_767_323_045_678).timestamp == 1_767_323_045_678
 
 
 LEAP_SECONDS = [
@@ -79,9 +91,9 @@ LEAP_SECONDS = [
 
 @pytest.mark.parametrize(("written", "moment"), LEAP_SECONDS)
 def test_a_leap_second_is_the_end_of_its_minute(written: str, moment: datetime) -> None:
-    event = decode(timestamp=written, sent_at=written).event
+    event = decode(timestamp=written, sent_at=written)
     assert (event.timestamp, event.sent_at) == (moment, moment)
-    assert decode_batch(b'{"events":[],"sent_at":"%b"}' % written.encode()).sent_at == moment
+    assert EventBatch().decode(b'{"events":[],"sent_at":"%b"}' % written.encode()).sent_at == moment
 
 
 @pytest.mark.parametrize("field", ["timestamp", "sent_at"])
@@ -93,10 +105,10 @@ def test_a_time_that_only_looks_like_a_leap_second_is_rejected(field: str, writt
 
 
 def test_fields_that_are_not_known_are_kept() -> None:
-    decoded = decode(label="l", experiment={"arm": 2}, **{"": None, "Page": "x"})
-    assert decoded.event.label == "l"
-    assert decoded.extra is not None
-    assert {name: json.loads(bytes(raw)) for name, raw in decoded.extra.items()} == {
+    event = decode(label="l", experiment={"arm": 2}, **{"": None, "Page": "x"})
+    assert event.label == "l"
+    assert isinstance(event, ExtendedEvent)
+    assert {name: json.loads(bytes(raw)) for name, raw in event.extra.items()} == {
         "experiment": {"arm": 2},
         "": None,
         "Page": "x",
@@ -144,7 +156,7 @@ def test_every_faulty_field_is_named_at_once() -> None:
 def test_a_log_id_is_measured_in_bytes(character: str) -> None:
     fits = LOG_ID_BYTES_MAX // len(character.encode())
     log_id = character * fits + "x" * (LOG_ID_BYTES_MAX - fits * len(character.encode()))
-    assert decode(log_id=log_id).event.log_id == log_id
+    assert decode(log_id=log_id).log_id == log_id
     assert blame(log_id=log_id + "x") == {"log_id": "must not be longer than 512 bytes"}
 
 
@@ -173,7 +185,7 @@ def test_a_long_text_beside_many_brackets_costs_neither_memory_nor_time(text: by
     tracemalloc.start()
     began_at = time.perf_counter()
     try:
-        decode_event(body)
+        take(body)
         assert tracemalloc.get_traced_memory()[1] < 4 * len(body)
         assert time.perf_counter() - began_at < 2
     finally:
@@ -218,13 +230,13 @@ def test_an_event_is_an_object(body: bytes) -> None:
 
 
 def test_a_key_may_be_written_with_escapes() -> None:
-    decoded = decode_event(rb'{"p\u0061ge":"/home","\u0065vent":"click"}')
-    assert (decoded.event.page, decoded.event.event, decoded.extra) == ("/home", "click", None)
+    event = decode_event(rb'{"p\u0061ge":"/home","\u0065vent":"click"}')
+    assert (event.page, event.event, type(event)) == ("/home", "click", Event)
 
 
 def test_the_last_of_two_equal_fields_counts() -> None:
     body = b'{"page":"a","event":"b","label":"x","label":"y"%b}'
-    assert decode_event(body % b"").event.label == decode_event(body % b',"unknown":1').event.label == "y"
+    assert decode_event(body % b"").label == decode_event(body % b',"unknown":1').label == "y"
 
 
 def test_a_body_of_any_language_is_text() -> None:
@@ -239,124 +251,3 @@ def test_the_first_byte_that_is_not_utf_8_is_named_by_its_position(body: bytes, 
     with pytest.raises(Rejection, match=f"not UTF-8 .byte {place}.") as raised:
         check_text(body)
     assert raised.value.status == 400
-
-
-def test_a_batch_is_an_array_or_an_object_with_events() -> None:
-    array = decode_batch(b' \n[{"page":1}, 2]')
-    assert [bytes(raw) for raw in array.events] == [b'{"page":1}', b"2"]
-    assert array.sent_at is None
-    wrapped = decode_batch(b'{"sent_at": 5, "events": [{"page":1}], "more": {}}')
-    assert [bytes(raw) for raw in wrapped.events] == [b'{"page":1}']
-    assert wrapped.sent_at == 5
-
-
-@pytest.mark.parametrize("body", [b"[]", b'{"events":[]}'])
-def test_a_batch_may_be_empty(body: bytes) -> None:
-    assert decode_batch(body).events == []
-
-
-@pytest.mark.parametrize(
-    "body", [b"{}", b'{"events":{}}', b'{"events":null}', b'{"events":[],"sent_at":"x"}', b"1", b'"x"', b"null"]
-)
-def test_a_batch_of_another_form_is_told_which_one_it_should_have(body: bytes) -> None:
-    with pytest.raises(
-        Rejection, match=r'a batch is an array of events or {"events": …}|a batch is an array'
-    ) as raised:
-        decode_batch(body)
-    assert raised.value.status == 400
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"[", b"[1,]", b'{"events":[1}', b"[" * 100_000, b'{"events":' * 100_000, b"\x0b[]"]
-)
-def test_a_batch_that_is_not_json_is_refused(body: bytes) -> None:
-    with pytest.raises(Rejection) as raised:
-        decode_batch(body)
-    assert raised.value.status == 400
-
-
-GOOD = b'{"page":"/home","event":"click"}'
-HARMFUL = [
-    rb'{"page":"/home","event":"click","param":{"t":"cut \ud83d"}}',
-    rb'{"page":"/home","event":"click","\ud83d":1}',
-    rb'{"page":"/home","event":"click","label":"],[\" \q"}',
-    b'{"page":"/home","event":"click","label":"a\nb"}',
-    b'{"page":"/home","event":"click","label":"\\\xff"}',
-    b'{"page":"/home","event":"click","param":{"t":"\xed\xa0\xbd"}}',
-    b'{"page":"/home","event":"click","param":%b1%b}' % (b"[" * 5_000, b"]" * 5_000),
-    b'{"page":"/home","event":"click","param":NaN}',
-    b'{"page":"/home","event":"click","param":[1}}',
-    b"{'page':'/home'}",
-    b"undefined",
-]
-"""Events that the decoder cannot read, each for another reason."""
-
-
-def taken(body: bytes) -> list[bool]:
-    """Return whether each event of a batch is taken."""
-    batch = decode_batch(body)
-    decode = decode_event if batch.is_checked else decode_unchecked
-    refusals: dict[int, Rejection] = {}
-    for index, raw in enumerate(batch.events):
-        try:
-            decode(raw)
-        except Rejection as error:
-            refusals[index] = error
-    assert all(error.status == 400 and error.detail.startswith("the event ") for error in refusals.values())
-    return [index not in refusals for index in range(len(batch.events))]
-
-
-@pytest.mark.parametrize("harmful", HARMFUL)
-@pytest.mark.parametrize("frame", [b"[%b]", b' {"events" : [%b]}\n', b'{"sent_at":5,"events":[%b],"more":[{}]}'])
-def test_an_event_that_cannot_be_read_costs_a_batch_nothing_else(frame: bytes, harmful: bytes) -> None:
-    assert taken(frame % harmful) == [False]
-    assert taken(frame % b",".join([GOOD, harmful, GOOD, harmful, b"\t" + GOOD])) == [True, False, True, False, True]
-
-
-@pytest.mark.parametrize("harmful", HARMFUL)
-def test_a_field_that_is_not_known_costs_a_batch_nothing(harmful: bytes) -> None:
-    for body in (b'{"events":[%b],"context":%b}', b'{"context":%b,"events":[%b]}'):
-        parts = (GOOD, harmful) if body.startswith(b'{"events') else (harmful, GOOD)
-        assert taken(body % parts) == [True]
-    assert taken(rb'{"\ud83d":1,"events":[%b],"\u0065vents":[%b,%b]}' % (b"1", GOOD, GOOD)) == [True, True]
-
-
-def test_a_batch_that_has_to_be_cut_keeps_its_time() -> None:
-    assert decode_batch(rb'{"events":[],"sent_at":5,"context":"\ud83d"}').sent_at == 5
-    assert decode_batch(rb'{"events":[],"sent_at":null,"context":"\ud83d"}').sent_at is None
-    with pytest.raises(Rejection, match="a batch is an array"):
-        decode_batch(rb'{"events":[],"sent_at":"x","context":"\ud83d"}')
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        rb'["\ud83d"',
-        rb'["\ud83d",]',
-        rb'[,"\ud83d"]',
-        rb'["\ud83d"],',
-        rb'["\ud83d"]]',
-        rb'["\ud83d]',
-        rb'["\ud83d"}',
-        rb'{"events":["\ud83d"]',
-        rb'{"events":["\ud83d"],}',
-        rb'{"events":["\ud83d"],"context"}',
-        rb'{"events":"\ud83d"}',
-        rb'{"context":"\ud83d"}',
-        b"\xff",
-        b"[\xff",
-    ],
-)
-def test_a_batch_whose_events_cannot_be_told_apart_is_refused_as_a_whole(body: bytes) -> None:
-    with pytest.raises(Rejection) as raised:
-        decode_batch(body)
-    assert raised.value.status == 400
-
-
-@pytest.mark.parametrize("filling", [b"[],", b"[[]],", b",", b'"",', b"[", b'{"":', b'"', b"{}"])
-def test_a_large_batch_that_cannot_be_read_is_cut_in_good_time(filling: bytes) -> None:
-    body = rb'["\ud83d",%b1]' % (filling * (2_000_000 // len(filling)))
-    began_at = time.perf_counter()
-    with contextlib.suppress(Rejection):
-        decode_batch(body)
-    assert time.perf_counter() - began_at < 2

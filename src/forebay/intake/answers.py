@@ -1,0 +1,124 @@
+"""The answers on one connection: their bytes, and their order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from forebay.intake.limits import ConnectionLimits
+
+Headers: TypeAlias = Iterable[tuple[str, str]]
+Answer: TypeAlias = tuple[int, bytes, bytes]
+"""Status, head without the lines of the server and of the connection, and body."""
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CLOSE_LINE = b"connection: close\r\n"
+KEEP_ALIVE_LINE = b"connection: keep-alive\r\n"
+"""Without it a client of HTTP/1.0 expects that the connection will be closed (RFC 9112, section 9.3)."""
+
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+class Turn(Struct, eq=False, kw_only=True):
+    """A request that waits for its turn to be answered.
+
+    Attributes:
+        response: the bytes of its answer, None until they are known.
+        connection_line: the line of the answer about the connection; empty if it is simply kept.
+        is_last: whether the connection ends behind it.
+        used_bytes: its memory until it is answered; `ConnectionLimits` sets it.
+    """
+
+    response: bytes | None = None
+    connection_line: bytes = b""
+    is_last: bool = False
+    used_bytes: int = 0
+
+    def begin(self) -> None:
+        """Take note that every request before it is answered."""
+
+    def end_connection(self) -> None:
+        """Let the connection end behind it."""
+        self.is_last = True
+
+    def disconnect(self) -> None:
+        """Take note that the client is gone."""
+
+
+class KnownTurn(Turn, eq=False, kw_only=True):
+    """A request whose answer is known before its body has arrived, and waits for that: a ping, a refused head."""
+
+    answer: Answer
+
+
+class AnswerQueue(deque[Turn]):
+    """The unanswered requests of a connection, oldest first: answers leave in the order of the requests."""
+
+    def __init__(self, transport: asyncio.Transport, limits: ConnectionLimits) -> None:
+        super().__init__()
+        self._transport = transport
+        self._limits = limits
+
+    def write_due(self) -> bool:
+        """Write every answer whose turn it is; return whether one was the last on the connection."""
+        while self and (response := self[0].response) is not None:
+            turn = self.popleft()
+            if response:
+                self._transport.write(response)
+            if turn.used_bytes:
+                self._limits.set_used_bytes(turn, 0)
+            if turn.is_last:
+                return True
+            if self:
+                self[0].begin()
+        return False
+
+    def end_connection(self) -> None:
+        """Let the connection end behind the newest request."""
+        self[-1].end_connection()
+
+    def disconnect(self) -> None:
+        """Take out all requests: nobody waits for their answers any more."""
+        for turn in self:
+            turn.disconnect()
+            # The pipeline still has those without an answer, and their events.
+            if turn.response is not None:
+                self._limits.set_used_bytes(turn, 0)
+        self.clear()
+
+
+class ServerLines:
+    """uvicorn's header lines for every answer, with the date: made once for each new list of them, each second."""
+
+    def __init__(self) -> None:
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._lines = b""
+
+    def of(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        """Return headers as lines."""
+        if headers is not self._headers:
+            self._headers = headers
+            self._lines = b"".join(b"%b: %b\r\n" % line for line in headers)
+        return self._lines
+
+
+def head(status: int, content_type: str, length: int, headers: Headers = ()) -> bytes:
+    """Return the head of an answer."""
+    lines = [_STATUS_LINES[status], f"content-type: {content_type}\r\ncontent-length: {length}\r\n".encode()]
+    lines += [f"{name.lower()}: {value}\r\n".encode("latin-1", "replace") for name, value in headers]
+    return b"".join(lines)
+
+
+def ok(body: bytes) -> Answer:
+    """Return an answer with JSON."""
+    return 200, _OK_HEAD % len(body), body
+
+
+_OK_HEAD = _STATUS_LINES[200] + b"content-type: application/json\r\ncontent-length: %d\r\n"
+PONG: Answer = (200, head(200, "text/plain; charset=utf-8", len(b"pong")), b"pong")
+PONG_WITHOUT_BODY: Answer = (*PONG[:2], b"")

@@ -1,0 +1,39 @@
+"""`POST /events/batch` as NDJSON: one native event a line. Empty lines are passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from forebay.errors import Rejection
+from forebay.intake.formats.event import check_text, decode_event
+from forebay.intake.formats.format import Decoded, Result, answer_each
+from forebay.intake.formats.json_split import WHITE_SPACE
+from forebay.model import Admission, Event
+
+
+class EventLines:
+    """Events in lines; each is taken or refused for itself, and named by the number of its line, from 1 on."""
+
+    paths = ("/events/batch",)
+    media_type = "application/x-ndjson"
+
+    def decode(self, body: bytes) -> Decoded:
+        """Return the events; nothing is wrong with the body as a whole."""
+        # Windows ends lines with two characters; the first is white space.
+        lines = body.split(b"\n")
+        places = [number for number, line in enumerate(lines, 1) if line.strip(WHITE_SPACE)]
+        is_checked = body.isascii()
+        return Decoded((_decode_line(lines[place - 1], is_checked=is_checked) for place in places), places)
+
+    def answer(self, places: Sequence[int], results: Sequence[Result], admission: Admission) -> bytes:
+        """Return the result of each line."""
+        return answer_each("line", places, results, admission)
+
+
+def _decode_line(line: bytes, *, is_checked: bool) -> Event | Rejection:
+    try:
+        if not is_checked:
+            check_text(line, "line")
+        return decode_event(line, "line")
+    except Rejection as error:
+        return error

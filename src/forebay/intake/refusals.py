@@ -1,0 +1,29 @@
+"""The answers that refuse a request, each with its reason as problem details."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from forebay.errors import Rejection, SpoolUnavailable
+from forebay.intake.answers import Answer, head
+from forebay.problems import PROBLEM_TYPE, problem
+
+
+def rejection(error: Rejection) -> Answer:
+    """Return the answer that tells a client its mistake."""
+    body = problem(error.status, error.detail, error.errors)
+    return error.status, head(error.status, PROBLEM_TYPE, len(body), error.headers), body
+
+
+def unavailable(error: SpoolUnavailable) -> Answer:
+    """Return the answer that asks a client to send again, and when."""
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    body = problem(status, str(error))
+    return status, head(status, PROBLEM_TYPE, len(body), (("Retry-After", str(error.retry_after_s)),)), body
+
+
+def failed() -> Answer:
+    """Return the answer after a fault of our own; nothing was taken."""
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    body = problem(status, "the server failed; nothing was taken")
+    return status, head(status, PROBLEM_TYPE, len(body)), body

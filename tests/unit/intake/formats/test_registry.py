@@ -1,0 +1,73 @@
+"""Each address and media type leads to its format, and a new format needs nothing but its place in the list."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from forebay.errors import Rejection
+from forebay.intake.formats import batch, lines, registry, single
+from forebay.intake.formats.registry import ADDRESSES, FORMATS, resolve
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type", "form"),
+    [
+        (b"/events", b"application/json", single.SingleEvent),
+        (b"/events/batch", b"application/json", batch.EventBatch),
+        (b"/events/batch", b"application/x-ndjson", lines.EventLines),
+    ],
+)
+def test_an_address_and_a_media_type_lead_to_a_format(path: bytes, media_type: bytes, form: type) -> None:
+    assert type(ADDRESSES[path][media_type]) is form
+
+
+def test_a_body_without_a_type_is_json() -> None:
+    assert {path: next(iter(formats)) for path, formats in ADDRESSES.items()} == {
+        b"/events": b"application/json",
+        b"/events/batch": b"application/json",
+    }
+
+
+def test_no_two_formats_have_the_same_address_and_media_type() -> None:
+    pairs = [(path, form.media_type) for form in FORMATS for path in form.paths]
+    assert len(pairs) == len(set(pairs)) == sum(map(len, ADDRESSES.values()))
+
+
+def test_a_media_type_is_written_as_it_is_compared() -> None:
+    assert all(form.media_type == form.media_type.strip().lower() for form in FORMATS)
+
+
+def test_the_addresses_follow_from_the_list_of_formats_alone() -> None:
+    source = inspect.getsource(registry)
+    for form in FORMATS:
+        # Once where it is imported, once in the list.
+        assert source.count(type(form).__name__) == 2
+        assert all(path not in source for path in form.paths)
+        assert form.media_type not in source
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "query"),
+    [
+        (b"/ping", b"/ping", b""),
+        (b"/events", b"/events", b""),
+        (b"/events/batch", b"/events/batch", b""),
+        (b"/events?ack=memory", b"/events", b"ack=memory"),
+        (b"/%65vents", b"/events", b""),
+        (b"http://forebay/events?ack=disk", b"/events", b"ack=disk"),
+        (b"/events/", b"/events/", b""),
+        (b"/metrics", b"/metrics", b""),
+        (b"/%ff%2f", b"/\xff/", b""),
+    ],
+)
+def test_an_address_has_its_path_however_it_is_written(url: bytes, path: bytes, query: bytes) -> None:
+    assert resolve(url) == (path, query)
+
+
+@pytest.mark.parametrize("url", [b"http://x", b"http://[/"])
+def test_an_invalid_address_is_rejected(url: bytes) -> None:
+    with pytest.raises(Rejection) as rejection:
+        resolve(url)
+    assert rejection.value.status == 400

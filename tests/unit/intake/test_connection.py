@@ -1,0 +1,375 @@
+"""One connection with a transport of the test's own: for moments that no real client can bring about at will."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from forebay.errors import SpoolInDoubt, SpoolUnavailable
+from forebay.intake.answers import ServerLines
+from forebay.intake.connection import PIECE_BYTES, UNANSWERED_MAX, Connection
+from forebay.intake.documents import DocumentMaker
+from forebay.intake.guard import Guard
+from forebay.intake.intake import Intake, Request
+from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, RequestLimits
+from forebay.model import Ack, Admission
+from forebay.pipeline.pipeline import Admitter
+from forebay.telemetry.counters import Counters, Overload
+from forebay.tokens import Scope, TokenVerifier, make_token
+
+SECRET = "a secret that is long enough for HS256"
+BEARER = f"Authorization: Bearer {make_token(SECRET, 'alice', [Scope.WRITE], 60)}\r\n".encode()
+PING = b"GET /ping HTTP/1.1\r\n\r\n"
+GARBAGE = b"garbage\r\n\r\n"
+REQUEST_TIMEOUT_S = 10.0
+KEEP_ALIVE_S = 20.0
+IN_HAND_BYTES_MAX = 1_000_000
+
+
+def event(log_id: str = "a", more: bytes = b"", head: bytes = b"") -> bytes:
+    body = b'{"page":"a","event":"b","log_id":"%b"%b}' % (log_id.encode(), more)
+    return b"POST /events HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n%b" % (BEARER, head, len(body), body)
+
+
+def bad_batch(size: int) -> bytes:
+    """Return a batch of one bad event, whose refusal is as large as the event."""
+    body = b'[{"page":"a","event":"b","%b":%b}]' % (b"x" * size, b"[" * 40 + b"]" * 40)
+    return b"POST /events/batch HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (BEARER, len(body), body)
+
+
+class FakeAdmitter:
+    """Keeps requests until the test answers them."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+
+    def admit(self, request: Request, ack: Ack) -> None:
+        del ack
+        self.requests.append(request)
+
+
+class FakeTransport(asyncio.Transport):
+    """Keeps what is written; as strict as a real one about the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.unsent_bytes = 0
+        self.ended = ""
+        self.is_half_closed = False
+        self.is_paused = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.is_half_closed, "written after write_eof"
+        assert not self.ended, "written after the end"
+        self.written += bytes(data)
+
+    def write_eof(self) -> None:
+        self.is_half_closed = True
+
+    def close(self) -> None:
+        self.ended = self.ended or "closed"
+
+    def abort(self) -> None:
+        self.ended = "aborted"
+
+    def is_closing(self) -> bool:
+        return bool(self.ended)
+
+    def pause_reading(self) -> None:
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        self.is_paused = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent_bytes
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        del name
+        return default
+
+    @property
+    def statuses(self) -> list[int]:
+        return [int(part[:3]) for part in self.written.split(b"HTTP/1.1 ")[1:]]
+
+
+class Server:
+    """The parts of a server that connections share."""
+
+    def __init__(self, connections_max: int = 10) -> None:
+        self.counters = Counters()
+        self.admitter = FakeAdmitter()
+        self.limits = ConnectionLimits(connections_max, IN_HAND_BYTES_MAX, self.counters)
+        self.state = ServerState()
+        request_limits = RequestLimits(header_bytes_max=4_000, body_bytes_max=400_000, batch_events_max=1_000)
+        maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), self.counters, require_log_id=False)
+        guard = Guard(TokenVerifier(SECRET), request_limits.body_bytes_max)
+        admitter = cast("Admitter", self.admitter)
+        self._intake = Intake(guard, maker, admitter, Ack.DISK, request_limits, self.counters)
+        self._timeouts = ConnectionTimeouts(REQUEST_TIMEOUT_S, KEEP_ALIVE_S)
+        self._lines = ServerLines()
+
+    def connect(self, app: Callable[..., Any] | None = None) -> tuple[Connection, FakeTransport]:
+        config = cast("uvicorn.Config", SimpleNamespace(loaded_app=app))
+        connection = Connection(
+            self._intake, self._timeouts, self.limits, self._lines, config=config, server_state=self.state
+        )
+        transport = FakeTransport()
+        connection.connection_made(transport)
+        return connection, transport
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+async def opened(server: Server) -> tuple[Connection, FakeTransport]:
+    return server.connect()
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@pytest.fixture
+async def later() -> float:
+    """A time after every time limit."""
+    return now() + REQUEST_TIMEOUT_S + KEEP_ALIVE_S
+
+
+# Answers in their order
+
+
+def test_events_are_taken_together_and_answered_in_their_order(
+    server: Server, opened: tuple[Connection, FakeTransport]
+) -> None:
+    connection, transport = opened
+    connection.data_received(event("first") + event("", head=b"X: y\r\n") + event("third") + PING)
+    first, third = server.admitter.requests
+    assert transport.written == b""
+    third.admitted(Admission.CREATED)
+    assert transport.written == b""
+    first.admitted(Admission.CREATED)
+    assert transport.statuses == [200, 400, 200, 200]
+    assert transport.written.index(b'"first"') < transport.written.index(b'"third"')
+    assert server.limits.used_bytes == 0
+    assert list(server.limits.idle) == [connection]
+
+
+async def test_a_client_is_not_read_while_too_many_of_its_requests_are_unanswered(
+    server: Server, opened: tuple[Connection, FakeTransport]
+) -> None:
+    connection, transport = opened
+    for number in range(UNANSWERED_MAX):
+        assert not transport.is_paused
+        connection.data_received(event(str(number)))
+    assert transport.is_paused
+    server.admitter.requests[1].admitted(Admission.CREATED)
+    await asyncio.sleep(0)
+    assert transport.is_paused
+    server.admitter.requests[0].admitted(Admission.CREATED)
+    await asyncio.sleep(0)
+    assert not transport.is_paused
+
+
+def test_behind_an_event_in_doubt_nothing_is_answered(server: Server, opened: tuple[Connection, FakeTransport]) -> None:
+    connection, transport = opened
+    connection.data_received(event("before") + event("in doubt") + event("behind"))
+    before, in_doubt, behind = server.admitter.requests
+    in_doubt.refused(SpoolInDoubt("a sync failed"))
+    assert transport.ended == ""
+    before.admitted(Admission.CREATED)
+    assert (transport.statuses, transport.ended) == ([200], "closed")
+    behind.admitted(Admission.CREATED)
+    assert (transport.statuses, server.limits.used_bytes) == ([200], 0)
+
+
+def test_behind_an_event_in_doubt_nothing_is_answered_if_the_rest_was_refused(
+    server: Server, opened: tuple[Connection, FakeTransport]
+) -> None:
+    connection, transport = opened
+    connection.data_received(event("in doubt") + event("behind") + event("rejected", b',"label":1') + GARBAGE)
+    in_doubt, behind = server.admitter.requests
+    in_doubt.refused(SpoolInDoubt("a sync failed"))
+    behind.admitted(Admission.CREATED)
+    assert transport.written == b""
+    assert transport.is_half_closed or transport.ended
+    assert server.limits.used_bytes == 0
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_an_answer_takes_memory_until_it_leaves(
+    server: Server, opened: tuple[Connection, FakeTransport], *, is_lost: bool
+) -> None:
+    connection, transport = opened
+    connection.data_received(event("hangs"))
+    (request,) = server.admitter.requests
+    before = server.limits.used_bytes
+    for number in range(1, 4):
+        connection.data_received(bad_batch(300_000))
+        assert server.limits.used_bytes - before > number * 300_000
+    # With one more they are more than all requests may use.
+    connection.data_received(bad_batch(300_000))
+    assert server.counters.crowded == {Overload.SLOW_REQUEST: 1}
+    if is_lost:
+        connection.connection_lost(None)
+        assert server.limits.used_bytes == before
+    request.refused(SpoolUnavailable("the disk is full"))
+    assert server.limits.used_bytes == 0
+    assert transport.statuses == ([] if is_lost else [503, 200, 200, 200, 503])
+
+
+# Memory and time
+
+
+def test_a_client_whose_input_takes_too_much_memory_still_gets_the_answers_before_it(
+    server: Server, opened: tuple[Connection, FakeTransport]
+) -> None:
+    connection, transport = opened
+    pings = PIECE_BYTES // len(PING) - 30
+    # The first piece ends with a request.
+    padding = b"x" * (PIECE_BYTES - pings * len(PING) - len(event("before", head=b"X: \r\n")))
+    first = event("before", head=b"X: %b\r\n" % padding) + PING * pings
+    assert len(first) == PIECE_BYTES
+    connection.data_received(first + PING)
+    assert list(server.limits.slow) == [connection]
+    server.limits.used_bytes += IN_HAND_BYTES_MAX
+    assert not server.limits.find_room()
+    assert (transport.written, transport.ended, server.counters.crowded) == (b"", "", {Overload.SLOW_REQUEST: 1})
+    server.admitter.requests[0].admitted(Admission.CREATED)
+    assert (transport.statuses[0], transport.statuses[-1], transport.is_half_closed) == (200, 503, True)
+
+
+async def test_a_client_that_has_read_its_answers_is_slow_no_more(
+    server: Server, opened: tuple[Connection, FakeTransport]
+) -> None:
+    connection, transport = opened
+    connection.data_received(PING * 100)
+    transport.unsent_bytes = 100_000
+    connection.pause_writing()
+    assert (list(server.limits.slow), server.limits.used_bytes) == ([connection], 100_000)
+    transport.unsent_bytes = 0
+    connection.resume_writing()
+    await asyncio.sleep(0)
+    assert (list(server.limits.slow), server.limits.used_bytes) == ([], 0)
+    assert not transport.is_paused
+
+
+@pytest.mark.parametrize("beginning", [event()[:-1], b"GET / HTTP/1.1\r\nX: " + b"y" * 2_000])
+def test_a_request_that_does_not_arrive_takes_no_memory_once_it_is_refused(
+    server: Server, opened: tuple[Connection, FakeTransport], later: float, beginning: bytes
+) -> None:
+    connection, transport = opened
+    connection.data_received(beginning)
+    assert list(server.limits.slow) == [connection]
+    connection.expire(later)
+    assert transport.statuses == [408]
+    assert (list(server.limits.slow), server.limits.used_bytes) == ([], 0)
+    assert list(server.limits.idle) == [connection]
+
+
+async def test_an_event_before_refused_input_is_answered_however_long_it_takes(
+    server: Server, opened: tuple[Connection, FakeTransport], later: float
+) -> None:
+    connection, transport = opened
+    connection.data_received(event("slow") + GARBAGE)
+    connection.expire(later)
+    assert transport.ended == ""
+    server.admitter.requests[0].admitted(Admission.CREATED)
+    assert transport.statuses == [200, 400]
+    assert (transport.is_half_closed, transport.ended) == (True, "")
+    connection.expire(now())
+    assert transport.ended == ""
+    connection.expire(later)
+    assert transport.ended == "closed"
+
+
+async def test_input_behind_a_body_that_is_dropped_is_read_in_pieces(
+    server: Server, opened: tuple[Connection, FakeTransport]
+) -> None:
+    connection, transport = opened
+    length = 300_000
+    head = b"POST /events HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % length
+    connection.data_received(head + b"x" * (length - 1))
+    while transport.is_paused:
+        await asyncio.sleep(0)
+    assert (transport.written, server.limits.used_bytes) == (b"", 0)
+    connection.data_received(b"x" + PING * (2 * PIECE_BYTES // len(PING)))
+    assert len(transport.statuses) <= PIECE_BYTES // len(PING) + 2
+    assert transport.statuses[0] == 401
+    while transport.is_paused:
+        await asyncio.sleep(0)
+    assert len(transport.statuses) == 2 * PIECE_BYTES // len(PING) + 1
+
+
+@pytest.mark.parametrize("length", [b"x", b"9" * 3_000, b"-5", b"5"])
+async def test_a_length_behind_a_chunked_body_is_refused(
+    opened: tuple[Connection, FakeTransport], length: bytes
+) -> None:
+    connection, transport = opened
+    head = b"POST /events HTTP/1.1\r\n%bTransfer-Encoding: chunked\r\n\r\n" % BEARER
+    connection.data_received(head + b"5\r\nabcde\r\n0\r\nContent-Length: %b\r\nX: y\r\n" % length)
+    connection.data_received(b"X: z\r\n" * 5 + b"\r\n" + PING * 2_000)
+    assert (transport.statuses, transport.ended) == ([400], "")
+
+
+# The end
+
+
+def test_a_request_that_is_arriving_is_finished_before_the_end(
+    server: Server, opened: tuple[Connection, FakeTransport]
+) -> None:
+    connection, transport = opened
+    connection.data_received(event("whole") + event("late")[:-1])
+    connection.shutdown()
+    assert transport.ended == ""
+    connection.data_received(event("late")[-1:] + event("never"))
+    whole, late = server.admitter.requests
+    whole.admitted(Admission.CREATED)
+    assert transport.ended == ""
+    late.admitted(Admission.CREATED)
+    assert (transport.statuses, transport.ended) == ([200, 200], "closed")
+    assert transport.written.count(b"connection: close") == 1
+
+
+def test_an_idle_connection_ends_at_once(opened: tuple[Connection, FakeTransport]) -> None:
+    connection, transport = opened
+    connection.data_received(PING)
+    connection.shutdown()
+    assert transport.ended == "closed"
+
+
+def test_the_memory_of_an_event_is_kept_until_the_pipeline_answers_even_if_the_client_is_gone(
+    server: Server, opened: tuple[Connection, FakeTransport]
+) -> None:
+    connection, _ = opened
+    connection.data_received(event() + event()[:-1])
+    connection.connection_lost(None)
+    (request,) = server.admitter.requests
+    assert server.limits.used_bytes == request.used_bytes > 0
+    assert (list(server.limits.idle), list(server.limits.slow)) == ([], [])
+    request.admitted(Admission.CREATED)
+    assert server.limits.used_bytes == 0
+
+
+def test_a_fault_of_our_own_is_answered_and_ends_the_connection(
+    server: Server, opened: tuple[Connection, FakeTransport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, transport = opened
+
+    def fail(request: Request, ack: Ack) -> None:
+        raise RuntimeError(request, ack)
+
+    monkeypatch.setattr(server.admitter, "admit", fail)
+    connection.data_received(event() + PING)
+    assert (transport.statuses, transport.ended) == ([500], "closed")

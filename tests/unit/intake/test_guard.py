@@ -1,0 +1,62 @@
+"""The guard decides from the head alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from forebay.errors import Rejection
+from forebay.intake.guard import Guard
+from forebay.tokens import Scope, TokenVerifier, make_token
+
+SECRET = "a secret that is long enough for HS256"
+BODY_BYTES_MAX = 1_000
+
+
+def bearer(scope: Scope = Scope.WRITE) -> bytes:
+    return f"Bearer {make_token(SECRET, 'alice', [scope], 60)}".encode()
+
+
+@pytest.fixture
+def guard() -> Guard:
+    return Guard(TokenVerifier(SECRET), BODY_BYTES_MAX)
+
+
+def refusal(guard: Guard, headers: dict[bytes, bytes]) -> Rejection:
+    with pytest.raises(Rejection) as raised:
+        guard.check(headers)
+    return raised.value
+
+
+def test_a_valid_head_tells_who_sends(guard: Guard) -> None:
+    assert guard.check({b"authorization": bearer()}).user_id == "alice"
+
+
+@pytest.mark.parametrize("authorization", [None, b"", b"Bearer x", b"Basic YTpi"])
+def test_without_a_valid_token_nothing_goes_on(guard: Guard, authorization: bytes | None) -> None:
+    error = refusal(guard, {} if authorization is None else {b"authorization": authorization})
+    assert error.status == 401
+    assert error.headers[0][0] == "WWW-Authenticate"
+
+
+def test_a_token_that_may_only_read_sends_no_events(guard: Guard) -> None:
+    assert refusal(guard, {b"authorization": bearer(Scope.READ)}).status == 403
+
+
+def test_a_body_may_be_announced_up_to_the_limit(guard: Guard) -> None:
+    guard.check({b"authorization": bearer(), b"content-length": b"1000"})
+    assert refusal(guard, {b"authorization": bearer(), b"content-length": b"1001"}).status == 413
+
+
+@pytest.mark.parametrize("coding", [b"", b"identity", b" Identity "])
+def test_a_body_may_be_declared_as_not_compressed(guard: Guard, coding: bytes) -> None:
+    guard.check({b"authorization": bearer(), b"content-encoding": coding})
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"identity, gzip", b"x"])
+def test_a_compressed_body_is_refused_with_the_coding_that_is_taken(guard: Guard, coding: bytes) -> None:
+    error = refusal(guard, {b"authorization": bearer(), b"content-encoding": coding})
+    assert (error.status, error.headers) == (415, (("Accept-Encoding", "identity"),))
+
+
+def test_a_client_without_a_token_is_told_nothing_about_limits(guard: Guard) -> None:
+    assert refusal(guard, {b"content-length": b"1001", b"content-encoding": b"gzip"}).status == 401
