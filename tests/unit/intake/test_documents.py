@@ -327,3 +327,20 @@ def test_senders_with_long_headers_take_no_memory_behind_their_requests() -> Non
         assert tracemalloc.get_traced_memory()[0] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "received_at", [datetime(2026, 1, 31, 23, 59, 50, tzinfo=UTC), datetime(2026, 2, 1, 0, 0, 10, tzinfo=UTC)]
+)
+@pytest.mark.parametrize("seconds", [(-1, 1), (1, -1)])
+def test_ids_with_the_same_first_digits_on_both_sides_of_a_month_are_told_apart(
+    received_at: datetime, seconds: tuple[int, int]
+) -> None:
+    maker = DocumentMaker("test", OLDEST, Counters(), require_log_id=False)
+    border = datetime(2026, 2, 1, tzinfo=UTC)
+    moments = [border + timedelta(seconds=second) for second in seconds]
+    assert len({uuid7(moment)[:8] for moment in moments}) == 1
+    for moment in moments:
+        event = decode_event(json.dumps({"page": "a", "event": "b", "log_id": uuid7(moment)}).encode())
+        entry = make_one(maker, event, NOBODY, received_at, None)
+        assert entry_address(entry).index == f"events_test_{moment:%Y-%m}"
