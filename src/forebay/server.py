@@ -202,7 +202,7 @@ def configure_http(settings: Settings, secret: str, deliverer: Deliverer, collec
         settings.server_environment, settings.oldest_month_start, counters, require_log_id=settings.require_log_id
     )
     limits = RequestLimits(settings.header_bytes_max, settings.body_bytes_max, settings.batch_events_max)
-    guard = Guard(verifier, settings.body_bytes_max)
+    guard = Guard(verifier, limits)
     intake = Intake(guard, maker, deliverer.pipeline.admitter, settings.ack, limits, counters)
     timeouts = ConnectionTimeouts(settings.request_timeout_s, settings.keep_alive_s)
     connection_limits = ConnectionLimits(

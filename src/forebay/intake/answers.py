@@ -25,13 +25,13 @@ _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".en
 
 
 class Turn(Struct, eq=False, kw_only=True):
-    """A request that waits for its turn to be answered.
+    """An answer that waits for its turn, mostly to a request.
 
     Attributes:
-        response: the bytes of its answer, None until they are known.
-        connection_line: the line of the answer about the connection; empty if it is simply kept.
+        response: its bytes, None until they are known.
+        connection_line: its line about the connection; empty if that is simply kept.
         is_last: whether the connection ends behind it.
-        used_bytes: its memory until it is answered; `ConnectionLimits` sets it.
+        used_bytes: the memory of its request and its own until it is written; `ConnectionLimits` sets it.
     """
 
     response: bytes | None = None
@@ -40,18 +40,18 @@ class Turn(Struct, eq=False, kw_only=True):
     used_bytes: int = 0
 
     def begin(self) -> None:
-        """Take note that every request before it is answered."""
+        """Hear that every answer before it is written."""
 
     def end_connection(self) -> None:
         """Let the connection end behind it."""
         self.is_last = True
 
     def disconnect(self) -> None:
-        """Take note that the client is gone."""
+        """Hear that the client is gone."""
 
 
 class KnownTurn(Turn, eq=False, kw_only=True):
-    """A request whose answer is known before its body has arrived, and waits for that: a ping, a refused head."""
+    """An answer to a ping or a refused head: known before the body of the request is there, and waiting for that."""
 
     answer: Answer
 
@@ -93,13 +93,13 @@ class AnswerQueue(deque[Turn]):
 
 
 class ServerLines:
-    """uvicorn's header lines for every answer, with the date: made once for each new list of them, each second."""
+    """uvicorn's header lines for every answer, with the date: uvicorn makes a new list of them each second."""
 
     def __init__(self) -> None:
         self._headers: list[tuple[bytes, bytes]] = []
         self._lines = b""
 
-    def of(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+    def join(self, headers: list[tuple[bytes, bytes]]) -> bytes:
         """Return headers as lines."""
         if headers is not self._headers:
             self._headers = headers

@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
         self._reader = RequestReader(self, intake.limits.header_bytes_max)
         self._state = IDLE
         self._deadline: float | None = None  # of the state, by the loop's clock; None while the client waits for us
-        self._abort_at: float | None = None  # the end of the time for closing
+        self._abort_at: float | None = None  # when a closing connection is aborted
         self._unparsed = b""
         self._is_resuming = False
         self._arriving: Turn | None = None  # the request whose body is arriving
@@ -148,7 +148,7 @@ class Connection(asyncio.Protocol):
         return self._reader.announced_body_bytes - len(self._body)
 
     def _note_arriving(self) -> None:
-        """Take note that a request is there in part: from the first one on, its time is limited."""
+        """Take note that a part of a request has arrived: from the first one on, its time is limited."""
         if self._state is not READING:
             self._state = READING
             self._deadline = self._loop.time() + self._timeouts.request_timeout_s
@@ -283,7 +283,7 @@ class Connection(asyncio.Protocol):
         self._limits.used_bytes -= turn.used_bytes
         turn.used_bytes = 0
         line = answers.CLOSE_LINE if turn.is_last else turn.connection_line
-        turn.response = b"".join((head, self._lines.of(self._server_state.default_headers), line, b"\r\n", body))
+        turn.response = b"".join((head, self._lines.join(self._server_state.default_headers), line, b"\r\n", body))
         if self._queue and turn is not self._queue[0]:
             # It waits in memory for its turn: a client may send one request after the other while a disk hangs.
             self._limits.set_used_bytes(turn, len(turn.response))
@@ -337,7 +337,10 @@ class Connection(asyncio.Protocol):
         self._unparsed = self._body = b""
         if isinstance(turn, AsgiRequest):
             # The application answers it, or has done so.
-            turn.end_connection()
+            if turn.response is None:
+                turn.end_connection()
+            else:
+                self._end()
             return
         refusal = Turn(is_last=True)
         self._queue.append(refusal)

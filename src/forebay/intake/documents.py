@@ -87,9 +87,9 @@ class DocumentMaker:
     ) -> tuple[list[Part], list[Result]]:
         """Return the entries of a request's events by their index, and the result of each event, in their order.
 
-        `sent_at` is the one for all of them, if there is one. An event of which no document can be made has a
-        `Rejection`: its required `log_id` is missing, its `log_id` is too long, its `param` too deep, or a time is not
-        valid. The events are used up.
+        `sent_at` is the time at which all of them were sent, if it is known. An event of which no document can be made
+        has a `Rejection`: its required `log_id` is missing, its `log_id` is too long, its `param` too deep, or a time
+        is not valid. The events are changed.
         """
         shared = self._share(sender, received_at, sent_at)
         parts: dict[str, Part] = {}

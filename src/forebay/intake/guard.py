@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from forebay.errors import Rejection
+from forebay.intake.limits import RequestLimits
 from forebay.tokens import Claims, Scope, TokenVerifier
 
 WRITE = Scope.WRITE
@@ -14,19 +15,19 @@ WRITE = Scope.WRITE
 class Guard:
     """Checks the token, and the size and the coding that a head announces."""
 
-    def __init__(self, verifier: TokenVerifier, body_bytes_max: int) -> None:
+    def __init__(self, verifier: TokenVerifier, limits: RequestLimits) -> None:
         self._verifier = verifier
-        self._body_bytes_max = body_bytes_max
+        self._limits = limits
 
     def check(self, headers: Mapping[bytes, bytes]) -> Claims:
-        """Return the claims of whoever sends events.
+        """Return the claims of the sender.
 
         Raises:
             Rejection: 401 or 403 for the token, 413 for a body over the limit, 415 for a compressed one.
         """
         claims = self._verifier.verify(headers.get(b"authorization"), WRITE)
         length = headers.get(b"content-length")
-        if length is not None and int(length) > self._body_bytes_max:
+        if length is not None and int(length) > self._limits.body_bytes_max:
             raise self.too_large()
         coding = headers.get(b"content-encoding")
         if coding is not None and coding.strip().lower() not in (b"", b"identity"):
@@ -36,5 +37,5 @@ class Guard:
 
     def too_large(self) -> Rejection:
         """Return the refusal of a body over the limit."""
-        detail = f"the body is larger than {self._body_bytes_max} bytes"
+        detail = f"the body is larger than {self._limits.body_bytes_max} bytes"
         return Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)

@@ -46,8 +46,6 @@ class RequestReader:
         self._connection = connection
         self._header_bytes_max = header_bytes_max
         self.parser: Any = httptools.HttpRequestParser(self)
-        # Without this, input after a request with `Connection: close` would be an error, and be refused.
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self.url = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.is_in_request = False

@@ -76,10 +76,10 @@ def test_ping_by_head_has_the_head_of_the_whole_answer() -> None:
 def test_the_lines_of_the_server_are_made_again_for_a_new_list_only() -> None:
     lines = ServerLines()
     headers = [(b"date", b"today"), (b"x", b"y")]
-    first = lines.of(headers)
+    first = lines.join(headers)
     assert first == b"date: today\r\nx: y\r\n"
-    assert lines.of(headers) is first
-    assert lines.of([(b"date", b"tomorrow")]) == b"date: tomorrow\r\n"
+    assert lines.join(headers) is first
+    assert lines.join([(b"date", b"tomorrow")]) == b"date: tomorrow\r\n"
 
 
 class Began(Turn, eq=False, kw_only=True):

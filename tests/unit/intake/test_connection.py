@@ -111,7 +111,7 @@ class Server:
         self.state = ServerState()
         request_limits = RequestLimits(header_bytes_max=4_000, body_bytes_max=400_000, batch_events_max=1_000)
         maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), self.counters, require_log_id=False)
-        guard = Guard(TokenVerifier(SECRET), request_limits.body_bytes_max)
+        guard = Guard(TokenVerifier(SECRET), request_limits)
         admitter = cast("Admitter", self.admitter)
         self._intake = Intake(guard, maker, admitter, Ack.DISK, request_limits, self.counters)
         self._timeouts = ConnectionTimeouts(REQUEST_TIMEOUT_S, KEEP_ALIVE_S)

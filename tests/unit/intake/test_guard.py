@@ -6,6 +6,7 @@ import pytest
 
 from forebay.errors import Rejection
 from forebay.intake.guard import Guard
+from forebay.intake.limits import RequestLimits
 from forebay.tokens import Scope, TokenVerifier, make_token
 
 SECRET = "a secret that is long enough for HS256"
@@ -18,7 +19,7 @@ def bearer(scope: Scope = Scope.WRITE) -> bytes:
 
 @pytest.fixture
 def guard() -> Guard:
-    return Guard(TokenVerifier(SECRET), BODY_BYTES_MAX)
+    return Guard(TokenVerifier(SECRET), RequestLimits(8_192, BODY_BYTES_MAX, 100))
 
 
 def refusal(guard: Guard, headers: dict[bytes, bytes]) -> Rejection:

@@ -79,7 +79,7 @@ def admitter() -> FakeAdmitter:
 
 @pytest.fixture
 def intake(counters: Counters, admitter: FakeAdmitter) -> Intake:
-    guard = Guard(TokenVerifier(SECRET), LIMITS.body_bytes_max)
+    guard = Guard(TokenVerifier(SECRET), LIMITS)
     maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), counters, require_log_id=False)
     return Intake(guard, maker, cast("Admitter", admitter), Ack.DISK, LIMITS, counters)
 

@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 
 from forebay.errors import Rejection
 from forebay.intake.formats.event import (
-    UNPROCESSABLE,
+    DECODING_ERRORS,
     check_text,
     decode_event,
     decode_instant,
@@ -63,7 +63,7 @@ class EventBatch:
                 return _decoded(_decode_array(body), None)
             envelope = _decode_envelope(body)
             return _decoded(envelope.events, envelope.sent_at)
-        except UNPROCESSABLE:
+        except DECODING_ERRORS:
             return _decode_each(body)
 
     def answer(self, places: Sequence[int], results: Sequence[Result], admission: Admission) -> bytes:
@@ -91,7 +91,7 @@ def _decode_each(body: bytes) -> Decoded:
         else:
             envelope = _decode_raw_envelope(body)
             events, sent_at = envelope.events, envelope.sent_at
-    except UNPROCESSABLE as error:
+    except DECODING_ERRORS as error:
         return _split(body, _no_batch(error))
     return _decoded_one_by_one(events, sent_at, is_checked=True)
 
@@ -106,7 +106,7 @@ def _split(body: bytes, error: Rejection) -> Decoded:
         sent_at = decode_instant(fields.get("sent_at", b"null"))
     except (NotSplit, KeyError):
         raise error from None
-    except UNPROCESSABLE as reason:
+    except DECODING_ERRORS as reason:
         raise _no_batch(reason) from None
     return _decoded_one_by_one(parts, sent_at, is_checked=False)
 
@@ -125,7 +125,7 @@ def _envelope_fields(fields: list[tuple[bytes, bytes]]) -> dict[str, bytes]:
     for key, value in fields:
         try:
             named[_decode_text(key)] = value
-        except UNPROCESSABLE:
+        except DECODING_ERRORS:
             # An unreadable name is an unknown one.
             continue
     return named

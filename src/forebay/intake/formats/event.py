@@ -17,7 +17,7 @@ from msgspec import Raw
 from forebay.errors import FieldError, Rejection
 from forebay.model import PARAM_DEPTH_MAX, Event, ExtendedEvent, Instant
 
-UNPROCESSABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+DECODING_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 ARRAY = ord("[")
 TOO_DEEP = f"must not nest deeper than {PARAM_DEPTH_MAX}"
 
@@ -56,7 +56,7 @@ def decode_event(text: bytes | Raw, word: str = "event") -> Event:
     """
     try:
         return _decode(text)
-    except UNPROCESSABLE:
+    except DECODING_ERRORS:
         return _decode_by_field(text, word)
 
 
@@ -64,7 +64,7 @@ def decode_instant(value: bytes | Raw) -> Instant | None:
     """Decode a time; a leap second becomes the last microsecond of its minute, so that it stays in its month.
 
     Raises:
-        One of `UNPROCESSABLE`: it is none.
+        One of `DECODING_ERRORS`: it is none.
     """
     try:
         instant: Instant | None = _decode_instant_or_null(value)
@@ -125,7 +125,7 @@ def _decode_by_field(text: bytes | Raw, word: str) -> Event:
         fields = _decode_fields(text)
     except msgspec.ValidationError as error:
         raise Rejection(HTTPStatus.BAD_REQUEST, f"an event is a JSON object: {reason_of(error)}") from None
-    except UNPROCESSABLE as error:
+    except DECODING_ERRORS as error:
         raise not_json(error, word) from None
     values: dict[str, Any] = {}
     errors = [
@@ -135,7 +135,7 @@ def _decode_by_field(text: bytes | Raw, word: str) -> Event:
         try:
             decode = decode_instant if name in _TIMES else _FIELD_DECODERS[name]
             values[name] = decode(fields[name])
-        except UNPROCESSABLE as error:
+        except DECODING_ERRORS as error:
             errors.append(FieldError(name, reason_of(error)))
     extra = {name: raw for name, raw in fields.items() if name not in _FIELDS}
     errors += [FieldError(name, TOO_DEEP) for name, raw in extra.items() if is_too_deep(bytes(raw))]

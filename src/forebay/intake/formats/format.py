@@ -51,21 +51,24 @@ class Format(Protocol):
     def answer(self, places: Sequence[int], results: Sequence[Result], admission: Admission) -> bytes:
         """Return the JSON of the answer, once all events that were not refused are safe.
 
+        It is called for all requests of a commit, one after the other: any other error would cost those behind it their
+        answers.
+
         Raises:
             Rejection: the refusal of the only event is the one of the request.
         """
 
 
-def answer_each(word: str, places: Sequence[int], results: Sequence[Result], admission: Admission) -> bytes:
-    """Return the JSON of an answer that names each event by its place; `word` is the name of that number."""
+def answer_each(place_name: str, places: Sequence[int], results: Sequence[Result], admission: Admission) -> bytes:
+    """Return the JSON of an answer that names each event by its place."""
     status = admission.encode()
-    taken = b'{"%b":%%d,"log_id":%%b,"status":"%b"}' % (word.encode(), status)
+    taken = b'{"%b":%%d,"log_id":%%b,"status":"%b"}' % (place_name.encode(), status)
     placed = zip(places, results, strict=True)
     accepted = [*map(type, results)].count(bytes)
     rejected = len(results) - accepted
     if rejected:
         rows = [
-            _encode_refusal(word, place, result) if isinstance(result, Rejection) else taken % (place, result)
+            _encode_refusal(place_name, place, result) if isinstance(result, Rejection) else taken % (place, result)
             for place, result in placed
         ]
     else:
@@ -73,8 +76,8 @@ def answer_each(word: str, places: Sequence[int], results: Sequence[Result], adm
     return b'{"accepted":%d,"rejected":%d,"results":[%b]}' % (accepted, rejected, b",".join(rows))
 
 
-def _encode_refusal(word: str, place: int, refusal: Rejection) -> bytes:
+def _encode_refusal(place_name: str, place: int, refusal: Rejection) -> bytes:
     error: dict[str, object] = {"detail": refusal.detail}
     if refusal.errors:
         error["errors"] = field_errors(refusal.errors)
-    return msgspec.json.encode({word: place, "status": "rejected", "error": error})
+    return msgspec.json.encode({place_name: place, "status": "rejected", "error": error})

@@ -18,7 +18,7 @@ class EventLines:
     media_type = "application/x-ndjson"
 
     def decode(self, body: bytes) -> Decoded:
-        """Return the events; nothing is wrong with the body as a whole."""
+        """Return the events. A body as a whole is never refused."""
         # Windows ends lines with two characters; the first is white space.
         lines = body.split(b"\n")
         places = [number for number, line in enumerate(lines, 1) if line.strip(WHITE_SPACE)]

@@ -22,7 +22,7 @@ class SingleEvent:
         """Return the event.
 
         Raises:
-            Rejection: 400 as `check_text` and `decode_event`.
+            Rejection: 400, as by `check_text` and `decode_event`.
         """
         if not body.isascii():
             check_text(body)
