@@ -25,7 +25,9 @@ from forebay.telemetry.counters import Counters, Overload
 from forebay.tokens import Scope, TokenVerifier, make_token
 
 SECRET = "a secret that is long enough for HS256"
-BEARER = f"Authorization: Bearer {make_token(SECRET, 'alice', [Scope.WRITE], 60)}\r\n".encode()
+# Longer than any run of the tests, at whose start the token is made.
+DAY_S = 86_400
+BEARER = f"Authorization: Bearer {make_token(SECRET, 'alice', [Scope.WRITE], DAY_S)}\r\n".encode()
 PING = b"GET /ping HTTP/1.1\r\n\r\n"
 GARBAGE = b"garbage\r\n\r\n"
 REQUEST_TIMEOUT_S = 10.0

@@ -28,7 +28,9 @@ from forebay.telemetry.counters import Counters
 from forebay.tokens import Scope, TokenVerifier, make_token
 
 SECRET = "a secret that is long enough for HS256"
-BEARER = f"Bearer {make_token(SECRET, 'alice', [Scope.WRITE], 60)}".encode()
+# Longer than any run of the tests, at whose start the token is made.
+DAY_S = 86_400
+BEARER = f"Bearer {make_token(SECRET, 'alice', [Scope.WRITE], DAY_S)}".encode()
 HEAD = {b"authorization": BEARER}
 EVENTS = ADDRESSES[b"/events"]
 BATCH = ADDRESSES[b"/events/batch"]
