@@ -110,13 +110,25 @@ def test_a_refused_head_keeps_the_connection_and_its_body_is_dropped(
     assert client.stored("log_id = 'never taken'") == []
 
 
-def test_a_refused_head_with_a_chunked_body_keeps_the_connection(client: Client) -> None:
+@pytest.mark.parametrize(("body_bytes", "is_kept"), [(BODY_BYTES_MAX, True), (3 * BODY_BYTES_MAX, False)])
+def test_a_refused_head_with_a_chunked_body_keeps_the_connection_up_to_the_limit(
+    client: Client, body_bytes: int, *, is_kept: bool
+) -> None:
     headers = {"Content-Length": None, "Transfer-Encoding": "chunked", "Authorization": None}
     with client.wire() as wire:
-        # More than a body may have.
-        wire.send(client.request(body=b"", headers=headers) + chunked(b"x" * (3 * BODY_BYTES_MAX), 50_000))
+        wire.send(client.request(body=b"", headers=headers) + chunked(b"x" * body_bytes, 50_000))
         assert_problem(wire.answer(), 401)
-        assert_created(wire.ask(client.request()))
+        if is_kept:
+            assert_created(wire.ask(client.request()))
+        else:
+            wire.assert_closed()
+
+
+def test_a_refused_head_that_announces_too_much_is_answered_at_once_with_its_own_reason(client: Client) -> None:
+    with client.wire() as wire:
+        wire.send(client.request(body=b"", headers={"Content-Length": "10000000000", "Authorization": None}))
+        assert_problem(wire.answer(), 401)
+        wire.assert_closed()
 
 
 # Limits
@@ -204,6 +216,17 @@ def test_a_head_at_the_limit_is_taken_and_one_byte_more_is_not(client: Client, b
 def test_a_head_over_the_limit_is_refused_however_it_is_cut(client: Client, size: int, upgrade: bytes) -> None:
     with client.wire() as wire:
         wire.send_while_open(head_of(size, PING.removesuffix(b"\r\n") + upgrade + b"\r\n"), 1)
+        assert_problem(wire.answer(), 431)
+        wire.assert_closed()
+
+
+@pytest.mark.parametrize("before", [b"", PING], ids=["alone", "behind one"])
+def test_an_open_head_over_the_limit_is_refused_though_nothing_more_comes(client: Client, before: bytes) -> None:
+    with client.wire() as wire:
+        wire.send(before)
+        for _ in range(before.count(PING)):
+            assert wire.answer().body == b"pong"
+        wire.send(b"POST /events HTTP/1.1\r\nx: " + b"y" * HEADER_BYTES_MAX)
         assert_problem(wire.answer(), 431)
         wire.assert_closed()
 

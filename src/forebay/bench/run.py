@@ -6,6 +6,7 @@ The spool of the measurement lies in a folder beside the configured one, and goe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import secrets
@@ -49,8 +50,9 @@ def run(settings: Settings, seconds: float, *, use_sink: bool) -> Generator[tupl
         BenchFailed: the server does not start, or takes nothing.
         SettingsError: a setting does not allow it.
     """
-    # Both ends in order: with the folder and the processes gone.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # All of these end in order: with the folder and the processes gone.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     folder = settings.database_url.resolve().parent
     try:
         own_folder = tempfile.TemporaryDirectory(prefix=".forebay-bench-", dir=folder)
@@ -62,11 +64,17 @@ def run(settings: Settings, seconds: float, *, use_sink: bool) -> Generator[tupl
     ):
         changed = _change(settings, Path(own), sink_listener.getsockname()[1], use_sink=use_sink)
         sync_s = measure_sync(Path(own))
+        # The cause of a failure says more than that no index could be deleted, either.
+        unless_failed: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         try:
             yield from _run(changed, Path(own), sink_listener, seconds, sync_s, use_sink=use_sink)
+        except BenchFailed:
+            unless_failed = contextlib.suppress(BenchFailed)
+            raise
         finally:
             if use_sink:
-                asyncio.run(_delete_index(changed))
+                with unless_failed:
+                    asyncio.run(_delete_index(changed))
 
 
 def _run(
@@ -77,8 +85,8 @@ def _run(
     with (
         ours,
         theirs,
-        forked(lambda: _serve(settings), log_path) as server_pid,
-        forked(lambda: _send(theirs), folder / "load.log") as load_pid,
+        forked(lambda: _serve(settings, ours, theirs), log_path) as server_pid,
+        forked(lambda: _send(ours, theirs), folder / "load.log") as load_pid,
     ):
         theirs.close()
         machine = Machine(len(os.sched_getaffinity(0)), settings.workers, use_sink)
@@ -141,7 +149,9 @@ def measure_sync(folder: Path) -> float:
 # The other processes
 
 
-def _serve(settings: Settings) -> int:
+def _serve(settings: Settings, *inherited: socket.socket) -> int:
+    for link in inherited:
+        link.close()
     # As `forebay serve` does it.
     from forebay import server  # noqa: PLC0415 - only the server's process needs it
     from forebay.workers import supervisor  # noqa: PLC0415 - the same
@@ -149,8 +159,9 @@ def _serve(settings: Settings) -> int:
     return supervisor.run(settings) if settings.workers > 1 else server.run(settings)
 
 
-def _send(link: socket.socket) -> int:
-    """Run a load for each message, until the other end is closed."""
+def _send(parents: socket.socket, link: socket.socket) -> int:
+    """Run a load for each message, until the other end is closed, also by the death of this process's parent."""
+    parents.close()
     while message := link.recv(MESSAGE_BYTES):
         tally = msgspec.msgpack.encode(generator.run(msgspec.msgpack.decode(message, type=Load)))
         link.sendall(len(tally).to_bytes(8) + tally)

@@ -54,6 +54,7 @@ class KnownTurn(Turn, eq=False, kw_only=True):
     """An answer to a ping or a refused head: known before the body of the request is there, and waiting for that."""
 
     answer: Answer
+    dropped_bytes: int = 0
 
 
 class AnswerQueue(deque[Turn]):

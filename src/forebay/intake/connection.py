@@ -199,7 +199,7 @@ class Connection(asyncio.Protocol):
             turn: Turn = self._intake.begin(self, formats, query, headers)
         except Rejection as error:
             self._intake.counters.rejected += 1
-            if is_asked or error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            if is_asked or self._reader.announced_body_bytes > self._intake.limits.body_bytes_max:
                 self.refuse(error)
                 return
             turn = KnownTurn(answer=refusals.rejection(error))
@@ -228,6 +228,10 @@ class Connection(asyncio.Protocol):
             if len(self._body) > self._intake.limits.body_bytes_max:
                 self._intake.counters.rejected += 1
                 self.refuse(self._intake.guard.too_large())
+        elif isinstance(turn, KnownTurn):
+            turn.dropped_bytes += len(data)
+            if turn.dropped_bytes > self._intake.limits.body_bytes_max:
+                self._end_input(turn.answer)
         elif isinstance(turn, AsgiRequest):
             turn.receive_body(data)
 
@@ -327,6 +331,9 @@ class Connection(asyncio.Protocol):
 
         Closing at once would reset the connection under a client that is still sending, and it would never see why.
         """
+        self._end_input(refusals.rejection(error))
+
+    def _end_input(self, answer: Answer) -> None:
         if self._state is LINGERING or self._transport.is_closing():
             return
         turn, self._arriving = self._arriving, None
@@ -344,7 +351,7 @@ class Connection(asyncio.Protocol):
             return
         refusal = Turn(is_last=True)
         self._queue.append(refusal)
-        self.answer(refusal, refusals.rejection(error))
+        self.answer(refusal, answer)
 
     # Memory and time
 
@@ -394,7 +401,9 @@ class Connection(asyncio.Protocol):
                 self._transport.abort()
         elif self._deadline is not None and now >= self._deadline:
             if self._state is READING:
-                self.refuse(Rejection(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time"))
+                late = refusals.rejection(Rejection(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time"))
+                # To send a refused request again would be no use.
+                self._end_input(self._arriving.answer if isinstance(self._arriving, KnownTurn) else late)
                 self._count_memory()
             else:
                 self._transport.close()

@@ -52,18 +52,19 @@ class RequestReader:
         self._is_in_head = False
         self._is_upgrade = False
         self._stopped = False
-        # Bytes since the head began or since the last piece of the body, without those of the piece in which the head
-        # began; the bytes of that piece; and of the newest piece.
+        # Bytes since the head began or since the last piece of the body; without the piece in which the head began, if
+        # something else was before it there. The bytes of that piece, else 0; and of the newest piece.
         self._stalled_bytes = 0
         self._first_piece_bytes = 0
         self._piece_bytes = 0
+        self._is_behind_another = False
 
     @property
     def head_memory_bytes(self) -> int:
         """Return the memory of a head that is still arriving, else 0."""
         if not self._is_in_head:
             return 0
-        return self._stalled_bytes + self._piece_bytes + HEADER_LINE_BYTES * len(self.headers)
+        return self._stalled_bytes + self._first_piece_bytes + HEADER_LINE_BYTES * len(self.headers)
 
     @property
     def announced_body_bytes(self) -> int:
@@ -74,6 +75,7 @@ class RequestReader:
         """Parse a piece of the input."""
         self._piece_bytes = len(piece)
         self._stalled_bytes += len(piece)
+        self._is_behind_another = self.is_in_request
         rest = piece
         while rest:
             try:
@@ -152,8 +154,10 @@ class RequestReader:
         self.url = b""
         self.headers = []
         self.is_in_request = self._is_in_head = True
-        self._stalled_bytes = 0
-        self._first_piece_bytes = self._piece_bytes
+        if self._is_behind_another:
+            self._stalled_bytes, self._first_piece_bytes = 0, self._piece_bytes
+        else:
+            self._stalled_bytes, self._first_piece_bytes = self._piece_bytes, 0
 
     def on_url(self, url: bytes) -> None:
         """Take a piece of the address."""
@@ -190,4 +194,5 @@ class RequestReader:
         if self._stopped or self._is_upgrade:
             return
         self.is_in_request = False
+        self._is_behind_another = True
         self._connection.end_request()
