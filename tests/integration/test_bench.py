@@ -52,23 +52,59 @@ def test_it_measures_single_events_and_batches_and_leaves_nothing(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_signal_ends_it_and_leaves_nothing(tmp_path: Path) -> None:
+def start(folder: Path) -> subprocess.Popen[str]:
+    """Start a long measurement, and wait until its server is there."""
     process = subprocess.Popen(
         [COMMAND[0], "bench", "--seconds", "60"],
-        cwd=tmp_path,
-        env=environment(tmp_path),
+        cwd=folder,
+        env=environment(folder),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     deadline = time.monotonic() + TIMEOUT_S
-    while not list(tmp_path.glob(".forebay-bench-*/spool.db")):
+    while not list(folder.glob(".forebay-bench-*/spool.db")):
         assert time.monotonic() < deadline, "the server of the measurement did not start"
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    process = start(tmp_path)
+    process.send_signal(number)
     _, said = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, said) == (130, "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_its_processes_end_with_it_if_it_is_killed(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    # Until the load has begun: its process waits for the next one then.
+    time.sleep(1.5)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2
+    process.kill()
+    process.communicate(timeout=TIMEOUT_S)
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in children):
+        assert time.monotonic() < deadline, "a process was left"
+        time.sleep(0.1)
+
+
+def test_an_opensearch_that_is_away_is_the_cause_that_is_told(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [COMMAND[0], "bench", "--seconds", "2", "--sink"],
+        cwd=tmp_path,
+        env=environment(tmp_path, OPEN_SEARCH_DNS="http://127.0.0.1:9"),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "the sink took nothing" in done.stderr
+    assert "yourself" not in done.stderr
 
 
 def test_with_the_real_sink_its_index_is_deleted_afterwards(tmp_path: Path, opensearch: OpenSearchAddress) -> None:
