@@ -17,7 +17,7 @@ from benchmarks.candidates import PEERS, PLAIN_PYTHON
 from benchmarks.processes import BenchmarkError
 
 IN_MEMORY = {"tmpfs", "ramfs", "devtmpfs"}
-SYNCS = 200
+SYNCS = 300
 FOREBAY_PACKAGES = ("uvicorn", "uvloop", "httptools", "msgspec", "pyjwt", "aiohttp", "zstandard")
 PLAIN_PACKAGES = ("fastapi", "opensearch-py", "uvicorn", "pydantic", "pyjwt")
 RUST_PACKAGES = ("axum", "tokio", "serde_json", "jsonwebtoken")
@@ -38,7 +38,12 @@ def file_system(directory: Path) -> str:
 
 
 def sync_ms(directory: Path) -> float:
-    """Measure the time in which the disk makes 4 KiB at the end of a file safe: the floor under `ack=disk`."""
+    """Measure the median time of a sync."""
+    return statistics.median(sync_times_ms(directory))
+
+
+def sync_times_ms(directory: Path) -> list[float]:
+    """Measure how long the disk takes to make 4 KiB at the end of a file safe, the floor under `ack=disk`; in order."""
     probe = directory / "sync-probe"
     descriptor = os.open(probe, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     took = []
@@ -47,11 +52,11 @@ def sync_ms(directory: Path) -> float:
             os.write(descriptor, bytes(4096))
             start = time.perf_counter()
             os.fdatasync(descriptor)
-            took.append(time.perf_counter() - start)
+            took.append((time.perf_counter() - start) * 1000)
     finally:
         os.close(descriptor)
         probe.unlink()
-    return statistics.median(took) * 1000
+    return sorted(took)
 
 
 def cpu_model() -> str:

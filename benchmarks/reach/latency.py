@@ -10,14 +10,13 @@ fires every millisecond, for several requests at once; and it sends one token. v
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import clients, load, processes
 from benchmarks.candidates import DISK, HERE
+from benchmarks.machine import sync_times_ms
 from benchmarks.processes import LOAD_CORE, BenchmarkError
 from benchmarks.reach import alone
 from benchmarks.reach.goals import Finding, Goal, table
@@ -31,7 +30,6 @@ CONNECTIONS = 256
 SHARE = 0.7
 WARM_UP_S = 2
 SPARE_S = 30
-SYNCS = 300
 LATE_MS_MAX = 0.5
 """A generator that is later than this in a hundredth of its requests has measured itself."""
 
@@ -70,23 +68,6 @@ def drive(program: Path, port: int, requests: Path, rate: float, seconds: float)
     if result["refused"]:
         raise BenchmarkError(f"not every request was answered with 200: {result}")
     return result
-
-
-def sync_times_ms(directory: Path) -> list[float]:
-    """Measure the times in which the disk makes 4 KiB at the end of a file safe, in order of length."""
-    probe = directory / "sync-probe"
-    descriptor = os.open(probe, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
-    took = []
-    try:
-        for _ in range(SYNCS):
-            os.write(descriptor, bytes(4096))
-            start = time.perf_counter()
-            os.fdatasync(descriptor)
-            took.append((time.perf_counter() - start) * 1000)
-    finally:
-        os.close(descriptor)
-        probe.unlink()
-    return sorted(took)
 
 
 def measure_once(program: Path, work: Path, seconds: int) -> dict[str, Any]:

@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         self._unparsed = b""
         self._is_resuming = False
         self._arriving: Turn | None = None  # the request whose body is arriving
-        self._body: bytes | bytearray = b""  # what is there of it
+        self._body: bytes | bytearray = b""  # the part of it that is there
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin as an idle connection, if there is room for one more."""
@@ -295,8 +295,7 @@ class Connection(asyncio.Protocol):
 
     def abandon(self, turn: Turn) -> None:
         """Close the connection in place of this answer, after the answers to the requests before it."""
-        self._limits.used_bytes -= turn.used_bytes
-        turn.used_bytes = 0
+        self._limits.set_used_bytes(turn, 0)
         turn.is_last = True
         turn.response = b""
         self._write_due()

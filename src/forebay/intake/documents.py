@@ -45,7 +45,7 @@ SENDER_FIELDS = ("device_uuid", "app_version", "os_version", "user_agent")
 
 
 class _Shared(Struct, gc=False):
-    """What the documents of a request share.
+    """The texts and times that all documents of a request share.
 
     Attributes:
         index: the index of an event whose time is in the month of receipt.

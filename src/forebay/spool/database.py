@@ -124,7 +124,7 @@ def _configure(connection: sqlite3.Connection) -> None:
     # FULL syncs the log at every commit. Without it an answered event could be lost with the power (invariant 1).
     connection.execute("PRAGMA synchronous = FULL")
     # Some builds of SQLite, such as Debian's, write zeros over all that is deleted, pages that become free too: by far
-    # the most of what a settled group costs. FAST writes no page for it that is not written anyway.
+    # the largest cost of a settled group. FAST writes zeros only to pages that are written anyway.
     connection.execute("PRAGMA secure_delete = FAST")
     connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_BEFORE_CHECKPOINT}")
     connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
