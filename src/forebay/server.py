@@ -29,7 +29,7 @@ from forebay.intake.guard import Guard
 from forebay.intake.intake import Intake
 from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, RequestLimits
 from forebay.pipeline.pipeline import Pipeline
-from forebay.process import end_within, fit_connections, give_back_memory
+from forebay.process import end_within, fit_connections, give_back_memory, keep_freed_memory
 from forebay.secret import resolve_secret
 from forebay.settings import SECRET_CHARS_MIN, Settings, unknown_variables
 from forebay.sinks.selection import make_sink
@@ -92,6 +92,7 @@ async def serve(
     settings: Settings, secret: str, listener: socket.socket, spool: Spool, peers: Peers, started: Started
 ) -> int:
     """Take events over HTTP and deliver them until told to end; return the exit code."""
+    keep_freed_memory()
     deliverer = Deliverer(settings, spool)
 
     def observe() -> Snapshot:

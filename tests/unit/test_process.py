@@ -28,6 +28,23 @@ async def main():
 asyncio.run(main())
 """
 
+FAULTS = """
+import resource
+from forebay.process import keep_freed_memory
+
+def use_bodies():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        bodies = [b"x" * 900_000 for _ in range(10)]
+        del bodies
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+given_back = use_bodies()
+keep_freed_memory()
+use_bodies()
+print(given_back, use_bodies())
+"""
+
 SCRIPT = """
 import resource
 from forebay.process import fit_connections
@@ -36,23 +53,35 @@ print(fit_connections({wanted}), *resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 
 
-def test_holes_in_the_heap_are_given_back() -> None:
+def run_alone(script: str) -> str:
+    """Run a script in a process of its own; return its output."""
     done = subprocess.run(
-        [sys.executable, "-c", PROBE],
+        [sys.executable, "-c", script],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    full, freed, given_back, ended, _ = done.stdout.split()
+    return done.stdout
+
+
+def test_holes_in_the_heap_are_given_back() -> None:
+    full, freed, given_back, ended, _ = run_alone(PROBE).split()
     assert int(full) - int(freed) < 20_000_000, "nothing was kept, and there is nothing to see here"
     assert int(freed) - int(given_back) > 50_000_000
     assert ended == "False"
 
 
+def test_the_memory_of_bodies_is_used_again_and_not_cleared_by_the_kernel_each_time() -> None:
+    given_back, kept = map(int, run_alone(FAULTS).split())
+    assert given_back > 10_000, "malloc keeps it by itself, and there is nothing to see here"
+    assert kept < 100
+
+
 async def test_with_another_allocator_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "find_trim", lambda: None)
+    monkeypatch.setattr(process, "find_in_allocator", lambda _: None)
+    process.keep_freed_memory()
     await asyncio.wait_for(process.give_back_memory(), 1)
 
 
