@@ -59,6 +59,11 @@ def make_token(secret: str, subject: str, scopes: Iterable[str], lifetime_s: flo
     return jwt.encode(claims, secret, algorithm=ALGORITHM)
 
 
+def has_expired(claims: Claims) -> bool:
+    """Return whether a token that was verified has expired since."""
+    return claims.expires_at <= time.time() - CLOCK_LEEWAY_S
+
+
 class TokenVerifier:
     """Verifies `Authorization` headers."""
 
@@ -77,7 +82,7 @@ class TokenVerifier:
         claims = self._cache.get(authorization) if authorization is not None else None
         if claims is None:
             claims = self._read(authorization)
-        elif claims.expires_at <= time.time() - CLOCK_LEEWAY_S:
+        elif has_expired(claims):
             self._clear_cache()
             raise _unauthorized("the token has expired")
         if scopes and claims.scopes.isdisjoint(scopes):

@@ -24,6 +24,7 @@ from forebay.intake import answers, refusals
 from forebay.intake.answers import Answer, AnswerQueue, KnownTurn, ServerLines, Turn
 from forebay.intake.asgi import AsgiRequest, make_asgi_request
 from forebay.intake.formats.registry import ADDRESSES, Formats, resolve
+from forebay.intake.heads import Permit
 from forebay.intake.intake import Intake, Request
 from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, overloaded
 from forebay.intake.reader import RequestReader
@@ -89,6 +90,7 @@ class Connection(asyncio.Protocol):
         self._abort_at: float | None = None  # when a closing connection is aborted
         self._unparsed = b""
         self._is_resuming = False
+        self._new_permit: Permit | None = None  # of the newest head, if a request may be taken by it again
         self._arriving: Turn | None = None  # the request whose body is arriving
         self._body: bytes | bytearray = b""  # the part of it that is there
 
@@ -119,7 +121,11 @@ class Connection(asyncio.Protocol):
 
     def _read(self, piece: bytes) -> None:
         try:
-            self._reader.feed(piece)
+            is_between = self._reader.is_between_requests
+            if not (is_between and self._take_known(piece)):
+                self._reader.feed(piece)
+                if is_between and self._new_permit is not None:
+                    self._remember(piece, self._new_permit)
         except Exception:
             log.exception("connection_failed")
             self._transport.close()
@@ -127,6 +133,22 @@ class Connection(asyncio.Protocol):
             self._note_arriving()
         elif self.used_bytes:
             self._count_memory()
+
+    def _take_known(self, piece: bytes) -> bool:
+        """Take the request in a piece if it is a whole one with a head that was read before; return whether it is."""
+        found = self._intake.recall(self, piece)
+        if found is None:
+            return False
+        request, body = found
+        self._line_up(request)
+        self._take(request, body)
+        return True
+
+    def _remember(self, piece: bytes, permit: Permit) -> None:
+        """Remember the head of the request that was just parsed, if the piece is that request and nothing more."""
+        self._new_permit = None
+        if self._reader.requests_begun == 1 and self._reader.is_between_requests:
+            self._intake.heads.remember(piece, self._reader.announced_body_bytes, permit)
 
     def _read_pieces(self) -> None:
         """Parse a piece of the input, and the rest of the body that begins in it; then others get a turn."""
@@ -195,8 +217,9 @@ class Connection(asyncio.Protocol):
     def _begin(self, formats: Formats, query: bytes) -> None:
         headers = {name.lower(): value for name, value in self._reader.headers}
         is_asked = b"expect" in headers and headers[b"expect"].lower() == b"100-continue"
+        turn: Turn
         try:
-            turn: Turn = self._intake.begin(self, formats, query, headers)
+            turn = request = self._intake.begin(self, formats, query, headers)
         except Rejection as error:
             self._intake.counters.rejected += 1
             if is_asked or self._reader.announced_body_bytes > self._intake.limits.body_bytes_max:
@@ -207,9 +230,17 @@ class Connection(asyncio.Protocol):
             # After an unanswered request, or in HTTP/1.0, it would be taken for an answer.
             if is_asked and not self._queue and self._reader.parser.get_http_version() != "1.0":
                 self._transport.write(answers.CONTINUE)
+            elif not is_asked and self._is_kept:
+                self._new_permit = request.permit
         if b"connection" in headers:
             turn.connection_line = self._connection_line
         self._arriving = turn
+
+    @property
+    def _is_kept(self) -> bool:
+        """Return whether the connection goes on behind the newest request, and the answer need not say so."""
+        parser = self._reader.parser
+        return bool(parser.should_keep_alive()) and parser.get_http_version() != "1.0"
 
     @property
     def _connection_line(self) -> bytes:
@@ -240,23 +271,31 @@ class Connection(asyncio.Protocol):
         turn, self._arriving = self._arriving, None
         if turn is None:
             return
-        if self._state is IDLE:
-            self._limits.idle.pop(self, None)
-        self._state = WAITING
-        self._deadline = None
         if turn.is_last:
             self._reader.stop()
         if isinstance(turn, Request):
             body, self._body = bytes(self._body), b""
-            self._queue.append(turn)
+            self._line_up(turn)
             self._take(turn, body)
         elif isinstance(turn, KnownTurn):
-            self._queue.append(turn)
+            self._line_up(turn)
             self.answer(turn, turn.answer)
         elif isinstance(turn, AsgiRequest):
+            self._wait()
             turn.end_body()
             # It may have been answered before its body was there.
             self._write_due()
+
+    def _line_up(self, turn: Turn) -> None:
+        """Put a request that has arrived whole into the queue."""
+        self._queue.append(turn)
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._state is IDLE:
+            self._limits.idle.pop(self, None)
+        self._state = WAITING
+        self._deadline = None
         if len(self._queue) >= UNANSWERED_MAX:
             self._flow.pause_reading()
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from forebay.errors import Rejection
+from forebay.intake.heads import Permit
 from forebay.intake.limits import RequestLimits
-from forebay.tokens import Claims, Scope, TokenVerifier
+from forebay.tokens import Claims, Scope, TokenVerifier, has_expired
 
 WRITE = Scope.WRITE
 
@@ -34,6 +35,10 @@ class Guard:
             detail = "the body must not be compressed"
             raise Rejection(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, headers=(("Accept-Encoding", "identity"),))
         return claims
+
+    def still_permits(self, permit: Permit, body_bytes: int) -> bool:
+        """Return whether a head that had a permit would pass now, with a body of that size."""
+        return body_bytes <= self._limits.body_bytes_max and not has_expired(permit.claims)
 
     def too_large(self) -> Rejection:
         """Return the refusal of a body over the limit."""

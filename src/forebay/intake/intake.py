@@ -11,10 +11,11 @@ from urllib.parse import parse_qs
 from forebay.errors import FieldError, Rejection, SpoolInDoubt, SpoolUnavailable
 from forebay.intake import answers, refusals
 from forebay.intake.answers import Answer, Turn
-from forebay.intake.documents import DocumentMaker, Sender
+from forebay.intake.documents import DocumentMaker
 from forebay.intake.formats.format import Format, Result
 from forebay.intake.formats.registry import Formats
 from forebay.intake.guard import Guard
+from forebay.intake.heads import KnownHeads, Permit
 from forebay.intake.limits import RequestLimits
 from forebay.model import CREATED, Ack, Admission
 from forebay.pipeline.group import Part
@@ -38,9 +39,7 @@ class Request(Turn, eq=False, kw_only=True):
     """A request that passed the guard; the pipeline tells it when its events are safe.
 
     Attributes:
-        format: how its body is read and answered.
-        sender: who sends, on which device.
-        ack: when the client gets its answer.
+        permit: the decisions on its head.
         places: the number of each event in the body.
         results: the result of each event.
         parts: the events that were not refused, by their index.
@@ -50,9 +49,7 @@ class Request(Turn, eq=False, kw_only=True):
 
     connection: Connection
     counters: Counters
-    format: Format
-    sender: Sender
-    ack: Ack
+    permit: Permit
     places: Sequence[int] = ()
     results: Sequence[Result] = ()
     parts: Sequence[Part] = ()
@@ -65,7 +62,7 @@ class Request(Turn, eq=False, kw_only=True):
         Raises:
             Rejection: it had one event, which was refused; only if `parts` is empty.
         """
-        body = self.format.answer(self.places, self.results, admission)
+        body = self.permit.format.answer(self.places, self.results, admission)
         self.counters.accepted += self.events
         self.connection.answer(self, answers.ok(body))
 
@@ -96,6 +93,21 @@ class Intake:
         self._maker = maker
         self._admitter = admitter
         self._ack = ack
+        self.heads = KnownHeads()
+
+    def recall(self, connection: Connection, piece: bytes) -> tuple[Request, bytes] | None:
+        """Return the request in a piece of input and its body, if it is a whole one with a head that is known.
+
+        The piece must begin where a request may begin. A head that is known and would be refused today is not taken.
+        """
+        found = self.heads.find(piece)
+        if found is None:
+            return None
+        permit, head_bytes = found
+        body = piece[head_bytes:]
+        if not self.guard.still_permits(permit, len(body)):
+            return None
+        return Request(connection=connection, counters=self.counters, permit=permit), body
 
     def begin(self, connection: Connection, formats: Formats, query: bytes, headers: Mapping[bytes, bytes]) -> Request:
         """Return a request, from its head.
@@ -108,7 +120,7 @@ class Intake:
         form = formats.get(get(b"content-type", b"")) or _choose_format(formats, get(b"content-type"))
         sender = (claims.user_id, get(b"device-uuid"), get(b"app-version"), get(b"os-version"), get(b"user-agent"))
         ack = (_read_ack(query) if query else None) or self._ack
-        return Request(connection=connection, counters=self.counters, format=form, sender=sender, ack=ack)
+        return Request(connection=connection, counters=self.counters, permit=Permit(claims, form, sender, ack))
 
     def take(self, request: Request, body: bytes) -> None:
         """Take the events of a request; it is answered now, or once they are safe.
@@ -117,19 +129,20 @@ class Intake:
             Rejection: all of them are refused.
         """
         # Windows writes it, and a reader may ignore it (RFC 8259, section 8.1).
-        decoded = request.format.decode(body.removeprefix(BYTE_ORDER_MARK))
+        permit = request.permit
+        decoded = permit.format.decode(body.removeprefix(BYTE_ORDER_MARK))
         if len(decoded.places) > self.limits.batch_events_max:
             detail = f"a batch has at most {self.limits.batch_events_max} events, not {len(decoded.places)}"
             raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
         request.places = decoded.places
         request.parts, request.results = self._maker.make(
-            decoded.events, request.sender, datetime.now(UTC), decoded.sent_at
+            decoded.events, permit.sender, datetime.now(UTC), decoded.sent_at
         )
         for part in request.parts:
             request.events += len(part.entries)
             request.entry_bytes += part.entry_bytes
         if request.parts:
-            self._admitter.admit(request, request.ack)
+            self._admitter.admit(request, permit.ack)
         else:
             request.admitted(CREATED)
         self.counters.rejected += len(request.results) - request.events

@@ -40,6 +40,7 @@ class RequestReader:
         headers: its header lines, as they came.
         is_in_request: whether a request has begun to arrive, and is not there yet.
         parser: tells the method, the version and `should_keep_alive` of the newest request.
+        requests_begun: how many requests have begun in the newest piece.
     """
 
     def __init__(self, connection: Connection, header_bytes_max: int) -> None:
@@ -58,6 +59,7 @@ class RequestReader:
         self._first_piece_bytes = 0
         self._piece_bytes = 0
         self._is_behind_another = False
+        self.requests_begun = 0
 
     @property
     def head_memory_bytes(self) -> int:
@@ -71,8 +73,14 @@ class RequestReader:
         """Return the size of the newest request's body, 0 if it was not announced."""
         return next((int(value) for name, value in self.headers if name.lower() == b"content-length"), 0)
 
+    @property
+    def is_between_requests(self) -> bool:
+        """Return whether a request may begin with the next piece."""
+        return not (self.is_in_request or self._stopped)
+
     def feed(self, piece: bytes) -> None:
         """Parse a piece of the input."""
+        self.requests_begun = 0
         self._piece_bytes = len(piece)
         self._stalled_bytes += len(piece)
         self._is_behind_another = self.is_in_request
@@ -154,6 +162,7 @@ class RequestReader:
         self.url = b""
         self.headers = []
         self.is_in_request = self._is_in_head = True
+        self.requests_begun += 1
         if self._is_behind_another:
             self._stalled_bytes, self._first_piece_bytes = 0, self._piece_bytes
         else:
