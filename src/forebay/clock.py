@@ -3,8 +3,30 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def now_ms() -> int:
     """Return the milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+class Clock:
+    """Tells the time to the millisecond, as OpenSearch keeps a `date` (its documentation of that field type).
+
+    All who ask within one millisecond get the same object, and encode it once.
+    """
+
+    def __init__(self) -> None:
+        self._now_ms = 0
+        self._now = _EPOCH
+
+    def now(self) -> datetime:
+        """Return the time in UTC."""
+        now_ms = time.time_ns() // 1_000_000
+        if now_ms != self._now_ms:
+            self._now_ms = now_ms
+            self._now = _EPOCH + timedelta(milliseconds=now_ms)
+        return self._now

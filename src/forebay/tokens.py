@@ -45,11 +45,15 @@ OPERATOR_SCOPES = (Scope.READ, Scope.ADMIN)
 
 
 class Claims(NamedTuple):
-    """The content of a verified token: its `sub`, its scopes, and its expiry in seconds since 1970."""
+    """The content of a verified token: its `sub` and its scopes.
+
+    Attributes:
+        valid_until: the time up to which it is taken, in seconds since 1970: its `exp`, and `CLOCK_LEEWAY_S`.
+    """
 
     user_id: str
     scopes: frozenset[str]
-    expires_at: float
+    valid_until: float
 
 
 def make_token(secret: str, subject: str, scopes: Iterable[str], lifetime_s: float) -> str:
@@ -57,11 +61,6 @@ def make_token(secret: str, subject: str, scopes: Iterable[str], lifetime_s: flo
     now = time.time()
     claims = {"sub": subject, "iat": int(now), "exp": int(now + lifetime_s), "scope": " ".join(scopes)}
     return jwt.encode(claims, secret, algorithm=ALGORITHM)
-
-
-def has_expired(claims: Claims) -> bool:
-    """Return whether a token that was verified has expired since."""
-    return claims.expires_at <= time.time() - CLOCK_LEEWAY_S
 
 
 class TokenVerifier:
@@ -82,7 +81,7 @@ class TokenVerifier:
         claims = self._cache.get(authorization) if authorization is not None else None
         if claims is None:
             claims = self._read(authorization)
-        elif has_expired(claims):
+        elif claims.valid_until <= time.time():
             self._clear_cache()
             raise _unauthorized("the token has expired")
         if scopes and claims.scopes.isdisjoint(scopes):
@@ -119,7 +118,7 @@ class TokenVerifier:
                 # `iat` proves nothing, and a client's clock that is far ahead of ours must not cost events.
                 options={"require": ["exp", "sub"], "verify_iat": False},
             )
-            claims = Claims(_read_user_id(found), _read_scopes(found), float(found["exp"]))
+            claims = Claims(_read_user_id(found), _read_scopes(found), float(found["exp"]) + CLOCK_LEEWAY_S)
         except jwt.ExpiredSignatureError:
             raise _unauthorized("the token has expired") from None
         except jwt.MissingRequiredClaimError as error:

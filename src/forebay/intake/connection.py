@@ -120,35 +120,32 @@ class Connection(asyncio.Protocol):
             self._read(data)
 
     def _read(self, piece: bytes) -> None:
+        reader = self._reader
+        is_between = not (reader.is_in_request or reader.is_stopped)
         try:
-            is_between = self._reader.is_between_requests
-            if not (is_between and self._take_known(piece)):
-                self._reader.feed(piece)
+            known = self._intake.recall(self, piece) if is_between else None
+            if known is not None:
+                self._queue.append(known[0])
+                self._wait()
+                self._take(*known)
+            else:
+                reader.feed(piece)
                 if is_between and self._new_permit is not None:
                     self._remember(piece, self._new_permit)
         except Exception:
             log.exception("connection_failed")
             self._transport.close()
-        if self._reader.is_in_request:
+        if reader.is_in_request:
             self._note_arriving()
         elif self.used_bytes:
             self._count_memory()
 
-    def _take_known(self, piece: bytes) -> bool:
-        """Take the request in a piece if it is a whole one with a head that was read before; return whether it is."""
-        found = self._intake.recall(self, piece)
-        if found is None:
-            return False
-        request, body = found
-        self._line_up(request)
-        self._take(request, body)
-        return True
-
     def _remember(self, piece: bytes, permit: Permit) -> None:
         """Remember the head of the request that was just parsed, if the piece is that request and nothing more."""
         self._new_permit = None
-        if self._reader.requests_begun == 1 and self._reader.is_between_requests:
-            self._intake.heads.remember(piece, self._reader.announced_body_bytes, permit)
+        reader = self._reader
+        if reader.requests_begun == 1 and not (reader.is_in_request or reader.is_stopped):
+            self._intake.heads.remember(piece, reader.announced_body_bytes, permit)
 
     def _read_pieces(self) -> None:
         """Parse a piece of the input, and the rest of the body that begins in it; then others get a turn."""
@@ -275,21 +272,18 @@ class Connection(asyncio.Protocol):
             self._reader.stop()
         if isinstance(turn, Request):
             body, self._body = bytes(self._body), b""
-            self._line_up(turn)
+            self._queue.append(turn)
+            self._wait()
             self._take(turn, body)
         elif isinstance(turn, KnownTurn):
-            self._line_up(turn)
+            self._queue.append(turn)
+            self._wait()
             self.answer(turn, turn.answer)
         elif isinstance(turn, AsgiRequest):
             self._wait()
             turn.end_body()
             # It may have been answered before its body was there.
             self._write_due()
-
-    def _line_up(self, turn: Turn) -> None:
-        """Put a request that has arrived whole into the queue."""
-        self._queue.append(turn)
-        self._wait()
 
     def _wait(self) -> None:
         if self._state is IDLE:

@@ -1,7 +1,7 @@
 """From the events of a request to their entries: documents, their `_id`s and indices, made once (invariant 3).
 
-A document is spliced, not built: all documents of a request share its sender and the time of receipt, which are encoded
-once; for each event only `log_id` and `event_info` are. The bytes are those that `encode_entry` would make.
+A document is spliced, not built: all documents of a sender share its texts, and all of a moment their times, which are
+encoded once; for each event only `log_id` and `event_info` are. The bytes are those that `encode_entry` would make.
 """
 
 from __future__ import annotations
@@ -44,24 +44,23 @@ Sender: TypeAlias = tuple[str, bytes | None, bytes | None, bytes | None, bytes |
 SENDER_FIELDS = ("device_uuid", "app_version", "os_version", "user_agent")
 
 
-class _Shared(Struct, gc=False):
-    """The texts and times that all documents of a request share.
+class _Moment(Struct, gc=False):
+    """The texts that all events share that arrived at the same time.
 
     Attributes:
         index: the index of an event whose time is in the month of receipt.
         lead: the text before the `_id` in that index.
         times: the text between `_id` and `log_id` of an event without a timestamp of its own.
-        user: the text between `log_id` and `event_info`.
-        devices: the text behind `event_info`, to the end of the entry.
     """
 
     received_at: datetime
-    times: bytes
     index: str
     lead: bytes
-    sent_at: Instant | None
-    user: bytes
-    devices: bytes
+    times: bytes
+
+
+SenderTexts: TypeAlias = tuple[bytes, bytes]
+"""The text between `log_id` and `event_info`, and that behind `event_info`, to the end of the entry."""
 
 
 class _Leads(dict[str, bytes]):
@@ -79,8 +78,9 @@ class DocumentMaker:
         self._months = Months(environment, oldest)
         self._counters = counters
         self._require_log_id = require_log_id
-        self._senders: dict[Sender, tuple[bytes, bytes]] = {}
+        self._senders: dict[Sender, SenderTexts] = {}
         self._leads = _Leads()
+        self._moment = self._begin_moment(_EPOCH)
 
     def make(
         self, events: Iterable[Event | Rejection], sender: Sender, received_at: datetime, sent_at: Instant | None
@@ -91,59 +91,65 @@ class DocumentMaker:
         has a `Rejection`: its required `log_id` is missing, its `log_id` is too long, its `param` too deep, or a time
         is not valid. The events are changed.
         """
-        shared = self._share(sender, received_at, sent_at)
-        parts: dict[str, Part] = {}
+        texts = self._senders.get(sender) or self._meet(sender)
+        moment = self._moment
+        if moment.received_at != received_at:
+            moment = self._moment = self._begin_moment(received_at)
+        entries_of: dict[str, list[Entry]] = {}
         results: list[Result] = []
         for event in events:
-            if isinstance(event, Rejection):
-                results.append(event)
-                continue
             try:
-                index, log_id, entry = self._make_entry(event, shared)
+                index, log_id, entry = self._make_entry(event, moment, texts, sent_at)
             except Rejection as error:
                 results.append(error)
-                continue
-            results.append(log_id)
-            if index not in parts:
-                parts[index] = Part(index, [], 0)
-            parts[index].entries.append(entry)
-        for part in parts.values():
-            part.entry_bytes = sum(map(len, part.entries))
-        return list(parts.values()), results
+            else:
+                results.append(log_id)
+                if index in entries_of:
+                    entries_of[index].append(entry)
+                else:
+                    entries_of[index] = [entry]
+        parts = []
+        for index, entries in entries_of.items():
+            parts.append(Part(index, entries, sum(map(len, entries))))
+        return parts, results
 
-    def _share(self, sender: Sender, received_at: datetime, sent_at: Instant | None) -> _Shared:
-        parts = self._senders.get(sender)
-        if parts is None:
-            if len(self._senders) >= SENDERS_MAX:
-                self._senders.clear()
-            parts = _encode_sender(sender)
-            if sum(map(len, parts)) <= SENDER_BYTES_MAX:
-                self._senders[sender] = parts
+    def _meet(self, sender: Sender) -> SenderTexts:
+        if len(self._senders) >= SENDERS_MAX:
+            self._senders.clear()
+        texts = _encode_sender(sender)
+        if sum(map(len, texts)) <= SENDER_BYTES_MAX:
+            self._senders[sender] = texts
+        return texts
+
+    def _begin_moment(self, received_at: datetime) -> _Moment:
         index = self._months.find_today(received_at)
         time = _encode(received_at)
-        return _Shared(received_at, TIMES % (time, time), index, self._leads[index], sent_at, *parts)
+        return _Moment(received_at, index, self._leads[index], TIMES % (time, time))
 
-    def _make_entry(self, event: Event, shared: _Shared) -> tuple[str, bytes, Entry]:
-        """Return an event's index, its `log_id` as JSON, and its entry."""
-        named = event.log_id or self._new_log_id(shared.received_at)
+    def _make_entry(
+        self, event: Event | Rejection, moment: _Moment, texts: SenderTexts, sent_at: Instant | None
+    ) -> tuple[str, bytes, Entry]:
+        """Return an event's index, its `log_id` as JSON, and its entry; raise its refusal if it has one."""
+        if isinstance(event, Rejection):
+            raise event
+        named = event.log_id or self._new_log_id(moment.received_at)
         log_id = _encode(named)
         if len(log_id) > LOG_ID_BYTES_MAX and len(named.encode()) > LOG_ID_BYTES_MAX:
             raise invalid_event(FieldError("log_id", f"must not be longer than {LOG_ID_BYTES_MAX} bytes"))
-        index, lead, times = shared.index, shared.lead, shared.times
+        index, lead, times = moment.index, moment.lead, moment.times
         if event.timestamp is not None:
             happened_at = as_datetime(event.timestamp, "timestamp")
-            index = self._months.find(named, happened_at, shared.received_at)
+            index = self._months.find(named, happened_at, moment.received_at)
             lead = self._leads[index]
-            sent_at = event.sent_at if shared.sent_at is None else shared.sent_at
-            corrected = self._correct(happened_at, sent_at, shared.received_at)
-            times = TIMES % (_encode(corrected), _encode(shared.received_at))
+            corrected = self._correct(happened_at, event.sent_at if sent_at is None else sent_at, moment.received_at)
+            times = TIMES % (_encode(corrected), _encode(moment.received_at))
         elif named[:PREFIX_DIGITS] not in self._months.prefixes:
-            index = self._months.find(named, None, shared.received_at)
+            index = self._months.find(named, None, moment.received_at)
             lead = self._leads[index]
         # The rest of the event is its `event_info`.
         event.log_id = event.timestamp = event.sent_at = None
-        parts = (lead, log_id, times, log_id, shared.user, _encode_info(event), shared.devices)
-        return index, log_id, b"".join(parts)
+        user, devices = texts
+        return index, log_id, b"".join((lead, log_id, times, log_id, user, _encode_info(event), devices))
 
     def _new_log_id(self, now: datetime) -> str:
         if self._require_log_id:
@@ -191,8 +197,7 @@ def _encode_info(event: Event) -> bytes:
     return on_one_line(info) if NEWLINE in info else info
 
 
-def _encode_sender(sender: Sender) -> tuple[bytes, bytes]:
-    """Return the text between `log_id` and `event_info`, and that behind `event_info`."""
+def _encode_sender(sender: Sender) -> SenderTexts:
     user_id, *headers = sender
     named = zip(SENDER_FIELDS, headers, strict=True)
     devices = [b',"%b":%b' % (name.encode(), _encode(_text(value))) for name, value in named if value]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from http import HTTPStatus
 
 from forebay.errors import Rejection
 from forebay.intake.heads import Permit
 from forebay.intake.limits import RequestLimits
-from forebay.tokens import Claims, Scope, TokenVerifier, has_expired
+from forebay.tokens import Claims, Scope, TokenVerifier
 
 WRITE = Scope.WRITE
 
@@ -38,7 +39,7 @@ class Guard:
 
     def still_permits(self, permit: Permit, body_bytes: int) -> bool:
         """Return whether a head that had a permit would pass now, with a body of that size."""
-        return body_bytes <= self._limits.body_bytes_max and not has_expired(permit.claims)
+        return body_bytes <= self._limits.body_bytes_max and time.time() < permit.claims.valid_until
 
     def too_large(self) -> Rejection:
         """Return the refusal of a body over the limit."""

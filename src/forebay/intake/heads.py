@@ -21,7 +21,6 @@ HEADS_MAX = 5_000
 HEAD_BYTES_MAX = 2_000
 """Most bytes of one of them; a longer one is read each time."""
 
-DIGITS_MAX = 9
 NAME = b"content-length: "
 NAME_END = b"ength: "
 """The end of the name in each of its usual spellings."""
@@ -52,45 +51,39 @@ class KnownHeads:
     def __init__(self) -> None:
         self._permits: dict[bytes, Permit] = {}
 
-    def find(self, request: bytes) -> tuple[Permit, int] | None:
-        """Return the permit of a request's head, and the bytes of that head; None if it is not known or not whole."""
-        start, stop, end = _cut(request)
-        permit = self._permits.get(request[:start] + request[stop:end])
-        if permit is None or not _is_length(request[start:stop], len(request) - end):
+    def find(self, request: bytes) -> tuple[Permit, bytes] | None:
+        """Return the permit of a request's head, and its body; None if the head is not known or the body not whole."""
+        key, digits, end = _cut(request)
+        permit = self._permits.get(key)
+        if permit is None or digits != b"%d" % (len(request) - end):
             return None
-        return permit, end
+        return permit, request[end:]
 
     def remember(self, request: bytes, body_bytes: int, permit: Permit) -> None:
         """Remember the head of a request that the parser found to be these bytes, with a body of that announced size.
 
         If anything about it is unusual it is not remembered: no length was announced, or it is written in another way.
         """
-        start, stop, end = _cut(request)
-        name = request[request.rfind(b"\n", 0, start) + 1 : start]
+        key, digits, end = _cut(request)
         # All three together say that the head ends at `end`, and that the parser found the length in it. A body without
         # a length may have the same digits in its trailer. Newlines behind a body are dropped by the parser: they would
         # move the end into the body.
         if body_bytes <= 0 or request.endswith(NEWLINES) or end != len(request) - body_bytes:
             return
-        if end > HEAD_BYTES_MAX:
-            return
-        if name.lower() != NAME or not _is_length(request[start:stop], body_bytes):
+        name = key[key.rfind(b"\n", 0, key.find(NAME_END)) + 1 :][: len(NAME)]
+        if name.lower() != NAME or digits != b"%d" % body_bytes or len(key) > HEAD_BYTES_MAX:
             return
         if len(self._permits) >= HEADS_MAX:
             self._permits.clear()
-        self._permits[request[:start] + request[stop:end]] = permit
+        self._permits[key] = permit
 
 
-def _is_length(digits: bytes, body_bytes: int) -> bool:
-    # The parser takes nothing but digits for a length either (RFC 9112, section 6.2).
-    return digits.isdigit() and len(digits) <= DIGITS_MAX and int(digits) == body_bytes
-
-
-def _cut(request: bytes) -> tuple[int, int, int]:
-    """Return the places at which the digits of the length begin and stop, and at which the head ends.
+def _cut(request: bytes) -> tuple[bytes, bytes, int]:
+    """Return a head without the digits of its length, those digits, and the place at which the head ends.
 
     Requests whose heads are the same without the digits are cut at the same places, since the first `NAME_END` is.
     """
     start = request.find(NAME_END) + len(NAME_END)
     stop = request.find(b"\r", start)
-    return start, stop, request.find(HEAD_END, stop) + len(HEAD_END)
+    end = request.find(HEAD_END, stop) + len(HEAD_END)
+    return request[:start] + request[stop:end], request[start:stop], end

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Protocol
 from urllib.parse import parse_qs
 
+from forebay.clock import Clock
 from forebay.errors import FieldError, Rejection, SpoolInDoubt, SpoolUnavailable
 from forebay.intake import answers, refusals
 from forebay.intake.answers import Answer, Turn
@@ -93,6 +93,7 @@ class Intake:
         self._maker = maker
         self._admitter = admitter
         self._ack = ack
+        self._clock = Clock()
         self.heads = KnownHeads()
 
     def recall(self, connection: Connection, piece: bytes) -> tuple[Request, bytes] | None:
@@ -103,8 +104,7 @@ class Intake:
         found = self.heads.find(piece)
         if found is None:
             return None
-        permit, head_bytes = found
-        body = piece[head_bytes:]
+        permit, body = found
         if not self.guard.still_permits(permit, len(body)):
             return None
         return Request(connection=connection, counters=self.counters, permit=permit), body
@@ -134,18 +134,18 @@ class Intake:
         if len(decoded.places) > self.limits.batch_events_max:
             detail = f"a batch has at most {self.limits.batch_events_max} events, not {len(decoded.places)}"
             raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
-        request.places = decoded.places
-        request.parts, request.results = self._maker.make(
-            decoded.events, permit.sender, datetime.now(UTC), decoded.sent_at
-        )
-        for part in request.parts:
-            request.events += len(part.entries)
-            request.entry_bytes += part.entry_bytes
-        if request.parts:
+        parts, results = self._maker.make(decoded.events, permit.sender, self._clock.now(), decoded.sent_at)
+        events = entry_bytes = 0
+        for part in parts:
+            events += len(part.entries)
+            entry_bytes += part.entry_bytes
+        request.places, request.results, request.parts = decoded.places, results, parts
+        request.events, request.entry_bytes = events, entry_bytes
+        if events:
             self._admitter.admit(request, permit.ack)
         else:
             request.admitted(CREATED)
-        self.counters.rejected += len(request.results) - request.events
+        self.counters.rejected += len(results) - events
 
 
 def _choose_format(formats: Formats, content_type: bytes | None) -> Format:

@@ -39,6 +39,7 @@ class RequestReader:
         url: the address of the newest request.
         headers: its header lines, as they came.
         is_in_request: whether a request has begun to arrive, and is not there yet.
+        is_stopped: whether no more requests are read.
         parser: tells the method, the version and `should_keep_alive` of the newest request.
         requests_begun: how many requests have begun in the newest piece.
     """
@@ -52,7 +53,7 @@ class RequestReader:
         self.is_in_request = False
         self._is_in_head = False
         self._is_upgrade = False
-        self._stopped = False
+        self.is_stopped = False
         # Bytes since the head began or since the last piece of the body; without the piece in which the head began, if
         # something else was before it there. The bytes of that piece, else 0; and of the newest piece.
         self._stalled_bytes = 0
@@ -72,11 +73,6 @@ class RequestReader:
     def announced_body_bytes(self) -> int:
         """Return the size of the newest request's body, 0 if it was not announced."""
         return next((int(value) for name, value in self.headers if name.lower() == b"content-length"), 0)
-
-    @property
-    def is_between_requests(self) -> bool:
-        """Return whether a request may begin with the next piece."""
-        return not (self.is_in_request or self._stopped)
 
     def feed(self, piece: bytes) -> None:
         """Parse a piece of the input."""
@@ -101,7 +97,7 @@ class RequestReader:
 
     def stop(self) -> None:
         """Read no more requests; further input is dropped."""
-        self._stopped = True
+        self.is_stopped = True
         self.is_in_request = self._is_in_head = False
         self.headers = []
 
@@ -150,14 +146,14 @@ class RequestReader:
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
         # The parser goes on to the end of a piece in which something was refused already.
-        if not self._stopped:
+        if not self.is_stopped:
             self._connection.refuse(Rejection(status, detail))
 
     # The parser calls these
 
     def on_message_begin(self) -> None:
         """Begin a request."""
-        if self._stopped:
+        if self.is_stopped:
             return
         self.url = b""
         self.headers = []
@@ -179,7 +175,7 @@ class RequestReader:
     def on_headers_complete(self) -> None:
         """Pass on the head, unless it is too large."""
         self._is_upgrade = self.parser.should_upgrade()
-        if self._stopped or self._is_upgrade:
+        if self.is_stopped or self._is_upgrade:
             return
         if len(self.headers) > HEADER_LINES_MAX:
             self._refuse_lines()
@@ -200,7 +196,7 @@ class RequestReader:
 
     def on_message_complete(self) -> None:
         """Pass on the end of the request."""
-        if self._stopped or self._is_upgrade:
+        if self.is_stopped or self._is_upgrade:
             return
         self.is_in_request = False
         self._is_behind_another = True

@@ -83,10 +83,10 @@ class Channel:
             return False
         for part in parts:
             tail, limits = self._tail, self._limits
-            if tail is None or not tail.has_room(part, limits.bulk_events_max, limits.bulk_bytes_max):
-                tail = self._tail = Group(part.index)
-                self._append(tail)
-            tail.extend(part.entries, part.entry_bytes)
+            if tail is None or not tail.take_in(part, limits.bulk_events_max, limits.bulk_bytes_max):
+                self._tail = Group(part.index)
+                self._tail.extend(part.entries, part.entry_bytes)
+                self._append(self._tail)
         self._count(events, entry_bytes)
         return True
 

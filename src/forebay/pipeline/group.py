@@ -107,13 +107,16 @@ class Group:
         group.is_alone = is_alone
         return group
 
-    def has_room(self, part: Part, events_max: int, bytes_max: int) -> bool:
-        """Return whether events may join it: they are of its index, and together not too much."""
-        return (
-            part.index == self.index
-            and self.entry_bytes + part.entry_bytes <= bytes_max
-            and len(self.entries) + len(part.entries) <= events_max
-        )
+    def take_in(self, part: Part, events_max: int, bytes_max: int) -> bool:
+        """Add events that arrived if they are of its index, and together not too much; return whether it was done."""
+        if (
+            part.index != self.index
+            or self.entry_bytes + part.entry_bytes > bytes_max
+            or len(self.entries) + len(part.entries) > events_max
+        ):
+            return False
+        self.extend(part.entries, part.entry_bytes)
+        return True
 
     def extend(self, entries: Sequence[Entry], entry_bytes: int) -> None:
         """Add events of its index that arrived, while no bulk has reached the end of the group."""
@@ -197,6 +200,7 @@ def pack(
     submissions: Iterable[Submission], limits: GroupLimits, new_id: Callable[[], int]
 ) -> tuple[list[Group], list[PackedSubmission]]:
     """Fill groups with the events of submissions, in their order, up to the limits of a row and of one index each."""
+    events_max, bytes_max = limits
     groups: list[Group] = []
     packed: list[PackedSubmission] = []
     newest: dict[str, int] = {}  # by index: the number of its newest group
@@ -204,8 +208,7 @@ def pack(
         numbers: list[int] = []
         for part in submission.parts:
             number = newest.get(part.index)
-            if number is not None and groups[number].has_room(part, *limits):
-                groups[number].extend(part.entries, part.entry_bytes)
+            if number is not None and groups[number].take_in(part, events_max, bytes_max):
                 numbers.append(number)
             else:
                 numbers += _begin(groups, part, limits, new_id)
@@ -218,12 +221,12 @@ def _begin(groups: list[Group], part: Part, limits: GroupLimits, new_id: Callabl
     """Put events into new groups; return their numbers."""
     first = len(groups)
     groups.append(Group(part.index, new_id()))
-    if groups[-1].has_room(part, *limits):
-        groups[-1].extend(part.entries, part.entry_bytes)
+    if groups[-1].take_in(part, *limits):
         return (first,)
     for entry in part.entries:
         alone = Part(part.index, [entry], len(entry))
-        if groups[-1].entries and not groups[-1].has_room(alone, *limits):
-            groups.append(Group(part.index, new_id()))
-        groups[-1].extend(alone.entries, alone.entry_bytes)
+        if not groups[-1].take_in(alone, *limits):
+            if groups[-1].entries:
+                groups.append(Group(part.index, new_id()))
+            groups[-1].extend(alone.entries, alone.entry_bytes)
     return range(first, len(groups))

@@ -53,14 +53,11 @@ FAILURE_REMEMBERED_S = 10.0
 
 
 class Committer(Protocol):
-    """The part of the spool that the journal writes to."""
+    """The part of the spool that the journal writes to; its attributes are those of `Spool`."""
 
     last_group_id: int
     dead_bytes: int
-
-    @property
-    def refusal(self) -> str:
-        """Why no events are taken, empty while they are."""
+    refusal: str
 
     def commit(
         self,

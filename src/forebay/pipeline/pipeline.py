@@ -90,7 +90,7 @@ class Admitter:
         """Take the events of a request; it hears, now or later, that they are safe or that nothing was stored."""
         if self.closed:
             submission.refused(SpoolUnavailable("the server is shutting down", retry_after_s=1))
-        elif self.full:
+        elif self._journal.spool_bytes >= self._spool_bytes_max:
             # `ack=memory` too: events that the sink then does not take would have to go into the spool.
             submission.refused(SpoolUnavailable("the spool is full", FULL_RETRY_AFTER_S))
         elif refusal := self._journal.refusal:

@@ -47,6 +47,7 @@ class Spool:
         last_group_id: the highest number of a group when the file was opened.
         totals: its totals then.
         dead_bytes: the bytes of dead letters, as of the last `take_requests`.
+        refusal: why no events are taken, as the newest piece of work has shown; empty while they are.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,6 +68,7 @@ class Spool:
         self.dead_bytes = opened.totals.dead_bytes
         self._checker = Checker(lambda: database.connect_to_read(path), self._report_damage)
         self._guard = Guard(self._files, opened, self._reserve, self._checker)
+        self.refusal = self._guard.refusal
         self._on_lost: Callable[[], None] = lambda: None
         self._work: queue.SimpleQueue[tuple[Work, Callable[[Any], None]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
@@ -76,11 +78,6 @@ class Spool:
     def lost(self) -> str:
         """Why nothing is written or read any more, until the next start; empty while all is well."""
         return self._guard.lost
-
-    @property
-    def refusal(self) -> str:
-        """Why no events are taken; empty while they are."""
-        return self._guard.refusal
 
     def start(self, loop: asyncio.AbstractEventLoop, repair: Callable[[Entry], Entry] = lambda entry: entry) -> None:
         """Start the thread; answers come to that loop.
@@ -244,6 +241,8 @@ class Spool:
             work, done = item
             had_to_end = self._guard.must_end
             result = self._do(work)
+            # Once for each piece of work: every event asks for it.
+            self.refusal = self._guard.refusal
             if self._guard.must_end and not had_to_end:
                 self._loop.call_soon_threadsafe(self._on_lost)
             self._loop.call_soon_threadsafe(done, result)

@@ -355,7 +355,7 @@ class Refusal:
         self.cause = cause
         self.asked = 0
 
-    def __get__(self, spool: Spool, kind: type[Spool]) -> str:
+    def __get__(self, owner: journal.Journal, kind: type[journal.Journal]) -> str:
         self.asked += 1
         return self.cause
 
@@ -365,7 +365,7 @@ async def test_a_burial_is_put_off_while_the_spool_takes_nothing(path: Path, mon
         await until(lambda: not bench.ledger.loaded)
         with monkeypatch.context() as patch:
             refusal = Refusal("the files are not there")
-            patch.setattr(Spool, "refusal", refusal)
+            patch.setattr(journal.Journal, "refusal", refusal)
             with inspect(path) as inspection:
                 inspection.ask(everything())
             await until(lambda: refusal.asked >= 3)
