@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from datetime import UTC, datetime
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
-import uvicorn
-from uvicorn.server import ServerState
 
 from forebay.errors import SpoolInDoubt, SpoolUnavailable
-from forebay.intake.answers import ServerLines
 from forebay.intake.connection import PIECE_BYTES, UNANSWERED_MAX, Connection
-from forebay.intake.documents import DocumentMaker
-from forebay.intake.guard import Guard
-from forebay.intake.intake import Intake, Request
-from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, RequestLimits
+from forebay.intake.intake import Request
 from forebay.model import Ack, Admission
-from forebay.pipeline.pipeline import Admitter
-from forebay.telemetry.counters import Counters, Overload
-from forebay.tokens import Scope, TokenVerifier, make_token
+from forebay.telemetry.counters import Overload
+from forebay.tokens import Scope, make_token
+from unit.intake.fakes import (
+    IN_HAND_BYTES_MAX,
+    KEEP_ALIVE_S,
+    REQUEST_TIMEOUT_S,
+    SECRET,
+    FakeTransport,
+    Server,
+)
 
-SECRET = "a secret that is long enough for HS256"
 # Longer than any run of the tests, at whose start the token is made.
 DAY_S = 86_400
 BEARER = f"Authorization: Bearer {make_token(SECRET, 'alice', [Scope.WRITE], DAY_S)}\r\n".encode()
 PING = b"GET /ping HTTP/1.1\r\n\r\n"
 GARBAGE = b"garbage\r\n\r\n"
-REQUEST_TIMEOUT_S = 10.0
-KEEP_ALIVE_S = 20.0
-IN_HAND_BYTES_MAX = 1_000_000
 
 
 def event(log_id: str = "a", more: bytes = b"", head: bytes = b"") -> bytes:
@@ -44,89 +37,6 @@ def bad_batch(size: int) -> bytes:
     """Return a batch of one bad event, whose refusal is as large as the event."""
     body = b'[{"page":"a","event":"b","%b":%b}]' % (b"x" * size, b"[" * 40 + b"]" * 40)
     return b"POST /events/batch HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (BEARER, len(body), body)
-
-
-class FakeAdmitter:
-    """Keeps requests until the test answers them."""
-
-    def __init__(self) -> None:
-        self.requests: list[Request] = []
-
-    def admit(self, request: Request, ack: Ack) -> None:
-        del ack
-        self.requests.append(request)
-
-
-class FakeTransport(asyncio.Transport):
-    """Keeps what is written; as strict as a real one about the end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.unsent_bytes = 0
-        self.ended = ""
-        self.is_half_closed = False
-        self.is_paused = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        assert not self.is_half_closed, "written after write_eof"
-        assert not self.ended, "written after the end"
-        self.written += bytes(data)
-
-    def write_eof(self) -> None:
-        self.is_half_closed = True
-
-    def close(self) -> None:
-        self.ended = self.ended or "closed"
-
-    def abort(self) -> None:
-        self.ended = "aborted"
-
-    def is_closing(self) -> bool:
-        return bool(self.ended)
-
-    def pause_reading(self) -> None:
-        self.is_paused = True
-
-    def resume_reading(self) -> None:
-        self.is_paused = False
-
-    def get_write_buffer_size(self) -> int:
-        return self.unsent_bytes
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        del name
-        return default
-
-    @property
-    def statuses(self) -> list[int]:
-        return [int(part[:3]) for part in self.written.split(b"HTTP/1.1 ")[1:]]
-
-
-class Server:
-    """The parts of a server that connections share."""
-
-    def __init__(self, connections_max: int = 10) -> None:
-        self.counters = Counters()
-        self.admitter = FakeAdmitter()
-        self.limits = ConnectionLimits(connections_max, IN_HAND_BYTES_MAX, self.counters)
-        self.state = ServerState()
-        request_limits = RequestLimits(header_bytes_max=4_000, body_bytes_max=400_000, batch_events_max=1_000)
-        maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), self.counters, require_log_id=False)
-        guard = Guard(TokenVerifier(SECRET), request_limits)
-        admitter = cast("Admitter", self.admitter)
-        self._intake = Intake(guard, maker, admitter, Ack.DISK, request_limits, self.counters)
-        self._timeouts = ConnectionTimeouts(REQUEST_TIMEOUT_S, KEEP_ALIVE_S)
-        self._lines = ServerLines()
-
-    def connect(self, app: Callable[..., Any] | None = None) -> tuple[Connection, FakeTransport]:
-        config = cast("uvicorn.Config", SimpleNamespace(loaded_app=app))
-        connection = Connection(
-            self._intake, self._timeouts, self.limits, self._lines, config=config, server_state=self.state
-        )
-        transport = FakeTransport()
-        connection.connection_made(transport)
-        return connection, transport
 
 
 @pytest.fixture
