@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         self._abort_at: float | None = None  # when a closing connection is aborted
         self._unparsed = b""
         self._is_resuming = False
-        self._new_permit: Permit | None = None  # of the newest head, if a request may be taken by it again
+        self._new_permit: Permit | None = None  # of a head in the newest piece, if a request may be taken by it again
         self._arriving: Turn | None = None  # the request whose body is arriving
         self._body: bytes | bytearray = b""  # the part of it that is there
 
@@ -123,6 +123,8 @@ class Connection(asyncio.Protocol):
         try:
             is_between = self._reader.is_between_requests
             if not (is_between and self._take_known(piece)):
+                # One of a head that came in two pieces must not be taken for that of this piece.
+                self._new_permit = None
                 self._reader.feed(piece)
                 if is_between and self._new_permit is not None:
                     self._remember(piece, self._new_permit)
@@ -146,7 +148,6 @@ class Connection(asyncio.Protocol):
 
     def _remember(self, piece: bytes, permit: Permit) -> None:
         """Remember the head of the request that was just parsed, if the piece is that request and nothing more."""
-        self._new_permit = None
         if self._reader.requests_begun == 1 and self._reader.is_between_requests:
             self._intake.heads.remember(piece, self._reader.announced_body_bytes, permit)
 

@@ -9,6 +9,7 @@ import pytest
 from forebay.errors import SpoolInDoubt, SpoolUnavailable
 from forebay.intake.connection import PIECE_BYTES, UNANSWERED_MAX, Connection
 from forebay.intake.intake import Request
+from forebay.intake.reader import RequestReader
 from forebay.model import Ack, Admission
 from forebay.telemetry.counters import Overload
 from forebay.tokens import Scope, make_token
@@ -47,6 +48,20 @@ def server() -> Server:
 @pytest.fixture
 async def opened(server: Server) -> tuple[Connection, FakeTransport]:
     return server.connect()
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The pieces of input that the parser gets."""
+    pieces = []
+    feed = RequestReader.feed
+
+    def note(reader: RequestReader, piece: bytes) -> None:
+        pieces.append(piece)
+        feed(reader, piece)
+
+    monkeypatch.setattr(RequestReader, "feed", note)
+    return pieces
 
 
 def now() -> float:
@@ -139,6 +154,30 @@ def test_an_answer_takes_memory_until_it_leaves(
     request.refused(SpoolUnavailable("the disk is full"))
     assert server.limits.used_bytes == 0
     assert transport.statuses == ([] if is_lost else [503, 200, 200, 200, 503])
+
+
+# Heads that were read before
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        pytest.param(event().replace(BEARER, b""), id="without a token"),
+        pytest.param(event(head=b"Content-Encoding: gzip\r\n"), id="compressed"),
+        pytest.param(event().replace(b"/events", b"/ping").replace(b"POST", b"GET"), id="for another address"),
+    ],
+)
+def test_a_head_that_is_refused_is_never_known_by_that_of_the_request_before(
+    server: Server, opened: tuple[Connection, FakeTransport], parsed: list[bytes], refused: bytes
+) -> None:
+    connection, transport = opened
+    for piece in (event()[:10], event()[10:], refused, refused):
+        connection.data_received(piece)
+    assert parsed[2:] == [refused, refused]
+    (request,) = server.admitter.requests
+    request.admitted(Admission.CREATED)
+    _, first, second = transport.statuses
+    assert first == second
 
 
 # Memory and time
