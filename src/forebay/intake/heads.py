@@ -49,7 +49,10 @@ class Permit(Struct, frozen=True):
 class KnownHeads:
     """The permits of heads, by their bytes without the digits of `Content-Length`."""
 
-    def __init__(self) -> None:
+    def __init__(self, header_bytes_max: int) -> None:
+        # A larger body makes a head larger: by its digits, and its limit counts a space behind every colon only then.
+        # Half of the limit leaves room for both.
+        self._head_bytes_max = min(HEAD_BYTES_MAX, header_bytes_max // 2)
         self._permits: dict[bytes, Permit] = {}
 
     def find(self, request: bytes) -> tuple[Permit, int] | None:
@@ -72,7 +75,7 @@ class KnownHeads:
         # move the end into the body.
         if body_bytes <= 0 or request.endswith(NEWLINES) or end != len(request) - body_bytes:
             return
-        if end > HEAD_BYTES_MAX:
+        if end > self._head_bytes_max:
             return
         if name.lower() != NAME or not _is_length(request[start:stop], body_bytes):
             return

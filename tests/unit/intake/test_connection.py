@@ -16,6 +16,7 @@ from forebay.tokens import Scope, make_token
 from unit.intake.fakes import (
     IN_HAND_BYTES_MAX,
     KEEP_ALIVE_S,
+    REQUEST_LIMITS,
     REQUEST_TIMEOUT_S,
     SECRET,
     FakeTransport,
@@ -32,6 +33,9 @@ GARBAGE = b"garbage\r\n\r\n"
 def event(log_id: str = "a", more: bytes = b"", head: bytes = b"") -> bytes:
     body = b'{"page":"a","event":"b","log_id":"%b"%b}' % (log_id.encode(), more)
     return b"POST /events HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n%b" % (BEARER, head, len(body), body)
+
+
+EVENT = event().partition(b"\r\n\r\n")[2]
 
 
 def bad_batch(size: int) -> bytes:
@@ -178,6 +182,18 @@ def test_a_head_that_is_refused_is_never_known_by_that_of_the_request_before(
     request.admitted(Admission.CREATED)
     _, first, second = transport.statuses
     assert first == second
+
+
+async def test_a_known_head_is_as_limited_with_a_larger_body() -> None:
+    server = Server(REQUEST_LIMITS._replace(header_bytes_max=1_024))
+    connection, transport = server.connect()
+    size = len(event(head=b"X: \r\n")) - len(EVENT)
+    # The parser finds that the head has the limit, and two bytes more if the length has two digits more.
+    head = b"X: " + b"x" * (1_024 - size) + b"\r\n"
+    connection.data_received(event(head=head))
+    connection.data_received(event("a" * 1_000, head=head))
+    server.admitter.requests[0].admitted(Admission.CREATED)
+    assert transport.statuses == [200, 431]
 
 
 # Memory and time
