@@ -311,7 +311,7 @@ class Connection(asyncio.Protocol):
             self._intake.counters.rejected += 1
             self.answer(request, refusals.rejection(error))
         except Exception:
-            log.exception("request_failed", path=self._reader.url.partition(b"?")[0].decode("latin-1"))
+            log.exception("request_failed", path=request.permit.format.paths[0])
             request.is_last = True
             self.answer(request, refusals.failed())
         if request.response is None:

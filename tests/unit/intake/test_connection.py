@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from forebay.errors import SpoolInDoubt, SpoolUnavailable
 from forebay.intake.connection import PIECE_BYTES, UNANSWERED_MAX, Connection
@@ -334,9 +335,23 @@ def test_a_fault_of_our_own_is_answered_and_ends_the_connection(
 ) -> None:
     connection, transport = opened
 
-    def fail(request: Request, ack: Ack) -> None:
-        raise RuntimeError(request, ack)
-
     monkeypatch.setattr(server.admitter, "admit", fail)
     connection.data_received(event() + PING)
     assert (transport.statuses, transport.ended) == ([500], "closed")
+
+
+def test_a_fault_of_our_own_is_logged_with_its_address_whether_the_head_was_known(
+    server: Server, opened: tuple[Connection, FakeTransport], parsed: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, _ = opened
+    connection.data_received(event())
+    connection.data_received(PING)
+    monkeypatch.setattr(server.admitter, "admit", fail)
+    with capture_logs() as lines:
+        connection.data_received(event())
+    assert parsed == [event(), PING]
+    assert [(line["event"], line["path"]) for line in lines] == [("request_failed", "/events")]
+
+
+def fail(request: Request, ack: Ack) -> None:
+    raise RuntimeError(request, ack)
