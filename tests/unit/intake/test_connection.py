@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,7 +15,7 @@ from forebay.intake.intake import Request
 from forebay.intake.reader import RequestReader
 from forebay.model import Ack, Admission
 from forebay.telemetry.counters import Overload
-from forebay.tokens import Scope, make_token
+from forebay.tokens import CLOCK_LEEWAY_S, Scope, make_token
 from unit.intake.fakes import (
     IN_HAND_BYTES_MAX,
     KEEP_ALIVE_S,
@@ -99,12 +101,13 @@ def test_events_are_taken_together_and_answered_in_their_order(
 
 
 async def test_a_client_is_not_read_while_too_many_of_its_requests_are_unanswered(
-    server: Server, opened: tuple[Connection, FakeTransport]
+    server: Server, opened: tuple[Connection, FakeTransport], parsed: list[bytes]
 ) -> None:
     connection, transport = opened
     for number in range(UNANSWERED_MAX):
         assert not transport.is_paused
         connection.data_received(event(str(number)))
+    assert len(parsed) == 1
     assert transport.is_paused
     server.admitter.requests[1].admitted(Admission.CREATED)
     await asyncio.sleep(0)
@@ -162,6 +165,190 @@ def test_an_answer_takes_memory_until_it_leaves(
 
 
 # Heads that were read before
+
+
+async def test_a_head_that_was_read_before_is_not_parsed_again_on_any_connection(
+    server: Server, opened: tuple[Connection, FakeTransport], parsed: list[bytes]
+) -> None:
+    connection, transport = opened
+    connection.data_received(event("first"))
+    connection.data_received(event("the second"))
+    assert (len(server.admitter.requests), transport.is_paused) == (2, False)
+    other, its_transport = server.connect()
+    other.data_received(event("c"))
+    assert parsed == [event("first")]
+    first, second, third = server.admitter.requests
+    assert first.permit is second.permit is third.permit
+    assert list(third.results) == [b'"c"']
+    second.admitted(Admission.CREATED)
+    assert transport.written == b""
+    first.admitted(Admission.CREATED)
+    third.admitted(Admission.CREATED)
+    assert (transport.statuses, its_transport.statuses) == ([200, 200], [200])
+    assert transport.written.index(b'"first"') < transport.written.index(b'"the second"')
+    assert server.counters.accepted == 3
+
+
+@pytest.mark.parametrize(
+    ("pieces", "statuses"),
+    [
+        pytest.param([event("b") + event("c")], [200, 200], id="two in one piece"),
+        pytest.param([event("b") + PING], [200, 200], id="another one behind it"),
+        pytest.param([event("b")[:-1], event("b")[-1:]], [200], id="two pieces"),
+        pytest.param([event("b") + b"\r\n"], [200], id="a newline behind it"),
+        pytest.param([b"\r\n" + event("b")], [200], id="a newline before it"),
+        pytest.param([event("b").replace(b": 37", b": +37")], [400], id="a length that is none"),
+        pytest.param([event("b", b',"label":"%b"' % (b"x" * 20_000))], [200], id="more than a piece"),
+    ],
+)
+async def test_a_known_head_that_does_not_come_with_its_body_alone_is_parsed(
+    server: Server,
+    opened: tuple[Connection, FakeTransport],
+    parsed: list[bytes],
+    pieces: list[bytes],
+    statuses: list[int],
+) -> None:
+    connection, transport = opened
+    connection.data_received(event())
+    for piece in pieces:
+        connection.data_received(piece)
+    assert b"".join(parsed) == event() + b"".join(pieces)
+    for request in server.admitter.requests:
+        request.admitted(Admission.CREATED)
+    assert transport.statuses == [200, *statuses]
+
+
+@pytest.mark.parametrize("beginning", [event("b")[:20], event("b")[:-1], PING[:5], PING[:-2]])
+def test_a_known_head_in_another_request_is_a_part_of_that(
+    server: Server, opened: tuple[Connection, FakeTransport], parsed: list[bytes], beginning: bytes
+) -> None:
+    connection, transport = opened
+    connection.data_received(event())
+    connection.data_received(beginning)
+    connection.data_received(event())
+    assert parsed == [event(), beginning, event()]
+    for request in server.admitter.requests:
+        request.admitted(Admission.CREATED)
+    assert 400 in transport.statuses
+
+
+@pytest.mark.parametrize("end", [GARBAGE, event("last", head=b"Connection: close\r\n")])
+def test_a_known_head_behind_the_last_request_is_not_taken(
+    server: Server, opened: tuple[Connection, FakeTransport], end: bytes
+) -> None:
+    connection, _ = opened
+    connection.data_received(event())
+    connection.data_received(end)
+    taken = len(server.admitter.requests)
+    connection.data_received(event())
+    assert len(server.admitter.requests) == taken
+
+
+def test_a_known_head_is_not_taken_at_the_end(server: Server, opened: tuple[Connection, FakeTransport]) -> None:
+    connection, transport = opened
+    connection.data_received(event())
+    connection.shutdown()
+    connection.data_received(event())
+    (request,) = server.admitter.requests
+    request.admitted(Admission.CREATED)
+    assert (transport.statuses, transport.ended) == ([200], "closed")
+
+
+def test_a_known_head_with_a_token_that_has_expired_since_gets_401(
+    server: Server, opened: tuple[Connection, FakeTransport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, transport = opened
+    connection.data_received(event())
+    server.admitter.requests[0].admitted(Admission.CREATED)
+    expires_at = time.time() + DAY_S + CLOCK_LEEWAY_S
+    for at in (expires_at - 60, expires_at + 1):
+        monkeypatch.setattr("forebay.tokens.time", SimpleNamespace(time=lambda now=at: now))
+        connection.data_received(event())
+    server.admitter.requests[1].admitted(Admission.CREATED)
+    assert transport.statuses == [200, 200, 401]
+    assert server.counters.rejected == 1
+
+
+def test_a_known_head_with_a_body_over_the_limit_gets_413(
+    server: Server, opened: tuple[Connection, FakeTransport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forebay.intake.connection.PIECE_BYTES", 1_000_000)
+    connection, transport = opened
+    most = REQUEST_LIMITS.body_bytes_max
+    empty = len(EVENT) + len(b',"label":""')
+    connection.data_received(event())
+    for size in (most, most + 1):
+        connection.data_received(event(more=b',"label":"%b"' % (b"x" * (size - empty))))
+    for request in server.admitter.requests:
+        request.admitted(Admission.CREATED)
+    assert transport.statuses == [200, 200, 413]
+    assert transport.is_half_closed
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        pytest.param(event(head=b"Connection: close\r\n"), id="the last of its connection"),
+        pytest.param(event(head=b"Connection: keep-alive\r\n").replace(b"/1.1", b"/1.0"), id="of HTTP/1.0"),
+        pytest.param(event(head=b"Expect: 100-continue\r\n"), id="whose client waits for a word"),
+        pytest.param(event(head=b"Connection: upgrade\r\nUpgrade: h2c\r\n"), id="for another protocol"),
+    ],
+)
+async def test_a_head_whose_answer_is_unlike_others_is_not_remembered(server: Server, again: bytes) -> None:
+    written = []
+    for _ in range(2):
+        connection, transport = server.connect()
+        connection.data_received(again)
+        server.admitter.requests[-1].admitted(Admission.CREATED)
+        written.append((transport.written, transport.ended))
+    assert written[0] == written[1]
+    assert server.intake.heads._permits == {}
+
+
+def test_a_head_behind_another_in_one_piece_is_not_remembered(
+    server: Server, opened: tuple[Connection, FakeTransport]
+) -> None:
+    connection, _ = opened
+    connection.data_received(PING + event())
+    connection.data_received(event() + event()[:5])
+    connection.data_received(event()[5:])
+    assert len(server.admitter.requests) == 3
+    assert server.intake.heads._permits == {}
+
+
+async def test_a_connection_is_busy_until_a_request_with_a_known_head_is_answered(
+    server: Server, opened: tuple[Connection, FakeTransport], parsed: list[bytes], later: float
+) -> None:
+    connection, transport = opened
+    connection.data_received(event())
+    server.admitter.requests.pop().admitted(Admission.CREATED)
+    assert list(server.limits.idle) == [connection]
+    connection.data_received(event())
+    assert parsed == [event()]
+    (request,) = server.admitter.requests
+    assert (list(server.limits.idle), list(server.limits.slow)) == ([], [])
+    assert server.limits.used_bytes == request.used_bytes > request.entry_bytes
+    connection.expire(later)
+    assert transport.ended == ""
+    request.admitted(Admission.CREATED)
+    assert (list(server.limits.idle), server.limits.used_bytes) == ([connection], 0)
+    connection.expire(now())
+    assert transport.ended == ""
+    connection.expire(later)
+    assert transport.ended == "closed"
+
+
+def test_a_request_with_a_known_head_takes_its_place_among_all_in_memory(
+    server: Server, opened: tuple[Connection, FakeTransport], parsed: list[bytes]
+) -> None:
+    connection, transport = opened
+    connection.data_received(event())
+    server.limits.used_bytes += IN_HAND_BYTES_MAX
+    connection.data_received(event())
+    assert parsed == [event()]
+    server.admitter.requests[0].admitted(Admission.CREATED)
+    assert transport.statuses == [200, 503]
+    assert server.counters.crowded == {Overload.NEW_REQUEST: 1}
 
 
 @pytest.mark.parametrize(
