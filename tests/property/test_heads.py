@@ -427,6 +427,9 @@ class Drive:
 
     async def take(self, step: Step) -> None:
         if step.name == "turn":
+            for number, (_, transport) in enumerate(self.opened):
+                if transport.ended:
+                    self.lose(number)
             for _ in range(3):
                 await asyncio.sleep(0)
         elif step.name in WAITS_S:
@@ -543,6 +546,32 @@ def test_a_known_head_makes_no_difference(history: list[Step], setting: Setting)
         assert now == before
     target(float(known.found), label="requests with a known head")
     event(f"{min(known.found, 3)} requests or more with a known head")
+
+
+HEAD_IN_BODY = b"\r\nContent-Length: 29\r\n\r\n"
+HIDDEN = USUAL.before.removesuffix(b" ") + b"29\r\n\r\n" + HEAD_IN_BODY + b"hello"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([HIDDEN, HIDDEN.replace(b"29\r\n\r\nhello", b"5\r\n\r\nhello")], id="a head in a body"),
+        # The two heads end as far from each other as the body and the piece.
+        pytest.param(
+            [
+                HIDDEN + b"\r\n" * (len(HEAD_IN_BODY) // 2),
+                HIDDEN.replace(b"29\r\n\r\nhello", b"27\r\n\r\nhello") + b"GET /ping HTTP/1.1\r\n\r\n",
+            ],
+            id="newlines behind it",
+        ),
+    ],
+)
+def test_a_head_that_is_made_to_be_misread_makes_no_difference(pieces: list[bytes]) -> None:
+    history = [Step("send", 0, piece) for piece in pieces]
+
+    seen = drive(history, KnownHeads(HEADER_BYTES_MAX), make_setting(1))
+
+    assert seen == drive(history, NoHeads(HEADER_BYTES_MAX), make_setting(1))
 
 
 def test_the_histories_do_take_requests_by_known_heads() -> None:
