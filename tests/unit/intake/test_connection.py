@@ -305,6 +305,41 @@ async def test_a_head_whose_answer_is_unlike_others_is_not_remembered(server: Se
     assert server.intake.heads._permits == {}
 
 
+def test_a_client_that_waits_for_a_word_gets_it_even_if_it_got_none_before(
+    server: Server, opened: tuple[Connection, FakeTransport]
+) -> None:
+    connection, transport = opened
+    asking = event(head=b"Expect: 100-continue\r\n")
+    connection.data_received(event())
+    connection.data_received(asking)
+    for request in server.admitter.requests:
+        request.admitted(Admission.CREATED)
+    assert transport.statuses == [200, 200]
+    connection.data_received(asking)
+    assert transport.statuses == [200, 200, 100]
+
+
+async def test_a_head_behind_the_rest_of_a_body_is_not_remembered_with_that(server: Server) -> None:
+    written = []
+    for pieces in ([event()[:-1], event()[-1:] + event()], [event()[-1:] + event()]):
+        connection, transport = server.connect()
+        for piece in pieces:
+            connection.data_received(piece)
+        written.append(transport.statuses)
+    assert written == [[], [400]]
+    assert len(server.admitter.requests) == 2
+
+
+def test_a_head_is_remembered_of_a_later_request_too(
+    server: Server, opened: tuple[Connection, FakeTransport], parsed: list[bytes]
+) -> None:
+    connection, _ = opened
+    for piece in (PING, PING + PING, event(), event()):
+        connection.data_received(piece)
+    assert parsed == [PING, PING + PING, event()]
+    assert len(server.admitter.requests) == 2
+
+
 def test_a_head_behind_another_in_one_piece_is_not_remembered(
     server: Server, opened: tuple[Connection, FakeTransport]
 ) -> None:
@@ -431,6 +466,16 @@ def test_a_request_that_does_not_arrive_takes_no_memory_once_it_is_refused(
     assert transport.statuses == [408]
     assert (list(server.limits.slow), server.limits.used_bytes) == ([], 0)
     assert list(server.limits.idle) == [connection]
+
+
+def test_a_request_takes_no_memory_as_a_slow_one_once_it_has_arrived(
+    server: Server, opened: tuple[Connection, FakeTransport]
+) -> None:
+    connection, _ = opened
+    connection.data_received(event()[:-1])
+    assert list(server.limits.slow) == [connection]
+    connection.data_received(event()[-1:])
+    assert (list(server.limits.slow), connection.used_bytes) == ([], 0)
 
 
 async def test_an_event_before_refused_input_is_answered_however_long_it_takes(
