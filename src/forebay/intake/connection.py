@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         self._abort_at: float | None = None  # when a closing connection is aborted
         self._unparsed = b""
         self._is_resuming = False
-        self._new_permit: Permit | None = None  # of the newest head, if a request may be taken by it again
+        self._new_permit: Permit | None = None  # of a head in the newest piece, if a request may be taken by it again
         self._arriving: Turn | None = None  # the request whose body is arriving
         self._body: bytes | bytearray = b""  # the part of it that is there
 
@@ -129,6 +129,8 @@ class Connection(asyncio.Protocol):
                 self._wait()
                 self._take(*known)
             else:
+                # One of a head that came in two pieces must not be taken for that of this piece.
+                self._new_permit = None
                 reader.feed(piece)
                 if is_between and self._new_permit is not None:
                     self._remember(piece, self._new_permit)
@@ -142,7 +144,6 @@ class Connection(asyncio.Protocol):
 
     def _remember(self, piece: bytes, permit: Permit) -> None:
         """Remember the head of the request that was just parsed, if the piece is that request and nothing more."""
-        self._new_permit = None
         reader = self._reader
         if reader.requests_begun == 1 and not (reader.is_in_request or reader.is_stopped):
             self._intake.heads.remember(piece, reader.announced_body_bytes, permit)
@@ -227,17 +228,11 @@ class Connection(asyncio.Protocol):
             # After an unanswered request, or in HTTP/1.0, it would be taken for an answer.
             if is_asked and not self._queue and self._reader.parser.get_http_version() != "1.0":
                 self._transport.write(answers.CONTINUE)
-            elif not is_asked and self._is_kept:
+            elif not is_asked and self._reader.parser.get_http_version() != "1.0":
                 self._new_permit = request.permit
         if b"connection" in headers:
             turn.connection_line = self._connection_line
         self._arriving = turn
-
-    @property
-    def _is_kept(self) -> bool:
-        """Return whether the connection goes on behind the newest request, and the answer need not say so."""
-        parser = self._reader.parser
-        return bool(parser.should_keep_alive()) and parser.get_http_version() != "1.0"
 
     @property
     def _connection_line(self) -> bytes:
@@ -304,7 +299,7 @@ class Connection(asyncio.Protocol):
             self._intake.counters.rejected += 1
             self.answer(request, refusals.rejection(error))
         except Exception:
-            log.exception("request_failed", path=self._reader.url.partition(b"?")[0].decode("latin-1"))
+            log.exception("request_failed", path=request.permit.format.paths[0])
             request.is_last = True
             self.answer(request, refusals.failed())
         if request.response is None:

@@ -48,7 +48,10 @@ class Permit(Struct, frozen=True):
 class KnownHeads:
     """The permits of heads, by their bytes without the digits of `Content-Length`."""
 
-    def __init__(self) -> None:
+    def __init__(self, header_bytes_max: int) -> None:
+        # A larger body makes a head larger: by its digits, and its limit counts a space behind every colon only then.
+        # Half of the limit leaves room for both.
+        self._head_bytes_max = min(HEAD_BYTES_MAX, header_bytes_max // 2)
         self._permits: dict[bytes, Permit] = {}
 
     def find(self, request: bytes) -> tuple[Permit, bytes] | None:
@@ -65,13 +68,13 @@ class KnownHeads:
         If anything about it is unusual it is not remembered: no length was announced, or it is written in another way.
         """
         key, digits, end = _cut(request)
-        # All three together say that the head ends at `end`, and that the parser found the length in it. A body without
-        # a length may have the same digits in its trailer. Newlines behind a body are dropped by the parser: they would
-        # move the end into the body.
-        if body_bytes <= 0 or request.endswith(NEWLINES) or end != len(request) - body_bytes:
+        # The parser's head ends where its body begins, and there is one length in it. The first `ength: ` may stand in
+        # the body instead, behind a head with `Content-Length:5`: then its end is another one. But the parser drops
+        # newlines behind a body, and enough of them would make up for the difference.
+        if body_bytes <= 0 or end != len(request) - body_bytes or request.endswith(NEWLINES):
             return
         name = key[key.rfind(b"\n", 0, key.find(NAME_END)) + 1 :][: len(NAME)]
-        if name.lower() != NAME or digits != b"%d" % body_bytes or len(key) > HEAD_BYTES_MAX:
+        if name.lower() != NAME or digits != b"%d" % body_bytes or end > self._head_bytes_max:
             return
         if len(self._permits) >= HEADS_MAX:
             self._permits.clear()
@@ -81,7 +84,8 @@ class KnownHeads:
 def _cut(request: bytes) -> tuple[bytes, bytes, int]:
     """Return a head without the digits of its length, those digits, and the place at which the head ends.
 
-    Requests whose heads are the same without the digits are cut at the same places, since the first `NAME_END` is.
+    The cut depends on nothing but the head itself: two heads that are the same without the digits have their first
+    `NAME_END` at the same place. Without one, or without an end, the first part is no head that was ever remembered.
     """
     start = request.find(NAME_END) + len(NAME_END)
     stop = request.find(b"\r", start)

@@ -94,7 +94,7 @@ class Intake:
         self._admitter = admitter
         self._ack = ack
         self._clock = Clock()
-        self.heads = KnownHeads()
+        self.heads = KnownHeads(limits.header_bytes_max)
 
     def recall(self, connection: Connection, piece: bytes) -> tuple[Request, bytes] | None:
         """Return the request in a piece of input and its body, if it is a whole one with a head that is known.

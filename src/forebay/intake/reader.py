@@ -41,7 +41,7 @@ class RequestReader:
         is_in_request: whether a request has begun to arrive, and is not there yet.
         is_stopped: whether no more requests are read.
         parser: tells the method, the version and `should_keep_alive` of the newest request.
-        requests_begun: how many requests have begun in the newest piece.
+        requests_begun: how many requests have begun in the newest piece; one that asks for an upgrade begins twice.
     """
 
     def __init__(self, connection: Connection, header_bytes_max: int) -> None:

@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from datetime import UTC, datetime
-from types import SimpleNamespace
-from typing import Any, cast
+import time
 
 import pytest
-import uvicorn
-from uvicorn.server import ServerState
+from structlog.testing import capture_logs
 
 from forebay.errors import SpoolInDoubt, SpoolUnavailable
-from forebay.intake.answers import ServerLines
 from forebay.intake.connection import PIECE_BYTES, UNANSWERED_MAX, Connection
-from forebay.intake.documents import DocumentMaker
-from forebay.intake.guard import Guard
-from forebay.intake.intake import Intake, Request
-from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, RequestLimits
+from forebay.intake.intake import Request
+from forebay.intake.reader import RequestReader
 from forebay.model import Ack, Admission
-from forebay.pipeline.pipeline import Admitter
-from forebay.telemetry.counters import Counters, Overload
-from forebay.tokens import Scope, TokenVerifier, make_token
+from forebay.telemetry.counters import Overload
+from forebay.tokens import CLOCK_LEEWAY_S, Scope, make_token
+from unit.intake.fakes import (
+    IN_HAND_BYTES_MAX,
+    KEEP_ALIVE_S,
+    REQUEST_LIMITS,
+    REQUEST_TIMEOUT_S,
+    SECRET,
+    FakeTransport,
+    Server,
+)
 
-SECRET = "a secret that is long enough for HS256"
 # Longer than any run of the tests, at whose start the token is made.
 DAY_S = 86_400
 BEARER = f"Authorization: Bearer {make_token(SECRET, 'alice', [Scope.WRITE], DAY_S)}\r\n".encode()
 PING = b"GET /ping HTTP/1.1\r\n\r\n"
 GARBAGE = b"garbage\r\n\r\n"
-REQUEST_TIMEOUT_S = 10.0
-KEEP_ALIVE_S = 20.0
-IN_HAND_BYTES_MAX = 1_000_000
 
 
 def event(log_id: str = "a", more: bytes = b"", head: bytes = b"") -> bytes:
@@ -40,93 +37,13 @@ def event(log_id: str = "a", more: bytes = b"", head: bytes = b"") -> bytes:
     return b"POST /events HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n%b" % (BEARER, head, len(body), body)
 
 
+EVENT = event().partition(b"\r\n\r\n")[2]
+
+
 def bad_batch(size: int) -> bytes:
     """Return a batch of one bad event, whose refusal is as large as the event."""
     body = b'[{"page":"a","event":"b","%b":%b}]' % (b"x" * size, b"[" * 40 + b"]" * 40)
     return b"POST /events/batch HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (BEARER, len(body), body)
-
-
-class FakeAdmitter:
-    """Keeps requests until the test answers them."""
-
-    def __init__(self) -> None:
-        self.requests: list[Request] = []
-
-    def admit(self, request: Request, ack: Ack) -> None:
-        del ack
-        self.requests.append(request)
-
-
-class FakeTransport(asyncio.Transport):
-    """Keeps what is written; as strict as a real one about the end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.unsent_bytes = 0
-        self.ended = ""
-        self.is_half_closed = False
-        self.is_paused = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        assert not self.is_half_closed, "written after write_eof"
-        assert not self.ended, "written after the end"
-        self.written += bytes(data)
-
-    def write_eof(self) -> None:
-        self.is_half_closed = True
-
-    def close(self) -> None:
-        self.ended = self.ended or "closed"
-
-    def abort(self) -> None:
-        self.ended = "aborted"
-
-    def is_closing(self) -> bool:
-        return bool(self.ended)
-
-    def pause_reading(self) -> None:
-        self.is_paused = True
-
-    def resume_reading(self) -> None:
-        self.is_paused = False
-
-    def get_write_buffer_size(self) -> int:
-        return self.unsent_bytes
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        del name
-        return default
-
-    @property
-    def statuses(self) -> list[int]:
-        return [int(part[:3]) for part in self.written.split(b"HTTP/1.1 ")[1:]]
-
-
-class Server:
-    """The parts of a server that connections share."""
-
-    def __init__(self, connections_max: int = 10) -> None:
-        self.counters = Counters()
-        self.admitter = FakeAdmitter()
-        self.limits = ConnectionLimits(connections_max, IN_HAND_BYTES_MAX, self.counters)
-        self.state = ServerState()
-        request_limits = RequestLimits(header_bytes_max=4_000, body_bytes_max=400_000, batch_events_max=1_000)
-        maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), self.counters, require_log_id=False)
-        guard = Guard(TokenVerifier(SECRET), request_limits)
-        admitter = cast("Admitter", self.admitter)
-        self._intake = Intake(guard, maker, admitter, Ack.DISK, request_limits, self.counters)
-        self._timeouts = ConnectionTimeouts(REQUEST_TIMEOUT_S, KEEP_ALIVE_S)
-        self._lines = ServerLines()
-
-    def connect(self, app: Callable[..., Any] | None = None) -> tuple[Connection, FakeTransport]:
-        config = cast("uvicorn.Config", SimpleNamespace(loaded_app=app))
-        connection = Connection(
-            self._intake, self._timeouts, self.limits, self._lines, config=config, server_state=self.state
-        )
-        transport = FakeTransport()
-        connection.connection_made(transport)
-        return connection, transport
 
 
 @pytest.fixture
@@ -137,6 +54,20 @@ def server() -> Server:
 @pytest.fixture
 async def opened(server: Server) -> tuple[Connection, FakeTransport]:
     return server.connect()
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The pieces of input that the parser gets."""
+    pieces = []
+    feed = RequestReader.feed
+
+    def note(reader: RequestReader, piece: bytes) -> None:
+        pieces.append(piece)
+        feed(reader, piece)
+
+    monkeypatch.setattr(RequestReader, "feed", note)
+    return pieces
 
 
 def now() -> float:
@@ -169,12 +100,13 @@ def test_events_are_taken_together_and_answered_in_their_order(
 
 
 async def test_a_client_is_not_read_while_too_many_of_its_requests_are_unanswered(
-    server: Server, opened: tuple[Connection, FakeTransport]
+    server: Server, opened: tuple[Connection, FakeTransport], parsed: list[bytes]
 ) -> None:
     connection, transport = opened
     for number in range(UNANSWERED_MAX):
         assert not transport.is_paused
         connection.data_received(event(str(number)))
+    assert len(parsed) == 1
     assert transport.is_paused
     server.admitter.requests[1].admitted(Admission.CREATED)
     await asyncio.sleep(0)
@@ -231,6 +163,261 @@ def test_an_answer_takes_memory_until_it_leaves(
     assert transport.statuses == ([] if is_lost else [503, 200, 200, 200, 503])
 
 
+# Heads that were read before
+
+
+async def test_a_head_that_was_read_before_is_not_parsed_again_on_any_connection(
+    server: Server, opened: tuple[Connection, FakeTransport], parsed: list[bytes]
+) -> None:
+    connection, transport = opened
+    connection.data_received(event("first"))
+    connection.data_received(event("the second"))
+    assert (len(server.admitter.requests), transport.is_paused) == (2, False)
+    other, its_transport = server.connect()
+    other.data_received(event("c"))
+    assert parsed == [event("first")]
+    first, second, third = server.admitter.requests
+    assert first.permit is second.permit is third.permit
+    assert list(third.results) == [b'"c"']
+    second.admitted(Admission.CREATED)
+    assert transport.written == b""
+    first.admitted(Admission.CREATED)
+    third.admitted(Admission.CREATED)
+    assert (transport.statuses, its_transport.statuses) == ([200, 200], [200])
+    assert transport.written.index(b'"first"') < transport.written.index(b'"the second"')
+    assert server.counters.accepted == 3
+
+
+@pytest.mark.parametrize(
+    ("pieces", "statuses"),
+    [
+        pytest.param([event("b") + event("c")], [200, 200], id="two in one piece"),
+        pytest.param([event("b") + PING], [200, 200], id="another one behind it"),
+        pytest.param([event("b")[:-1], event("b")[-1:]], [200], id="two pieces"),
+        pytest.param([event("b") + b"\r\n"], [200], id="a newline behind it"),
+        pytest.param([b"\r\n" + event("b")], [200], id="a newline before it"),
+        pytest.param([event("b").replace(b": 37", b": +37")], [400], id="a length that is none"),
+        pytest.param([event("b", b',"label":"%b"' % (b"x" * 20_000))], [200], id="more than a piece"),
+    ],
+)
+async def test_a_known_head_that_does_not_come_with_its_body_alone_is_parsed(
+    server: Server,
+    opened: tuple[Connection, FakeTransport],
+    parsed: list[bytes],
+    pieces: list[bytes],
+    statuses: list[int],
+) -> None:
+    connection, transport = opened
+    connection.data_received(event())
+    for piece in pieces:
+        connection.data_received(piece)
+    assert b"".join(parsed) == event() + b"".join(pieces)
+    for request in server.admitter.requests:
+        request.admitted(Admission.CREATED)
+    assert transport.statuses == [200, *statuses]
+
+
+@pytest.mark.parametrize("beginning", [event("b")[:20], event("b")[:-1], PING[:5], PING[:-2]])
+def test_a_known_head_in_another_request_is_a_part_of_that(
+    server: Server, opened: tuple[Connection, FakeTransport], parsed: list[bytes], beginning: bytes
+) -> None:
+    connection, transport = opened
+    connection.data_received(event())
+    connection.data_received(beginning)
+    connection.data_received(event())
+    assert parsed == [event(), beginning, event()]
+    for request in server.admitter.requests:
+        request.admitted(Admission.CREATED)
+    assert 400 in transport.statuses
+
+
+@pytest.mark.parametrize("end", [GARBAGE, event("last", head=b"Connection: close\r\n")])
+def test_a_known_head_behind_the_last_request_is_not_taken(
+    server: Server, opened: tuple[Connection, FakeTransport], end: bytes
+) -> None:
+    connection, _ = opened
+    connection.data_received(event())
+    connection.data_received(end)
+    taken = len(server.admitter.requests)
+    connection.data_received(event())
+    assert len(server.admitter.requests) == taken
+
+
+def test_a_known_head_is_not_taken_at_the_end(server: Server, opened: tuple[Connection, FakeTransport]) -> None:
+    connection, transport = opened
+    connection.data_received(event())
+    connection.shutdown()
+    connection.data_received(event())
+    (request,) = server.admitter.requests
+    request.admitted(Admission.CREATED)
+    assert (transport.statuses, transport.ended) == ([200], "closed")
+
+
+def test_a_known_head_with_a_token_that_has_expired_since_gets_401(
+    server: Server, opened: tuple[Connection, FakeTransport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, transport = opened
+    connection.data_received(event())
+    server.admitter.requests[0].admitted(Admission.CREATED)
+    expires_at = time.time() + DAY_S + CLOCK_LEEWAY_S
+    for at in (expires_at - 60, expires_at + 1):
+        monkeypatch.setattr("time.time", lambda now=at: now)
+        connection.data_received(event())
+    server.admitter.requests[1].admitted(Admission.CREATED)
+    assert transport.statuses == [200, 200, 401]
+    assert server.counters.rejected == 1
+
+
+def test_a_known_head_with_a_body_over_the_limit_gets_413(
+    server: Server, opened: tuple[Connection, FakeTransport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forebay.intake.connection.PIECE_BYTES", 1_000_000)
+    connection, transport = opened
+    most = REQUEST_LIMITS.body_bytes_max
+    empty = len(EVENT) + len(b',"label":""')
+    connection.data_received(event())
+    for size in (most, most + 1):
+        connection.data_received(event(more=b',"label":"%b"' % (b"x" * (size - empty))))
+    for request in server.admitter.requests:
+        request.admitted(Admission.CREATED)
+    assert transport.statuses == [200, 200, 413]
+    assert transport.is_half_closed
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        pytest.param(event(head=b"Connection: close\r\n"), id="the last of its connection"),
+        pytest.param(event(head=b"Connection: keep-alive\r\n").replace(b"/1.1", b"/1.0"), id="of HTTP/1.0"),
+        pytest.param(event(head=b"Expect: 100-continue\r\n"), id="whose client waits for a word"),
+        pytest.param(event(head=b"Connection: upgrade\r\nUpgrade: h2c\r\n"), id="for another protocol"),
+    ],
+)
+async def test_a_head_whose_answer_is_unlike_others_is_not_remembered(server: Server, again: bytes) -> None:
+    written = []
+    for _ in range(2):
+        connection, transport = server.connect()
+        connection.data_received(again)
+        server.admitter.requests[-1].admitted(Admission.CREATED)
+        written.append((transport.written, transport.ended))
+    assert written[0] == written[1]
+    assert server.intake.heads._permits == {}
+
+
+def test_a_client_that_waits_for_a_word_gets_it_even_if_it_got_none_before(
+    server: Server, opened: tuple[Connection, FakeTransport]
+) -> None:
+    connection, transport = opened
+    asking = event(head=b"Expect: 100-continue\r\n")
+    connection.data_received(event())
+    connection.data_received(asking)
+    for request in server.admitter.requests:
+        request.admitted(Admission.CREATED)
+    assert transport.statuses == [200, 200]
+    connection.data_received(asking)
+    assert transport.statuses == [200, 200, 100]
+
+
+async def test_a_head_behind_the_rest_of_a_body_is_not_remembered_with_that(server: Server) -> None:
+    written = []
+    for pieces in ([event()[:-1], event()[-1:] + event()], [event()[-1:] + event()]):
+        connection, transport = server.connect()
+        for piece in pieces:
+            connection.data_received(piece)
+        written.append(transport.statuses)
+    assert written == [[], [400]]
+    assert len(server.admitter.requests) == 2
+
+
+def test_a_head_is_remembered_of_a_later_request_too(
+    server: Server, opened: tuple[Connection, FakeTransport], parsed: list[bytes]
+) -> None:
+    connection, _ = opened
+    for piece in (PING, PING + PING, event(), event()):
+        connection.data_received(piece)
+    assert parsed == [PING, PING + PING, event()]
+    assert len(server.admitter.requests) == 2
+
+
+def test_a_head_behind_another_in_one_piece_is_not_remembered(
+    server: Server, opened: tuple[Connection, FakeTransport]
+) -> None:
+    connection, _ = opened
+    connection.data_received(PING + event())
+    connection.data_received(event() + event()[:5])
+    connection.data_received(event()[5:])
+    assert len(server.admitter.requests) == 3
+    assert server.intake.heads._permits == {}
+
+
+async def test_a_connection_is_busy_until_a_request_with_a_known_head_is_answered(
+    server: Server, opened: tuple[Connection, FakeTransport], parsed: list[bytes], later: float
+) -> None:
+    connection, transport = opened
+    connection.data_received(event())
+    server.admitter.requests.pop().admitted(Admission.CREATED)
+    assert list(server.limits.idle) == [connection]
+    connection.data_received(event())
+    assert parsed == [event()]
+    (request,) = server.admitter.requests
+    assert (list(server.limits.idle), list(server.limits.slow)) == ([], [])
+    assert server.limits.used_bytes == request.used_bytes > request.entry_bytes
+    connection.expire(later)
+    assert transport.ended == ""
+    request.admitted(Admission.CREATED)
+    assert (list(server.limits.idle), server.limits.used_bytes) == ([connection], 0)
+    connection.expire(now())
+    assert transport.ended == ""
+    connection.expire(later)
+    assert transport.ended == "closed"
+
+
+def test_a_request_with_a_known_head_takes_its_place_among_all_in_memory(
+    server: Server, opened: tuple[Connection, FakeTransport], parsed: list[bytes]
+) -> None:
+    connection, transport = opened
+    connection.data_received(event())
+    server.limits.used_bytes += IN_HAND_BYTES_MAX
+    connection.data_received(event())
+    assert parsed == [event()]
+    server.admitter.requests[0].admitted(Admission.CREATED)
+    assert transport.statuses == [200, 503]
+    assert server.counters.crowded == {Overload.NEW_REQUEST: 1}
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        pytest.param(event().replace(BEARER, b""), id="without a token"),
+        pytest.param(event(head=b"Content-Encoding: gzip\r\n"), id="compressed"),
+        pytest.param(event().replace(b"/events", b"/ping").replace(b"POST", b"GET"), id="for another address"),
+    ],
+)
+def test_a_head_that_is_refused_is_never_known_by_that_of_the_request_before(
+    server: Server, opened: tuple[Connection, FakeTransport], parsed: list[bytes], refused: bytes
+) -> None:
+    connection, transport = opened
+    for piece in (event()[:10], event()[10:], refused, refused):
+        connection.data_received(piece)
+    assert parsed[2:] == [refused, refused]
+    (request,) = server.admitter.requests
+    request.admitted(Admission.CREATED)
+    _, first, second = transport.statuses
+    assert first == second
+
+
+async def test_a_known_head_is_as_limited_with_a_larger_body() -> None:
+    server = Server(REQUEST_LIMITS._replace(header_bytes_max=1_024))
+    connection, transport = server.connect()
+    size = len(event(head=b"X: \r\n")) - len(EVENT)
+    # The parser finds that the head has the limit, and two bytes more if the length has two digits more.
+    head = b"X: " + b"x" * (1_024 - size) + b"\r\n"
+    connection.data_received(event(head=head))
+    connection.data_received(event("a" * 1_000, head=head))
+    server.admitter.requests[0].admitted(Admission.CREATED)
+    assert transport.statuses == [200, 431]
+
+
 # Memory and time
 
 
@@ -278,6 +465,16 @@ def test_a_request_that_does_not_arrive_takes_no_memory_once_it_is_refused(
     assert transport.statuses == [408]
     assert (list(server.limits.slow), server.limits.used_bytes) == ([], 0)
     assert list(server.limits.idle) == [connection]
+
+
+def test_a_request_takes_no_memory_as_a_slow_one_once_it_has_arrived(
+    server: Server, opened: tuple[Connection, FakeTransport]
+) -> None:
+    connection, _ = opened
+    connection.data_received(event()[:-1])
+    assert list(server.limits.slow) == [connection]
+    connection.data_received(event()[-1:])
+    assert (list(server.limits.slow), connection.used_bytes) == ([], 0)
 
 
 async def test_an_event_before_refused_input_is_answered_however_long_it_takes(
@@ -369,9 +566,23 @@ def test_a_fault_of_our_own_is_answered_and_ends_the_connection(
 ) -> None:
     connection, transport = opened
 
-    def fail(request: Request, ack: Ack) -> None:
-        raise RuntimeError(request, ack)
-
     monkeypatch.setattr(server.admitter, "admit", fail)
     connection.data_received(event() + PING)
     assert (transport.statuses, transport.ended) == ([500], "closed")
+
+
+def test_a_fault_of_our_own_is_logged_with_its_address_whether_the_head_was_known(
+    server: Server, opened: tuple[Connection, FakeTransport], parsed: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, _ = opened
+    connection.data_received(event())
+    connection.data_received(PING)
+    monkeypatch.setattr(server.admitter, "admit", fail)
+    with capture_logs() as lines:
+        connection.data_received(event())
+    assert parsed == [event(), PING]
+    assert [(line["event"], line["path"]) for line in lines] == [("request_failed", "/events")]
+
+
+def fail(request: Request, ack: Ack) -> None:
+    raise RuntimeError(request, ack)

@@ -1,0 +1,114 @@
+"""Shared by the tests of a connection: a server without a network, and a transport and a pipeline of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from forebay.intake.answers import ServerLines
+from forebay.intake.connection import Connection
+from forebay.intake.documents import DocumentMaker
+from forebay.intake.guard import Guard
+from forebay.intake.intake import Intake, Request
+from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, RequestLimits
+from forebay.model import Ack
+from forebay.pipeline.pipeline import Admitter
+from forebay.telemetry.counters import Counters
+from forebay.tokens import TokenVerifier
+
+SECRET = "a secret that is long enough for HS256"
+REQUEST_LIMITS = RequestLimits(header_bytes_max=4_000, body_bytes_max=400_000, batch_events_max=1_000)
+REQUEST_TIMEOUT_S = 10.0
+KEEP_ALIVE_S = 20.0
+CONNECTIONS_MAX = 10
+IN_HAND_BYTES_MAX = 1_000_000
+
+
+class FakeAdmitter:
+    """Keeps requests until the test answers them."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+
+    def admit(self, request: Request, ack: Ack) -> None:
+        del ack
+        self.requests.append(request)
+
+
+class FakeTransport(asyncio.Transport):
+    """Keeps what is written; as strict as a real one about the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.unsent_bytes = 0
+        self.ended = ""
+        self.is_half_closed = False
+        self.is_paused = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.is_half_closed, "written after write_eof"
+        assert not self.ended, "written after the end"
+        self.written += bytes(data)
+
+    def write_eof(self) -> None:
+        self.is_half_closed = True
+
+    def close(self) -> None:
+        self.ended = self.ended or "closed"
+
+    def abort(self) -> None:
+        self.ended = "aborted"
+
+    def is_closing(self) -> bool:
+        return bool(self.ended)
+
+    def pause_reading(self) -> None:
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        self.is_paused = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent_bytes
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        del name
+        return default
+
+    @property
+    def statuses(self) -> list[int]:
+        return [int(part[:3]) for part in self.written.split(b"HTTP/1.1 ")[1:]]
+
+
+class Server:
+    """The parts of a server that connections share."""
+
+    def __init__(
+        self, request_limits: RequestLimits = REQUEST_LIMITS, in_hand_bytes_max: int = IN_HAND_BYTES_MAX
+    ) -> None:
+        self.counters = Counters()
+        self.admitter = FakeAdmitter()
+        self.limits = ConnectionLimits(CONNECTIONS_MAX, in_hand_bytes_max, self.counters)
+        self.state = ServerState()
+        maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), self.counters, require_log_id=False)
+        guard = Guard(TokenVerifier(SECRET), request_limits)
+        admitter = cast("Admitter", self.admitter)
+        self.intake = Intake(guard, maker, admitter, Ack.DISK, request_limits, self.counters)
+        self._timeouts = ConnectionTimeouts(REQUEST_TIMEOUT_S, KEEP_ALIVE_S)
+        self._lines = ServerLines()
+
+    def connect(self, app: Callable[..., Any] | None = None) -> tuple[Connection, FakeTransport]:
+        config = cast("uvicorn.Config", SimpleNamespace(loaded_app=app))
+        connection = Connection(
+            self.intake, self._timeouts, self.limits, self._lines, config=config, server_state=self.state
+        )
+        transport = FakeTransport()
+        connection.connection_made(transport)
+        return connection, transport
