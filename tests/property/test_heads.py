@@ -23,7 +23,7 @@ from structlog.testing import capture_logs
 
 from forebay.errors import SpoolInDoubt, SpoolUnavailable
 from forebay.intake.connection import Connection
-from forebay.intake.heads import KnownHeads, Permit
+from forebay.intake.heads import Grant, KnownHeads
 from forebay.intake.intake import Request
 from forebay.intake.limits import RequestLimits
 from forebay.model import Ack, Admission
@@ -379,7 +379,7 @@ class CountingHeads(KnownHeads):
 
     found = 0
 
-    def find(self, request: bytes) -> tuple[Permit, bytes] | None:
+    def find(self, request: bytes) -> tuple[Grant, bytes] | None:
         found = super().find(request)
         self.found += found is not None
         return found
@@ -395,8 +395,8 @@ class Pipeline(FakeAdmitter):
 
     def admit(self, request: Request, ack: Ack) -> None:
         parts = [(part.index, list(part.entries), part.entry_bytes) for part in request.parts]
-        permit = request.permit
-        self.noted.append((permit.claims, type(permit.format), permit.sender, ack, repr(request.results), parts))
+        grant = request.grant
+        self.noted.append((grant.claims, type(grant.format), grant.sender, ack, repr(request.results), parts))
         if self.habit == "fail":
             raise RuntimeError
         if self.habit == "answer at once":

@@ -24,7 +24,7 @@ from forebay.intake import answers, refusals
 from forebay.intake.answers import Answer, AnswerQueue, KnownTurn, ServerLines, Turn
 from forebay.intake.asgi import AsgiRequest, make_asgi_request
 from forebay.intake.formats.registry import ADDRESSES, Formats, resolve
-from forebay.intake.heads import Permit
+from forebay.intake.heads import Grant
 from forebay.intake.intake import Intake, Request
 from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, overloaded
 from forebay.intake.reader import RequestReader
@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         self._abort_at: float | None = None  # when a closing connection is aborted
         self._unparsed = b""
         self._is_resuming = False
-        self._new_permit: Permit | None = None  # of a head in the newest piece, if a request may be taken by it again
+        self._new_grant: Grant | None = None  # of a head in the newest piece, if a request may be taken by it again
         self._arriving: Turn | None = None  # the request whose body is arriving
         self._body: bytes | bytearray = b""  # the part of it that is there
 
@@ -130,10 +130,10 @@ class Connection(asyncio.Protocol):
                 self._take(*known)
             else:
                 # One of a head that came in two pieces must not be taken for that of this piece.
-                self._new_permit = None
+                self._new_grant = None
                 reader.feed(piece)
-                if is_between and self._new_permit is not None:
-                    self._remember(piece, self._new_permit)
+                if is_between and self._new_grant is not None:
+                    self._remember(piece, self._new_grant)
         except Exception:
             log.exception("connection_failed")
             self._transport.close()
@@ -142,11 +142,11 @@ class Connection(asyncio.Protocol):
         elif self.used_bytes:
             self._count_memory()
 
-    def _remember(self, piece: bytes, permit: Permit) -> None:
+    def _remember(self, piece: bytes, grant: Grant) -> None:
         """Remember the head of the request that was just parsed, if the piece is that request and nothing more."""
         reader = self._reader
         if reader.requests_begun == 1 and not (reader.is_in_request or reader.is_stopped):
-            self._intake.heads.remember(piece, reader.announced_body_bytes, permit)
+            self._intake.heads.remember(piece, reader.announced_body_bytes, grant)
 
     def _read_pieces(self) -> None:
         """Parse a piece of the input, and the rest of the body that begins in it; then others get a turn."""
@@ -229,7 +229,7 @@ class Connection(asyncio.Protocol):
             if is_asked and not self._queue and self._reader.parser.get_http_version() != "1.0":
                 self._transport.write(answers.CONTINUE)
             elif not is_asked and self._reader.parser.get_http_version() != "1.0":
-                self._new_permit = request.permit
+                self._new_grant = request.grant
         if b"connection" in headers:
             turn.connection_line = self._connection_line
         self._arriving = turn
@@ -299,7 +299,7 @@ class Connection(asyncio.Protocol):
             self._intake.counters.rejected += 1
             self.answer(request, refusals.rejection(error))
         except Exception:
-            log.exception("request_failed", path=request.permit.format.paths[0])
+            log.exception("request_failed", path=request.grant.format.paths[0])
             request.is_last = True
             self.answer(request, refusals.failed())
         if request.response is None:

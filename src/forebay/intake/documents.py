@@ -137,19 +137,32 @@ class DocumentMaker:
         if len(log_id) > LOG_ID_BYTES_MAX and len(named.encode()) > LOG_ID_BYTES_MAX:
             raise invalid_event(FieldError("log_id", f"must not be longer than {LOG_ID_BYTES_MAX} bytes"))
         index, lead, times = moment.index, moment.lead, moment.times
-        if event.timestamp is not None:
-            happened_at = as_datetime(event.timestamp, "timestamp")
-            index = self._months.find(named, happened_at, moment.received_at)
-            lead = self._leads[index]
-            corrected = self._correct(happened_at, event.sent_at if sent_at is None else sent_at, moment.received_at)
-            times = TIMES % (_encode(corrected), _encode(moment.received_at))
-        elif named[:PREFIX_DIGITS] not in self._months.prefixes:
-            index = self._months.find(named, None, moment.received_at)
-            lead = self._leads[index]
+        if event.timestamp is not None or named[:PREFIX_DIGITS] not in self._months.prefixes:
+            index, lead, times = self._place(event, named, moment, sent_at)
+        if event.param is not NO_PARAM:
+            param = bytes(event.param)
+            if is_too_deep(param):
+                raise invalid_event(FieldError("param", TOO_DEEP))
+            if param[0] != BRACE:
+                # `flat_object` takes objects only.
+                event.param = NO_PARAM if param == b"null" else Raw(b'{"value":%b}' % param)
         # The rest of the event is its `event_info`.
         event.log_id = event.timestamp = event.sent_at = None
+        info = _encode(event)
+        if NEWLINE in info:
+            info = on_one_line(info)
         user, devices = texts
-        return index, log_id, b"".join((lead, log_id, times, log_id, user, _encode_info(event), devices))
+        return index, log_id, b"".join((lead, log_id, times, log_id, user, info, devices))
+
+    def _place(self, event: Event, log_id: str, moment: _Moment, sent_at: Instant | None) -> tuple[str, bytes, bytes]:
+        """Return the index of an event, and the texts before its `_id` and its `log_id`."""
+        if event.timestamp is None:
+            index = self._months.find(log_id, None, moment.received_at)
+            return index, self._leads[index], moment.times
+        happened_at = as_datetime(event.timestamp, "timestamp")
+        index = self._months.find(log_id, happened_at, moment.received_at)
+        corrected = self._correct(happened_at, event.sent_at if sent_at is None else sent_at, moment.received_at)
+        return index, self._leads[index], TIMES % (_encode(corrected), _encode(moment.received_at))
 
     def _new_log_id(self, now: datetime) -> str:
         if self._require_log_id:
@@ -182,19 +195,6 @@ def as_datetime(value: Instant, field: str) -> datetime:
         return _EPOCH + timedelta(milliseconds=value)
     except (OverflowError, ValueError):
         raise invalid_event(FieldError(field, "is not a time: RFC 3339, or milliseconds since 1970")) from None
-
-
-def _encode_info(event: Event) -> bytes:
-    param = event.param
-    if param is not NO_PARAM:
-        text = bytes(param)
-        if is_too_deep(text):
-            raise invalid_event(FieldError("param", TOO_DEEP))
-        if text[0] != BRACE:
-            # `flat_object` takes objects only.
-            event.param = NO_PARAM if text == b"null" else Raw(b'{"value":%b}' % text)
-    info = _encode(event)
-    return on_one_line(info) if NEWLINE in info else info
 
 
 def _encode_sender(sender: Sender) -> SenderTexts:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from forebay.errors import Rejection
-from forebay.intake.heads import Permit
+from forebay.intake.heads import Grant
 from forebay.intake.limits import RequestLimits
 from forebay.tokens import Claims, Scope, TokenVerifier
 
@@ -37,9 +37,9 @@ class Guard:
             raise Rejection(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, headers=(("Accept-Encoding", "identity"),))
         return claims
 
-    def still_permits(self, permit: Permit, body_bytes: int) -> bool:
-        """Return whether a head that had a permit would pass now, with a body of that size."""
-        return body_bytes <= self._limits.body_bytes_max and time.time() < permit.claims.valid_until
+    def still_holds(self, grant: Grant, body_bytes: int) -> bool:
+        """Return whether a head that got a grant would get it now, with a body of that size."""
+        return body_bytes <= self._limits.body_bytes_max and time.time() < grant.claims.valid_until
 
     def too_large(self) -> Rejection:
         """Return the refusal of a body over the limit."""

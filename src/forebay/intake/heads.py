@@ -1,6 +1,6 @@
 """Heads that were read before: a client sends the same head with each request, but for the length of the body.
 
-Most of the work on a single event would be to parse its head once more and to judge it once more. So the permit that a
+Most of the work on a single event would be to parse its head once more and to judge it once more. So the grant that a
 head got is kept by the bytes of the head, and a request that repeats them is taken without the parser. It must have
 arrived in one piece, alone, at the start of a message: then the parser would come to the same result, as it sees the
 same bytes in the same state. Everything else goes the usual way.
@@ -29,7 +29,7 @@ HEAD_END = b"\r\n\r\n"
 NEWLINES = (b"\r", b"\n")
 
 
-class Permit(Struct, frozen=True):
+class Grant(Struct, frozen=True):
     """The decisions on a head that passed the guard; they hold for every request with the same one.
 
     Attributes:
@@ -46,23 +46,23 @@ class Permit(Struct, frozen=True):
 
 
 class KnownHeads:
-    """The permits of heads, by their bytes without the digits of `Content-Length`."""
+    """The grants of heads, by their bytes without the digits of `Content-Length`."""
 
     def __init__(self, header_bytes_max: int) -> None:
         # A larger body makes a head larger: by its digits, and its limit counts a space behind every colon only then.
         # Half of the limit leaves room for both.
         self._head_bytes_max = min(HEAD_BYTES_MAX, header_bytes_max // 2)
-        self._permits: dict[bytes, Permit] = {}
+        self._grants: dict[bytes, Grant] = {}
 
-    def find(self, request: bytes) -> tuple[Permit, bytes] | None:
-        """Return the permit of a request's head, and its body; None if the head is not known or the body not whole."""
+    def find(self, request: bytes) -> tuple[Grant, bytes] | None:
+        """Return the grant of a request's head, and its body; None if the head is not known or the body not whole."""
         key, digits, end = _cut(request)
-        permit = self._permits.get(key)
-        if permit is None or digits != b"%d" % (len(request) - end):
+        grant = self._grants.get(key)
+        if grant is None or digits != b"%d" % (len(request) - end):
             return None
-        return permit, request[end:]
+        return grant, request[end:]
 
-    def remember(self, request: bytes, body_bytes: int, permit: Permit) -> None:
+    def remember(self, request: bytes, body_bytes: int, grant: Grant) -> None:
         """Remember the head of a request that the parser found to be these bytes, with a body of that announced size.
 
         If anything about it is unusual it is not remembered: no length was announced, or it is written in another way.
@@ -76,9 +76,9 @@ class KnownHeads:
         name = key[key.rfind(b"\n", 0, key.find(NAME_END)) + 1 :][: len(NAME)]
         if name.lower() != NAME or digits != b"%d" % body_bytes or end > self._head_bytes_max:
             return
-        if len(self._permits) >= HEADS_MAX:
-            self._permits.clear()
-        self._permits[key] = permit
+        if len(self._grants) >= HEADS_MAX:
+            self._grants.clear()
+        self._grants[key] = grant
 
 
 def _cut(request: bytes) -> tuple[bytes, bytes, int]:

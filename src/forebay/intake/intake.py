@@ -15,7 +15,7 @@ from forebay.intake.documents import DocumentMaker
 from forebay.intake.formats.format import Format, Result
 from forebay.intake.formats.registry import Formats
 from forebay.intake.guard import Guard
-from forebay.intake.heads import KnownHeads, Permit
+from forebay.intake.heads import Grant, KnownHeads
 from forebay.intake.limits import RequestLimits
 from forebay.model import CREATED, Ack, Admission
 from forebay.pipeline.group import Part
@@ -39,7 +39,7 @@ class Request(Turn, eq=False, kw_only=True):
     """A request that passed the guard; the pipeline tells it when its events are safe.
 
     Attributes:
-        permit: the decisions on its head.
+        grant: the decisions on its head.
         places: the number of each event in the body.
         results: the result of each event.
         parts: the events that were not refused, by their index.
@@ -49,7 +49,7 @@ class Request(Turn, eq=False, kw_only=True):
 
     connection: Connection
     counters: Counters
-    permit: Permit
+    grant: Grant
     places: Sequence[int] = ()
     results: Sequence[Result] = ()
     parts: Sequence[Part] = ()
@@ -62,7 +62,7 @@ class Request(Turn, eq=False, kw_only=True):
         Raises:
             Rejection: it had one event, which was refused; only if `parts` is empty.
         """
-        body = self.permit.format.answer(self.places, self.results, admission)
+        body = self.grant.format.answer(self.places, self.results, admission)
         self.counters.accepted += self.events
         self.connection.answer(self, answers.ok(body))
 
@@ -104,10 +104,10 @@ class Intake:
         found = self.heads.find(piece)
         if found is None:
             return None
-        permit, body = found
-        if not self.guard.still_permits(permit, len(body)):
+        grant, body = found
+        if not self.guard.still_holds(grant, len(body)):
             return None
-        return Request(connection=connection, counters=self.counters, permit=permit), body
+        return Request(connection=connection, counters=self.counters, grant=grant), body
 
     def begin(self, connection: Connection, formats: Formats, query: bytes, headers: Mapping[bytes, bytes]) -> Request:
         """Return a request, from its head.
@@ -120,7 +120,7 @@ class Intake:
         form = formats.get(get(b"content-type", b"")) or _choose_format(formats, get(b"content-type"))
         sender = (claims.user_id, get(b"device-uuid"), get(b"app-version"), get(b"os-version"), get(b"user-agent"))
         ack = (_read_ack(query) if query else None) or self._ack
-        return Request(connection=connection, counters=self.counters, permit=Permit(claims, form, sender, ack))
+        return Request(connection=connection, counters=self.counters, grant=Grant(claims, form, sender, ack))
 
     def take(self, request: Request, body: bytes) -> None:
         """Take the events of a request; it is answered now, or once they are safe.
@@ -129,12 +129,12 @@ class Intake:
             Rejection: all of them are refused.
         """
         # Windows writes it, and a reader may ignore it (RFC 8259, section 8.1).
-        permit = request.permit
-        decoded = permit.format.decode(body.removeprefix(BYTE_ORDER_MARK))
+        grant = request.grant
+        decoded = grant.format.decode(body.removeprefix(BYTE_ORDER_MARK))
         if len(decoded.places) > self.limits.batch_events_max:
             detail = f"a batch has at most {self.limits.batch_events_max} events, not {len(decoded.places)}"
             raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
-        parts, results = self._maker.make(decoded.events, permit.sender, self._clock.now(), decoded.sent_at)
+        parts, results = self._maker.make(decoded.events, grant.sender, self._clock.now(), decoded.sent_at)
         events = entry_bytes = 0
         for part in parts:
             events += len(part.entries)
@@ -142,7 +142,7 @@ class Intake:
         request.places, request.results, request.parts = decoded.places, results, parts
         request.events, request.entry_bytes = events, entry_bytes
         if events:
-            self._admitter.admit(request, permit.ack)
+            self._admitter.admit(request, grant.ack)
         else:
             request.admitted(CREATED)
         self.counters.rejected += len(results) - events

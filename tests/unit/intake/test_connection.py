@@ -177,7 +177,7 @@ async def test_a_head_that_was_read_before_is_not_parsed_again_on_any_connection
     other.data_received(event("c"))
     assert parsed == [event("first")]
     first, second, third = server.admitter.requests
-    assert first.permit is second.permit is third.permit
+    assert first.grant is second.grant is third.grant
     assert list(third.results) == [b'"c"']
     second.admitted(Admission.CREATED)
     assert transport.written == b""
@@ -301,7 +301,7 @@ async def test_a_head_whose_answer_is_unlike_others_is_not_remembered(server: Se
         server.admitter.requests[-1].admitted(Admission.CREATED)
         written.append((transport.written, transport.ended))
     assert written[0] == written[1]
-    assert server.intake.heads._permits == {}
+    assert server.intake.heads._grants == {}
 
 
 def test_a_client_that_waits_for_a_word_gets_it_even_if_it_got_none_before(
@@ -347,7 +347,7 @@ def test_a_head_behind_another_in_one_piece_is_not_remembered(
     connection.data_received(event() + event()[:5])
     connection.data_received(event()[5:])
     assert len(server.admitter.requests) == 3
-    assert server.intake.heads._permits == {}
+    assert server.intake.heads._grants == {}
 
 
 async def test_a_connection_is_busy_until_a_request_with_a_known_head_is_answered(

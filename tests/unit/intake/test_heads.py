@@ -6,14 +6,14 @@ import pytest
 
 from forebay.intake import heads
 from forebay.intake.formats.single import SingleEvent
-from forebay.intake.heads import HEAD_BYTES_MAX, HEADS_MAX, KnownHeads, Permit
+from forebay.intake.heads import HEAD_BYTES_MAX, HEADS_MAX, Grant, KnownHeads
 from forebay.model import Ack
 from forebay.tokens import Claims
 
 HEADER_BYTES_MAX = 16_384
 FIRST_LINE = b"POST /events HTTP/1.1\r\n"
-PERMIT = Permit(Claims("alice", frozenset(), 0), SingleEvent(), ("alice", None, None, None, None), Ack.DISK)
-OTHER = Permit(Claims("bob", frozenset(), 0), SingleEvent(), ("bob", None, None, None, None), Ack.MEMORY)
+GRANT = Grant(Claims("alice", frozenset(), 0), SingleEvent(), ("alice", None, None, None, None), Ack.DISK)
+OTHER = Grant(Claims("bob", frozenset(), 0), SingleEvent(), ("bob", None, None, None, None), Ack.MEMORY)
 
 
 def request(body: bytes = b"hello", before: bytes = b"", after: bytes = b"", digits: bytes | None = None) -> bytes:
@@ -25,13 +25,13 @@ def request(body: bytes = b"hello", before: bytes = b"", after: bytes = b"", dig
 def known() -> KnownHeads:
     """That of `request()` is known."""
     known = KnownHeads(HEADER_BYTES_MAX)
-    known.remember(request(), 5, PERMIT)
+    known.remember(request(), 5, GRANT)
     return known
 
 
 def test_a_head_is_known_whatever_its_body(known: KnownHeads) -> None:
     for body in (b"hello", b"x", b"", b"\r\n\r\nContent-Length: 3\r\n\r\nabc\r\n", b"x" * 100_000):
-        assert known.find(request(body)) == (PERMIT, body)
+        assert known.find(request(body)) == (GRANT, body)
 
 
 @pytest.mark.parametrize("name", [b"Content-Length", b"content-length", b"Content-length", b"cOnTeNt-Length"])
@@ -105,30 +105,30 @@ def test_a_length_that_is_not_that_of_the_body_in_digits_is_not_found(known: Kno
 )
 def test_an_unusual_request_is_not_remembered(unusual: bytes) -> None:
     known = KnownHeads(HEADER_BYTES_MAX)
-    known.remember(unusual, 5, PERMIT)
-    assert known._permits == {}
+    known.remember(unusual, 5, GRANT)
+    assert known._grants == {}
 
 
 @pytest.mark.parametrize("end", [b"", b"\r\n" * 12, b"\n" * 24, b"\r" * 24, b"\n\r" * 12])
 def test_a_head_in_a_body_is_not_taken_for_that_of_the_request(end: bytes) -> None:
     known = KnownHeads(HEADER_BYTES_MAX)
     # With newlines behind it, it ends as many bytes before the end of the piece as the body has.
-    known.remember(FIRST_LINE + b"Content-Length:29\r\n\r\n\r\nContent-Length: 29\r\n\r\nhello" + end, 29, PERMIT)
-    assert known._permits == {}
+    known.remember(FIRST_LINE + b"Content-Length:29\r\n\r\n\r\nContent-Length: 29\r\n\r\nhello" + end, 29, GRANT)
+    assert known._grants == {}
 
 
 @pytest.mark.parametrize("body_bytes", [0, -1, 4, 6, 10])
 def test_a_request_is_not_remembered_if_the_parser_found_another_length(body_bytes: int) -> None:
     known = KnownHeads(HEADER_BYTES_MAX)
-    known.remember(request(), body_bytes, PERMIT)
-    known.remember(request(digits=b"%d" % max(0, body_bytes)), 5, PERMIT)
-    assert known._permits == {}
+    known.remember(request(), body_bytes, GRANT)
+    known.remember(request(digits=b"%d" % max(0, body_bytes)), 5, GRANT)
+    assert known._grants == {}
 
 
 def test_a_body_without_a_length_is_not_remembered_by_the_digits_in_its_trailer() -> None:
     known = KnownHeads(HEADER_BYTES_MAX)
-    known.remember(FIRST_LINE + b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 0\r\n\r\n", 0, PERMIT)
-    assert known._permits == {}
+    known.remember(FIRST_LINE + b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 0\r\n\r\n", 0, GRANT)
+    assert known._grants == {}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_long_head_is_not_remembered(header_bytes_max: int, head_bytes_max: in
     for extra, is_remembered in ((0, True), (1, False)):
         known = KnownHeads(header_bytes_max)
         long = request(before=b"X: " + b"x" * (room + extra) + b"\r\n")
-        known.remember(long, 5, PERMIT)
+        known.remember(long, 5, GRANT)
         assert (known.find(long) is not None) == is_remembered
 
 
@@ -150,6 +150,6 @@ def test_heads_are_forgotten_before_they_are_too_many(monkeypatch: pytest.Monkey
     known = KnownHeads(HEADER_BYTES_MAX)
     for number in range(8):
         latest = request(before=b"X: %d\r\n" % number)
-        known.remember(latest, 5, PERMIT)
+        known.remember(latest, 5, GRANT)
         assert known.find(latest) is not None
-        assert len(known._permits) == number % 3 + 1
+        assert len(known._grants) == number % 3 + 1

@@ -19,7 +19,7 @@ from forebay.intake.formats.format import Decoded, Format, Result
 from forebay.intake.formats.registry import ADDRESSES, Formats
 from forebay.intake.formats.single import SingleEvent
 from forebay.intake.guard import Guard
-from forebay.intake.heads import Permit
+from forebay.intake.heads import Grant
 from forebay.intake.intake import Intake, Request
 from forebay.intake.limits import RequestLimits
 from forebay.model import Ack, Admission, entry_document
@@ -93,7 +93,7 @@ def request_of_two(connection: RecordingConnection, counters: Counters) -> Reque
     return Request(
         connection=connection,
         counters=counters,
-        permit=Permit(Claims("alice", frozenset(), 0), EventBatch(), ("alice", None, None, None, None), Ack.DISK),
+        grant=Grant(Claims("alice", frozenset(), 0), EventBatch(), ("alice", None, None, None, None), Ack.DISK),
         places=range(3),
         results=[b'"a"', Rejection(400, "not so", (FieldError("page", "is required"),)), b'"c"'],
         parts=[Part("events_test_2026-03", [b"first", b"third"], 10)],
@@ -160,10 +160,10 @@ def test_a_request_has_its_format_its_sender_and_its_acknowledgement(
         b"os-version": b"",
         b"user-agent": b"\xff",
     }
-    permit = intake.begin(connection, EVENTS, b"", HEAD | headers).permit
-    assert isinstance(permit.format, SingleEvent)
-    assert permit.sender == ("alice", b"3f0a", b"4.2", b"", b"\xff")
-    assert permit.ack is Ack.DISK
+    grant = intake.begin(connection, EVENTS, b"", HEAD | headers).grant
+    assert isinstance(grant.format, SingleEvent)
+    assert grant.sender == ("alice", b"3f0a", b"4.2", b"", b"\xff")
+    assert grant.ack is Ack.DISK
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_request_has_its_format_its_sender_and_its_acknowledgement(
 def test_a_request_may_choose_its_acknowledgement(
     intake: Intake, connection: RecordingConnection, query: bytes, ack: Ack
 ) -> None:
-    assert intake.begin(connection, EVENTS, query, HEAD).permit.ack is ack
+    assert intake.begin(connection, EVENTS, query, HEAD).grant.ack is ack
 
 
 @pytest.mark.parametrize("query", [b"ack=tape", b"ack=%ff", b"ack=memory&ack=MEMORY"])
@@ -198,7 +198,7 @@ def test_the_media_type_chooses_the_format(
     intake: Intake, connection: RecordingConnection, formats: Formats, media_type: bytes | None, form: str
 ) -> None:
     headers = {} if media_type is None else {b"content-type": media_type}
-    assert type(intake.begin(connection, formats, b"", HEAD | headers).permit.format).__name__ == form
+    assert type(intake.begin(connection, formats, b"", HEAD | headers).grant.format).__name__ == form
 
 
 @pytest.mark.parametrize(
