@@ -37,7 +37,8 @@ class RequestReader:
 
     Attributes:
         url: the address of the newest request.
-        headers: its header lines, as they came.
+        headers: its header lines, as they came; none once it has arrived, so that idle connections keep none.
+        announced_body_bytes: the size of its body, 0 if it was not announced.
         is_in_request: whether a request has begun to arrive, and is not there yet.
         is_stopped: whether no more requests are read.
         parser: tells the method, the version and `should_keep_alive` of the newest request.
@@ -50,6 +51,7 @@ class RequestReader:
         self.parser: Any = httptools.HttpRequestParser(self)
         self.url = b""
         self.headers: list[tuple[bytes, bytes]] = []
+        self.announced_body_bytes = 0
         self.is_in_request = False
         self._is_in_head = False
         self._is_upgrade = False
@@ -68,11 +70,6 @@ class RequestReader:
         if not self._is_in_head:
             return 0
         return self._stalled_bytes + self._first_piece_bytes + HEADER_LINE_BYTES * len(self.headers)
-
-    @property
-    def announced_body_bytes(self) -> int:
-        """Return the size of the newest request's body, 0 if it was not announced."""
-        return next((int(value) for name, value in self.headers if name.lower() == b"content-length"), 0)
 
     def feed(self, piece: bytes) -> None:
         """Parse a piece of the input."""
@@ -187,6 +184,10 @@ class RequestReader:
             return
         self._is_in_head = False
         self._stalled_bytes = 0
+        self.announced_body_bytes = 0
+        for name, value in self.headers:
+            if name.lower() == b"content-length":
+                self.announced_body_bytes = int(value)
         self._connection.take_head()
 
     def on_body(self, data: bytes) -> None:
@@ -201,3 +202,4 @@ class RequestReader:
         self.is_in_request = False
         self._is_behind_another = True
         self._connection.end_request()
+        self.headers = []

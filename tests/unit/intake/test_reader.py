@@ -123,3 +123,12 @@ def test_the_memory_of_a_head_is_known_while_it_arrives() -> None:
     assert connection.reader.head_memory_bytes >= len(GET) - 2
     connection.reader.feed(GET[-2:])
     assert connection.reader.head_memory_bytes == 0
+
+
+def test_a_connection_keeps_no_header_lines_of_requests_that_have_arrived() -> None:
+    assert read(POST + CHUNKED).reader.headers == []
+
+
+def test_the_announced_size_of_a_body_is_that_of_the_newest_request() -> None:
+    assert read(POST).reader.announced_body_bytes == len(b"hello")
+    assert read(POST + CHUNKED).reader.announced_body_bytes == 0
