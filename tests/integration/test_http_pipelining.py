@@ -43,6 +43,24 @@ def test_requests_in_one_packet_are_answered_in_their_order(client: Client) -> N
         assert wire.is_silent
 
 
+def test_a_length_with_thousands_of_zeros_costs_no_request_its_answer(client: Client) -> None:
+    long = event(log_id="with zeros")
+    with client.wire() as wire:
+        wire.send(client.request(body=event(log_id="before the zeros")))
+        wire.send(client.request(body=long, headers={"Content-Length": str(len(long)).zfill(5_000)}))
+        assert_created(wire.answer(), "before the zeros")
+        assert_created(wire.answer(), "with zeros")
+        assert_created(wire.ask(client.request()))
+
+
+def test_blanks_behind_a_header_are_no_part_of_it(client: Client) -> None:
+    with client.wire() as wire:
+        headers = {"device-uuid": "a device \t", "User-Agent": "an agent\t"}
+        assert_created(wire.ask(client.request(body=event(log_id="blanks"), headers=headers)))
+    (document,) = client.documents(["blanks"])
+    assert (document["device_uuid"], document["user_agent"]) == ("a device", "an agent")
+
+
 def test_thousands_of_pings_behind_an_event_are_all_answered(client: Client) -> None:
     with client.wire() as wire:
         wire.send(client.request(body=event(log_id="before the pings")) + PING * 5_000)

@@ -16,7 +16,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
 from forebay.intake.answers import Turn
-from forebay.intake.reader import RequestReader
+from forebay.intake.reader import BLANKS, RequestReader
 
 log = logging.getLogger("uvicorn.error")
 
@@ -76,7 +76,7 @@ def make_asgi_request(
     write_due: Callable[[], None],
 ) -> AsgiRequest:
     """Return the request whose head the reader has read; `write_due` goes on behind it, once it is answered."""
-    headers = [(name.lower(), value) for name, value in reader.headers]
+    headers = [(name.lower(), value.rstrip(BLANKS)) for name, value in reader.headers]
     version = reader.parser.get_http_version()
 
     def finish() -> None:

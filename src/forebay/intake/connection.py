@@ -213,7 +213,7 @@ class Connection(asyncio.Protocol):
             self._arriving.is_last = True
 
     def _begin(self, formats: Formats, query: bytes) -> None:
-        headers = {name.lower(): value for name, value in self._reader.headers}
+        headers = self._reader.named_headers
         is_asked = b"expect" in headers and headers[b"expect"].lower() == b"100-continue"
         turn: Turn
         try:

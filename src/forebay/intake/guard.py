@@ -9,6 +9,7 @@ from http import HTTPStatus
 from forebay.errors import Rejection
 from forebay.intake.heads import Grant
 from forebay.intake.limits import RequestLimits
+from forebay.intake.reader import read_length
 from forebay.tokens import Claims, Scope, TokenVerifier
 
 WRITE = Scope.WRITE
@@ -29,7 +30,7 @@ class Guard:
         """
         claims = self._verifier.verify(headers.get(b"authorization"), WRITE)
         length = headers.get(b"content-length")
-        if length is not None and int(length) > self._limits.body_bytes_max:
+        if length is not None and read_length(length) > self._limits.body_bytes_max:
             raise self.too_large()
         coding = headers.get(b"content-encoding")
         if coding is not None and coding.strip().lower() not in (b"", b"identity"):

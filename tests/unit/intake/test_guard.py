@@ -48,6 +48,11 @@ def test_a_body_may_be_announced_up_to_the_limit(guard: Guard) -> None:
     assert refusal(guard, {b"authorization": bearer(), b"content-length": b"1001"}).status == 413
 
 
+def test_the_announced_size_may_have_thousands_of_zeros_in_front(guard: Guard) -> None:
+    guard.check({b"authorization": bearer(), b"content-length": b"1000".zfill(5_000)})
+    assert refusal(guard, {b"authorization": bearer(), b"content-length": b"1001".zfill(5_000)}).status == 413
+
+
 @pytest.mark.parametrize("coding", [b"", b"identity", b" Identity "])
 def test_a_body_may_be_declared_as_not_compressed(guard: Guard, coding: bytes) -> None:
     guard.check({b"authorization": bearer(), b"content-encoding": coding})
