@@ -73,6 +73,14 @@ class Rejection(ForebayError):
         self.errors = errors
         self.headers = headers
 
+    def without_frames(self) -> Rejection:
+        """Return the refusal without the frames that it passed: they lead back to whatever keeps it.
+
+        Such a cycle stays until the collector comes, which is seldom, and keeps the whole request.
+        """
+        self.__context__ = None
+        return self.with_traceback(None)
+
 
 class SpoolError(ForebayError):
     """The spool could not do its work."""

@@ -298,6 +298,8 @@ class Connection(asyncio.Protocol):
         except Rejection as error:
             self._intake.counters.rejected += 1
             self.answer(request, refusals.rejection(error))
+            # It may be one of the request's results.
+            error.without_frames()
         except Exception:
             log.exception("request_failed", path=request.grant.format.paths[0])
             request.is_last = True

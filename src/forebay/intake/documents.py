@@ -98,10 +98,13 @@ class DocumentMaker:
         entries_of: dict[str, list[Entry]] = {}
         results: list[Result] = []
         for event in events:
+            if isinstance(event, Rejection):
+                results.append(event.without_frames())
+                continue
             try:
                 index, log_id, entry = self._make_entry(event, moment, texts, sent_at)
             except Rejection as error:
-                results.append(error)
+                results.append(error.without_frames())
             else:
                 results.append(log_id)
                 if index in entries_of:
@@ -127,11 +130,9 @@ class DocumentMaker:
         return _Moment(received_at, index, self._leads[index], TIMES % (time, time))
 
     def _make_entry(
-        self, event: Event | Rejection, moment: _Moment, texts: SenderTexts, sent_at: Instant | None
+        self, event: Event, moment: _Moment, texts: SenderTexts, sent_at: Instant | None
     ) -> tuple[str, bytes, Entry]:
-        """Return an event's index, its `log_id` as JSON, and its entry; raise its refusal if it has one."""
-        if isinstance(event, Rejection):
-            raise event
+        """Return an event's index, its `log_id` as JSON, and its entry."""
         named = event.log_id or self._new_log_id(moment.received_at)
         log_id = _encode(named)
         if len(log_id) > LOG_ID_BYTES_MAX and len(named.encode()) > LOG_ID_BYTES_MAX:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 
 import pytest
@@ -586,3 +587,27 @@ def test_a_fault_of_our_own_is_logged_with_its_address_whether_the_head_was_know
 
 def fail(request: Request, ack: Ack) -> None:
     raise RuntimeError(request, ack)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [b'"param":' + b"[" * 40 + b"]" * 40, b'"timestamp":1e300', b'"label":5', b'"label":"\\ud83d"', b'"label":"\xff"'],
+)
+@pytest.mark.parametrize("path", [b"/events/batch", b"/events"])
+async def test_a_refused_event_leaves_nothing_for_the_collector_of_cycles(
+    server: Server, bad: bytes, path: bytes
+) -> None:
+    connection, transport = server.connect()
+    body = b'{"page":"a","event":"b",%b}' % bad
+    if path == b"/events/batch":
+        body = b"[%b]" % body
+    request = b"POST %b HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (path, BEARER, len(body), body)
+    connection.data_received(request)
+    gc.collect()
+    gc.disable()
+    try:
+        connection.data_received(request)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+    assert transport.statuses == [200 if path == b"/events/batch" else 400] * 2
