@@ -16,7 +16,8 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
 from forebay.intake.answers import Turn
-from forebay.intake.reader import BLANKS, RequestReader
+from forebay.intake.limits import BLANKS
+from forebay.intake.reader import RequestReader
 
 log = logging.getLogger("uvicorn.error")
 

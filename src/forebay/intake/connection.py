@@ -26,7 +26,7 @@ from forebay.intake.asgi import AsgiRequest, make_asgi_request
 from forebay.intake.formats.registry import ADDRESSES, Formats, resolve
 from forebay.intake.heads import Grant
 from forebay.intake.intake import Intake, Request
-from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, overloaded
+from forebay.intake.limits import BLANKS, ConnectionLimits, ConnectionTimeouts, overloaded
 from forebay.intake.reader import RequestReader
 
 log = structlog.get_logger("forebay.intake")
@@ -213,7 +213,7 @@ class Connection(asyncio.Protocol):
             self._arriving.is_last = True
 
     def _begin(self, formats: Formats, query: bytes) -> None:
-        headers = self._reader.named_headers
+        headers = {name.lower(): value.rstrip(BLANKS) for name, value in self._reader.headers}
         is_asked = b"expect" in headers and headers[b"expect"].lower() == b"100-continue"
         turn: Turn
         try:
@@ -298,8 +298,7 @@ class Connection(asyncio.Protocol):
         except Rejection as error:
             self._intake.counters.rejected += 1
             self.answer(request, refusals.rejection(error))
-            # It may be one of the request's results.
-            error.without_frames()
+            error.without_frames()  # it may be one of the request's results
         except Exception:
             log.exception("request_failed", path=request.grant.format.paths[0])
             request.is_last = True

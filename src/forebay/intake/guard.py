@@ -8,8 +8,7 @@ from http import HTTPStatus
 
 from forebay.errors import Rejection
 from forebay.intake.heads import Grant
-from forebay.intake.limits import RequestLimits
-from forebay.intake.reader import read_length
+from forebay.intake.limits import RequestLimits, read_length
 from forebay.tokens import Claims, Scope, TokenVerifier
 
 WRITE = Scope.WRITE

@@ -26,7 +26,6 @@ NAME_END = b"ength: "
 """The end of the name in each of its usual spellings."""
 
 HEAD_END = b"\r\n\r\n"
-NEWLINES = (b"\r", b"\n")
 
 
 class Grant(Struct, frozen=True):
@@ -71,7 +70,7 @@ class KnownHeads:
         # The parser's head ends where its body begins, and there is one length in it. The first `ength: ` may stand in
         # the body instead, behind a head with `Content-Length:5`: then its end is another one. But the parser drops
         # newlines behind a body, and enough of them would make up for the difference.
-        if body_bytes <= 0 or end != len(request) - body_bytes or request.endswith(NEWLINES):
+        if body_bytes <= 0 or end != len(request) - body_bytes or request.endswith((b"\r", b"\n")):
             return
         name = key[key.rfind(b"\n", 0, key.find(NAME_END)) + 1 :][: len(NAME)]
         if name.lower() != NAME or digits != b"%d" % body_bytes or end > self._head_bytes_max:

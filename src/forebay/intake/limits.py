@@ -20,6 +20,9 @@ log = structlog.get_logger("forebay.intake")
 OVERLOAD_RETRY_AFTER_S = 2
 WARNING_INTERVAL_S = 60.0
 
+BLANKS = b" \t"
+"""The parser leaves those behind a header's value, which are no part of it (RFC 9110, section 5.5)."""
+
 
 class RequestLimits(NamedTuple):
     """Limits of one request."""
@@ -130,3 +133,12 @@ class ConnectionLimits:
 def overloaded(detail: str) -> Rejection:
     """Return the refusal of a request that may be sent again, unchanged, in a moment."""
     return Rejection(503, detail, headers=(("Retry-After", str(OVERLOAD_RETRY_AFTER_S)),))
+
+
+def read_length(value: bytes) -> int:
+    """Return the number of a `Content-Length` that the parser has accepted.
+
+    It may have any number of zeros in front, and Python refuses to convert more than 4,300 digits (RFC 9110, section
+    8.6, asks for care here).
+    """
+    return int(value.strip().lstrip(b"0") or b"0")

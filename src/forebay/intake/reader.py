@@ -8,15 +8,13 @@ from typing import Any, Protocol
 import httptools
 
 from forebay.errors import Rejection
+from forebay.intake.limits import read_length
 
 HEADER_LINES_MAX = 100
 """Most lines in a head: short ones take many times their bytes in memory. Apache's `LimitRequestFields` is the same."""
 
 HEADER_LINE_BYTES = 130
 """Memory of a line in a head, beside its own bytes."""
-
-
-BLANKS = b" \t"
 
 
 class Connection(Protocol):
@@ -73,12 +71,6 @@ class RequestReader:
         if not self._is_in_head:
             return 0
         return self._stalled_bytes + self._first_piece_bytes + HEADER_LINE_BYTES * len(self.headers)
-
-    @property
-    def named_headers(self) -> dict[bytes, bytes]:
-        """Return the header lines by their names in lower case; of a name that comes twice the last one."""
-        # The parser leaves the blanks behind a value, which are no part of it (RFC 9110, section 5.5).
-        return {name.lower(): value.rstrip(BLANKS) for name, value in self.headers}
 
     def feed(self, piece: bytes) -> None:
         """Parse a piece of the input."""
@@ -212,12 +204,3 @@ class RequestReader:
         self._is_behind_another = True
         self._connection.end_request()
         self.headers = []
-
-
-def read_length(value: bytes) -> int:
-    """Return the number of a `Content-Length` that the parser has accepted.
-
-    It may have any number of zeros in front, and Python refuses to convert more than 4,300 digits (RFC 9110, section
-    8.6, asks for care here).
-    """
-    return int(value.strip().lstrip(b"0") or b"0")

@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from forebay.errors import Rejection
-from forebay.intake.limits import ConnectionLimits
+from forebay.intake.limits import ConnectionLimits, read_length
 from forebay.telemetry.counters import Counters, Overload
 
 
@@ -87,3 +87,9 @@ def test_every_overload_is_counted_and_a_minute_of_it_logged_once(limits: Connec
             assert limits.reject_request().status == 503
     assert counters.crowded == {Overload.NEW_REQUEST: 3}
     assert [(line["event"], line["gave_way"]) for line in lines] == [("crowded", "new_request")]
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 4_299, 4_300, 10_000])
+def test_a_length_may_have_zeros_in_front(zeros: int) -> None:
+    assert read_length(b"0" * zeros + b"5") == 5
+    assert read_length(b"0" * zeros + b"0 ") == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from forebay.errors import Rejection
-from forebay.intake.reader import HEADER_LINES_MAX, RequestReader, read_length
+from forebay.intake.reader import HEADER_LINES_MAX, RequestReader
 
 HEADER_BYTES_MAX = 1_000
 POST = b"POST /events?ack=disk HTTP/1.1\r\nHost: forebay\r\nContent-Length: 5\r\n\r\nhello"
@@ -132,22 +132,3 @@ def test_a_connection_keeps_no_header_lines_of_requests_that_have_arrived() -> N
 def test_the_announced_size_of_a_body_is_that_of_the_newest_request() -> None:
     assert read(POST).reader.announced_body_bytes == len(b"hello")
     assert read(POST + CHUNKED).reader.announced_body_bytes == 0
-
-
-@pytest.mark.parametrize("zeros", [0, 1, 4_299, 4_300, 10_000])
-def test_a_length_may_have_zeros_in_front(zeros: int) -> None:
-    assert read_length(b"0" * zeros + b"5") == 5
-    assert read_length(b"0" * zeros + b"0 ") == 0
-
-
-def test_blanks_behind_a_value_are_no_part_of_it() -> None:
-    reader = RecordingConnection().reader
-    reader.feed(
-        b"POST / HTTP/1.1\r\nDevice-Uuid:  a b \t \r\nExpect: 100-continue\t\r\nX: \r\nContent-Length: 1\r\n\r\n"
-    )
-    assert reader.named_headers == {
-        b"device-uuid": b"a b",
-        b"expect": b"100-continue",
-        b"x": b"",
-        b"content-length": b"1",
-    }
