@@ -25,8 +25,8 @@ class Clock:
 
     def now(self) -> datetime:
         """Return the time in UTC."""
-        now_ms = time.time_ns() // 1_000_000
-        if now_ms != self._now_ms:
-            self._now_ms = now_ms
-            self._now = _EPOCH + timedelta(milliseconds=now_ms)
+        at_ms = now_ms()
+        if at_ms != self._now_ms:
+            self._now_ms = at_ms
+            self._now = _EPOCH + timedelta(milliseconds=at_ms)
         return self._now

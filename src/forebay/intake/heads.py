@@ -67,9 +67,9 @@ class KnownHeads:
         If anything about it is unusual it is not remembered: no length was announced, or it is written in another way.
         """
         key, digits, end = _cut(request)
-        # The parser's head ends where its body begins, and there is one length in it. The first `ength: ` may stand in
-        # the body instead, behind a head with `Content-Length:5`: then its end is another one. But the parser drops
-        # newlines behind a body, and enough of them would make up for the difference.
+        # The body ends the request, so its size gives the end of the head. If the head has `Content-Length:5`, the
+        # first `ength: ` may stand in the body, and the cut has another end. Newlines behind a body, which the parser
+        # drops, could make up for the difference.
         if body_bytes <= 0 or end != len(request) - body_bytes or request.endswith((b"\r", b"\n")):
             return
         name = key[key.rfind(b"\n", 0, key.find(NAME_END)) + 1 :][: len(NAME)]

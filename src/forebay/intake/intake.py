@@ -99,7 +99,7 @@ class Intake:
     def recall(self, connection: Connection, piece: bytes) -> tuple[Request, bytes] | None:
         """Return the request in a piece of input and its body, if it is a whole one with a head that is known.
 
-        The piece must begin where a request may begin. A head that is known and would be refused today is not taken.
+        Ask only if no request is half there. A head that is known, and would be refused now, is not taken.
         """
         found = self.heads.find(piece)
         if found is None:
@@ -128,8 +128,8 @@ class Intake:
         Raises:
             Rejection: all of them are refused.
         """
-        # Windows writes it, and a reader may ignore it (RFC 8259, section 8.1).
         grant = request.grant
+        # Windows writes it, and a reader may ignore it (RFC 8259, section 8.1).
         decoded = grant.format.decode(body.removeprefix(BYTE_ORDER_MARK))
         if len(decoded.places) > self.limits.batch_events_max:
             detail = f"a batch has at most {self.limits.batch_events_max} events, not {len(decoded.places)}"
