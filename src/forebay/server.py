@@ -28,7 +28,7 @@ from forebay.intake.formats.registry import list_addresses
 from forebay.intake.guard import Guard
 from forebay.intake.intake import Intake
 from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, RequestLimits
-from forebay.intake.origins import Origins
+from forebay.intake.proxied import ProxiedConnection
 from forebay.pipeline.pipeline import Pipeline
 from forebay.process import end_within, fit_connections, give_back_memory, keep_freed_memory
 from forebay.secret import resolve_secret
@@ -204,7 +204,7 @@ def configure_http(settings: Settings, secret: str, deliverer: Deliverer, collec
         settings.server_environment, settings.oldest_month_start, counters, require_log_id=settings.require_log_id
     )
     limits = RequestLimits(settings.header_bytes_max, settings.body_bytes_max, settings.batch_events_max)
-    guard = Guard(verifier, Origins(settings.cors_origins), settings.ack, limits)
+    guard = Guard(verifier, settings, limits)
     addresses = list_addresses(settings.paths_extra)
     intake = Intake(addresses, guard, maker, deliverer.pipeline.admitter, limits, counters)
     timeouts = ConnectionTimeouts(settings.request_timeout_s, settings.keep_alive_s)
@@ -212,10 +212,11 @@ def configure_http(settings: Settings, secret: str, deliverer: Deliverer, collec
         fit_connections(settings.connections_max), settings.in_hand_bytes_max, counters
     )
     methods = {"/ping": tuple(method.decode() for method in PING)} | {path.decode(): ("POST",) for path in addresses}
+    connection = ProxiedConnection if settings.proxy_protocol else Connection
     return uvicorn.Config(
         AdminApp(verifier, collect, methods, metrics_open=settings.metrics_open).build(),
         # uvicorn asks for a class, and calls it for each connection.
-        http=cast("type[Connection]", partial(Connection, intake, timeouts, connection_limits, ServerLines())),
+        http=cast("type[Connection]", partial(connection, intake, timeouts, connection_limits, ServerLines())),
         ws="none",
         lifespan="off",
         access_log=False,

@@ -56,6 +56,8 @@ class Claims(NamedTuple):
     valid_until: float
     origins: frozenset[str] | None = None
     formats: frozenset[str] | None = None
+    rate_per_s: float | None = None
+    issuer: str = ""
 
 
 def make_token(secret: str, subject: str, scopes: Iterable[str], lifetime_s: float) -> str:

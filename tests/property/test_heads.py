@@ -370,8 +370,8 @@ class Loop(asyncio.SelectorEventLoop):
 class NoHeads(KnownHeads):
     """Knows no head, so that every request is parsed."""
 
-    def find(self, request: bytes) -> None:
-        del request
+    def find(self, peer: bytes, request: bytes) -> None:
+        del peer, request
 
 
 class CountingHeads(KnownHeads):
@@ -379,8 +379,8 @@ class CountingHeads(KnownHeads):
 
     found = 0
 
-    def find(self, request: bytes) -> tuple[Grant, bytes] | None:
-        found = super().find(request)
+    def find(self, peer: bytes, request: bytes) -> tuple[Grant, bytes] | None:
+        found = super().find(peer, request)
         self.found += found is not None
         return found
 

@@ -21,6 +21,7 @@ from uvicorn.server import ServerState
 
 from forebay.errors import Rejection
 from forebay.intake import answers, refusals
+from forebay.intake.addresses import normalize
 from forebay.intake.answers import Answer, AnswerQueue, KnownTurn, ServerLines, Turn
 from forebay.intake.asgi import AsgiRequest, make_asgi_request
 from forebay.intake.formats.registry import resolve
@@ -61,6 +62,7 @@ class Connection(asyncio.Protocol):
     """Takes the requests of one connection, and writes their answers.
 
     Attributes:
+        peer: the address of its other end; empty if that has none.
         used_bytes: memory that waits for the client; `ConnectionLimits` sets it.
     """
 
@@ -102,6 +104,7 @@ class Connection(asyncio.Protocol):
         self._flow = FlowControl(transport)
         self._queue = AnswerQueue(transport, self._limits)
         self._connections.add(self)
+        self.peer = _find_peer(transport)
         self._deadline = self._loop.time() + self._timeouts.keep_alive_s
         try:
             self._limits.make_room(len(self._connections))
@@ -127,9 +130,7 @@ class Connection(asyncio.Protocol):
         try:
             known = self._intake.recall(self, piece) if is_between else None
             if known is not None:
-                self._queue.append(known[0])
-                self._wait()
-                self._take(*known)
+                self._take_known(*known)
             else:
                 # One of a head that came in two pieces must not be taken for that of this piece.
                 self._new_grant = None
@@ -144,11 +145,19 @@ class Connection(asyncio.Protocol):
         elif self.used_bytes:
             self._count_memory()
 
+    def _take_known(self, turn: Turn, body: bytes) -> None:
+        self._queue.append(turn)
+        self._wait()
+        if isinstance(turn, Request):
+            self._take(turn, body)
+        elif isinstance(turn, KnownTurn):
+            self.answer(turn, turn.answer)
+
     def _remember(self, piece: bytes, grant: Grant) -> None:
         """Remember the head of the request that was just parsed, if the piece is that request and nothing more."""
         reader = self._reader
         if reader.requests_begun == 1 and not (reader.is_in_request or reader.is_stopped):
-            self._intake.heads.remember(piece, reader.announced_body_bytes, grant)
+            self._intake.heads.remember(self.peer, piece, reader.announced_body_bytes, grant)
 
     def _read_pieces(self) -> None:
         """Parse a piece of the input, and the rest of the body that begins in it; then others get a turn."""
@@ -201,7 +210,8 @@ class Connection(asyncio.Protocol):
             return
         formats, method = self._addresses.get(path), parser.get_method()
         if formats is not None and method == b"POST":
-            self._begin(Head(formats, query, self._read_headers()))
+            client = self._intake.guard.proxies.find_client(self.peer.decode(), self._reader.headers)
+            self._begin(Head(formats, query, self._read_headers(), client))
         elif path == b"/ping" and method in PING:
             self._arriving = KnownTurn(answer=PING[method], connection_line=self._connection_line)
         elif not (formats is not None and method == b"OPTIONS" and self._begin_preflight()):
@@ -307,7 +317,7 @@ class Connection(asyncio.Protocol):
             return
         try:
             if request.head is not None:
-                self._intake.decide(request, body)
+                self._intake.decide(request, request.head, body)
             self._intake.take(request, body)
         except Rejection as error:
             self._intake.counters.rejected += 1
@@ -482,3 +492,9 @@ class Connection(asyncio.Protocol):
         self._arriving = None
         self._flow.resume_writing()
         self._reader.close()
+
+
+def _find_peer(transport: asyncio.Transport) -> bytes:
+    peer = transport.get_extra_info("peername")
+    # A socket in a file has a name, mostly an empty one.
+    return (normalize(peer[0]) or "").encode() if isinstance(peer, tuple) else b""

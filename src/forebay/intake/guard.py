@@ -7,20 +7,24 @@ until its body is there.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from urllib.parse import parse_qs
 
 from msgspec import Struct
 
 from forebay.errors import FieldError, Rejection
+from forebay.intake.addresses import TrustedProxies, cut, limited_part
+from forebay.intake.documents import Sender
 from forebay.intake.formats.beacon import TOKEN, TextBeacon
 from forebay.intake.formats.format import Format
 from forebay.intake.formats.registry import Formats
-from forebay.intake.heads import Grant
+from forebay.intake.heads import Grant, LimitedAs
 from forebay.intake.limits import RequestLimits, read_length
 from forebay.intake.origins import Origins, forbidden
+from forebay.intake.rates import Account, RateLimiter
 from forebay.model import Ack
+from forebay.settings import Settings, StoreAddress
 from forebay.tokens import Claims, Scope, TokenVerifier
 
 WRITE = Scope.WRITE
@@ -36,11 +40,13 @@ class Head(Struct, frozen=True):
         formats: those of the address.
         query: the query of the address.
         headers: the header lines, with names in small letters.
+        client: the address of the client, empty if it has none.
     """
 
     formats: Formats
     query: bytes
     headers: Mapping[bytes, bytes]
+    client: str = ""
 
 
 class Guard:
@@ -48,13 +54,17 @@ class Guard:
 
     Attributes:
         origins: the pages that may send.
+        proxies: those whose word counts about the address of a client.
     """
 
-    def __init__(self, verifier: TokenVerifier, origins: Origins, ack: Ack, limits: RequestLimits) -> None:
+    def __init__(self, verifier: TokenVerifier, settings: Settings, limits: RequestLimits) -> None:
         self._verifier = verifier
-        self._ack = ack
-        self._limits = limits
-        self.origins = origins
+        self._ack = settings.ack
+        self._body_bytes_max = limits.body_bytes_max
+        self._store_address = settings.store_address
+        self._rates = RateLimiter(settings)
+        self.origins = Origins(settings.cors_origins)
+        self.proxies = TrustedProxies(settings.trusted_proxies, settings.forwarded_header)
 
     def check(self, head: Head) -> Grant | None:
         """Return the grant of a request; None if it is undecided until its body is there.
@@ -83,27 +93,48 @@ class Guard:
             authorization = None if token is None else b"Bearer " + token
         return self._decide(head, authorization)
 
+    def count(self, limited_as: LimitedAs) -> Sequence[Account]:
+        """Count the first event of a request; return the accounts for the others.
+
+        Raises:
+            Rejection: 429, the sender is over a limit.
+        """
+        return self._rates.take(time.monotonic_ns(), *limited_as)
+
+    def count_others(self, accounts: Sequence[Account], events: int) -> None:
+        """Count the other events of a request, before the next one is counted."""
+        self._rates.add(accounts, events)
+
     def still_holds(self, grant: Grant, body_bytes: int) -> bool:
         """Return whether a head that got a grant would get it now, with a body of that size."""
-        return body_bytes <= self._limits.body_bytes_max and time.time() < grant.claims.valid_until
+        return body_bytes <= self._body_bytes_max and time.time() < grant.claims.valid_until
 
     def too_large(self, bytes_max: int | None = None) -> Rejection:
         """Return the refusal of a body over a limit, by default the usual one."""
-        detail = f"the body is larger than {bytes_max or self._limits.body_bytes_max} bytes"
+        detail = f"the body is larger than {bytes_max or self._body_bytes_max} bytes"
         return Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
 
     def _decide(self, head: Head, authorization: bytes | None) -> Grant:
         get = head.headers.get
         self.origins.check(head.headers)
         claims = self._verifier.verify(authorization, WRITE)
-        self._check_body(head, self._limits.body_bytes_max)
+        self._check_body(head, self._body_bytes_max)
         form = _find_format(head)
         if form is None:
             raise _wrong_type(head.formats)
         _check_claims(claims, form, get(b"origin"))
-        sender = (claims.user_id, get(b"device-uuid"), get(b"app-version"), get(b"os-version"), get(b"user-agent"))
+        device = get(b"device-uuid")
+        sender: Sender = (claims.user_id, device, get(b"app-version"), get(b"os-version"), get(b"user-agent"))
+        if self._store_address is not StoreAddress.NO and head.client:
+            address = cut(head.client) if self._store_address is StoreAddress.CUT else head.client
+            sender = (*sender, address.encode())
         ack = (_read_ack(head.query) if head.query else None) or self._ack
-        return Grant(claims, form, sender, ack, self.origins.find_lines(head.headers))
+        limited_as = None
+        if self._rates.is_needed(claims.rate_per_s):
+            # Users of different issuers may have the same name.
+            user, part = f"{claims.issuer} {claims.user_id}", limited_part(head.client) if head.client else None
+            limited_as = (user, claims.rate_per_s, device, part)
+        return Grant(claims, form, sender, ack, self.origins.find_lines(head.headers), limited_as)
 
     def _check_body(self, head: Head, bytes_max: int) -> None:
         length = head.headers.get(b"content-length")

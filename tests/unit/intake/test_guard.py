@@ -9,8 +9,7 @@ from forebay.intake.formats.registry import list_addresses
 from forebay.intake.guard import Guard, Head
 from forebay.intake.heads import Grant
 from forebay.intake.limits import RequestLimits
-from forebay.intake.origins import Origins
-from forebay.model import Ack
+from forebay.settings import Settings
 from forebay.tokens import Scope, TokenVerifier, make_token
 
 SECRET = "a secret that is long enough for HS256"
@@ -24,7 +23,7 @@ def bearer(scope: Scope = Scope.WRITE) -> bytes:
 
 @pytest.fixture
 def guard() -> Guard:
-    return Guard(TokenVerifier(SECRET), Origins(()), Ack.DISK, RequestLimits(8_192, BODY_BYTES_MAX, 100))
+    return Guard(TokenVerifier(SECRET), Settings(_env_file=None), RequestLimits(8_192, BODY_BYTES_MAX, 100))
 
 
 def check(guard: Guard, headers: dict[bytes, bytes], query: bytes = b"") -> Grant | None:

@@ -22,10 +22,10 @@ from forebay.intake.guard import Guard, Head
 from forebay.intake.heads import Grant
 from forebay.intake.intake import Intake, Request
 from forebay.intake.limits import RequestLimits
-from forebay.intake.origins import Origins
 from forebay.model import Ack, Admission, entry_document
 from forebay.pipeline.group import Part, Submission
 from forebay.pipeline.pipeline import Admitter
+from forebay.settings import Settings
 from forebay.telemetry.counters import Counters
 from forebay.tokens import Claims, Scope, TokenVerifier, make_token
 
@@ -43,6 +43,8 @@ LIMITS = RequestLimits(header_bytes_max=1_000, body_bytes_max=1_000, batch_event
 
 class RecordingConnection:
     """Records the answers."""
+
+    peer = b"192.0.2.1"
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
@@ -84,7 +86,7 @@ def admitter() -> FakeAdmitter:
 
 @pytest.fixture
 def intake(counters: Counters, admitter: FakeAdmitter) -> Intake:
-    guard = Guard(TokenVerifier(SECRET), Origins(()), Ack.DISK, LIMITS)
+    guard = Guard(TokenVerifier(SECRET), Settings(_env_file=None), LIMITS)
     maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), counters, require_log_id=False)
     return Intake(list_addresses(), guard, maker, cast("Admitter", admitter), LIMITS, counters)
 
