@@ -22,7 +22,9 @@ class Sender:
     def __init__(self, **settings: Any) -> None:
         self.now_s = 0.0
         self.clock_s = NOON_S
-        self.limiter = RateLimiter(Settings(_env_file=None, **settings), lambda: self.clock_s + self.now_s)
+        self.limiter = RateLimiter(
+            Settings(_env_file=None, **settings), lambda: round((self.clock_s + self.now_s) * NS)
+        )
 
     def send(
         self,
