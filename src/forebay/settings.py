@@ -41,6 +41,13 @@ IPV4_MAPPED = IPv6Network("::ffff:0:0/96")
 HOST_NAME_CHARS_MAX = 253
 KEY_FORM = "a secret text for HS256, and no PEM, SSH or DER key or certificate"
 HOST_NAME_FORM = "a host whose name has 1 to 63 letters, digits, - and _ between dots, and 253 characters at the most"
+EVERY_ORIGIN = "*"
+ORIGIN_FORM = "an origin such as https://shop.example, without a path, or *; several with commas"
+USUAL_PORTS = {"http": 80, "https": 443}
+PATH_FORM = (
+    "a path such as /c or /a/b, of letters, digits and . _ ~ -, that is no address of Forebay; several with commas"
+)
+OWN_PATHS = ("/events", "/ping", "/health", "/metrics", "/v1", "/admin", "/dashboard", "/docs", "/openapi")
 PROXIES_FORM = "addresses and networks with commas, such as 10.0.0.0/8,::1, and not all addresses"
 SINK_HOST_FORM = "an address such as http://localhost:9200 or https://user:password@host:9200, several with commas"
 
@@ -177,6 +184,38 @@ def _parse_database_url(value: Any) -> Any:
     return path
 
 
+def _parse_origins(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return tuple(_parse_origin(part.strip()) for part in value.split(",") if part.strip())
+
+
+def _parse_origin(text: str) -> str:
+    """Return an origin as a browser writes it: small letters, and no port that is the usual one."""
+    if text == EVERY_ORIGIN:
+        return text
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(ORIGIN_FORM) from error
+    if not parts.scheme or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment or "@" in text:
+        raise ValueError(ORIGIN_FORM)
+    _check_host_name(parts.hostname)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname.encode("idna").decode("ascii")
+    return f"{parts.scheme}://{host}{'' if port in (None, USUAL_PORTS.get(parts.scheme)) else f':{port}'}"
+
+
+def _parse_paths(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    paths = tuple(part.strip() for part in value.split(",") if part.strip())
+    for path in paths:
+        if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path) or path.startswith(OWN_PATHS):
+            raise ValueError(PATH_FORM)
+    return paths
+
+
 def _parse_proxies(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -304,6 +343,16 @@ class Settings(BaseSettings):
     oldest_month: Annotated[str, AfterValidator(_check_month)] = "2024-01"
     """First month with an index of its own, however late its events come; an event of an earlier month is in the month
     in which it is received. Not in the future."""
+
+    # Browsers
+
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_origins)] = ()
+    """Origins of the pages that may send, such as `https://shop.example`, with commas; `*` for every one. Not set: a
+    page of another origin cannot send with a token in a header, and origins are not looked at."""
+
+    paths_extra: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_paths)] = ()
+    """Paths that stand for `/events`, with commas, and with `/batch` behind each for `/events/batch`. Lists of blockers
+    know the usual ones."""
 
     # Limits of requests and connections
 

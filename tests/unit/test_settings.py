@@ -164,6 +164,38 @@ def test_the_oldest_month_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     assert complain(monkeypatch, FOREBAY_OLDEST_MONTH="9999-12") == "FOREBAY_OLDEST_MONTH: must not lie in the future"
 
 
+@pytest.mark.parametrize(
+    ("value", "origins"),
+    [
+        ("https://shop.example", ("https://shop.example",)),
+        (" HTTPS://Shop.Example:443/ , http://localhost:8080,", ("https://shop.example", "http://localhost:8080")),
+        ("http://[::1]:80", ("http://[::1]",)),
+        ("https://bücher.example", ("https://xn--bcher-kva.example",)),
+        ("capacitor://localhost", ("capacitor://localhost",)),
+        ("*", ("*",)),
+    ],
+)
+def test_origins_are_written_as_browsers_do(
+    value: str, origins: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOREBAY_CORS_ORIGINS", value)
+    assert load_settings().cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    "value", ["shop.example", "https://", "https://a/b", "https://a?b", "https://u:p@a", "https://a:x", "https://*.a/"]
+)
+def test_what_no_browser_sends_is_no_origin(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert complain(monkeypatch, FOREBAY_CORS_ORIGINS=value).startswith("FOREBAY_CORS_ORIGINS: ")
+
+
+def test_extra_paths_are_no_addresses_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOREBAY_PATHS_EXTRA", "/c, /a/b-1")
+    assert load_settings().paths_extra == ("/c", "/a/b-1")
+    for value in ("c", "/", "/c/", "/c?x", "/c d", "/events", "/events/x", "/ping", "/metrics", "/%63", "/health/live"):
+        assert complain(monkeypatch, FOREBAY_PATHS_EXTRA=value).startswith("FOREBAY_PATHS_EXTRA: ")
+
+
 def test_a_clock_that_is_far_behind_keeps_no_server_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
     class Behind(datetime):
         @classmethod
