@@ -12,7 +12,7 @@ from forebay.intake.addresses import HOPS_MAX, TrustedProxies, normalize
 from forebay.intake.proxy_protocol import HEADER_BYTES_MAX, SIGNATURE, ProxyHeader, read_proxy_header
 from forebay.settings import ForwardedHeader
 
-unhurried = settings(deadline=None, max_examples=500)
+unhurried = settings(deadline=None, max_examples=300)
 
 NETWORKS = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 TRUSTED = st.one_of(st.ip_addresses(network="10.0.0.0/8"), st.ip_addresses(network="fd00::/8"))
