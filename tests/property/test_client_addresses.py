@@ -23,6 +23,8 @@ CLIENTS = ANY_ADDRESS.filter(
 HEADERS = st.sampled_from(ForwardedHeader)
 # The characters that these headers are made of come more often.
 JUNK = st.one_of(st.text(st.characters(max_codepoint=255)), st.text(alphabet='for=",;\\:[]. 1\t_%unknow'))
+FORGED = st.lists(st.builds("{}{}".format, st.sampled_from(["", "for=", 'for="']), st.one_of(TRUSTED, ANY_ADDRESS)))
+WRITTEN = st.one_of(JUNK, FORGED.map(", ".join))
 
 
 @unhurried
@@ -46,7 +48,7 @@ def test_nobody_believes_a_peer_that_is_not_trusted(
 
 @unhurried
 @given(
-    written=JUNK,
+    written=WRITTEN,
     client=CLIENTS,
     hops=st.lists(TRUSTED, max_size=5),
     header=HEADERS,

@@ -205,7 +205,8 @@ def test_a_quota_ends_with_the_day() -> None:
     sender.now_s = DAY_S / 2 - 0.5
     assert fields(sender.refusal())["Retry-After"] == "1"
     sender.now_s = DAY_S / 2
-    sender.send(10)
+    sender.send(9)
+    sender.send(1)
     assert fields(sender.refusal())["Retry-After"] == "86400"
 
 
