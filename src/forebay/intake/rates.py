@@ -127,7 +127,7 @@ class RateLimiter:
     of `time.monotonic_ns`; `clock` tells the day.
     """
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], int] = time.time_ns) -> None:
         burst_s = self._burst_s = settings.rate_burst_s
         token = make_limit(TOKEN, settings.token_rate_per_s, settings.token_quota_per_day, burst_s)
         device = make_limit("device", settings.device_rate_per_s, settings.device_quota_per_day, burst_s)
@@ -212,9 +212,8 @@ class RateLimiter:
             account.spent_on = self._day
 
     def _ask_clock(self, now: int) -> None:
-        time_s = self._clock()
-        self._day = int(time_s // DAY_S)
-        self._day_ends_at = now + math.ceil((DAY_S - time_s % DAY_S) * NS)
+        self._day, since_midnight = divmod(self._clock(), DAY_S * NS)
+        self._day_ends_at = now + DAY_S * NS - since_midnight
         self._ask_clock_at = min(self._day_ends_at, now + CLOCK_INTERVAL_S * NS)
 
     def _refusal(self, accounts: Iterable[Account], now: int) -> Rejection:

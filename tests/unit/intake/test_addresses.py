@@ -98,6 +98,7 @@ def test_x_forwarded_for_is_read_from_the_right(value: str, client: str) -> None
         ('for=1.1.1.1;x=", for="[2001:db8::1]"', "2001:db8::1"),
         ('for=1.1.1.1;x="\\, for="[2001:db8::1]"', "2001:db8::1"),
         (r'for=203.0.113.9;host="a\", for=1.1.1.1"', CLIENT),
+        (r'for=1.1.1.1, for=203.0.113.9;host="a\", b"', CLIENT),
         ('for=203.0.113.9;host="evil, for=1.1.1.1;x="', CLIENT),
         # Something else ends the list.
         ("203.0.113.9", PROXY),

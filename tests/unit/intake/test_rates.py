@@ -22,7 +22,9 @@ class Sender:
     def __init__(self, **settings: Any) -> None:
         self.now_s = 0.0
         self.clock_s = NOON_S
-        self.limiter = RateLimiter(Settings(_env_file=None, **settings), lambda: self.clock_s + self.now_s)
+        self.limiter = RateLimiter(
+            Settings(_env_file=None, **settings), lambda: round((self.clock_s + self.now_s) * NS)
+        )
 
     def send(
         self,
@@ -203,7 +205,8 @@ def test_a_quota_ends_with_the_day() -> None:
     sender.now_s = DAY_S / 2 - 0.5
     assert fields(sender.refusal())["Retry-After"] == "1"
     sender.now_s = DAY_S / 2
-    sender.send(10)
+    sender.send(9)
+    sender.send(1)
     assert fields(sender.refusal())["Retry-After"] == "86400"
 
 
