@@ -9,7 +9,8 @@ from http import HTTPStatus
 from forebay.errors import Rejection
 from forebay.intake.heads import Grant
 from forebay.intake.limits import RequestLimits, read_length
-from forebay.tokens import Claims, Scope, TokenVerifier
+from forebay.tokens.claims import Claims, Scope
+from forebay.tokens.verifier import TokenVerifier
 
 WRITE = Scope.WRITE
 
@@ -25,9 +26,10 @@ class Guard:
         """Return the claims of the sender.
 
         Raises:
-            Rejection: 401 or 403 for the token, 413 for a body over the limit, 415 for a compressed one.
+            Rejection: 401 or 403 for the token, 503 if its key has to be fetched, 413 for a body over the limit, 415
+                for a compressed one.
         """
-        claims = self._verifier.verify(headers.get(b"authorization"), WRITE)
+        claims = self._verifier.verify(headers.get(b"authorization"), WRITE, is_last_try=True)
         length = headers.get(b"content-length")
         if length is not None and read_length(length) > self._limits.body_bytes_max:
             raise self.too_large()

@@ -20,7 +20,8 @@ from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, RequestL
 from forebay.model import Ack
 from forebay.pipeline.pipeline import Admitter
 from forebay.telemetry.counters import Counters
-from forebay.tokens import TokenVerifier
+from forebay.tokens.provider import make_own_provider
+from forebay.tokens.verifier import TokenVerifier
 
 SECRET = "a secret that is long enough for HS256"
 REQUEST_LIMITS = RequestLimits(header_bytes_max=4_000, body_bytes_max=400_000, batch_events_max=1_000)
@@ -98,7 +99,7 @@ class Server:
         self.limits = ConnectionLimits(CONNECTIONS_MAX, in_hand_bytes_max, self.counters)
         self.state = ServerState()
         maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), self.counters, require_log_id=False)
-        guard = Guard(TokenVerifier(SECRET), request_limits)
+        guard = Guard(TokenVerifier(make_own_provider([SECRET])), request_limits)
         admitter = cast("Admitter", self.admitter)
         self.intake = Intake(guard, maker, admitter, Ack.DISK, request_limits, self.counters)
         self._timeouts = ConnectionTimeouts(REQUEST_TIMEOUT_S, KEEP_ALIVE_S)

@@ -7,7 +7,10 @@ import pytest
 from forebay.errors import Rejection
 from forebay.intake.guard import Guard
 from forebay.intake.limits import RequestLimits
-from forebay.tokens import Scope, TokenVerifier, make_token
+from forebay.tokens.claims import Scope
+from forebay.tokens.making import make_token
+from forebay.tokens.provider import make_own_provider
+from forebay.tokens.verifier import TokenVerifier
 
 SECRET = "a secret that is long enough for HS256"
 BODY_BYTES_MAX = 1_000
@@ -19,7 +22,7 @@ def bearer(scope: Scope = Scope.WRITE) -> bytes:
 
 @pytest.fixture
 def guard() -> Guard:
-    return Guard(TokenVerifier(SECRET), RequestLimits(8_192, BODY_BYTES_MAX, 100))
+    return Guard(TokenVerifier(make_own_provider([SECRET])), RequestLimits(8_192, BODY_BYTES_MAX, 100))
 
 
 def refusal(guard: Guard, headers: dict[bytes, bytes]) -> Rejection:

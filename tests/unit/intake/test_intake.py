@@ -26,7 +26,10 @@ from forebay.model import Ack, Admission, entry_document
 from forebay.pipeline.group import Part, Submission
 from forebay.pipeline.pipeline import Admitter
 from forebay.telemetry.counters import Counters
-from forebay.tokens import Claims, Scope, TokenVerifier, make_token
+from forebay.tokens.claims import Claims, Scope
+from forebay.tokens.making import make_token
+from forebay.tokens.provider import make_own_provider
+from forebay.tokens.verifier import TokenVerifier
 
 SECRET = "a secret that is long enough for HS256"
 # Longer than any run of the tests, at whose start the token is made.
@@ -82,7 +85,7 @@ def admitter() -> FakeAdmitter:
 
 @pytest.fixture
 def intake(counters: Counters, admitter: FakeAdmitter) -> Intake:
-    guard = Guard(TokenVerifier(SECRET), LIMITS)
+    guard = Guard(TokenVerifier(make_own_provider([SECRET])), LIMITS)
     maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), counters, require_log_id=False)
     return Intake(guard, maker, cast("Admitter", admitter), Ack.DISK, LIMITS, counters)
 

@@ -14,18 +14,19 @@ from forebay.intake.formats.format import Format
 from forebay.intake.formats.lines import EventLines
 from forebay.intake.formats.single import SingleEvent
 
-FORMATS: tuple[Format, ...] = (
-    SingleEvent(),
-    EventBatch(),
-    EventLines(),
-)
+FORMATS: Mapping[str, Format] = {
+    "event": SingleEvent(),
+    "batch": EventBatch(),
+    "lines": EventLines(),
+}
+"""The formats by the names by which a token may be limited to them."""
 
 Formats = Mapping[bytes, Format]
 """The formats of one address, by the media type of their bodies. The first also takes bodies without a type."""
 
 ADDRESSES: Mapping[bytes, Formats] = {
-    path.encode(): {form.media_type.encode(): form for form in FORMATS if path in form.paths}
-    for path in dict.fromkeys(path for form in FORMATS for path in form.paths)
+    path.encode(): {form.media_type.encode(): form for form in FORMATS.values() if path in form.paths}
+    for path in dict.fromkeys(path for form in FORMATS.values() for path in form.paths)
 }
 
 

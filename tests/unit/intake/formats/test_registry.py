@@ -31,17 +31,17 @@ def test_a_body_without_a_type_is_json() -> None:
 
 
 def test_no_two_formats_have_the_same_address_and_media_type() -> None:
-    pairs = [(path, form.media_type) for form in FORMATS for path in form.paths]
+    pairs = [(path, form.media_type) for form in FORMATS.values() for path in form.paths]
     assert len(pairs) == len(set(pairs)) == sum(map(len, ADDRESSES.values()))
 
 
 def test_a_media_type_is_written_as_it_is_compared() -> None:
-    assert all(form.media_type == form.media_type.strip().lower() for form in FORMATS)
+    assert all(form.media_type == form.media_type.strip().lower() for form in FORMATS.values())
 
 
 def test_the_addresses_follow_from_the_list_of_formats_alone() -> None:
     source = inspect.getsource(registry)
-    for form in FORMATS:
+    for form in FORMATS.values():
         # Once where it is imported, once in the list.
         assert source.count(type(form).__name__) == 2
         assert all(path not in source for path in form.paths)
