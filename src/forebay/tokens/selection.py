@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from forebay.errors import SettingsError
 from forebay.provider_entry import ProviderEntry
 from forebay.settings import Settings
 from forebay.telemetry.counters import Counters
-from forebay.tokens.jwks import PublishedKeys
-from forebay.tokens.keys import FixedKeys, read_pem_file
+from forebay.tokens.keys import FixedKeys, KeySource, read_pem_file
 from forebay.tokens.provider import Provider, make_own_provider
 from forebay.tokens.verifier import Revocations, TokenVerifier
+
+if TYPE_CHECKING:
+    from forebay.tokens.jwks import PublishedKeys
 
 
 def make_verifier(
@@ -27,12 +30,15 @@ def make_verifier(
         [secret, *old], settings.jwt_algorithm, settings.jwt_issuer, settings.jwt_audience, settings.jwt_leeway_s
     )
     verifier = TokenVerifier(own, revocations)
-    fetched = []
+    fetched: list[PublishedKeys] = []
     for number, entry in enumerate(settings.providers):
-        keys: FixedKeys | PublishedKeys
+        keys: KeySource
         if entry.jwks_url is not None:
-            keys = PublishedKeys(entry.issuer, entry.jwks_url, entry.algorithms, verifier.forget, counters)
-            fetched.append(keys)
+            # Its HTTP client would stay in the memory of every server (aiohttp).
+            from forebay.tokens.jwks import PublishedKeys  # noqa: PLC0415
+
+            keys = published = PublishedKeys(entry.issuer, entry.jwks_url, entry.algorithms, verifier.forget, counters)
+            fetched.append(published)
         else:
             keys = _read_file(number, entry)
         scopes = None if entry.scopes is None else frozenset(entry.scopes)
