@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.candidates import SECRET, Form
 from benchmarks.processes import BenchmarkError
-from forebay.tokens import Scope, make_token
+from forebay.tokens.claims import Scope
+from forebay.tokens.making import make_token
 
 if TYPE_CHECKING:
     from pathlib import Path

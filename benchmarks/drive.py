@@ -34,7 +34,9 @@ from forebay.server import Deliverer, configure_http
 from forebay.settings import load_settings
 from forebay.spool.records import Totals, Transaction
 from forebay.spool.spool import Spool
-from forebay.tokens import Scope, make_token
+from forebay.tokens.claims import Scope
+from forebay.tokens.making import make_token
+from forebay.tokens.selection import make_verifier
 
 SINGLE_CONNECTIONS, SINGLE_ROUNDS = 50, 20
 BATCH_CONNECTIONS, BATCH_ROUNDS = 10, 10
@@ -158,7 +160,8 @@ async def send(rounds: Sequence[Round]) -> None:
     """Send the requests of each round at once, and wait for their answers before the next round."""
     settings = load_settings()
     deliverer = Deliverer(settings, cast("Spool", InstantSpool()))
-    config = configure_http(settings, os.environ["JWT_SECRET"], deliverer, _collect)
+    verifier, _ = make_verifier(settings, os.environ["JWT_SECRET"], deliverer.counters)
+    config = configure_http(settings, verifier, deliverer, _collect)
     config.load()
     state = ServerState()
     state.default_headers = [(b"date", b"Thu, 26 Nov 2026 12:00:00 GMT")]

@@ -20,7 +20,8 @@ from forebay.model import Entry
 from forebay.spool import database
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.store import Store
-from forebay.tokens import Scope, make_token
+from forebay.tokens.claims import Scope
+from forebay.tokens.making import make_token
 from testbed.servers.ports import free_ports
 
 EVENTS = 5_000_000

@@ -19,6 +19,7 @@ def _import_without(optional: str, name: str) -> None:
 
 
 # Each would stay in the memory of every process, and nothing of it is used there: structlog has rich draw tracebacks,
-# PyJWT has cryptography for every algorithm but HS256. Here, because the first import of a package decides.
+# PyJWT has cryptography for every algorithm with a public key, which `tokens.keys` loads if there is an identity
+# provider. Here, because the first import of a package decides.
 _import_without("rich", "structlog")
 _import_without("cryptography", "jwt")

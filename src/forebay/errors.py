@@ -5,6 +5,7 @@ ForebayError
 ├── CommandFailed       stop: the person corrects the command, or has not confirmed it
 ├── NotADocument        stop: the person corrects the text that was given as a document
 ├── Rejection           answer: the client corrects the request
+├── KeyNotKnown         wait, and verify the token once more: its provider may have a new key
 ├── SpoolError
 │   ├── SpoolUnusable   stop: the database cannot be opened, or another process owns it
 │   │   └── SpoolDamaged  the owner rescues every readable row, everybody else stops
@@ -20,6 +21,7 @@ ForebayError
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 
@@ -80,6 +82,18 @@ class Rejection(ForebayError):
         """
         self.__context__ = None
         return self.with_traceback(None)
+
+
+class KeyNotKnown(ForebayError):
+    """A token is signed with a key that its provider has not published yet, as far as we know.
+
+    Attributes:
+        wait: a coroutine function that returns as soon as the provider was asked again, or after a limit.
+    """
+
+    def __init__(self, wait: Callable[[], Awaitable[None]]) -> None:
+        super().__init__("the key of the token is not known yet")
+        self.wait = wait
 
 
 class SpoolError(ForebayError):

@@ -32,14 +32,17 @@ from forebay.intake.proxied import ProxiedConnection
 from forebay.pipeline.pipeline import Pipeline
 from forebay.process import end_within, fit_connections, give_back_memory, keep_freed_memory
 from forebay.secret import resolve_secret
-from forebay.settings import SECRET_CHARS_MIN, Settings, unknown_variables
+from forebay.settings import Settings, unknown_variables
 from forebay.sinks.selection import make_sink
 from forebay.spool.files import spool_path
 from forebay.spool.spool import Spool
 from forebay.spool.upkeep import retention
 from forebay.telemetry.counters import Counters
 from forebay.telemetry.logs import configure_logs
-from forebay.tokens import Scope, TokenVerifier, make_token
+from forebay.tokens.claims import Scope
+from forebay.tokens.making import make_token
+from forebay.tokens.selection import make_verifier
+from forebay.tokens.verifier import TokenVerifier
 
 log = structlog.get_logger("forebay.server")
 
@@ -65,7 +68,7 @@ def run(settings: Settings) -> int:
     """
     configure_logs(settings.log_format, settings.log_level)
     secret = resolve_secret(settings)
-    warn(secret)
+    warn(settings, secret)
     with contextlib.closing(listen(settings)) as listener:
         return work(
             settings,
@@ -99,10 +102,12 @@ async def serve(
     def observe() -> Snapshot:
         return deliverer.observe(peers.number, stopping=server.should_exit)
 
-    http_config = configure_http(settings, secret, deliverer, lambda: peers.ask(observe()))
+    verifier, keys = make_verifier(settings, secret, deliverer.counters)
+    http_config = configure_http(settings, verifier, deliverer, lambda: peers.ask(observe()))
     server = HttpServer(http_config, lambda: started(server, deliverer.sink.location))
     # A server that takes events and delivers none would look well from outside.
-    deliverer.start(server.end, server.sweep(), peers.answer(observe))
+    fetching = (fetched.run() for fetched in keys)
+    deliverer.start(server.end, server.sweep(), peers.answer(observe), *fetching)
     # Objects that live from here to the end are not worth a look at every collection. Nor are events: they hold no
     # cycles.
     gc.collect()
@@ -196,10 +201,11 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def configure_http(settings: Settings, secret: str, deliverer: Deliverer, collect: Collect) -> uvicorn.Config:
+def configure_http(
+    settings: Settings, verifier: TokenVerifier, deliverer: Deliverer, collect: Collect
+) -> uvicorn.Config:
     """Return the configuration of the HTTP server, with the class that is called for each connection."""
     counters = deliverer.counters
-    verifier = TokenVerifier(secret)
     maker = DocumentMaker(
         settings.server_environment, settings.oldest_month_start, counters, require_log_id=settings.require_log_id
     )
@@ -228,12 +234,15 @@ def configure_http(settings: Settings, secret: str, deliverer: Deliverer, collec
     )
 
 
-def warn(secret: str) -> None:
+def warn(settings: Settings, secret: str) -> None:
     """Warn of settings that are allowed and hardly meant."""
     for name, nearest in unknown_variables():
         log.warning("unknown_setting", name=name, meant=nearest)
-    if len(secret) < SECRET_CHARS_MIN:
-        log.warning("short_secret", name="JWT_SECRET", characters_min=SECRET_CHARS_MIN)
+    characters_min = settings.jwt_algorithm.secret_chars_min
+    old = [secret.get_secret_value() for secret in settings.jwt_secrets_old]
+    for name, secrets in (("JWT_SECRET", [secret]), ("FOREBAY_JWT_SECRETS_OLD", old)):
+        if any(len(text) < characters_min for text in secrets):
+            log.warning("short_secret", name=name, characters_min=characters_min)
 
 
 def announce(settings: Settings, secret: str, listener: socket.socket, sink_location: str) -> None:
@@ -251,13 +260,21 @@ def announce(settings: Settings, secret: str, listener: socket.socket, sink_loca
         fields["workers"] = settings.workers
     log.info("serving", **fields)
     if settings.jwt_secret is None:
-        sys.stdout.write(_curl_line(secret, port))
+        sys.stdout.write(_curl_line(settings, secret, port))
         sys.stdout.flush()
 
 
-def _curl_line(secret: str, port: int) -> str:
+def _curl_line(settings: Settings, secret: str, port: int) -> str:
     """Return a curl line that sends a first event, with a valid token."""
-    token = make_token(secret, "newcomer", [Scope.WRITE], CURL_TOKEN_S)
+    token = make_token(
+        secret,
+        "newcomer",
+        [Scope.WRITE],
+        CURL_TOKEN_S,
+        algorithm=settings.jwt_algorithm,
+        iss=settings.jwt_issuer,
+        aud=settings.jwt_audience,
+    )
     return (
         "\nNo JWT_SECRET is set, so one was made. Send a first event:\n\n"
         f"curl -X POST http://localhost:{port}/events -H 'Content-Type: application/json' \\\n"

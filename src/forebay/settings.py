@@ -28,13 +28,18 @@ from pydantic_settings.sources.utils import parse_env_vars
 
 from forebay.errors import SettingsError
 from forebay.model import Ack, LogFormat
+from forebay.provider_entry import ProviderEntry, parse_list
 
 MIB = 1024 * 1024
 SECRET_VARIABLES = frozenset(
-    {"JWT_SECRET", "OPEN_SEARCH_DNS", "FOREBAY_OPEN_SEARCH_API_KEY", "FOREBAY_OPEN_SEARCH_BEARER"}
+    {
+        "JWT_SECRET",
+        "FOREBAY_JWT_SECRETS_OLD",
+        "OPEN_SEARCH_DNS",
+        "FOREBAY_OPEN_SEARCH_API_KEY",
+        "FOREBAY_OPEN_SEARCH_BEARER",
+    }
 )
-SECRET_CHARS_MIN = 32
-"""HS256 needs a key of at least the hash's 256 bits (RFC 7518, section 3.2)."""
 
 DAY_S = 86_400
 IPV4_MAPPED = IPv6Network("::ffff:0:0/96")
@@ -50,6 +55,22 @@ PATH_FORM = (
 OWN_PATHS = ("/events", "/ping", "/health", "/metrics", "/v1", "/admin", "/dashboard", "/docs", "/openapi")
 PROXIES_FORM = "addresses and networks with commas, such as 10.0.0.0/8,::1, and not all addresses"
 SINK_HOST_FORM = "an address such as http://localhost:9200 or https://user:password@host:9200, several with commas"
+
+
+class SecretAlgorithm(enum.StrEnum):
+    """The algorithms of tokens that are signed with a secret."""
+
+    HS256 = "HS256"
+    HS384 = "HS384"
+    HS512 = "HS512"
+
+    @property
+    def secret_chars_min(self) -> int:
+        """Return the least length of a secret: as many bytes as the hash has (RFC 7518, section 3.2)."""
+        return int(self.removeprefix("HS")) // 8
+
+
+SECRET_CHARS_MIN = SecretAlgorithm.HS256.secret_chars_min
 
 
 class AwsService(enum.StrEnum):
@@ -172,6 +193,9 @@ def _check_token_secret(value: SecretStr) -> SecretStr:
     return value
 
 
+TokenSecret = Annotated[SecretStr, AfterValidator(_check_token_secret)]
+
+
 def _parse_database_url(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -187,13 +211,16 @@ def _parse_database_url(value: Any) -> Any:
 def _parse_origins(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    return tuple(_parse_origin(part.strip()) for part in value.split(",") if part.strip())
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    return tuple(part if part == EVERY_ORIGIN else read_origin(part) for part in parts)
 
 
-def _parse_origin(text: str) -> str:
-    """Return an origin as a browser writes it: small letters, and no port that is the usual one."""
-    if text == EVERY_ORIGIN:
-        return text
+def read_origin(text: str) -> str:
+    """Return an origin as a browser writes it: small letters, and no port that is the usual one.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -282,10 +309,8 @@ class Settings(BaseSettings):
     server_port: int = Field(3000, ge=0, le=65535, validation_alias="SERVER_PORT")
     """Port to listen on; 0 takes a free one."""
 
-    jwt_secret: Annotated[SecretStr, AfterValidator(_check_token_secret)] | None = Field(
-        None, validation_alias="JWT_SECRET"
-    )
-    """Key of the tokens (HS256), at least 32 characters; the log warns of a shorter one. It may be left out only if
+    jwt_secret: TokenSecret | None = Field(None, validation_alias="JWT_SECRET")
+    """Key of the tokens, at least 32 characters for HS256; the log warns of a shorter one. It may be left out only if
     `SERVER_ENVIRONMENT=local`: then a key is made and kept beside the spool."""
 
     server_environment: str = Field(
@@ -298,6 +323,26 @@ class Settings(BaseSettings):
     )
     """File of the spool. `sqlite://PATH` is relative to the working directory; `sqlite:///var/lib/forebay/spool.db` is
     an absolute path. It must be on a disk of the machine, not on a network file system."""
+
+    # Tokens
+
+    jwt_algorithm: SecretAlgorithm = SecretAlgorithm.HS256
+    """Algorithm of the tokens that are signed with `JWT_SECRET`; HS384 needs 48 characters, HS512 64."""
+
+    jwt_secrets_old: Annotated[tuple[TokenSecret, ...], NoDecode, BeforeValidator(parse_list)] = ()
+    """Earlier values of `JWT_SECRET`, as a JSON array: tokens that were signed with them are still taken."""
+
+    jwt_issuer: str | None = None
+    """`iss` that a token needs that is signed with `JWT_SECRET`. Not set: any will do."""
+
+    jwt_audience: str | None = None
+    """`aud` that such a token needs. Not set: any will do."""
+
+    jwt_leeway_s: float = Field(30, gt=0, le=DAY_S)
+    """Seconds by which the clock that signs tokens may differ from ours, for `exp`, `nbf` and `iat`."""
+
+    providers: Annotated[tuple[ProviderEntry, ...], NoDecode, BeforeValidator(parse_list)] = ()
+    """Identity providers whose tokens are taken, too: a JSON array of objects ([members](#identity-providers))."""
 
     # Access to OpenSearch
 
@@ -514,6 +559,11 @@ class Settings(BaseSettings):
         # If the clock is far behind, the default is still allowed.
         if "oldest_month" in self.model_fields_set and self.oldest_month > f"{datetime.now(UTC):%Y-%m}":
             raise ValueError("FOREBAY_OLDEST_MONTH: must not lie in the future")
+        issuers = [self.jwt_issuer, *(entry.issuer for entry in self.providers)]
+        if len(set(issuers)) < len(issuers):
+            raise ValueError(
+                "FOREBAY_PROVIDERS: each needs an issuer of its own, which is not FOREBAY_JWT_ISSUER either"
+            )
         self._check_credentials()
         if self.proxy_protocol and not self.trusted_proxies:
             raise ValueError("FOREBAY_PROXY_PROTOCOL: needs FOREBAY_TRUSTED_PROXIES")
@@ -587,11 +637,15 @@ def _explain(item: Any) -> str:
     message = re.sub(r"^(Value error, |Input should be |String should )", "", str(item["msg"]))
     if not item["loc"]:
         return message
-    location = str(item["loc"][0])
-    name = variable_name(location) if location in Settings.model_fields else location
+    location, *members = map(str, item["loc"])
+    variable = variable_name(location) if location in Settings.model_fields else location
+    # A member of a JSON value: FOREBAY_PROVIDERS[0].issuer
+    name = variable + "".join(f"[{member}]" if member.isdecimal() else f".{member}" for member in members)
+    if item["type"] in ("missing", "extra_forbidden"):
+        return f"{name}: {'is missing' if item['type'] == 'missing' else 'there is no such member'}"
     # A URL of any other kind may contain a password.
     shown = re.sub(r"(?<!sqlite:)(?<!/)//.*", "//***'", repr(item["input"]))
-    return f"{name}: {'the value' if name in SECRET_VARIABLES else shown} is not allowed; expected: {message}"
+    return f"{name}: {'the value' if variable in SECRET_VARIABLES else shown} is not allowed; expected: {message}"
 
 
 def unknown_variables() -> list[tuple[str, str | None]]:

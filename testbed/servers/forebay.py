@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from forebay.tokens import Scope, make_token
+from forebay.tokens.claims import Scope
+from forebay.tokens.making import make_token
 from testbed.servers.guarded_folder import GuardedFolder
 from testbed.servers.ports import HOST, free_ports
 

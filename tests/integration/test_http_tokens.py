@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from forebay.tokens import CLOCK_LEEWAY_S
+from forebay.tokens.provider import LEEWAY_S
 from testbed.servers.forebay import SECRET
 from testbed.traffic.requests import EVENT, Client, assert_created, assert_problem
 from testbed.traffic.wire import TIMEOUT_S
@@ -50,7 +50,7 @@ BAD_TOKENS: dict[str, Callable[[], str]] = {
     "not ASCII": lambda: "日本.日本.日本",
     "wrong signature": lambda: forge(HS256, b"another key, which is long enough too"),
     "no signature": lambda: forge(HS256, b""),
-    "expired": lambda: forge(HS256, SECRET.encode(), exp=int(time.time()) - CLOCK_LEEWAY_S - 1),
+    "expired": lambda: forge(HS256, SECRET.encode(), exp=int(time.time()) - LEEWAY_S - 1),
     "not yet valid": lambda: forge(HS256, SECRET.encode(), nbf=int(time.time()) + 3600),
     "alg none": lambda: forge(b'{"alg":"none"}', b""),
     "alg none, signed": lambda: forge(b'{"alg":"none"}', SECRET.encode()),
@@ -91,7 +91,7 @@ def test_an_authorization_of_another_kind_is_refused(client: Client, authorizati
 
 
 def test_a_token_that_expires_is_refused_from_then_on(client: Client) -> None:
-    token = f"Bearer {client.server.token(lifetime_s=2 - CLOCK_LEEWAY_S)}"
+    token = f"Bearer {client.server.token(lifetime_s=2 - LEEWAY_S)}"
     assert_created(client.post(Authorization=token))
     deadline = time.monotonic() + TIMEOUT_S
     while client.post(Authorization=token).status == 200:

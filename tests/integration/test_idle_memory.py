@@ -19,7 +19,7 @@ WORKER_BYTES_MAX = 14_500_000
 
 UNUSED = {
     "botocore": "signs requests for AWS, if the settings ask for that",
-    "cryptography": "holds the algorithms of PyJWT that no token here may have (9 MB)",
+    "cryptography": "verifies the tokens of identity providers, if the settings name any (9 MB)",
     "forebay.cli.commands": "holds all commands but the server",
     "forebay.doctor": "is a command",
     "rich": "draws the tables of commands (4 MB)",

@@ -352,7 +352,7 @@ CLOCK = Clock()
 def _same_each_time() -> Iterator[None]:
     """Let nothing differ between two runs of a history: times and made up ids."""
     with ExitStack() as patches:
-        for name in ("clock", "tokens", "intake.guard", "intake.limits"):
+        for name in ("clock", "tokens.verifier", "intake.guard", "intake.limits"):
             time = SimpleNamespace(time=CLOCK.time, monotonic=CLOCK.time, time_ns=CLOCK.time_ns)
             patches.enter_context(mock.patch(f"forebay.{name}.time", time))
         patches.enter_context(mock.patch("jwt.api_jwt.datetime", CLOCK))

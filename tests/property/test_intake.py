@@ -23,7 +23,8 @@ from forebay.intake.formats.single import SingleEvent
 from forebay.intake.month import new_log_id, uuid7_time_ms
 from forebay.model import Entry, Event, ExtendedEvent, entry_address, entry_document, split_entries
 from forebay.telemetry.counters import Counters
-from forebay.tokens import TokenVerifier
+from forebay.tokens.provider import make_own_provider
+from forebay.tokens.verifier import TokenVerifier
 
 # A loaded machine is no reason to fail.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -277,7 +278,7 @@ def explain(result: bytes | Rejection) -> object:
 @given(st.none() | st.binary() | st.binary().map(lambda token: b"Bearer " + token))
 def test_any_authorization_that_is_not_signed_is_refused(authorization: bytes | None) -> None:
     with pytest.raises(Rejection) as raised:
-        TokenVerifier("a secret that is long enough for HS256").verify(authorization)
+        TokenVerifier(make_own_provider(["a secret that is long enough for HS256"])).verify(authorization)
     assert raised.value.status == 401
     assert raised.value.headers[0][0] == "WWW-Authenticate"
 

@@ -17,7 +17,7 @@ from forebay.admin.metrics import CONTENT_TYPE, render
 from forebay.admin.snapshot import ServerSnapshot
 from forebay.errors import Rejection
 from forebay.problems import PROBLEM_TYPE, problem
-from forebay.tokens import OPERATOR_SCOPES
+from forebay.tokens.claims import OPERATOR_SCOPES
 
 Collect: TypeAlias = Callable[[], Awaitable[ServerSnapshot]]
 """Asks all workers for their state."""
@@ -26,7 +26,7 @@ Collect: TypeAlias = Callable[[], Awaitable[ServerSnapshot]]
 class Verifier(Protocol):
     """Verifies tokens."""
 
-    def verify(self, authorization: bytes | None, *scopes: str) -> object:
+    def verify(self, authorization: bytes | None, *scopes: str, is_last_try: bool) -> object:
         """Raise `Rejection` unless a valid token has one of the scopes; without scopes any valid token will do."""
 
 
@@ -85,7 +85,7 @@ class AdminApp:
 
     async def _render_metrics(self, request: Request) -> Response:
         if not self._metrics_open:
-            self._verifier.verify(_authorization(request), *OPERATOR_SCOPES)
+            self._verifier.verify(_authorization(request), *OPERATOR_SCOPES, is_last_try=True)
         return Response(render(await self._collect()), media_type=CONTENT_TYPE)
 
     async def _answer_unknown(self, request: Request, error: HTTPException) -> Response:
@@ -95,7 +95,7 @@ class AdminApp:
         methods = self._methods.get(path)
         try:
             if path != "/ping":
-                self._verifier.verify(_authorization(request))
+                self._verifier.verify(_authorization(request), is_last_try=True)
         except Rejection as rejection:
             return _problem(rejection)
         if methods is None:
@@ -106,7 +106,7 @@ class AdminApp:
 
     def _may_read(self, request: Request) -> bool:
         try:
-            self._verifier.verify(_authorization(request), *OPERATOR_SCOPES)
+            self._verifier.verify(_authorization(request), *OPERATOR_SCOPES, is_last_try=True)
         except Rejection:
             return False
         return True

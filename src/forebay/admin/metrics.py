@@ -6,6 +6,7 @@ at 0, so that a sum would fall. A gauge is the sum of all workers.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
 
@@ -55,6 +56,7 @@ class _Collector(Collector):
         yield from self._event_metrics()
         yield from self._work_metrics()
         yield from self._state_metrics()
+        yield from self._key_metrics()
         yield from self._process_metrics()
 
     def _event_metrics(self) -> Iterable[Metric]:
@@ -108,6 +110,19 @@ class _Collector(Collector):
         for cause in sorted({state.sink_error_type for state in states if state.sink_health is Health.PAUSED}):
             paused.add_metric([cause], 1)
         yield paused
+
+    def _key_metrics(self) -> Iterable[Metric]:
+        text = "Fetches of the keys of identity providers."
+        yield self._count_each("forebay_key_fetches", text, "issuer", "key_fetches")
+        text = "Those fetches that failed; the keys that were there stay in use."
+        yield self._count_each("forebay_key_fetch_failures", text, "issuer", "key_fetch_failures")
+        text = "Seconds since the keys of an identity provider were fetched last, in the worker with the oldest."
+        ages = GaugeMetricFamily("forebay_keys_age_seconds", text, labels=["issuer"])
+        now = time.time()
+        fetched_at = [snapshot.counters.keys_fetched_at for snapshot in self._snapshots]
+        for issuer in sorted({issuer for each in fetched_at for issuer in each}):
+            ages.add_metric([issuer], now - min(each[issuer] for each in fetched_at if issuer in each))
+        yield ages
 
     def _process_metrics(self) -> Iterable[Metric]:
         for family in PROCESS.collect():

@@ -29,7 +29,8 @@ from forebay.bench.sink import StandIn
 from forebay.errors import SettingsError, SinkUnreachable
 from forebay.settings import Settings, SinkHost
 from forebay.sinks.selection import make_sink
-from forebay.tokens import Scope, make_token
+from forebay.tokens.claims import Scope
+from forebay.tokens.making import make_token
 
 HOST = "127.0.0.1"
 SYNCS = 50

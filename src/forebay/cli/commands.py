@@ -27,7 +27,7 @@ app.add_typer(events.app, name="events")
 app.add_typer(pending.app, name="pending")
 app.add_typer(dead.app, name="dead")
 app.add_typer(index.app, name="index")
-app.command("token")(token.token)
+app.add_typer(token.app, name="token")
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 

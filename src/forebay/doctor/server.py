@@ -14,7 +14,8 @@ from forebay.doctor.context import Context
 from forebay.doctor.finding import Finding, Level, fail, ok, warn
 from forebay.errors import ForebayError
 from forebay.settings import Settings, check_token_key
-from forebay.tokens import Scope, make_token
+from forebay.tokens.claims import Scope
+from forebay.tokens.making import make_token
 
 TIMEOUT_S = 5.0
 TOKEN_S = 60
@@ -54,7 +55,7 @@ def check(context: Context) -> Iterator[Finding]:
         return
     secret = read_secret(settings)
     try:
-        reply = ask(settings, "/health/ready", None if secret is None else _make_token(secret))
+        reply = ask(settings, "/health/ready", None if secret is None else _make_token(settings, secret))
     except ServerSilent as error:
         yield warn(str(error), "start it, or see its log; clients get no answer")
         return
@@ -105,8 +106,16 @@ def _host(settings: Settings) -> str:
     return ANYWHERE.get(settings.host, settings.host)
 
 
-def _make_token(secret: str) -> str:
-    return make_token(secret, "forebay-doctor", [Scope.READ], TOKEN_S)
+def _make_token(settings: Settings, secret: str) -> str:
+    return make_token(
+        secret,
+        "forebay-doctor",
+        [Scope.READ],
+        TOKEN_S,
+        algorithm=settings.jwt_algorithm,
+        iss=settings.jwt_issuer,
+        aud=settings.jwt_audience,
+    )
 
 
 def _read_date(text: str | None) -> int | None:

@@ -8,7 +8,7 @@ from forebay.doctor.context import Context
 from forebay.doctor.finding import Finding, fail, ok, warn
 from forebay.doctor.server import read_secret
 from forebay.errors import SettingsError
-from forebay.settings import SECRET_CHARS_MIN, Settings, unknown_variables, variable_name
+from forebay.settings import Settings, unknown_variables, variable_name
 
 SECONDS = (
     ("bulk_timeout_s", 5, None, "a busy OpenSearch takes longer, and every bulk is sent again"),
@@ -52,8 +52,9 @@ def _judge_names(unknown: Sequence[tuple[str, str | None]]) -> Iterator[Finding]
 
 
 def _judge_secret(settings: Settings, secret_chars: int | None) -> Iterator[Finding]:
-    if secret_chars is not None and secret_chars < SECRET_CHARS_MIN:
-        text = f"JWT_SECRET has fewer than {SECRET_CHARS_MIN} characters: tokens can be forged by trying"
+    chars_min = settings.jwt_algorithm.secret_chars_min
+    if secret_chars is not None and secret_chars < chars_min:
+        text = f"JWT_SECRET has fewer than {chars_min} characters: tokens can be forged by trying"
         yield warn(text, "`openssl rand -hex 32` makes one; clients then need new tokens")
     elif settings.jwt_secret is None and settings.open_search_dns:
         text = f"JWT_SECRET is not set; one is kept in {settings.secret_path}"

@@ -19,7 +19,7 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
-from forebay.errors import Rejection
+from forebay.errors import KeyNotKnown, Rejection
 from forebay.intake import answers, refusals
 from forebay.intake.addresses import normalize
 from forebay.intake.answers import Answer, AnswerQueue, KnownTurn, ServerLines, Turn
@@ -130,7 +130,9 @@ class Connection(asyncio.Protocol):
         try:
             known = self._intake.recall(self, piece) if is_between else None
             if known is not None:
-                self._take_known(*known)
+                self._queue.append(known[0])
+                self._wait()
+                self._take(*known)
             else:
                 # One of a head that came in two pieces must not be taken for that of this piece.
                 self._new_grant = None
@@ -144,14 +146,6 @@ class Connection(asyncio.Protocol):
             self._note_arriving()
         elif self.used_bytes:
             self._count_memory()
-
-    def _take_known(self, turn: Turn, body: bytes) -> None:
-        self._queue.append(turn)
-        self._wait()
-        if isinstance(turn, Request):
-            self._take(turn, body)
-        elif isinstance(turn, KnownTurn):
-            self.answer(turn, turn.answer)
 
     def _remember(self, piece: bytes, grant: Grant) -> None:
         """Remember the head of the request that was just parsed, if the piece is that request and nothing more."""
@@ -310,15 +304,18 @@ class Connection(asyncio.Protocol):
         if len(self._queue) >= UNANSWERED_MAX:
             self._flow.pause_reading()
 
-    def _take(self, request: Request, body: bytes) -> None:
+    def _take(self, request: Request, body: bytes, *, is_last_try: bool = False) -> None:
         limits = self._limits
         if limits.used_bytes > limits.bytes_max and not limits.find_room():
             self.answer(request, refusals.rejection(limits.reject_request()))
             return
         try:
             if request.head is not None:
-                self._intake.decide(request, request.head, body)
+                self._intake.decide(request, request.head, body, is_last_try=is_last_try)
             self._intake.take(request, body)
+        except KeyNotKnown as error:
+            self._take_later(request, body, error)
+            return
         except Rejection as error:
             self._intake.counters.rejected += 1
             self.answer(request, refusals.rejection(error))
@@ -330,6 +327,17 @@ class Connection(asyncio.Protocol):
         if request.response is None:
             request.used_bytes = request.entry_bytes + EVENT_BYTES * request.events
             limits.used_bytes += request.used_bytes
+
+    def _take_later(self, request: Request, body: bytes, error: KeyNotKnown) -> None:
+        """Take a request once the key of its token is there, or certainly is not."""
+
+        def take(_: object) -> None:
+            self._limits.set_used_bytes(request, 0)
+            if not self._transport.is_closing():
+                self._take(request, body, is_last_try=True)
+
+        self._limits.set_used_bytes(request, len(body))
+        asyncio.ensure_future(error.wait()).add_done_callback(take)
 
     # Answers leave
 

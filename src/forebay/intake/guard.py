@@ -1,7 +1,7 @@
 """The guard in front: decides from the head of a request whether it may go on, and how its events are taken.
 
-Everything is decided before the body is read, unless a beacon has its token in its body: such a request is undecided
-until its body is there.
+Everything is decided before the body is read, with two exceptions: a beacon may have its token in its body, and the key
+of a token may have to be fetched. Such a request is undecided until its body is there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 
 from msgspec import Struct
 
-from forebay.errors import FieldError, Rejection
+from forebay.errors import FieldError, KeyNotKnown, Rejection
 from forebay.intake.addresses import TrustedProxies, cut, limited_part
 from forebay.intake.documents import Sender
 from forebay.intake.formats.beacon import TOKEN, TextBeacon
@@ -25,7 +25,8 @@ from forebay.intake.origins import Origins, forbidden
 from forebay.intake.rates import Account, RateLimiter
 from forebay.model import Ack
 from forebay.settings import Settings, StoreAddress
-from forebay.tokens import Claims, Scope, TokenVerifier
+from forebay.tokens.claims import Claims, Scope
+from forebay.tokens.verifier import TokenVerifier
 
 WRITE = Scope.WRITE
 
@@ -77,13 +78,18 @@ class Guard:
         if authorization is None and isinstance(_find_format(head), TextBeacon):
             self._check_body(head, UNPROVEN_BODY_BYTES_MAX)
             return None
-        return self._decide(head, authorization)
+        try:
+            return self._decide(head, authorization)
+        except KeyNotKnown:
+            # By then the key may be there.
+            return None
 
-    def decide(self, head: Head, body: bytes) -> Grant:
+    def decide(self, head: Head, body: bytes, *, is_last_try: bool) -> Grant:
         """Return the grant of a request that was undecided.
 
         Raises:
-            Rejection: as by `check`.
+            Rejection: as by `check`, or 503 if the key of its token cannot be had.
+            KeyNotKnown: wait for the key of its token; not at the last try.
         """
         authorization, form = _find_authorization(head), _find_format(head)
         if authorization is None and isinstance(form, TextBeacon):
@@ -91,19 +97,20 @@ class Guard:
                 raise self.too_large(UNPROVEN_BODY_BYTES_MAX)
             token = form.find_token(body)
             authorization = None if token is None else b"Bearer " + token
-        return self._decide(head, authorization)
+        return self._decide(head, authorization, is_last_try=is_last_try)
 
     def count(self, limited_as: LimitedAs) -> Sequence[Account]:
-        """Count the first event of a request; return the accounts for the others.
+        """Count the first event of a request whose body is there; `count_others` must follow.
 
         Raises:
-            Rejection: 429, the sender is over a limit.
+            Rejection: 429, the sender is over a limit, and nothing was counted.
         """
         return self._rates.take(time.monotonic_ns(), *limited_as)
 
     def count_others(self, accounts: Sequence[Account], events: int) -> None:
-        """Count the other events of a request, before the next one is counted."""
-        self._rates.add(accounts, events)
+        """Count the other events of a request, before any other request is counted."""
+        if events > 0:
+            self._rates.add(accounts, events)
 
     def still_holds(self, grant: Grant, body_bytes: int) -> bool:
         """Return whether a head that got a grant would get it now, with a body of that size."""
@@ -114,10 +121,10 @@ class Guard:
         detail = f"the body is larger than {bytes_max or self._body_bytes_max} bytes"
         return Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
 
-    def _decide(self, head: Head, authorization: bytes | None) -> Grant:
+    def _decide(self, head: Head, authorization: bytes | None, *, is_last_try: bool = False) -> Grant:
         get = head.headers.get
         self.origins.check(head.headers)
-        claims = self._verifier.verify(authorization, WRITE)
+        claims = self._verifier.verify(authorization, WRITE, is_last_try=is_last_try)
         self._check_body(head, self._body_bytes_max)
         form = _find_format(head)
         if form is None:
@@ -134,6 +141,7 @@ class Guard:
             # Users of different issuers may have the same name.
             user, part = f"{claims.issuer} {claims.user_id}", limited_part(head.client) if head.client else None
             limited_as = (user, claims.rate_per_s, device, part)
+            self._rates.check(time.monotonic_ns(), *limited_as)
         return Grant(claims, form, sender, ack, self.origins.find_lines(head.headers), limited_as)
 
     def _check_body(self, head: Head, bytes_max: int) -> None:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from forebay.intake.documents import Sender
 from forebay.intake.formats.format import Format
 from forebay.model import Ack
-from forebay.tokens import Claims
+from forebay.tokens.claims import Claims
 
 HEADS_MAX = 5_000
 """How many heads are remembered."""

@@ -9,19 +9,18 @@ from typing import Protocol
 from forebay.clock import Clock
 from forebay.errors import Rejection, SpoolInDoubt, SpoolUnavailable
 from forebay.intake import answers, refusals
-from forebay.intake.answers import Answer, KnownTurn, Turn
+from forebay.intake.answers import Answer, Turn
 from forebay.intake.documents import DocumentMaker
 from forebay.intake.formats.format import Result
 from forebay.intake.formats.registry import FORMATS, Addresses
 from forebay.intake.guard import Guard, Head
 from forebay.intake.heads import Grant, KnownHeads
 from forebay.intake.limits import RequestLimits
-from forebay.intake.rates import Account
 from forebay.model import CREATED, Ack, Admission
 from forebay.pipeline.group import Part
 from forebay.pipeline.pipeline import Admitter
 from forebay.telemetry.counters import Counters
-from forebay.tokens import Claims
+from forebay.tokens.claims import Claims
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -51,7 +50,6 @@ class Request(Turn, eq=False, kw_only=True):
     Attributes:
         grant: the decisions on its head.
         head: the head itself, while these are not made.
-        accounts: count its events, as far as these are limited.
         places: the number of each event in the body.
         results: the result of each event.
         parts: the events that were not refused, by their index.
@@ -63,7 +61,6 @@ class Request(Turn, eq=False, kw_only=True):
     counters: Counters
     grant: Grant
     head: Head | None = None
-    accounts: Sequence[Account] = ()
     places: Sequence[int] = ()
     results: Sequence[Result] = ()
     parts: Sequence[Part] = ()
@@ -110,11 +107,10 @@ class Intake:
         self._clock = Clock()
         self.heads = KnownHeads(limits.header_bytes_max)
 
-    def recall(self, connection: Connection, piece: bytes) -> tuple[Turn, bytes] | None:
+    def recall(self, connection: Connection, piece: bytes) -> tuple[Request, bytes] | None:
         """Return the request in a piece of input and its body, if it is a whole one with a head that is known.
 
-        Ask only if no request is half there. A head that would be refused now is not taken; if its sender is over a
-        limit, the refusal is returned.
+        Ask only if no request is half there. A head that is known, and would be refused now, is not taken.
         """
         found = self.heads.find(connection.peer, piece)
         if found is None:
@@ -122,14 +118,8 @@ class Intake:
         grant, body = found
         if not self.guard.still_holds(grant, len(body)):
             return None
-        request = Request(connection=connection, counters=self.counters, grant=grant, origin_lines=grant.origin_lines)
-        if grant.limited_as is not None:
-            try:
-                request.accounts = self.guard.count(grant.limited_as)
-            except Rejection as error:
-                self.counters.rejected += 1
-                return KnownTurn(answer=refusals.rejection(error), origin_lines=grant.origin_lines), body
-        return request, body
+        lines = grant.origin_lines
+        return Request(connection=connection, counters=self.counters, grant=grant, origin_lines=lines), body
 
     def begin(self, connection: Connection, head: Head) -> Request:
         """Return a request, from its head.
@@ -137,27 +127,20 @@ class Intake:
         Raises:
             Rejection: it may not go on.
         """
-        request = Request(connection=connection, counters=self.counters, grant=UNDECIDED)
         grant = self.guard.check(head)
         if grant is None:
-            request.head = head
-        else:
-            self._allow(request, grant)
-        return request
+            return Request(connection=connection, counters=self.counters, grant=UNDECIDED, head=head)
+        return Request(connection=connection, counters=self.counters, grant=grant)
 
-    def decide(self, request: Request, head: Head, body: bytes) -> None:
+    def decide(self, request: Request, head: Head, body: bytes, *, is_last_try: bool) -> None:
         """Decide on a request whose body is there.
 
         Raises:
             Rejection: it may not go on.
+            KeyNotKnown: wait for the key of its token; not at the last try.
         """
-        self._allow(request, self.guard.decide(head, body))
+        request.grant = self.guard.decide(head, body, is_last_try=is_last_try)
         request.head = None
-
-    def _allow(self, request: Request, grant: Grant) -> None:
-        request.grant = grant
-        if grant.limited_as is not None:
-            request.accounts = self.guard.count(grant.limited_as)
 
     def take(self, request: Request, body: bytes) -> None:
         """Take the events of a request; it is answered now, or once they are safe.
@@ -166,13 +149,14 @@ class Intake:
             Rejection: all of them are refused.
         """
         grant = request.grant
+        accounts = self.guard.count(grant.limited_as) if grant.limited_as is not None else None
         # Windows writes it, and a reader may ignore it (RFC 8259, section 8.1).
         decoded = grant.format.decode(body.removeprefix(BYTE_ORDER_MARK))
         if len(decoded.places) > self.limits.batch_events_max:
             detail = f"a batch has at most {self.limits.batch_events_max} events, not {len(decoded.places)}"
             raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
-        if request.accounts:
-            self.guard.count_others(request.accounts, len(decoded.places) - 1)
+        if accounts is not None:
+            self.guard.count_others(accounts, len(decoded.places) - 1)
         parts, results = self._maker.make(decoded.events, grant.sender, self._clock.now(), decoded.sent_at)
         events = entry_bytes = 0
         for part in parts:

@@ -41,3 +41,6 @@ class Counters:
     commits: int = 0
     commit_seconds: float = 0.0
     commit_failures: int = 0
+    key_fetches: Counter[str] = field(default_factory=Counter)  # of the keys of providers, by issuer
+    key_fetch_failures: Counter[str] = field(default_factory=Counter)
+    keys_fetched_at: dict[str, float] = field(default_factory=dict)  # the newest that could be used, seconds since 1970

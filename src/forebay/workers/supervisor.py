@@ -71,7 +71,7 @@ def run(settings: Settings, intervals: Intervals = INTERVALS) -> int:
     """
     configure_logs(settings.log_format, settings.log_level)
     secret = resolve_secret(settings)
-    server.warn(secret)
+    server.warn(settings, secret)
     with contextlib.closing(server.listen(settings)) as listener, _make_folder() as folder:
         load_sink(settings)
         # The memory so far stays shared with the workers, as no collection there goes through it.

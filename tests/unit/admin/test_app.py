@@ -15,7 +15,7 @@ from forebay.errors import Rejection
 from forebay.pipeline.gate import Health
 from forebay.pipeline.pipeline import State
 from forebay.telemetry.counters import Counters
-from forebay.tokens import OPERATOR_SCOPES
+from forebay.tokens.claims import OPERATOR_SCOPES
 
 WELL = State(
     channel_events=0,
@@ -37,7 +37,8 @@ WRITER, READER = b"writer", b"reader"
 class Verifier:
     """Knows two tokens: one that may send, and one that may read."""
 
-    def verify(self, authorization: bytes | None, *scopes: str) -> object:
+    def verify(self, authorization: bytes | None, *scopes: str, is_last_try: bool) -> object:
+        assert is_last_try  # it does not wait for the keys of a provider
         if authorization not in (WRITER, READER):
             raise Rejection(401, "who are you?", headers=(("WWW-Authenticate", "Bearer"),))
         if scopes and (authorization == WRITER or tuple(scopes) != OPERATOR_SCOPES):

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from forebay.tokens import Scope, TokenVerifier
+from forebay.tokens.claims import Scope
+from forebay.tokens.provider import make_own_provider
+from forebay.tokens.verifier import TokenVerifier
 from unit.cli.running import Folder, Run
 
 SECRET = "a secret that is long enough for HS256"
@@ -31,7 +33,10 @@ def test_token_is_signed_with_jwt_secret(run: Run, monkeypatch: pytest.MonkeyPat
     assert found["scope"] == "events:read admin"
     assert now - 60 < found["iat"] <= now
     assert found["exp"] - found["iat"] == 7 * 86_400
-    assert TokenVerifier(SECRET).verify(f"Bearer {out.strip()}".encode(), Scope.ADMIN).user_id == "alice"
+    assert (
+        TokenVerifier(make_own_provider([SECRET])).verify(f"Bearer {out.strip()}".encode(), Scope.ADMIN).user_id
+        == "alice"
+    )
 
 
 def test_token_may_write_events_by_default(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +49,7 @@ def test_local_token_is_signed_with_the_key_beside_the_spool(run: Run, folder: F
     token = run("token").out.strip()
 
     secret = folder.path.joinpath("sqlite3.db.secret").read_text()
-    assert TokenVerifier(secret).verify(f"Bearer {token}".encode(), Scope.WRITE).user_id == "demo"
+    assert TokenVerifier(make_own_provider([secret])).verify(f"Bearer {token}".encode(), Scope.WRITE).user_id == "demo"
 
 
 def test_missing_secret_outside_a_local_environment_is_a_wrong_setting(

@@ -22,7 +22,8 @@ from forebay.model import Ack
 from forebay.pipeline.pipeline import Admitter
 from forebay.settings import Settings
 from forebay.telemetry.counters import Counters
-from forebay.tokens import TokenVerifier
+from forebay.tokens.provider import make_own_provider
+from forebay.tokens.verifier import TokenVerifier
 
 SECRET = "a secret that is long enough for HS256"
 REQUEST_LIMITS = RequestLimits(header_bytes_max=4_000, body_bytes_max=400_000, batch_events_max=1_000)
@@ -104,7 +105,11 @@ class Server:
         self.limits = ConnectionLimits(CONNECTIONS_MAX, in_hand_bytes_max, self.counters)
         self.state = ServerState()
         maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), self.counters, require_log_id=False)
-        guard = Guard(TokenVerifier(SECRET), Settings(_env_file=None, cors_origins=origins, **settings), request_limits)
+        guard = Guard(
+            TokenVerifier(make_own_provider([SECRET])),
+            Settings(_env_file=None, cors_origins=origins, **settings),
+            request_limits,
+        )
         admitter = cast("Admitter", self.admitter)
         self.intake = Intake(list_addresses(), guard, maker, admitter, request_limits, self.counters)
         self._timeouts = ConnectionTimeouts(REQUEST_TIMEOUT_S, KEEP_ALIVE_S)

@@ -11,7 +11,8 @@ import pytest
 
 from forebay.intake.guard import UNPROVEN_BODY_BYTES_MAX
 from forebay.model import Admission, entry_document
-from forebay.tokens import Scope, make_token
+from forebay.tokens.claims import Scope
+from forebay.tokens.making import make_token
 from unit.intake.fakes import SECRET, FakeTransport, Server
 
 SHOP = "https://shop.example"

@@ -14,7 +14,10 @@ from forebay.intake.intake import Request
 from forebay.intake.reader import RequestReader
 from forebay.model import Ack, Admission
 from forebay.telemetry.counters import Overload
-from forebay.tokens import Scope, TokenVerifier, make_token
+from forebay.tokens.claims import Scope
+from forebay.tokens.making import make_token
+from forebay.tokens.provider import make_own_provider
+from forebay.tokens.verifier import TokenVerifier
 from unit.intake.fakes import (
     IN_HAND_BYTES_MAX,
     KEEP_ALIVE_S,
@@ -261,7 +264,7 @@ def test_a_known_head_with_a_token_that_has_expired_since_gets_401(
     connection.data_received(event())
     server.admitter.requests[0].admitted(Admission.CREATED)
     # Of the token itself: it is as old as this run of the tests, which may have gone on for minutes.
-    valid_until = TokenVerifier(SECRET).verify(AUTHORIZATION).valid_until
+    valid_until = TokenVerifier(make_own_provider([SECRET])).verify(AUTHORIZATION).valid_until
     for at in (valid_until - 1, valid_until + 1):
         monkeypatch.setattr("time.time", lambda now=at: now)
         connection.data_received(event())

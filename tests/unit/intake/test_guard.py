@@ -10,7 +10,10 @@ from forebay.intake.guard import Guard, Head
 from forebay.intake.heads import Grant
 from forebay.intake.limits import RequestLimits
 from forebay.settings import Settings
-from forebay.tokens import Scope, TokenVerifier, make_token
+from forebay.tokens.claims import Scope
+from forebay.tokens.making import make_token
+from forebay.tokens.provider import make_own_provider
+from forebay.tokens.verifier import TokenVerifier
 
 SECRET = "a secret that is long enough for HS256"
 BODY_BYTES_MAX = 1_000
@@ -23,7 +26,9 @@ def bearer(scope: Scope = Scope.WRITE) -> bytes:
 
 @pytest.fixture
 def guard() -> Guard:
-    return Guard(TokenVerifier(SECRET), Settings(_env_file=None), RequestLimits(8_192, BODY_BYTES_MAX, 100))
+    return Guard(
+        TokenVerifier(make_own_provider([SECRET])), Settings(_env_file=None), RequestLimits(8_192, BODY_BYTES_MAX, 100)
+    )
 
 
 def check(guard: Guard, headers: dict[bytes, bytes], query: bytes = b"") -> Grant | None:

@@ -8,7 +8,7 @@ from forebay.intake import heads
 from forebay.intake.formats.single import SingleEvent
 from forebay.intake.heads import HEAD_BYTES_MAX, HEADS_MAX, Grant, KnownHeads
 from forebay.model import Ack
-from forebay.tokens import Claims
+from forebay.tokens.claims import Claims
 
 HEADER_BYTES_MAX = 16_384
 FIRST_LINE = b"POST /events HTTP/1.1\r\n"

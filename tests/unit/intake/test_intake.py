@@ -27,7 +27,10 @@ from forebay.pipeline.group import Part, Submission
 from forebay.pipeline.pipeline import Admitter
 from forebay.settings import Settings
 from forebay.telemetry.counters import Counters
-from forebay.tokens import Claims, Scope, TokenVerifier, make_token
+from forebay.tokens.claims import Claims, Scope
+from forebay.tokens.making import make_token
+from forebay.tokens.provider import make_own_provider
+from forebay.tokens.verifier import TokenVerifier
 
 SECRET = "a secret that is long enough for HS256"
 # Longer than any run of the tests, at whose start the token is made.
@@ -86,7 +89,7 @@ def admitter() -> FakeAdmitter:
 
 @pytest.fixture
 def intake(counters: Counters, admitter: FakeAdmitter) -> Intake:
-    guard = Guard(TokenVerifier(SECRET), Settings(_env_file=None), LIMITS)
+    guard = Guard(TokenVerifier(make_own_provider([SECRET])), Settings(_env_file=None), LIMITS)
     maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), counters, require_log_id=False)
     return Intake(list_addresses(), guard, maker, cast("Admitter", admitter), LIMITS, counters)
 

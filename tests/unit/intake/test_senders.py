@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 
 from forebay.intake.proxied import ProxiedConnection
 from forebay.model import Admission, entry_document
-from forebay.tokens import Scope, make_token
+from forebay.tokens.claims import Scope
+from forebay.tokens.making import make_token
 from unit.intake.fakes import SECRET, FakeTransport, Server
 
 EVENT = {"page": "/home", "event": "click"}
@@ -109,7 +110,7 @@ async def test_a_beacon_counts_once_its_token_is_known() -> None:
 async def test_without_limits_nothing_is_counted() -> None:
     server = Server()
     assert set(send(server, *[request()] * 500).statuses) == {200}
-    assert all(not taken.accounts for taken in server.admitter.requests)
+    assert all(taken.grant.limited_as is None for taken in server.admitter.requests)
 
 
 # From where
