@@ -34,6 +34,7 @@ from forebay.server import Deliverer, configure_http
 from forebay.settings import load_settings
 from forebay.spool.records import Totals, Transaction
 from forebay.spool.spool import Spool
+from forebay.telemetry.counters import Counters
 from forebay.tokens import Scope, make_token
 
 SINGLE_CONNECTIONS, SINGLE_ROUNDS = 50, 20
@@ -157,7 +158,7 @@ def make_rounds(path: str, make_content: Callable[[int], object], rounds: int, c
 async def send(rounds: Sequence[Round]) -> None:
     """Send the requests of each round at once, and wait for their answers before the next round."""
     settings = load_settings()
-    deliverer = Deliverer(settings, cast("Spool", InstantSpool()))
+    deliverer = Deliverer(settings, cast("Spool", InstantSpool()), Counters())
     config = configure_http(settings, os.environ["JWT_SECRET"], deliverer, _collect)
     config.load()
     state = ServerState()

@@ -19,6 +19,7 @@ from forebay import __version__
 from forebay.admin.app import AdminApp, Collect
 from forebay.admin.peers import Peers
 from forebay.admin.snapshot import Snapshot, measure_process
+from forebay.denials.denials import Denials
 from forebay.errors import SettingsError
 from forebay.http_server import HttpServer
 from forebay.intake.answers import ServerLines
@@ -59,7 +60,8 @@ def run(settings: Settings) -> int:
     """Serve in this one process until a signal ends it; return the exit code.
 
     Raises:
-        SettingsError: a setting does not allow it: no secret can be kept, the port is taken.
+        SettingsError: a setting does not allow it: no secret can be kept, the port is taken, the
+            denial list cannot be read.
         SpoolUnusable: the database cannot be opened, or another process owns it.
     """
     configure_logs(settings.log_format, settings.log_level)
@@ -79,6 +81,7 @@ def work(settings: Settings, secret: str, listener: socket.socket, peers: Peers,
     """Serve as the only process, or as one of several, until told to end; return the exit code.
 
     Raises:
+        SettingsError: the denial list cannot be read.
         SpoolUnusable: the database cannot be opened, or another process owns it.
     """
     with (
@@ -91,9 +94,16 @@ def work(settings: Settings, secret: str, listener: socket.socket, peers: Peers,
 async def serve(
     settings: Settings, secret: str, listener: socket.socket, spool: Spool, peers: Peers, started: Started
 ) -> int:
-    """Take events over HTTP and deliver them until told to end; return the exit code."""
+    """Take events over HTTP and deliver them until told to end; return the exit code.
+
+    Raises:
+        SettingsError: the denial list cannot be read.
+    """
     keep_freed_memory()
-    deliverer = Deliverer(settings, spool)
+    counters = Counters()
+    # First: it may refuse the start.
+    denials = Denials(settings.denials_path, counters)
+    deliverer = Deliverer(settings, spool, counters)
 
     def observe() -> Snapshot:
         return deliverer.observe(peers.number, stopping=server.should_exit)
@@ -101,7 +111,7 @@ async def serve(
     http_config = configure_http(settings, secret, deliverer, lambda: peers.ask(observe()))
     server = HttpServer(http_config, lambda: started(server, deliverer.sink.location))
     # A server that takes events and delivers none would look well from outside.
-    deliverer.start(server.end, server.sweep(), peers.answer(observe))
+    deliverer.start(server.end, server.sweep(), peers.answer(observe), denials.watch())
     # Objects that live from here to the end are not worth a look at every collection. Nor are events: they hold no
     # cycles.
     gc.collect()
@@ -124,11 +134,11 @@ class Deliverer:
         pipeline: everything between intake and sink.
     """
 
-    def __init__(self, settings: Settings, spool: Spool) -> None:
+    def __init__(self, settings: Settings, spool: Spool, counters: Counters) -> None:
         self._settings = settings
         self._spool = spool
         self._background: list[asyncio.Task[None]] = []
-        self.counters = Counters()
+        self.counters = counters
         self.sink = make_sink(settings)
         spool.start(asyncio.get_running_loop(), self.sink.repair)
         self.pipeline = Pipeline(spool, self.sink, settings, self.counters)

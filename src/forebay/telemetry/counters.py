@@ -41,3 +41,6 @@ class Counters:
     commits: int = 0
     commit_seconds: float = 0.0
     commit_failures: int = 0
+    denied: Counter[str] = field(default_factory=Counter)  # requests that the denial list refused, by kind
+    denials: int = 0  # entries of the denial list, as last read
+    denial_failures: int = 0  # looks at the denial list that failed
