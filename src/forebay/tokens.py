@@ -54,6 +54,8 @@ class Claims(NamedTuple):
     user_id: str
     scopes: frozenset[str]
     valid_until: float
+    origins: frozenset[str] | None = None
+    formats: frozenset[str] | None = None
 
 
 def make_token(secret: str, subject: str, scopes: Iterable[str], lifetime_s: float) -> str:

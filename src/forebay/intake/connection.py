@@ -23,7 +23,8 @@ from forebay.errors import Rejection
 from forebay.intake import answers, refusals
 from forebay.intake.answers import Answer, AnswerQueue, KnownTurn, ServerLines, Turn
 from forebay.intake.asgi import AsgiRequest, make_asgi_request
-from forebay.intake.formats.registry import ADDRESSES, Formats, resolve
+from forebay.intake.formats.registry import resolve
+from forebay.intake.guard import Head
 from forebay.intake.heads import Grant
 from forebay.intake.intake import Intake, Request
 from forebay.intake.limits import BLANKS, ConnectionLimits, ConnectionTimeouts, overloaded
@@ -84,6 +85,7 @@ class Connection(asyncio.Protocol):
         self._server_state = server_state
         self._connections: set[Any] = server_state.connections  # uvicorn's type names its own protocols only
         self._loop = asyncio.get_running_loop()
+        self._addresses = intake.addresses
         self._reader = RequestReader(self, intake.limits.header_bytes_max)
         self._state = IDLE
         self._deadline: float | None = None  # of the state, by the loop's clock; None while the client waits for us
@@ -193,16 +195,16 @@ class Connection(asyncio.Protocol):
         """Decide who answers the request."""
         parser, url = self._reader.parser, self._reader.url
         try:
-            path, query = (url, b"") if url in ADDRESSES else resolve(url)
+            path, query = (url, b"") if url in self._addresses else resolve(url)
         except Rejection as error:
             self.refuse(error)
             return
-        formats, method = ADDRESSES.get(path), parser.get_method()
+        formats, method = self._addresses.get(path), parser.get_method()
         if formats is not None and method == b"POST":
-            self._begin(formats, query)
+            self._begin(Head(formats, query, self._read_headers()))
         elif path == b"/ping" and method in PING:
             self._arriving = KnownTurn(answer=PING[method], connection_line=self._connection_line)
-        else:
+        elif not (formats is not None and method == b"OPTIONS" and self._begin_preflight()):
             self._arriving = turn = make_asgi_request(
                 self._reader, self._flow, self._transport, self._server_state, self._app, self._write_due
             )
@@ -212,16 +214,17 @@ class Connection(asyncio.Protocol):
         if self._arriving is not None and not parser.should_keep_alive():
             self._arriving.is_last = True
 
-    def _begin(self, formats: Formats, query: bytes) -> None:
-        headers = {name.lower(): value.rstrip(BLANKS) for name, value in self._reader.headers}
+    def _begin(self, head: Head) -> None:
+        headers = head.headers
+        lines = self._intake.guard.origins.find_lines(headers)
         is_asked = b"expect" in headers and headers[b"expect"].lower() == b"100-continue"
         turn: Turn
         try:
-            turn = request = self._intake.begin(self, formats, query, headers)
+            turn = request = self._intake.begin(self, head)
         except Rejection as error:
             self._intake.counters.rejected += 1
             if is_asked or self._reader.announced_body_bytes > self._intake.limits.body_bytes_max:
-                self.refuse(error)
+                self.refuse(error, lines)
                 return
             turn = KnownTurn(answer=refusals.rejection(error))
         else:
@@ -229,10 +232,19 @@ class Connection(asyncio.Protocol):
             if is_asked and not self._queue and self._reader.parser.get_http_version() != "1.0":
                 self._transport.write(answers.CONTINUE)
             elif not is_asked and self._reader.parser.get_http_version() != "1.0":
-                self._new_grant = request.grant
+                self._new_grant = request.grant if request.head is None else None
         if b"connection" in headers:
             turn.connection_line = self._connection_line
+        turn.origin_lines = lines
         self._arriving = turn
+
+    def _begin_preflight(self) -> bool:
+        """Answer a browser that asks whether a page may send; return whether the request is such a question."""
+        self._arriving = self._intake.guard.origins.answer_preflight(self._read_headers())
+        return self._arriving is not None
+
+    def _read_headers(self) -> dict[bytes, bytes]:
+        return {name.lower(): value.rstrip(BLANKS) for name, value in self._reader.headers}
 
     @property
     def _connection_line(self) -> bytes:
@@ -294,6 +306,8 @@ class Connection(asyncio.Protocol):
             self.answer(request, refusals.rejection(limits.reject_request()))
             return
         try:
+            if request.head is not None:
+                self._intake.decide(request, body)
             self._intake.take(request, body)
         except Rejection as error:
             self._intake.counters.rejected += 1
@@ -316,7 +330,8 @@ class Connection(asyncio.Protocol):
         self._limits.used_bytes -= turn.used_bytes
         turn.used_bytes = 0
         line = answers.CLOSE_LINE if turn.is_last else turn.connection_line
-        turn.response = b"".join((head, self._lines.join(self._server_state.default_headers), line, b"\r\n", body))
+        server_lines = self._lines.join(self._server_state.default_headers)
+        turn.response = b"".join((head, server_lines, line, turn.origin_lines, b"\r\n", body))
         if self._queue and turn is not self._queue[0]:
             # It waits in memory for its turn: a client may send one request after the other while a disk hangs.
             self._limits.set_used_bytes(turn, len(turn.response))
@@ -354,14 +369,14 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.close()
 
-    def refuse(self, error: Rejection) -> None:
+    def refuse(self, error: Rejection, origin_lines: bytes = b"") -> None:
         """Answer input that is not taken, after all requests before it; drop the rest of it, and close.
 
         Closing at once would reset the connection under a client that is still sending, and it would never see why.
         """
-        self._end_input(refusals.rejection(error))
+        self._end_input(refusals.rejection(error), origin_lines)
 
-    def _end_input(self, answer: Answer) -> None:
+    def _end_input(self, answer: Answer, origin_lines: bytes = b"") -> None:
         if self._state is LINGERING or self._transport.is_closing():
             return
         turn, self._arriving = self._arriving, None
@@ -377,7 +392,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._end()
             return
-        refusal = Turn(is_last=True)
+        refusal = Turn(is_last=True, origin_lines=origin_lines if turn is None else turn.origin_lines)
         self._queue.append(refusal)
         self.answer(refusal, answer)
 

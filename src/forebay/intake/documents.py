@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Raw, Struct
 
 from forebay.errors import FieldError, Rejection
-from forebay.intake.formats.event import TOO_DEEP, invalid_event, is_too_deep
+from forebay.intake.formats.event import TOO_DEEP, invalid_event
 from forebay.intake.formats.format import Result
+from forebay.intake.formats.json_split import is_too_deep
 from forebay.intake.month import PREFIX_DIGITS, Months, as_ms, new_log_id
 from forebay.model import LOG_ID_BYTES_MAX, NEWLINE, NO_PARAM, Entry, Event, Instant, on_one_line
 from forebay.pipeline.group import Part

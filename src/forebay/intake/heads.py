@@ -36,12 +36,14 @@ class Grant(Struct, frozen=True):
         format: how the body is read and answered.
         sender: who sends, on which device.
         ack: when the client gets its answer.
+        origin_lines: the lines of the answer that let a page read it.
     """
 
     claims: Claims
     format: Format
     sender: Sender
     ack: Ack
+    origin_lines: bytes = b""
 
 
 class KnownHeads:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,9 +14,11 @@ from uvicorn.server import ServerState
 from forebay.intake.answers import ServerLines
 from forebay.intake.connection import Connection
 from forebay.intake.documents import DocumentMaker
+from forebay.intake.formats.registry import list_addresses
 from forebay.intake.guard import Guard
 from forebay.intake.intake import Intake, Request
 from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, RequestLimits
+from forebay.intake.origins import Origins
 from forebay.model import Ack
 from forebay.pipeline.pipeline import Admitter
 from forebay.telemetry.counters import Counters
@@ -91,16 +93,19 @@ class Server:
     """The parts of a server that connections share."""
 
     def __init__(
-        self, request_limits: RequestLimits = REQUEST_LIMITS, in_hand_bytes_max: int = IN_HAND_BYTES_MAX
+        self,
+        request_limits: RequestLimits = REQUEST_LIMITS,
+        in_hand_bytes_max: int = IN_HAND_BYTES_MAX,
+        origins: Collection[str] = (),
     ) -> None:
         self.counters = Counters()
         self.admitter = FakeAdmitter()
         self.limits = ConnectionLimits(CONNECTIONS_MAX, in_hand_bytes_max, self.counters)
         self.state = ServerState()
         maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), self.counters, require_log_id=False)
-        guard = Guard(TokenVerifier(SECRET), request_limits)
+        guard = Guard(TokenVerifier(SECRET), Origins(origins), Ack.DISK, request_limits)
         admitter = cast("Admitter", self.admitter)
-        self.intake = Intake(guard, maker, admitter, Ack.DISK, request_limits, self.counters)
+        self.intake = Intake(list_addresses(), guard, maker, admitter, request_limits, self.counters)
         self._timeouts = ConnectionTimeouts(REQUEST_TIMEOUT_S, KEEP_ALIVE_S)
         self._lines = ServerLines()
 
