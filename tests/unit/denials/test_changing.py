@@ -132,6 +132,21 @@ def test_a_disk_without_room_leaves_the_old_list(files: Files, monkeypatch: pyte
     assert files.values() == ["a"]
 
 
+def test_the_list_is_synced_before_it_is_put_in_place_and_its_folder_afterwards(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[tuple[str, bool]] = []
+    sync = os.fsync
+
+    def note_sync(descriptor: int) -> None:
+        sync(descriptor)
+        steps.append(("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file", files.denials.exists()))
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    changing.add(*files, [denial(Kind.SUB, "a")])
+    assert steps == [("file", False), ("folder", True)]
+
+
 def test_each_list_is_younger_than_the_one_before_even_if_the_clock_is_set_back(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -241,10 +241,11 @@ async def test_no_fault_ends_the_watch(files: Files, monkeypatch: pytest.MonkeyP
 
 async def test_a_disk_that_hangs_does_not_stop_the_event_loop(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     hung, over = threading.Event(), threading.Event()
+    ended_by_us = []
 
     def hang(_: Path) -> None:
         hung.set()
-        over.wait(WAIT_S)
+        ended_by_us.append(over.wait(WAIT_S))
 
     async with watched(files, monkeypatch, denial(Kind.SUB, "alice")) as found:
         monkeypatch.setattr(denials, "read_stamp", hang)
@@ -253,6 +254,10 @@ async def test_a_disk_that_hangs_does_not_stop_the_event_loop(files: Files, monk
                 await asyncio.sleep(0.005)
         assert found.is_revoked((), "alice")
         over.set()
+        async with asyncio.timeout(WAIT_S):
+            while not ended_by_us:
+                await asyncio.sleep(0.005)
+    assert ended_by_us[0] is True
 
 
 async def test_a_list_restored_with_its_old_time_is_still_another_one(

@@ -116,3 +116,12 @@ def test_each_network_ends_at_its_own_time() -> None:
 def test_the_number_of_looks_is_that_of_the_lengths_and_not_of_the_networks() -> None:
     networks = Networks((read_network(f"10.{part >> 8}.{part & 255}.0/24"), LATER) for part in range(10_000))
     assert {bits: len(tables) for bits, tables in networks._tables.items()} == {32: 1, 128: 0}
+
+
+def test_a_network_that_holds_the_mapped_addresses_and_more_is_one_of_ipv6() -> None:
+    networks = Networks([(read_network("::ffff:10.0.0.1/64"), LATER)])
+    assert [networks.contain(address, NOW) for address in ("::1", "10.0.0.1", "::ffff:10.0.0.1")] == [
+        True,
+        False,
+        False,
+    ]
