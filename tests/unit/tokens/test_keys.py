@@ -16,7 +16,7 @@ from forebay.provider_entry import PublicKeyAlgorithm
 from forebay.tokens.keys import CURVE_ALGORITHMS, RSA_ALGORITHMS, read_key_set, read_pem_file
 from forebay.tokens.provider import Provider, make_own_provider
 from forebay.tokens.verifier import TokenVerifier
-from unit.tokens.issuing import AUDIENCE, ISSUER, PrivateKey, key_set, make_claims, pem, publish, sign
+from testbed.servers.identity_provider import AUDIENCE, ISSUER, PrivateKey, key_set, make_claims, pem, publish, sign
 
 RSA = rsa.generate_private_key(65537, 2048)
 KEYS: dict[str, PrivateKey] = {

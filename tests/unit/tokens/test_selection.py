@@ -18,7 +18,7 @@ from forebay.tokens.claims import Scope
 from forebay.tokens.making import make_token
 from forebay.tokens.selection import make_verifier
 from forebay.tokens.verifier import TokenVerifier
-from unit.tokens.issuing import make_claims, pem, sign
+from testbed.servers.identity_provider import make_claims, pem, sign
 
 SECRET, OLD = "a secret that is long enough for HS256" * 2, "an earlier one that is long enough too" * 2
 FIRST, SECOND = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())

@@ -24,8 +24,8 @@ from forebay.tokens.making import make_token
 from forebay.tokens.parts import digest_token
 from forebay.tokens.provider import LEEWAY_S, Provider, make_own_provider
 from forebay.tokens.verifier import TokenVerifier
-from unit.tokens.issuing import ISSUER, key_set, publish
-from unit.tokens.issuing import sign as es256
+from testbed.servers.identity_provider import ISSUER, key_set, publish
+from testbed.servers.identity_provider import sign as es256
 
 SECRET = "a secret that is long enough for HS256"
 LATER = 3600
