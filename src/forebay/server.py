@@ -24,10 +24,11 @@ from forebay.http_server import HttpServer
 from forebay.intake.answers import ServerLines
 from forebay.intake.connection import PING, Connection
 from forebay.intake.documents import DocumentMaker
-from forebay.intake.formats.registry import ADDRESSES
+from forebay.intake.formats.registry import list_addresses
 from forebay.intake.guard import Guard
 from forebay.intake.intake import Intake
 from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, RequestLimits
+from forebay.intake.proxied import ProxiedConnection
 from forebay.pipeline.pipeline import Pipeline
 from forebay.process import end_within, fit_connections, give_back_memory, keep_freed_memory
 from forebay.secret import resolve_secret
@@ -209,17 +210,19 @@ def configure_http(
         settings.server_environment, settings.oldest_month_start, counters, require_log_id=settings.require_log_id
     )
     limits = RequestLimits(settings.header_bytes_max, settings.body_bytes_max, settings.batch_events_max)
-    guard = Guard(verifier, limits)
-    intake = Intake(guard, maker, deliverer.pipeline.admitter, settings.ack, limits, counters)
+    guard = Guard(verifier, settings, limits)
+    addresses = list_addresses(settings.paths_extra)
+    intake = Intake(addresses, guard, maker, deliverer.pipeline.admitter, limits, counters)
     timeouts = ConnectionTimeouts(settings.request_timeout_s, settings.keep_alive_s)
     connection_limits = ConnectionLimits(
         fit_connections(settings.connections_max), settings.in_hand_bytes_max, counters
     )
-    methods = {"/ping": tuple(method.decode() for method in PING)} | {path.decode(): ("POST",) for path in ADDRESSES}
+    methods = {"/ping": tuple(method.decode() for method in PING)} | {path.decode(): ("POST",) for path in addresses}
+    connection = ProxiedConnection if settings.proxy_protocol else Connection
     return uvicorn.Config(
         AdminApp(verifier, collect, methods, metrics_open=settings.metrics_open).build(),
         # uvicorn asks for a class, and calls it for each connection.
-        http=cast("type[Connection]", partial(Connection, intake, timeouts, connection_limits, ServerLines())),
+        http=cast("type[Connection]", partial(connection, intake, timeouts, connection_limits, ServerLines())),
         ws="none",
         lifespan="off",
         access_log=False,

@@ -9,9 +9,9 @@ import re
 import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 import jwt
@@ -42,9 +42,18 @@ SECRET_VARIABLES = frozenset(
 )
 
 DAY_S = 86_400
+IPV4_MAPPED = IPv6Network("::ffff:0:0/96")
 HOST_NAME_CHARS_MAX = 253
 KEY_FORM = "a secret text for HS256, and no PEM, SSH or DER key or certificate"
 HOST_NAME_FORM = "a host whose name has 1 to 63 letters, digits, - and _ between dots, and 253 characters at the most"
+EVERY_ORIGIN = "*"
+ORIGIN_FORM = "an origin such as https://shop.example, without a path, or *; several with commas"
+USUAL_PORTS = {"http": 80, "https": 443}
+PATH_FORM = (
+    "a path such as /c or /a/b, of letters, digits and . _ ~ -, that is no address of Forebay; several with commas"
+)
+OWN_PATHS = ("/events", "/ping", "/health", "/metrics", "/v1", "/admin", "/dashboard", "/docs", "/openapi")
+PROXIES_FORM = "addresses and networks with commas, such as 10.0.0.0/8,::1, and not all addresses"
 SINK_HOST_FORM = "an address such as http://localhost:9200 or https://user:password@host:9200, several with commas"
 
 
@@ -69,6 +78,24 @@ class AwsService(enum.StrEnum):
 
     ES = "es"  # OpenSearch Service
     AOSS = "aoss"  # OpenSearch Serverless
+
+
+class ForwardedHeader(enum.StrEnum):
+    """The header field in which trusted proxies name the client."""
+
+    X_FORWARDED_FOR = "x-forwarded-for"
+    FORWARDED = "forwarded"  # RFC 7239
+
+
+class StoreAddress(enum.StrEnum):
+    """How much of a client's address is stored."""
+
+    NO = "no"
+    CUT = "cut"  # to its network
+    WHOLE = "whole"
+
+
+IpNetwork: TypeAlias = IPv4Network | IPv6Network
 
 
 class SinkHost:
@@ -179,6 +206,60 @@ def _parse_database_url(value: Any) -> Any:
     if path.name in ("", "..") or ":memory:" in location or options not in ("", "mode=rwc", "mode=rw"):
         raise ValueError("a file such as sqlite://sqlite3.db or sqlite:///var/lib/forebay/spool.db")
     return path
+
+
+def _parse_origins(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    return tuple(part if part == EVERY_ORIGIN else read_origin(part) for part in parts)
+
+
+def read_origin(text: str) -> str:
+    """Return an origin as a browser writes it: small letters, and no port that is the usual one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(ORIGIN_FORM) from error
+    if not parts.scheme or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment or "@" in text:
+        raise ValueError(ORIGIN_FORM)
+    _check_host_name(parts.hostname)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname.encode("idna").decode("ascii")
+    return f"{parts.scheme}://{host}{'' if port in (None, USUAL_PORTS.get(parts.scheme)) else f':{port}'}"
+
+
+def _parse_paths(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    paths = tuple(part.strip() for part in value.split(",") if part.strip())
+    for path in paths:
+        if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path) or path.startswith(OWN_PATHS):
+            raise ValueError(PATH_FORM)
+    return paths
+
+
+def _parse_proxies(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return tuple(_parse_network(part.strip()) for part in value.split(",") if part.strip())
+
+
+def _parse_network(text: str) -> IpNetwork:
+    try:
+        network = ip_network(text)
+    except ValueError:
+        raise ValueError(PROXIES_FORM) from None
+    if isinstance(network, IPv6Network) and network.subnet_of(IPV4_MAPPED):
+        network = IPv4Network((network.network_address.packed[-4:], network.prefixlen - IPV4_MAPPED.prefixlen))
+    # If all are trusted, every client may name any address.
+    if network.prefixlen == 0:
+        raise ValueError(PROXIES_FORM)
+    return network
 
 
 def _check_month(value: str) -> str:
@@ -308,6 +389,16 @@ class Settings(BaseSettings):
     """First month with an index of its own, however late its events come; an event of an earlier month is in the month
     in which it is received. Not in the future."""
 
+    # Browsers
+
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_origins)] = ()
+    """Origins of the pages that may send, such as `https://shop.example`, with commas; `*` for every one. Not set: a
+    page of another origin cannot send with a token in a header, and origins are not looked at."""
+
+    paths_extra: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_paths)] = ()
+    """Paths that stand for `/events`, with commas, and with `/batch` behind each for `/events/batch`. Lists of blockers
+    know the usual ones."""
+
     # Limits of requests and connections
 
     body_bytes_max: int = Field(2 * MIB, ge=1024)
@@ -331,6 +422,47 @@ class Settings(BaseSettings):
 
     keep_alive_s: float = Field(75, gt=0, le=DAY_S)
     """Seconds that an idle connection is kept open, also before its first request."""
+
+    # How much, and from where
+
+    token_rate_per_s: float | None = Field(None, ge=0.001, le=1_000_000)
+    """Events a second of each token's `sub`; beyond it, 429. Each worker counts for itself, so with several workers as
+    many times the limit may pass. A token with a rate of its own has that one instead. Not set: any number."""
+
+    device_rate_per_s: float | None = Field(None, ge=0.001, le=1_000_000)
+    """Events a second of each `Device-UUID`; beyond it, 429. Not set: any number."""
+
+    address_rate_per_s: float | None = Field(None, ge=0.001, le=1_000_000)
+    """Events a second of each address of clients, of IPv6 of each /64; beyond it, 429. Not set: any number."""
+
+    rate_burst_s: float = Field(10, gt=0, le=DAY_S)
+    """Seconds at these rates whose events may come at once. A batch is taken whole if there is room for one event, and
+    the next request waits for the rest."""
+
+    token_quota_per_day: int | None = Field(None, ge=1)
+    """Events of each token's `sub` in a day (UTC); beyond it, 429 until midnight. They are counted in memory, anew
+    after a restart. Not set: any number."""
+
+    device_quota_per_day: int | None = Field(None, ge=1)
+    """Events of each `Device-UUID` in a day, in the same way. Not set: any number."""
+
+    address_quota_per_day: int | None = Field(None, ge=1)
+    """Events of each address of clients in a day, in the same way. Not set: any number."""
+
+    trusted_proxies: Annotated[tuple[IpNetwork, ...], NoDecode, BeforeValidator(_parse_proxies)] = ()
+    """Addresses and networks of proxies, with commas, whose word counts about the client's address. Not set: the
+    client's address is that of the connection."""
+
+    forwarded_header: ForwardedHeader = ForwardedHeader.X_FORWARDED_FOR
+    """Header field in which these proxies name the client: `x-forwarded-for` or `forwarded`. The other one is
+    ignored."""
+
+    proxy_protocol: bool = False
+    """Connections from these proxies begin with a header of the PROXY protocol (version 1 or 2); needs
+    `FOREBAY_TRUSTED_PROXIES`."""
+
+    store_address: StoreAddress = StoreAddress.NO
+    """Store the client's address with each event: `no`, `cut` (to /24, of IPv6 to /48) or `whole`."""
 
     # Memory and bulks
 
@@ -433,6 +565,8 @@ class Settings(BaseSettings):
                 "FOREBAY_PROVIDERS: each needs an issuer of its own, which is not FOREBAY_JWT_ISSUER either"
             )
         self._check_credentials()
+        if self.proxy_protocol and not self.trusted_proxies:
+            raise ValueError("FOREBAY_PROXY_PROTOCOL: needs FOREBAY_TRUSTED_PROXIES")
         if self.body_bytes_max > self.in_hand_bytes_max:
             raise ValueError("FOREBAY_IN_HAND_BYTES_MAX: must not be less than FOREBAY_BODY_BYTES_MAX")
         return self

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from forebay.errors import SpoolUnavailable
-from forebay.model import DeadLetter, Entry, History
+from forebay.history import DeadLetter, History
+from forebay.model import Entry
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
 

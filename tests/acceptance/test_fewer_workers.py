@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from forebay.clock import now_ms
-from forebay.model import DeadLetter, Entry, History
+from forebay.history import DeadLetter, History
+from forebay.model import Entry
 from forebay.sinks.local import LocalSink
 from forebay.sinks.port import Query
 from forebay.spool.beside.all_spools import AllSpools

@@ -90,7 +90,7 @@ def test_a_client_that_asks_before_it_sends_too_much_is_refused(client: Client) 
 
 @pytest.mark.parametrize(
     ("headers", "status"),
-    [({"Authorization": "Bearer x"}, 401), ({"Authorization": None}, 401), ({"Content-Type": "text/plain"}, 415)],
+    [({"Authorization": "Bearer x"}, 401), ({"Authorization": None}, 401), ({"Content-Type": "text/html"}, 415)],
 )
 def test_a_client_that_asks_before_it_sends_is_refused_at_once(
     client: Client, headers: dict[str, str | None], status: int

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, TypeAlias, cast
 from unittest import mock
 
 from forebay.errors import SpoolInDoubt, SpoolLost, SpoolUnavailable, SpoolUnusable
-from forebay.model import DeadLetter, Entry, History, join_entries
+from forebay.history import DeadLetter, History
+from forebay.model import Entry, join_entries
 from forebay.spool.codec import GroupCodec
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool

@@ -352,7 +352,7 @@ CLOCK = Clock()
 def _same_each_time() -> Iterator[None]:
     """Let nothing differ between two runs of a history: times and made up ids."""
     with ExitStack() as patches:
-        for name in ("clock", "tokens", "intake.guard", "intake.limits"):
+        for name in ("clock", "tokens.verifier", "intake.guard", "intake.limits"):
             time = SimpleNamespace(time=CLOCK.time, monotonic=CLOCK.time, time_ns=CLOCK.time_ns)
             patches.enter_context(mock.patch(f"forebay.{name}.time", time))
         patches.enter_context(mock.patch("jwt.api_jwt.datetime", CLOCK))
@@ -370,8 +370,8 @@ class Loop(asyncio.SelectorEventLoop):
 class NoHeads(KnownHeads):
     """Knows no head, so that every request is parsed."""
 
-    def find(self, request: bytes) -> None:
-        del request
+    def find(self, peer: bytes, request: bytes) -> None:
+        del peer, request
 
 
 class CountingHeads(KnownHeads):
@@ -379,8 +379,8 @@ class CountingHeads(KnownHeads):
 
     found = 0
 
-    def find(self, request: bytes) -> tuple[Grant, bytes] | None:
-        found = super().find(request)
+    def find(self, peer: bytes, request: bytes) -> tuple[Grant, bytes] | None:
+        found = super().find(peer, request)
         self.found += found is not None
         return found
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forebay.model import DeadLetter, History
+from forebay.history import DeadLetter, History
 from forebay.spool import database
 from forebay.spool.records import Transaction
 from forebay.spool.store import Store

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from forebay.errors import SpoolUnavailable
-from forebay.model import DeadLetter, Entry, History, entry_index
+from forebay.history import DeadLetter, History
+from forebay.model import Entry, entry_index
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.loading import EVERY
 from forebay.spool.records import NewGroup, StoredGroup, Transaction

@@ -8,14 +8,13 @@ from datetime import UTC, datetime
 import pytest
 from msgspec import Raw
 
+from forebay.history import ATTEMPT_TIMES_MAX, History
 from forebay.model import (
-    ATTEMPT_TIMES_MAX,
     DELIVERED,
     DUPLICATE,
     Address,
     Document,
     EventInfo,
-    History,
     Outcome,
     Verdict,
     encode_entry,

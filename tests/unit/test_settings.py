@@ -168,6 +168,38 @@ def test_the_oldest_month_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     assert complain(monkeypatch, FOREBAY_OLDEST_MONTH="9999-12") == "FOREBAY_OLDEST_MONTH: must not lie in the future"
 
 
+@pytest.mark.parametrize(
+    ("value", "origins"),
+    [
+        ("https://shop.example", ("https://shop.example",)),
+        (" HTTPS://Shop.Example:443/ , http://localhost:8080,", ("https://shop.example", "http://localhost:8080")),
+        ("http://[::1]:80", ("http://[::1]",)),
+        ("https://bücher.example", ("https://xn--bcher-kva.example",)),
+        ("capacitor://localhost", ("capacitor://localhost",)),
+        ("*", ("*",)),
+    ],
+)
+def test_origins_are_written_as_browsers_do(
+    value: str, origins: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOREBAY_CORS_ORIGINS", value)
+    assert load_settings().cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    "value", ["shop.example", "https://", "https://a/b", "https://a?b", "https://u:p@a", "https://a:x", "https://*.a/"]
+)
+def test_what_no_browser_sends_is_no_origin(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert complain(monkeypatch, FOREBAY_CORS_ORIGINS=value).startswith("FOREBAY_CORS_ORIGINS: ")
+
+
+def test_extra_paths_are_no_addresses_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOREBAY_PATHS_EXTRA", "/c, /a/b-1")
+    assert load_settings().paths_extra == ("/c", "/a/b-1")
+    for value in ("c", "/", "/c/", "/c?x", "/c d", "/events", "/events/x", "/ping", "/metrics", "/%63", "/health/live"):
+        assert complain(monkeypatch, FOREBAY_PATHS_EXTRA=value).startswith("FOREBAY_PATHS_EXTRA: ")
+
+
 def test_a_clock_that_is_far_behind_keeps_no_server_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
     class Behind(datetime):
         @classmethod
@@ -239,6 +271,47 @@ def test_an_environment_must_fit_into_the_name_of_an_index(environment: str, mon
     said = complain(monkeypatch, SERVER_ENVIRONMENT=environment, JWT_SECRET=SECRET)
     assert said.startswith("SERVER_ENVIRONMENT: ")
     assert len(said.splitlines()) == 1
+
+
+# How much, and from where
+
+
+@pytest.mark.parametrize("kind", ["TOKEN", "DEVICE", "ADDRESS"])
+def test_a_rate_and_a_quota_are_within_their_bounds(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rate, quota = f"FOREBAY_{kind}_RATE_PER_S", f"FOREBAY_{kind}_QUOTA_PER_DAY"
+    for value in ("0", "-1", "inf", "nan", "1000001", "many"):
+        assert complain(monkeypatch, **{rate: value}).startswith(f"{rate}: '{value}' is not allowed; expected: ")
+    monkeypatch.setenv(rate, "0.5")
+    for value in ("0", "-1", "0.5", "inf", "many"):
+        assert complain(monkeypatch, **{quota: value}).startswith(f"{quota}: '{value}' is not allowed; expected: ")
+    monkeypatch.setenv(quota, "1")
+    found = load_settings().model_dump()
+    assert (found[f"{kind.lower()}_rate_per_s"], found[f"{kind.lower()}_quota_per_day"]) == (0.5, 1)
+
+
+def test_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOREBAY_TRUSTED_PROXIES", "10.0.0.0/8, 127.0.0.1,::1,fd00::/8,::ffff:192.0.2.0/120,")
+    found = [str(network) for network in load_settings().trusted_proxies]
+    assert found == ["10.0.0.0/8", "127.0.0.1/32", "::1/128", "fd00::/8", "192.0.2.0/24"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["proxy", "10.0.0.1/8", "10.0.0.0/33", "10.0.0", "10.0.0.0/8 ::1", "[::1]", "0.0.0.0/0", "::/0", "::ffff:0:0/96"],
+)
+def test_proxies_that_are_none_or_everybody_are_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = complain(monkeypatch, FOREBAY_TRUSTED_PROXIES=f"127.0.0.1,{value}")
+    assert said == (
+        f"FOREBAY_TRUSTED_PROXIES: '127.0.0.1,{value}' is not allowed; expected: "
+        "addresses and networks with commas, such as 10.0.0.0/8,::1, and not all addresses"
+    )
+
+
+def test_the_proxy_protocol_is_read_from_trusted_proxies_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = complain(monkeypatch, FOREBAY_PROXY_PROTOCOL="true")
+    assert said == "FOREBAY_PROXY_PROTOCOL: needs FOREBAY_TRUSTED_PROXIES"
+    monkeypatch.setenv("FOREBAY_TRUSTED_PROXIES", "127.0.0.1")
+    assert load_settings().proxy_protocol
 
 
 # The spool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 from forebay.cli.output import say
 from forebay.intake.formats.registry import FORMATS
 from forebay.secret import resolve_secret
-from forebay.settings import load_settings
+from forebay.settings import load_settings, read_origin
 from forebay.tokens.claims import Scope
 from forebay.tokens.making import make_token
 
@@ -22,8 +21,7 @@ MINUTE_S = 60
 MINUTES_MAX = DAYS_MAX * DAY_S // MINUTE_S
 
 TOKEN_ID_BYTES = 16
-ORIGIN = r"https?://[a-z0-9._-]+(:[0-9]+)?|https?://\[[0-9a-f:.]+\](:[0-9]+)?"
-"""An origin as a browser sends it: small letters, no path and no slash at its end (RFC 6454, section 6.2)."""
+FORMAT_NAMES = [form.name for form in FORMATS]
 
 app = typer.Typer()
 
@@ -46,7 +44,7 @@ def token(
     ] = None,
     format_: Annotated[
         list[str] | None,
-        typer.Option("--format", help=f"Format that it may send: {', '.join(FORMATS)}; several times for several."),
+        typer.Option("--format", help=f"Format that it may send: {', '.join(FORMAT_NAMES)}; may be repeated."),
     ] = None,
     rate: Annotated[float | None, typer.Option(help="Events a second that it may send.")] = None,
     beacon: Annotated[
@@ -95,16 +93,14 @@ def _check_beacon(scopes: list[str], origins: list[str] | None, minutes: int | N
 
 
 def _check_origins(origins: list[str] | None) -> list[str] | None:
-    for origin in origins or ():
-        if not re.fullmatch(ORIGIN, origin):
-            raise typer.BadParameter(
-                f"{origin!r} is no origin such as https://shop.example or http://localhost:8080", param_hint="--origin"
-            )
-    return origins or None
+    try:
+        return [read_origin(origin) for origin in origins or ()] or None
+    except ValueError:
+        raise typer.BadParameter("is no origin such as https://shop.example", param_hint="--origin") from None
 
 
 def _check_formats(names: list[str] | None) -> list[str] | None:
     for name in names or ():
-        if name not in FORMATS:
-            raise typer.BadParameter(f"{name!r} is not of {', '.join(FORMATS)}", param_hint="--format")
+        if name not in FORMAT_NAMES:
+            raise typer.BadParameter(f"{name!r} is not of {', '.join(FORMAT_NAMES)}", param_hint="--format")
     return names or None

@@ -30,12 +30,14 @@ class Turn(Struct, eq=False, kw_only=True):
     Attributes:
         response: its bytes, None until they are known.
         connection_line: its line about the connection; empty if that is simply kept.
+        origin_lines: its lines that let a page of another origin read it.
         is_last: whether the connection ends behind it.
         used_bytes: the memory of its request and its own until it is written; `ConnectionLimits` sets it.
     """
 
     response: bytes | None = None
     connection_line: bytes = b""
+    origin_lines: bytes = b""
     is_last: bool = False
     used_bytes: int = 0
 

@@ -19,11 +19,13 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
-from forebay.errors import Rejection
+from forebay.errors import KeyNotKnown, Rejection
 from forebay.intake import answers, refusals
+from forebay.intake.addresses import normalize
 from forebay.intake.answers import Answer, AnswerQueue, KnownTurn, ServerLines, Turn
 from forebay.intake.asgi import AsgiRequest, make_asgi_request
-from forebay.intake.formats.registry import ADDRESSES, Formats, resolve
+from forebay.intake.formats.registry import resolve
+from forebay.intake.guard import Head
 from forebay.intake.heads import Grant
 from forebay.intake.intake import Intake, Request
 from forebay.intake.limits import BLANKS, ConnectionLimits, ConnectionTimeouts, overloaded
@@ -60,6 +62,7 @@ class Connection(asyncio.Protocol):
     """Takes the requests of one connection, and writes their answers.
 
     Attributes:
+        peer: the address of its other end; empty if that has none.
         used_bytes: memory that waits for the client; `ConnectionLimits` sets it.
     """
 
@@ -84,6 +87,7 @@ class Connection(asyncio.Protocol):
         self._server_state = server_state
         self._connections: set[Any] = server_state.connections  # uvicorn's type names its own protocols only
         self._loop = asyncio.get_running_loop()
+        self._addresses = intake.addresses
         self._reader = RequestReader(self, intake.limits.header_bytes_max)
         self._state = IDLE
         self._deadline: float | None = None  # of the state, by the loop's clock; None while the client waits for us
@@ -100,6 +104,7 @@ class Connection(asyncio.Protocol):
         self._flow = FlowControl(transport)
         self._queue = AnswerQueue(transport, self._limits)
         self._connections.add(self)
+        self.peer = _find_peer(transport)
         self._deadline = self._loop.time() + self._timeouts.keep_alive_s
         try:
             self._limits.make_room(len(self._connections))
@@ -146,7 +151,7 @@ class Connection(asyncio.Protocol):
         """Remember the head of the request that was just parsed, if the piece is that request and nothing more."""
         reader = self._reader
         if reader.requests_begun == 1 and not (reader.is_in_request or reader.is_stopped):
-            self._intake.heads.remember(piece, reader.announced_body_bytes, grant)
+            self._intake.heads.remember(self.peer, piece, reader.announced_body_bytes, grant)
 
     def _read_pieces(self) -> None:
         """Parse a piece of the input, and the rest of the body that begins in it; then others get a turn."""
@@ -193,16 +198,17 @@ class Connection(asyncio.Protocol):
         """Decide who answers the request."""
         parser, url = self._reader.parser, self._reader.url
         try:
-            path, query = (url, b"") if url in ADDRESSES else resolve(url)
+            path, query = (url, b"") if url in self._addresses else resolve(url)
         except Rejection as error:
             self.refuse(error)
             return
-        formats, method = ADDRESSES.get(path), parser.get_method()
+        formats, method = self._addresses.get(path), parser.get_method()
         if formats is not None and method == b"POST":
-            self._begin(formats, query)
+            client = self._intake.guard.proxies.find_client(self.peer.decode(), self._reader.headers)
+            self._begin(Head(formats, query, self._read_headers(), client))
         elif path == b"/ping" and method in PING:
             self._arriving = KnownTurn(answer=PING[method], connection_line=self._connection_line)
-        else:
+        elif not (formats is not None and method == b"OPTIONS" and self._begin_preflight()):
             self._arriving = turn = make_asgi_request(
                 self._reader, self._flow, self._transport, self._server_state, self._app, self._write_due
             )
@@ -212,16 +218,17 @@ class Connection(asyncio.Protocol):
         if self._arriving is not None and not parser.should_keep_alive():
             self._arriving.is_last = True
 
-    def _begin(self, formats: Formats, query: bytes) -> None:
-        headers = {name.lower(): value.rstrip(BLANKS) for name, value in self._reader.headers}
+    def _begin(self, head: Head) -> None:
+        headers = head.headers
+        lines = self._intake.guard.origins.find_lines(headers)
         is_asked = b"expect" in headers and headers[b"expect"].lower() == b"100-continue"
         turn: Turn
         try:
-            turn = request = self._intake.begin(self, formats, query, headers)
+            turn = request = self._intake.begin(self, head)
         except Rejection as error:
             self._intake.counters.rejected += 1
             if is_asked or self._reader.announced_body_bytes > self._intake.limits.body_bytes_max:
-                self.refuse(error)
+                self.refuse(error, lines)
                 return
             turn = KnownTurn(answer=refusals.rejection(error))
         else:
@@ -229,10 +236,19 @@ class Connection(asyncio.Protocol):
             if is_asked and not self._queue and self._reader.parser.get_http_version() != "1.0":
                 self._transport.write(answers.CONTINUE)
             elif not is_asked and self._reader.parser.get_http_version() != "1.0":
-                self._new_grant = request.grant
+                self._new_grant = request.grant if request.head is None else None
         if b"connection" in headers:
             turn.connection_line = self._connection_line
+        turn.origin_lines = lines
         self._arriving = turn
+
+    def _begin_preflight(self) -> bool:
+        """Answer a browser that asks whether a page may send; return whether the request is such a question."""
+        self._arriving = self._intake.guard.origins.answer_preflight(self._read_headers())
+        return self._arriving is not None
+
+    def _read_headers(self) -> dict[bytes, bytes]:
+        return {name.lower(): value.rstrip(BLANKS) for name, value in self._reader.headers}
 
     @property
     def _connection_line(self) -> bytes:
@@ -288,13 +304,18 @@ class Connection(asyncio.Protocol):
         if len(self._queue) >= UNANSWERED_MAX:
             self._flow.pause_reading()
 
-    def _take(self, request: Request, body: bytes) -> None:
+    def _take(self, request: Request, body: bytes, *, is_last_try: bool = False) -> None:
         limits = self._limits
         if limits.used_bytes > limits.bytes_max and not limits.find_room():
             self.answer(request, refusals.rejection(limits.reject_request()))
             return
         try:
+            if request.head is not None:
+                self._intake.decide(request, request.head, body, is_last_try=is_last_try)
             self._intake.take(request, body)
+        except KeyNotKnown as error:
+            self._take_later(request, body, error)
+            return
         except Rejection as error:
             self._intake.counters.rejected += 1
             self.answer(request, refusals.rejection(error))
@@ -307,6 +328,17 @@ class Connection(asyncio.Protocol):
             request.used_bytes = request.entry_bytes + EVENT_BYTES * request.events
             limits.used_bytes += request.used_bytes
 
+    def _take_later(self, request: Request, body: bytes, error: KeyNotKnown) -> None:
+        """Take a request once the key of its token is there, or certainly is not."""
+
+        def take(_: object) -> None:
+            self._limits.set_used_bytes(request, 0)
+            if not self._transport.is_closing():
+                self._take(request, body, is_last_try=True)
+
+        self._limits.set_used_bytes(request, len(body))
+        asyncio.ensure_future(error.wait()).add_done_callback(take)
+
     # Answers leave
 
     def answer(self, turn: Turn, answer: Answer) -> None:
@@ -316,7 +348,8 @@ class Connection(asyncio.Protocol):
         self._limits.used_bytes -= turn.used_bytes
         turn.used_bytes = 0
         line = answers.CLOSE_LINE if turn.is_last else turn.connection_line
-        turn.response = b"".join((head, self._lines.join(self._server_state.default_headers), line, b"\r\n", body))
+        server_lines = self._lines.join(self._server_state.default_headers)
+        turn.response = b"".join((head, server_lines, line, turn.origin_lines, b"\r\n", body))
         if self._queue and turn is not self._queue[0]:
             # It waits in memory for its turn: a client may send one request after the other while a disk hangs.
             self._limits.set_used_bytes(turn, len(turn.response))
@@ -354,14 +387,14 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.close()
 
-    def refuse(self, error: Rejection) -> None:
+    def refuse(self, error: Rejection, origin_lines: bytes = b"") -> None:
         """Answer input that is not taken, after all requests before it; drop the rest of it, and close.
 
         Closing at once would reset the connection under a client that is still sending, and it would never see why.
         """
-        self._end_input(refusals.rejection(error))
+        self._end_input(refusals.rejection(error), origin_lines)
 
-    def _end_input(self, answer: Answer) -> None:
+    def _end_input(self, answer: Answer, origin_lines: bytes = b"") -> None:
         if self._state is LINGERING or self._transport.is_closing():
             return
         turn, self._arriving = self._arriving, None
@@ -377,7 +410,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._end()
             return
-        refusal = Turn(is_last=True)
+        refusal = Turn(is_last=True, origin_lines=origin_lines if turn is None else turn.origin_lines)
         self._queue.append(refusal)
         self.answer(refusal, answer)
 
@@ -467,3 +500,9 @@ class Connection(asyncio.Protocol):
         self._arriving = None
         self._flow.resume_writing()
         self._reader.close()
+
+
+def _find_peer(transport: asyncio.Transport) -> bytes:
+    peer = transport.get_extra_info("peername")
+    # A socket in a file has a name, mostly an empty one.
+    return (normalize(peer[0]) or "").encode() if isinstance(peer, tuple) else b""

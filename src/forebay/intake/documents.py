@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Raw, Struct
 
 from forebay.errors import FieldError, Rejection
-from forebay.intake.formats.event import TOO_DEEP, invalid_event, is_too_deep
+from forebay.intake.formats.event import TOO_DEEP, invalid_event
 from forebay.intake.formats.format import Result
+from forebay.intake.formats.json_split import is_too_deep
 from forebay.intake.month import PREFIX_DIGITS, Months, as_ms, new_log_id
 from forebay.model import LOG_ID_BYTES_MAX, NEWLINE, NO_PARAM, Entry, Event, Instant, on_one_line
 from forebay.pipeline.group import Part
@@ -38,10 +39,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = msgspec.json.Encoder().encode
 
 
-Sender: TypeAlias = tuple[str, bytes | None, bytes | None, bytes | None, bytes | None]
-"""The sender of a request: the token's `sub`, and the headers of `SENDER_FIELDS` as they came."""
+Sender: TypeAlias = tuple[str, *tuple[bytes | None, ...]]
+"""The sender of a request: the token's `sub`, then `SENDER_FIELDS`: headers as they came, and the address if it is
+stored."""
 
-SENDER_FIELDS = ("device_uuid", "app_version", "os_version", "user_agent")
+SENDER_FIELDS = ("device_uuid", "app_version", "os_version", "user_agent", "client_address")
 
 
 class _Moment(Struct, gc=False):
@@ -200,7 +202,7 @@ def as_datetime(value: Instant, field: str) -> datetime:
 
 def _encode_sender(sender: Sender) -> SenderTexts:
     user_id, *headers = sender
-    named = zip(SENDER_FIELDS, headers, strict=True)
+    named = zip(SENDER_FIELDS, headers, strict=False)
     devices = [b',"%b":%b' % (name.encode(), _encode(_text(value))) for name, value in named if value]
     return b',"user_id":%b,"event_info":' % _encode(user_id), b"".join([*devices, b"}\n"])
 

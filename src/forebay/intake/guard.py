@@ -1,49 +1,201 @@
-"""The guard in front: decides from the head of a request whether it may go on, before its body is read."""
+"""The guard in front: decides from the head of a request whether it may go on, and how its events are taken.
+
+Everything is decided before the body is read, with two exceptions: a beacon may have its token in its body, and the key
+of a token may have to be fetched. Such a request is undecided until its body is there.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from urllib.parse import parse_qs
 
-from forebay.errors import Rejection
-from forebay.intake.heads import Grant
+from msgspec import Struct
+
+from forebay.errors import FieldError, KeyNotKnown, Rejection
+from forebay.intake.addresses import TrustedProxies, cut, limited_part
+from forebay.intake.documents import Sender
+from forebay.intake.formats.beacon import TOKEN, TextBeacon
+from forebay.intake.formats.format import Format
+from forebay.intake.formats.registry import Formats
+from forebay.intake.heads import Grant, LimitedAs
 from forebay.intake.limits import RequestLimits, read_length
+from forebay.intake.origins import Origins, forbidden
+from forebay.intake.rates import Account, RateLimiter
+from forebay.model import Ack
+from forebay.settings import Settings, StoreAddress
 from forebay.tokens.claims import Claims, Scope
 from forebay.tokens.verifier import TokenVerifier
 
 WRITE = Scope.WRITE
 
+UNPROVEN_BODY_BYTES_MAX = 64 * 1024
+"""Most bytes of a body whose sender has shown no token yet; browsers send no more in a beacon."""
+
+
+class Head(Struct, frozen=True):
+    """The head of a request for an event address.
+
+    Attributes:
+        formats: those of the address.
+        query: the query of the address.
+        headers: the header lines, with names in small letters.
+        client: the address of the client, empty if it has none.
+    """
+
+    formats: Formats
+    query: bytes
+    headers: Mapping[bytes, bytes]
+    client: str = ""
+
 
 class Guard:
-    """Checks the token, and the size and the coding that a head announces."""
+    """Checks who sends, from where, and the size, the type and the coding that a head announces.
 
-    def __init__(self, verifier: TokenVerifier, limits: RequestLimits) -> None:
+    Attributes:
+        origins: the pages that may send.
+        proxies: those whose word counts about the address of a client.
+    """
+
+    def __init__(self, verifier: TokenVerifier, settings: Settings, limits: RequestLimits) -> None:
         self._verifier = verifier
-        self._limits = limits
+        self._ack = settings.ack
+        self._body_bytes_max = limits.body_bytes_max
+        self._store_address = settings.store_address
+        self._rates = RateLimiter(settings)
+        self.origins = Origins(settings.cors_origins)
+        self.proxies = TrustedProxies(settings.trusted_proxies, settings.forwarded_header)
 
-    def check(self, headers: Mapping[bytes, bytes]) -> Claims:
-        """Return the claims of the sender.
+    def check(self, head: Head) -> Grant | None:
+        """Return the grant of a request; None if it is undecided until its body is there.
 
         Raises:
-            Rejection: 401 or 403 for the token, 503 if its key has to be fetched, 413 for a body over the limit, 415
-                for a compressed one.
+            Rejection: 401 or 403 for the sender, 413 for a body over the limit, 415 for one of a wrong type or a
+                compressed one, 400 for the query.
         """
-        claims = self._verifier.verify(headers.get(b"authorization"), WRITE, is_last_try=True)
-        length = headers.get(b"content-length")
-        if length is not None and read_length(length) > self._limits.body_bytes_max:
-            raise self.too_large()
-        coding = headers.get(b"content-encoding")
-        if coding is not None and coding.strip().lower() not in (b"", b"identity"):
-            detail = "the body must not be compressed"
-            raise Rejection(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, headers=(("Accept-Encoding", "identity"),))
-        return claims
+        authorization = _find_authorization(head)
+        if authorization is None and isinstance(_find_format(head), TextBeacon):
+            self._check_body(head, UNPROVEN_BODY_BYTES_MAX)
+            return None
+        try:
+            return self._decide(head, authorization)
+        except KeyNotKnown:
+            # By then the key may be there.
+            return None
+
+    def decide(self, head: Head, body: bytes, *, is_last_try: bool) -> Grant:
+        """Return the grant of a request that was undecided.
+
+        Raises:
+            Rejection: as by `check`, or 503 if the key of its token cannot be had.
+            KeyNotKnown: wait for the key of its token; not at the last try.
+        """
+        authorization, form = _find_authorization(head), _find_format(head)
+        if authorization is None and isinstance(form, TextBeacon):
+            if len(body) > UNPROVEN_BODY_BYTES_MAX:
+                raise self.too_large(UNPROVEN_BODY_BYTES_MAX)
+            token = form.find_token(body)
+            authorization = None if token is None else b"Bearer " + token
+        return self._decide(head, authorization, is_last_try=is_last_try)
+
+    def count(self, limited_as: LimitedAs) -> Sequence[Account]:
+        """Count the first event of a request whose body is there; `count_others` must follow.
+
+        Raises:
+            Rejection: 429, the sender is over a limit, and nothing was counted.
+        """
+        return self._rates.take(time.monotonic_ns(), *limited_as)
+
+    def count_others(self, accounts: Sequence[Account], events: int) -> None:
+        """Count the other events of a request, before any other request is counted."""
+        if events > 0:
+            self._rates.add(accounts, events)
 
     def still_holds(self, grant: Grant, body_bytes: int) -> bool:
         """Return whether a head that got a grant would get it now, with a body of that size."""
-        return body_bytes <= self._limits.body_bytes_max and time.time() < grant.claims.valid_until
+        return body_bytes <= self._body_bytes_max and time.time() < grant.claims.valid_until
 
-    def too_large(self) -> Rejection:
-        """Return the refusal of a body over the limit."""
-        detail = f"the body is larger than {self._limits.body_bytes_max} bytes"
+    def too_large(self, bytes_max: int | None = None) -> Rejection:
+        """Return the refusal of a body over a limit, by default the usual one."""
+        detail = f"the body is larger than {bytes_max or self._body_bytes_max} bytes"
         return Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+
+    def _decide(self, head: Head, authorization: bytes | None, *, is_last_try: bool = False) -> Grant:
+        get = head.headers.get
+        self.origins.check(head.headers)
+        claims = self._verifier.verify(authorization, WRITE, is_last_try=is_last_try)
+        self._check_body(head, self._body_bytes_max)
+        form = _find_format(head)
+        if form is None:
+            raise _wrong_type(head.formats)
+        _check_claims(claims, form, get(b"origin"))
+        device = get(b"device-uuid")
+        sender: Sender = (claims.user_id, device, get(b"app-version"), get(b"os-version"), get(b"user-agent"))
+        if self._store_address is not StoreAddress.NO and head.client:
+            address = cut(head.client) if self._store_address is StoreAddress.CUT else head.client
+            sender = (*sender, address.encode())
+        ack = (_read_ack(head.query) if head.query else None) or self._ack
+        limited_as = None
+        if self._rates.is_needed(claims.rate_per_s):
+            # Users of different issuers may have the same name.
+            user, part = f"{claims.issuer} {claims.user_id}", limited_part(head.client) if head.client else None
+            limited_as = (user, claims.rate_per_s, device, part)
+            self._rates.check(time.monotonic_ns(), *limited_as)
+        return Grant(claims, form, sender, ack, self.origins.find_lines(head.headers), limited_as)
+
+    def _check_body(self, head: Head, bytes_max: int) -> None:
+        length = head.headers.get(b"content-length")
+        if length is not None and read_length(length) > bytes_max:
+            raise self.too_large(bytes_max)
+        coding = head.headers.get(b"content-encoding")
+        if coding is not None and coding.strip().lower() not in (b"", b"identity"):
+            detail = "the body must not be compressed"
+            raise Rejection(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, headers=(("Accept-Encoding", "identity"),))
+
+
+def _check_claims(claims: Claims, form: Format, origin: bytes | None) -> None:
+    """Check the limits that a token has of its own.
+
+    Raises:
+        Rejection: 403, they do not allow the request.
+    """
+    if claims.origins is not None and (origin is None or origin.decode("latin-1") not in claims.origins):
+        raise forbidden(origin, "may not send with this token")
+    if claims.formats is not None and form.name not in claims.formats:
+        allowed = " or ".join(sorted(claims.formats))
+        raise Rejection(HTTPStatus.FORBIDDEN, f"this token is for the format {allowed}, not {form.name}")
+
+
+def _find_authorization(head: Head) -> bytes | None:
+    """Return the token in the head, as a value of `Authorization`."""
+    authorization = head.headers.get(b"authorization")
+    if authorization is None and head.query:
+        tokens = parse_qs(head.query.decode("latin-1"), encoding="latin-1").get(TOKEN)
+        return None if tokens is None else b"Bearer " + tokens[-1].encode("latin-1")
+    return authorization
+
+
+def _find_format(head: Head) -> Format | None:
+    content_type = head.headers.get(b"content-type")
+    if content_type is None:
+        return next(iter(head.formats.values()))
+    return head.formats.get(content_type) or head.formats.get(content_type.partition(b";")[0].strip().lower())
+
+
+def _wrong_type(formats: Formats) -> Rejection:
+    types = [media_type.decode() for media_type in formats]
+    detail = f"the content type must be {', '.join(types[:-1])} or {types[-1]}"
+    return Rejection(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, headers=(("Accept", ", ".join(types)),))
+
+
+def _read_ack(query: bytes) -> Ack | None:
+    named = parse_qs(query.decode("latin-1")).get("ack")
+    if not named:
+        return None
+    try:
+        return Ack(named[-1])
+    except ValueError:
+        allowed = " or ".join(Ack)
+        error = FieldError("ack", f"must be {allowed}")
+        raise Rejection(HTTPStatus.BAD_REQUEST, "the query is not valid", (error,)) from None

@@ -8,6 +8,8 @@ same bytes in the same state. Everything else goes the usual way.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from msgspec import Struct
 
 from forebay.intake.documents import Sender
@@ -28,6 +30,10 @@ NAME_END = b"ength: "
 HEAD_END = b"\r\n\r\n"
 
 
+LimitedAs: TypeAlias = tuple[str, float | None, bytes | None, str | None]
+"""The token's user, the token's own rate, the device, and the address: the arguments of `RateLimiter.take`."""
+
+
 class Grant(Struct, frozen=True):
     """The decisions on a head that passed the guard; they hold for every request with the same one.
 
@@ -36,16 +42,23 @@ class Grant(Struct, frozen=True):
         format: how the body is read and answered.
         sender: who sends, on which device.
         ack: when the client gets its answer.
+        origin_lines: the lines of the answer that let a page read it.
+        limited_as: the names under which its events are counted, None if no limit counts them.
     """
 
     claims: Claims
     format: Format
     sender: Sender
     ack: Ack
+    origin_lines: bytes = b""
+    limited_as: LimitedAs | None = None
 
 
 class KnownHeads:
-    """The grants of heads, by their bytes without the digits of `Content-Length`."""
+    """The grants of heads, by the address of the client's end and their bytes without the digits of `Content-Length`.
+
+    No address is the beginning of a head.
+    """
 
     def __init__(self, header_bytes_max: int) -> None:
         # A larger body makes a head larger: by its digits, and its limit counts a space behind every colon only then.
@@ -53,15 +66,15 @@ class KnownHeads:
         self._head_bytes_max = min(HEAD_BYTES_MAX, header_bytes_max // 2)
         self._grants: dict[bytes, Grant] = {}
 
-    def find(self, request: bytes) -> tuple[Grant, bytes] | None:
+    def find(self, peer: bytes, request: bytes) -> tuple[Grant, bytes] | None:
         """Return the grant of a request's head, and its body; None if the head is not known or the body not whole."""
         key, digits, end = _cut(request)
-        grant = self._grants.get(key)
+        grant = self._grants.get(peer + key)
         if grant is None or digits != b"%d" % (len(request) - end):
             return None
         return grant, request[end:]
 
-    def remember(self, request: bytes, body_bytes: int, grant: Grant) -> None:
+    def remember(self, peer: bytes, request: bytes, body_bytes: int, grant: Grant) -> None:
         """Remember the head of a request that the parser found to be these bytes, with a body of that announced size.
 
         If anything about it is unusual it is not remembered: no length was announced, or it is written in another way.
@@ -77,7 +90,7 @@ class KnownHeads:
             return
         if len(self._grants) >= HEADS_MAX:
             self._grants.clear()
-        self._grants[key] = grant
+        self._grants[peer + key] = grant
 
 
 def _cut(request: bytes) -> tuple[bytes, bytes, int]:

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Protocol
-from urllib.parse import parse_qs
 
 from forebay.clock import Clock
-from forebay.errors import FieldError, Rejection, SpoolInDoubt, SpoolUnavailable
+from forebay.errors import Rejection, SpoolInDoubt, SpoolUnavailable
 from forebay.intake import answers, refusals
 from forebay.intake.answers import Answer, Turn
 from forebay.intake.documents import DocumentMaker
-from forebay.intake.formats.format import Format, Result
-from forebay.intake.formats.registry import Formats
-from forebay.intake.guard import Guard
+from forebay.intake.formats.format import Result
+from forebay.intake.formats.registry import FORMATS, Addresses
+from forebay.intake.guard import Guard, Head
 from forebay.intake.heads import Grant, KnownHeads
 from forebay.intake.limits import RequestLimits
 from forebay.model import CREATED, Ack, Admission
 from forebay.pipeline.group import Part
 from forebay.pipeline.pipeline import Admitter
 from forebay.telemetry.counters import Counters
+from forebay.tokens.claims import Claims
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
+UNDECIDED = Grant(Claims("", frozenset(), 0.0), FORMATS[0], ("",), Ack.DISK)
+"""The grant of a request before there is one. It grants nothing."""
+
 
 class Connection(Protocol):
-    """The connection on which a request came."""
+    """The connection on which a request came.
+
+    Attributes:
+        peer: the address of its other end; empty if that has none.
+    """
+
+    peer: bytes
 
     def answer(self, turn: Turn, answer: Answer) -> None:
         """Write an answer in its turn."""
@@ -40,6 +49,7 @@ class Request(Turn, eq=False, kw_only=True):
 
     Attributes:
         grant: the decisions on its head.
+        head: the head itself, while these are not made.
         places: the number of each event in the body.
         results: the result of each event.
         parts: the events that were not refused, by their index.
@@ -50,6 +60,7 @@ class Request(Turn, eq=False, kw_only=True):
     connection: Connection
     counters: Counters
     grant: Grant
+    head: Head | None = None
     places: Sequence[int] = ()
     results: Sequence[Result] = ()
     parts: Sequence[Part] = ()
@@ -80,19 +91,19 @@ class Intake:
 
     def __init__(
         self,
+        addresses: Addresses,
         guard: Guard,
         maker: DocumentMaker,
         admitter: Admitter,
-        ack: Ack,
         limits: RequestLimits,
         counters: Counters,
     ) -> None:
+        self.addresses = addresses
         self.guard = guard
         self.limits = limits
         self.counters = counters
         self._maker = maker
         self._admitter = admitter
-        self._ack = ack
         self._clock = Clock()
         self.heads = KnownHeads(limits.header_bytes_max)
 
@@ -101,26 +112,35 @@ class Intake:
 
         Ask only if no request is half there. A head that is known, and would be refused now, is not taken.
         """
-        found = self.heads.find(piece)
+        found = self.heads.find(connection.peer, piece)
         if found is None:
             return None
         grant, body = found
         if not self.guard.still_holds(grant, len(body)):
             return None
-        return Request(connection=connection, counters=self.counters, grant=grant), body
+        lines = grant.origin_lines
+        return Request(connection=connection, counters=self.counters, grant=grant, origin_lines=lines), body
 
-    def begin(self, connection: Connection, formats: Formats, query: bytes, headers: Mapping[bytes, bytes]) -> Request:
+    def begin(self, connection: Connection, head: Head) -> Request:
         """Return a request, from its head.
 
         Raises:
             Rejection: it may not go on.
         """
-        get = headers.get
-        claims = self.guard.check(headers)
-        form = formats.get(get(b"content-type", b"")) or _choose_format(formats, get(b"content-type"))
-        sender = (claims.user_id, get(b"device-uuid"), get(b"app-version"), get(b"os-version"), get(b"user-agent"))
-        ack = (_read_ack(query) if query else None) or self._ack
-        return Request(connection=connection, counters=self.counters, grant=Grant(claims, form, sender, ack))
+        grant = self.guard.check(head)
+        if grant is None:
+            return Request(connection=connection, counters=self.counters, grant=UNDECIDED, head=head)
+        return Request(connection=connection, counters=self.counters, grant=grant)
+
+    def decide(self, request: Request, head: Head, body: bytes, *, is_last_try: bool) -> None:
+        """Decide on a request whose body is there.
+
+        Raises:
+            Rejection: it may not go on.
+            KeyNotKnown: wait for the key of its token; not at the last try.
+        """
+        request.grant = self.guard.decide(head, body, is_last_try=is_last_try)
+        request.head = None
 
     def take(self, request: Request, body: bytes) -> None:
         """Take the events of a request; it is answered now, or once they are safe.
@@ -129,11 +149,14 @@ class Intake:
             Rejection: all of them are refused.
         """
         grant = request.grant
+        accounts = self.guard.count(grant.limited_as) if grant.limited_as is not None else None
         # Windows writes it, and a reader may ignore it (RFC 8259, section 8.1).
         decoded = grant.format.decode(body.removeprefix(BYTE_ORDER_MARK))
         if len(decoded.places) > self.limits.batch_events_max:
             detail = f"a batch has at most {self.limits.batch_events_max} events, not {len(decoded.places)}"
             raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+        if accounts is not None:
+            self.guard.count_others(accounts, len(decoded.places) - 1)
         parts, results = self._maker.make(decoded.events, grant.sender, self._clock.now(), decoded.sent_at)
         events = entry_bytes = 0
         for part in parts:
@@ -146,26 +169,3 @@ class Intake:
         else:
             request.admitted(CREATED)
         self.counters.rejected += len(results) - events
-
-
-def _choose_format(formats: Formats, content_type: bytes | None) -> Format:
-    if content_type is None:
-        return next(iter(formats.values()))
-    form = formats.get(content_type.partition(b";")[0].strip().lower())
-    if form is None:
-        types = ", ".join(media_type.decode() for media_type in formats)
-        detail = f"the content type must be {types.replace(', ', ' or ')}"
-        raise Rejection(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, headers=(("Accept", types),))
-    return form
-
-
-def _read_ack(query: bytes) -> Ack | None:
-    named = parse_qs(query.decode("latin-1")).get("ack")
-    if not named:
-        return None
-    try:
-        return Ack(named[-1])
-    except ValueError:
-        allowed = " or ".join(Ack)
-        error = FieldError("ack", f"must be {allowed}")
-        raise Rejection(HTTPStatus.BAD_REQUEST, "the query is not valid", (error,)) from None

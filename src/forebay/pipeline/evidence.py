@@ -26,7 +26,8 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from forebay.model import DELIVERED, History, Outcome, Verdict, are_delivered
+from forebay.history import History
+from forebay.model import DELIVERED, Outcome, Verdict, are_delivered
 from forebay.pipeline.group import Bulk, Group
 
 OWN_FAULT = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY})

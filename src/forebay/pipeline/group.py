@@ -9,7 +9,8 @@ from typing import NamedTuple, Protocol, TypeAlias
 from msgspec import Struct
 
 from forebay.errors import SpoolUnavailable
-from forebay.model import Admission, Entry, History, Outcome, are_delivered
+from forebay.history import History
+from forebay.model import Admission, Entry, Outcome, are_delivered
 from forebay.spool.records import NewGroup, StoredGroup, Transaction
 
 UNTRIED = History()

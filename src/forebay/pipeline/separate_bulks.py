@@ -22,7 +22,8 @@ import structlog
 
 from forebay.clock import now_ms
 from forebay.errors import SpoolUnavailable
-from forebay.model import History, Outcome
+from forebay.history import History
+from forebay.model import Outcome
 from forebay.pipeline.evidence import FAILURES_MAX, OTHERS_MIN, Evidence
 from forebay.pipeline.gate import Gate, Health
 from forebay.pipeline.group import Group

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
-from forebay.model import DeadLetter, Entry, History, Outcome, Verdict, are_delivered
+from forebay.history import DeadLetter, History
+from forebay.model import Entry, Outcome, Verdict, are_delivered
 from forebay.pipeline.evidence import FAILURES_MAX, Evidence, FailureHistory
 from forebay.pipeline.group import Bulk, Group, Settlement
 from forebay.spool.records import NewGroup, Transaction

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 import zstandard
 
-from forebay.model import Address, Entry, History, entry_address, entry_index, join_entries, split_entries
+from forebay.history import History
+from forebay.model import Address, Entry, entry_address, entry_index, join_entries, split_entries
 from forebay.spool.records import StoredGroup
 
 PLAIN_BYTES_MAX = 1024

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from msgspec import Struct, field
 
-from forebay.model import DeadLetter, Entry, History
+from forebay.history import DeadLetter, History
+from forebay.model import Entry
 
 
 class NewGroup(NamedTuple):

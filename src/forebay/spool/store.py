@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from forebay.clock import now_ms
-from forebay.model import DeadLetter, Entry, History
+from forebay.history import DeadLetter, History
+from forebay.model import Entry
 from forebay.spool.codec import GroupCodec, dead_address, history_columns, read_history
 from forebay.spool.records import NewGroup, StoredGroup, Totals, Transaction
 from forebay.spool.statements import SQL

@@ -9,7 +9,7 @@ import pytest
 
 from forebay.cli import dead
 from forebay.clock import now_ms
-from forebay.model import DeadLetter, History
+from forebay.history import DeadLetter, History
 from forebay.spool.records import Transaction
 from unit.cli.running import HOSTILE, HOSTILE_SHOWN, INDEX, NUMBERS, Folder, Run, make_document, make_entry, make_letter
 

@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from forebay.clock import now_ms
-from forebay.model import Address, DeadLetter, History, entry_address
+from forebay.history import DeadLetter, History
+from forebay.model import Address, entry_address
 from forebay.spool.records import Transaction
 from unit.cli.running import INDEX, NUMBERS, Folder, Run, make_document, make_entry, make_letter
 

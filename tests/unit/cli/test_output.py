@@ -11,7 +11,7 @@ from typing import TypeAlias
 import pytest
 
 from forebay.cli import main
-from forebay.model import DeadLetter, History
+from forebay.history import DeadLetter, History
 from forebay.spool.records import NewGroup, Transaction
 from unit.cli.running import FOREBAY, HOSTILE, HOSTILE_SHOWN, Folder, Run, make_entry
 

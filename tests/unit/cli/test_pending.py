@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from forebay.model import History
+from forebay.history import History
 from forebay.spool.records import NewGroup, Transaction
 from unit.cli.running import (
     HOSTILE,

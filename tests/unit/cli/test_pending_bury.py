@@ -8,7 +8,8 @@ from io import StringIO
 import pytest
 
 from forebay.clock import now_ms
-from forebay.model import Address, Document, Entry, EventInfo, History, encode_entry
+from forebay.history import History
+from forebay.model import Address, Document, Entry, EventInfo, encode_entry
 from forebay.spool.beside.requests import Burial
 from forebay.spool.records import NewGroup, Transaction
 from unit.cli.running import INDEX, NOON, Folder, Run, make_entry

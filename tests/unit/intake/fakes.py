@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,11 +14,13 @@ from uvicorn.server import ServerState
 from forebay.intake.answers import ServerLines
 from forebay.intake.connection import Connection
 from forebay.intake.documents import DocumentMaker
+from forebay.intake.formats.registry import list_addresses
 from forebay.intake.guard import Guard
 from forebay.intake.intake import Intake, Request
 from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, RequestLimits
 from forebay.model import Ack
 from forebay.pipeline.pipeline import Admitter
+from forebay.settings import Settings
 from forebay.telemetry.counters import Counters
 from forebay.tokens.provider import make_own_provider
 from forebay.tokens.verifier import TokenVerifier
@@ -45,8 +47,9 @@ class FakeAdmitter:
 class FakeTransport(asyncio.Transport):
     """Keeps what is written; as strict as a real one about the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, peer: str = "192.0.2.1") -> None:
         super().__init__()
+        self.peer = peer
         self.written = b""
         self.unsent_bytes = 0
         self.ended = ""
@@ -80,8 +83,7 @@ class FakeTransport(asyncio.Transport):
         return self.unsent_bytes
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        del name
-        return default
+        return (self.peer, 40_000) if name == "peername" else default
 
     @property
     def statuses(self) -> list[int]:
@@ -92,24 +94,32 @@ class Server:
     """The parts of a server that connections share."""
 
     def __init__(
-        self, request_limits: RequestLimits = REQUEST_LIMITS, in_hand_bytes_max: int = IN_HAND_BYTES_MAX
+        self,
+        request_limits: RequestLimits = REQUEST_LIMITS,
+        in_hand_bytes_max: int = IN_HAND_BYTES_MAX,
+        origins: Sequence[str] = (),
+        **settings: Any,
     ) -> None:
         self.counters = Counters()
         self.admitter = FakeAdmitter()
         self.limits = ConnectionLimits(CONNECTIONS_MAX, in_hand_bytes_max, self.counters)
         self.state = ServerState()
         maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), self.counters, require_log_id=False)
-        guard = Guard(TokenVerifier(make_own_provider([SECRET])), request_limits)
+        guard = Guard(
+            TokenVerifier(make_own_provider([SECRET])),
+            Settings(_env_file=None, cors_origins=origins, **settings),
+            request_limits,
+        )
         admitter = cast("Admitter", self.admitter)
-        self.intake = Intake(guard, maker, admitter, Ack.DISK, request_limits, self.counters)
+        self.intake = Intake(list_addresses(), guard, maker, admitter, request_limits, self.counters)
         self._timeouts = ConnectionTimeouts(REQUEST_TIMEOUT_S, KEEP_ALIVE_S)
         self._lines = ServerLines()
 
-    def connect(self, app: Callable[..., Any] | None = None) -> tuple[Connection, FakeTransport]:
+    def connect(
+        self, app: Callable[..., Any] | None = None, peer: str = "192.0.2.1", kind: type[Connection] = Connection
+    ) -> tuple[Connection, FakeTransport]:
         config = cast("uvicorn.Config", SimpleNamespace(loaded_app=app))
-        connection = Connection(
-            self.intake, self._timeouts, self.limits, self._lines, config=config, server_state=self.state
-        )
-        transport = FakeTransport()
+        connection = kind(self.intake, self._timeouts, self.limits, self._lines, config=config, server_state=self.state)
+        transport = FakeTransport(peer)
         connection.connection_made(transport)
         return connection, transport

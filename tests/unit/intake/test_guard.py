@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from forebay.errors import Rejection
-from forebay.intake.guard import Guard
+from forebay.intake.formats.registry import list_addresses
+from forebay.intake.guard import Guard, Head
+from forebay.intake.heads import Grant
 from forebay.intake.limits import RequestLimits
+from forebay.settings import Settings
 from forebay.tokens.claims import Scope
 from forebay.tokens.making import make_token
 from forebay.tokens.provider import make_own_provider
@@ -14,6 +17,7 @@ from forebay.tokens.verifier import TokenVerifier
 
 SECRET = "a secret that is long enough for HS256"
 BODY_BYTES_MAX = 1_000
+EVENTS = list_addresses()[b"/events"]
 
 
 def bearer(scope: Scope = Scope.WRITE) -> bytes:
@@ -22,17 +26,25 @@ def bearer(scope: Scope = Scope.WRITE) -> bytes:
 
 @pytest.fixture
 def guard() -> Guard:
-    return Guard(TokenVerifier(make_own_provider([SECRET])), RequestLimits(8_192, BODY_BYTES_MAX, 100))
+    return Guard(
+        TokenVerifier(make_own_provider([SECRET])), Settings(_env_file=None), RequestLimits(8_192, BODY_BYTES_MAX, 100)
+    )
+
+
+def check(guard: Guard, headers: dict[bytes, bytes], query: bytes = b"") -> Grant | None:
+    return guard.check(Head(EVENTS, query, headers))
 
 
 def refusal(guard: Guard, headers: dict[bytes, bytes]) -> Rejection:
     with pytest.raises(Rejection) as raised:
-        guard.check(headers)
+        check(guard, headers)
     return raised.value
 
 
 def test_a_valid_head_tells_who_sends(guard: Guard) -> None:
-    assert guard.check({b"authorization": bearer()}).user_id == "alice"
+    grant = check(guard, {b"authorization": bearer()})
+    assert grant is not None
+    assert grant.claims.user_id == "alice"
 
 
 @pytest.mark.parametrize("authorization", [None, b"", b"Bearer x", b"Basic YTpi"])
@@ -47,18 +59,18 @@ def test_a_token_that_may_only_read_sends_no_events(guard: Guard) -> None:
 
 
 def test_a_body_may_be_announced_up_to_the_limit(guard: Guard) -> None:
-    guard.check({b"authorization": bearer(), b"content-length": b"1000"})
+    check(guard, {b"authorization": bearer(), b"content-length": b"1000"})
     assert refusal(guard, {b"authorization": bearer(), b"content-length": b"1001"}).status == 413
 
 
 def test_the_announced_size_may_have_thousands_of_zeros_in_front(guard: Guard) -> None:
-    guard.check({b"authorization": bearer(), b"content-length": b"1000".zfill(5_000)})
+    check(guard, {b"authorization": bearer(), b"content-length": b"1000".zfill(5_000)})
     assert refusal(guard, {b"authorization": bearer(), b"content-length": b"1001".zfill(5_000)}).status == 413
 
 
 @pytest.mark.parametrize("coding", [b"", b"identity", b" Identity "])
 def test_a_body_may_be_declared_as_not_compressed(guard: Guard, coding: bytes) -> None:
-    guard.check({b"authorization": bearer(), b"content-encoding": coding})
+    check(guard, {b"authorization": bearer(), b"content-encoding": coding})
 
 
 @pytest.mark.parametrize("coding", [b"gzip", b"identity, gzip", b"x"])

@@ -12,6 +12,7 @@ from forebay.tokens.claims import Claims
 
 HEADER_BYTES_MAX = 16_384
 FIRST_LINE = b"POST /events HTTP/1.1\r\n"
+PEER = b"192.0.2.1"
 GRANT = Grant(Claims("alice", frozenset(), 0), SingleEvent(), ("alice", None, None, None, None), Ack.DISK)
 OTHER = Grant(Claims("bob", frozenset(), 0), SingleEvent(), ("bob", None, None, None, None), Ack.MEMORY)
 
@@ -25,13 +26,13 @@ def request(body: bytes = b"hello", before: bytes = b"", after: bytes = b"", dig
 def known() -> KnownHeads:
     """That of `request()` is known."""
     known = KnownHeads(HEADER_BYTES_MAX)
-    known.remember(request(), 5, GRANT)
+    known.remember(PEER, request(), 5, GRANT)
     return known
 
 
 def test_a_head_is_known_whatever_its_body(known: KnownHeads) -> None:
     for body in (b"hello", b"x", b"", b"\r\n\r\nContent-Length: 3\r\n\r\nabc\r\n", b"x" * 100_000):
-        assert known.find(request(body)) == (GRANT, body)
+        assert known.find(PEER, request(body)) == (GRANT, body)
 
 
 @pytest.mark.parametrize("name", [b"Content-Length", b"content-length", b"Content-length", b"cOnTeNt-Length"])
@@ -43,20 +44,20 @@ def test_a_head_is_known_by_all_its_bytes_but_the_digits(
     first, second = (
         request(body, before, after).replace(b"Content-Length", name, 1) for body in (b"hello", b"good bye")
     )
-    known.remember(first, 5, OTHER)
-    found = known.find(second)
+    known.remember(PEER, first, 5, OTHER)
+    found = known.find(PEER, second)
     assert found == (OTHER, b"good bye")
     for place in (place for place in range(len(second) - len(b"good bye")) if not second[place : place + 1].isdigit()):
-        assert known.find(second[:place] + b"?" + second[place + 1 :]) is None
+        assert known.find(PEER, second[:place] + b"?" + second[place + 1 :]) is None
 
 
 def test_a_request_that_is_not_whole_or_not_alone_is_not_found(known: KnownHeads) -> None:
     whole = request(b"hello there")
     for size in range(len(whole)):
-        assert known.find(whole[:size]) is None
+        assert known.find(PEER, whole[:size]) is None
     for more in (b"\r\n", b"\n", b"x", whole):
-        assert known.find(whole + more) is None
-        assert known.find(more + whole) is None
+        assert known.find(PEER, whole + more) is None
+        assert known.find(PEER, more + whole) is None
 
 
 @pytest.mark.parametrize(
@@ -82,8 +83,8 @@ def test_a_request_that_is_not_whole_or_not_alone_is_not_found(known: KnownHeads
     ],
 )
 def test_a_length_that_is_not_that_of_the_body_in_digits_is_not_found(known: KnownHeads, digits: bytes) -> None:
-    assert known.find(request(digits=digits)) is None
-    assert known.find(request(b"1234567890", digits=digits)) is None
+    assert known.find(PEER, request(digits=digits)) is None
+    assert known.find(PEER, request(b"1234567890", digits=digits)) is None
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_a_length_that_is_not_that_of_the_body_in_digits_is_not_found(known: Kno
 )
 def test_an_unusual_request_is_not_remembered(unusual: bytes) -> None:
     known = KnownHeads(HEADER_BYTES_MAX)
-    known.remember(unusual, 5, GRANT)
+    known.remember(PEER, unusual, 5, GRANT)
     assert known._grants == {}
 
 
@@ -113,21 +114,21 @@ def test_an_unusual_request_is_not_remembered(unusual: bytes) -> None:
 def test_a_head_in_a_body_is_not_taken_for_that_of_the_request(end: bytes) -> None:
     known = KnownHeads(HEADER_BYTES_MAX)
     # With newlines behind it, it ends as many bytes before the end of the piece as the body has.
-    known.remember(FIRST_LINE + b"Content-Length:29\r\n\r\n\r\nContent-Length: 29\r\n\r\nhello" + end, 29, GRANT)
+    known.remember(PEER, FIRST_LINE + b"Content-Length:29\r\n\r\n\r\nContent-Length: 29\r\n\r\nhello" + end, 29, GRANT)
     assert known._grants == {}
 
 
 @pytest.mark.parametrize("body_bytes", [0, -1, 4, 6, 10])
 def test_a_request_is_not_remembered_if_the_parser_found_another_length(body_bytes: int) -> None:
     known = KnownHeads(HEADER_BYTES_MAX)
-    known.remember(request(), body_bytes, GRANT)
-    known.remember(request(digits=b"%d" % max(0, body_bytes)), 5, GRANT)
+    known.remember(PEER, request(), body_bytes, GRANT)
+    known.remember(PEER, request(digits=b"%d" % max(0, body_bytes)), 5, GRANT)
     assert known._grants == {}
 
 
 def test_a_body_without_a_length_is_not_remembered_by_the_digits_in_its_trailer() -> None:
     known = KnownHeads(HEADER_BYTES_MAX)
-    known.remember(FIRST_LINE + b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 0\r\n\r\n", 0, GRANT)
+    known.remember(PEER, FIRST_LINE + b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 0\r\n\r\n", 0, GRANT)
     assert known._grants == {}
 
 
@@ -140,8 +141,8 @@ def test_a_long_head_is_not_remembered(header_bytes_max: int, head_bytes_max: in
     for extra, is_remembered in ((0, True), (1, False)):
         known = KnownHeads(header_bytes_max)
         long = request(before=b"X: " + b"x" * (room + extra) + b"\r\n")
-        known.remember(long, 5, GRANT)
-        assert (known.find(long) is not None) == is_remembered
+        known.remember(PEER, long, 5, GRANT)
+        assert (known.find(PEER, long) is not None) == is_remembered
 
 
 def test_heads_are_forgotten_before_they_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +151,6 @@ def test_heads_are_forgotten_before_they_are_too_many(monkeypatch: pytest.Monkey
     known = KnownHeads(HEADER_BYTES_MAX)
     for number in range(8):
         latest = request(before=b"X: %d\r\n" % number)
-        known.remember(latest, 5, GRANT)
-        assert known.find(latest) is not None
+        known.remember(PEER, latest, 5, GRANT)
+        assert known.find(PEER, latest) is not None
         assert len(known._grants) == number % 3 + 1

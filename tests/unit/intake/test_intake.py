@@ -16,15 +16,16 @@ from forebay.intake.documents import DocumentMaker
 from forebay.intake.formats.batch import EventBatch
 from forebay.intake.formats.event import decode_event
 from forebay.intake.formats.format import Decoded, Format, Result
-from forebay.intake.formats.registry import ADDRESSES, Formats
+from forebay.intake.formats.registry import Formats, list_addresses
 from forebay.intake.formats.single import SingleEvent
-from forebay.intake.guard import Guard
+from forebay.intake.guard import Guard, Head
 from forebay.intake.heads import Grant
 from forebay.intake.intake import Intake, Request
 from forebay.intake.limits import RequestLimits
 from forebay.model import Ack, Admission, entry_document
 from forebay.pipeline.group import Part, Submission
 from forebay.pipeline.pipeline import Admitter
+from forebay.settings import Settings
 from forebay.telemetry.counters import Counters
 from forebay.tokens.claims import Claims, Scope
 from forebay.tokens.making import make_token
@@ -36,14 +37,17 @@ SECRET = "a secret that is long enough for HS256"
 DAY_S = 86_400
 BEARER = f"Bearer {make_token(SECRET, 'alice', [Scope.WRITE], DAY_S)}".encode()
 HEAD = {b"authorization": BEARER}
-EVENTS = ADDRESSES[b"/events"]
-BATCH = ADDRESSES[b"/events/batch"]
+EVENTS = list_addresses()[b"/events"]
+BATCH = list_addresses()[b"/events/batch"]
 EVENT = b'{"page":"/home","event":"click"}'
+BEACONS = "text/plain, application/x-www-form-urlencoded"
 LIMITS = RequestLimits(header_bytes_max=1_000, body_bytes_max=1_000, batch_events_max=3)
 
 
 class RecordingConnection:
     """Records the answers."""
+
+    peer = b"192.0.2.1"
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
@@ -85,9 +89,9 @@ def admitter() -> FakeAdmitter:
 
 @pytest.fixture
 def intake(counters: Counters, admitter: FakeAdmitter) -> Intake:
-    guard = Guard(TokenVerifier(make_own_provider([SECRET])), LIMITS)
+    guard = Guard(TokenVerifier(make_own_provider([SECRET])), Settings(_env_file=None), LIMITS)
     maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), counters, require_log_id=False)
-    return Intake(guard, maker, cast("Admitter", admitter), Ack.DISK, LIMITS, counters)
+    return Intake(list_addresses(), guard, maker, cast("Admitter", admitter), LIMITS, counters)
 
 
 @pytest.fixture
@@ -163,7 +167,7 @@ def test_a_request_has_its_format_its_sender_and_its_acknowledgement(
         b"os-version": b"",
         b"user-agent": b"\xff",
     }
-    grant = intake.begin(connection, EVENTS, b"", HEAD | headers).grant
+    grant = intake.begin(connection, Head(EVENTS, b"", HEAD | headers)).grant
     assert isinstance(grant.format, SingleEvent)
     assert grant.sender == ("alice", b"3f0a", b"4.2", b"", b"\xff")
     assert grant.ack is Ack.DISK
@@ -176,13 +180,13 @@ def test_a_request_has_its_format_its_sender_and_its_acknowledgement(
 def test_a_request_may_choose_its_acknowledgement(
     intake: Intake, connection: RecordingConnection, query: bytes, ack: Ack
 ) -> None:
-    assert intake.begin(connection, EVENTS, query, HEAD).grant.ack is ack
+    assert intake.begin(connection, Head(EVENTS, query, HEAD)).grant.ack is ack
 
 
 @pytest.mark.parametrize("query", [b"ack=tape", b"ack=%ff", b"ack=memory&ack=MEMORY"])
 def test_an_unknown_acknowledgement_is_refused(intake: Intake, connection: RecordingConnection, query: bytes) -> None:
     with pytest.raises(Rejection) as raised:
-        intake.begin(connection, EVENTS, query, HEAD)
+        intake.begin(connection, Head(EVENTS, query, HEAD))
     assert (raised.value.status, [error.field for error in raised.value.errors]) == (400, ["ack"])
 
 
@@ -195,36 +199,38 @@ def test_an_unknown_acknowledgement_is_refused(intake: Intake, connection: Recor
         (BATCH, b"Application/JSON ;charset=utf-8", "EventBatch"),
         (BATCH, b"application/x-ndjson", "EventLines"),
         (BATCH, b" application/X-NDJSON; x=y", "EventLines"),
+        (EVENTS, b"text/plain;charset=UTF-8", "TextBeacon"),
+        (BATCH, b"application/x-www-form-urlencoded", "FormBeacon"),
     ],
 )
 def test_the_media_type_chooses_the_format(
     intake: Intake, connection: RecordingConnection, formats: Formats, media_type: bytes | None, form: str
 ) -> None:
     headers = {} if media_type is None else {b"content-type": media_type}
-    assert type(intake.begin(connection, formats, b"", HEAD | headers).grant.format).__name__ == form
+    assert type(intake.begin(connection, Head(formats, b"", HEAD | headers)).grant.format).__name__ == form
 
 
 @pytest.mark.parametrize(
     ("formats", "media_type", "accept"),
     [
-        (EVENTS, b"application/x-ndjson", "application/json"),
-        (EVENTS, b"", "application/json"),
-        (BATCH, b"text/plain", "application/json, application/x-ndjson"),
-        (BATCH, b"application/jsonx", "application/json, application/x-ndjson"),
+        (EVENTS, b"application/x-ndjson", f"application/json, {BEACONS}"),
+        (EVENTS, b"", f"application/json, {BEACONS}"),
+        (BATCH, b"text/html", f"application/json, application/x-ndjson, {BEACONS}"),
+        (BATCH, b"application/jsonx", f"application/json, application/x-ndjson, {BEACONS}"),
     ],
 )
 def test_another_media_type_is_refused_with_all_that_are_taken(
     intake: Intake, connection: RecordingConnection, formats: Formats, media_type: bytes, accept: str
 ) -> None:
     with pytest.raises(Rejection) as raised:
-        intake.begin(connection, formats, b"", HEAD | {b"content-type": media_type})
+        intake.begin(connection, Head(formats, b"", HEAD | {b"content-type": media_type}))
     assert (raised.value.status, raised.value.headers) == (415, (("Accept", accept),))
     assert all(named in raised.value.detail for named in accept.split(", "))
 
 
 def test_the_guard_decides_before_anything_else(intake: Intake, connection: RecordingConnection) -> None:
     with pytest.raises(Rejection) as raised:
-        intake.begin(connection, EVENTS, b"ack=tape", {b"content-type": b"text/plain"})
+        intake.begin(connection, Head(EVENTS, b"ack=tape", {b"content-type": b"text/html"}))
     assert raised.value.status == 401
 
 
@@ -232,7 +238,7 @@ def test_the_guard_decides_before_anything_else(intake: Intake, connection: Reco
 
 
 def take(intake: Intake, connection: RecordingConnection, formats: Formats, body: bytes, query: bytes = b"") -> Request:
-    request = intake.begin(connection, formats, query, HEAD)
+    request = intake.begin(connection, Head(formats, query, HEAD))
     intake.take(request, body)
     return request
 
@@ -296,7 +302,7 @@ def test_a_batch_has_no_more_events_than_the_limit(
 ) -> None:
     for number in (3, 4):
         body = b"\n".join([EVENT] * number) if b"nd" in media_type else b"[" + b",".join([EVENT] * number) + b"]"
-        request = intake.begin(connection, BATCH, b"", HEAD | {b"content-type": media_type})
+        request = intake.begin(connection, Head(BATCH, b"", HEAD | {b"content-type": media_type}))
         if number == 3:
             intake.take(request, body)
             continue
@@ -312,6 +318,7 @@ def test_a_format_needs_nothing_but_its_own_class(
     class Pages:
         """Pages, separated by commas."""
 
+        name = "pages"
         paths = ("/pages",)
         media_type = "text/x-pages"
 
@@ -326,7 +333,7 @@ def test_a_format_needs_nothing_but_its_own_class(
     form: Format = Pages()
     formats: Formats = {form.media_type.encode(): form}
     for headers in ({}, {b"content-type": b"text/x-pages; x"}):
-        request = intake.begin(connection, formats, b"", HEAD | headers)
+        request = intake.begin(connection, Head(formats, b"", HEAD | headers))
         intake.take(request, b"a,b")
         documents = [json.loads(entry_document(entry)) for part in request.parts for entry in part.entries]
         assert [document["event_info"]["page"] for document in documents] == ["a", "b"]
@@ -334,7 +341,7 @@ def test_a_format_needs_nothing_but_its_own_class(
         assert connection.answers.pop()[2] == b"195 2 pending"
     assert len(admitter.admitted) == 2
     with pytest.raises(Rejection) as raised:
-        intake.begin(connection, formats, b"", HEAD | {b"content-type": b"application/json"})
+        intake.begin(connection, Head(formats, b"", HEAD | {b"content-type": b"application/json"}))
     assert raised.value.headers == (("Accept", "text/x-pages"),)
 
 
@@ -353,7 +360,7 @@ def test_a_format_needs_nothing_but_its_own_class(
 def test_far_too_many_bad_events_are_refused_in_good_time(
     intake: Intake, connection: RecordingConnection, media_type: bytes, body: bytes
 ) -> None:
-    request = intake.begin(connection, BATCH, b"", HEAD | {b"content-type": media_type})
+    request = intake.begin(connection, Head(BATCH, b"", HEAD | {b"content-type": media_type}))
     began_at = time.process_time()
     with pytest.raises(Rejection) as raised:
         intake.take(request, body)

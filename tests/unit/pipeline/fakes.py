@@ -16,7 +16,8 @@ from structlog.testing import LogCapture
 
 from forebay.backoff import Backoff
 from forebay.errors import SpoolUnavailable
-from forebay.model import DELIVERED, Admission, Entry, History, Outcome, Verdict, entry_index
+from forebay.history import History
+from forebay.model import DELIVERED, Admission, Entry, Outcome, Verdict, entry_index
 from forebay.pipeline.channel import Channel, Limits
 from forebay.pipeline.delivery import Delivery
 from forebay.pipeline.evidence import Evidence

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from forebay.errors import SpoolUnavailable
-from forebay.model import DELIVERED, Entry, History, Outcome, entry_index
+from forebay.history import History
+from forebay.model import DELIVERED, Entry, Outcome, entry_index
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.group import UNTRIED, GroupLimits, Settlement
 from forebay.pipeline.ledger import Hear

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 import uvloop
 
-from forebay.model import Entry, History
+from forebay.history import History
+from forebay.model import Entry
 from forebay.pipeline.channel import Channel, Limits
 from unit.pipeline.fakes import Clock, make_channel, make_entries, make_entry, make_group, make_parts, settle_down
 

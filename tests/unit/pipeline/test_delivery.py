@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from forebay.model import DELIVERED, DUPLICATE, Entry, History, Outcome, Verdict
+from forebay.history import History
+from forebay.model import DELIVERED, DUPLICATE, Entry, Outcome, Verdict
 from forebay.pipeline import delivery as delivery_module
 from forebay.pipeline.gate import Health, Report
 from forebay.pipeline.group import GroupLimits

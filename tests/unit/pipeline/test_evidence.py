@@ -7,7 +7,8 @@ import itertools
 import pytest
 from msgspec import structs
 
-from forebay.model import DELIVERED, DROPPED, DUPLICATE, History, Outcome, Verdict
+from forebay.history import History
+from forebay.model import DELIVERED, DROPPED, DUPLICATE, Outcome, Verdict
 from forebay.pipeline import evidence as evidence_module
 from forebay.pipeline.evidence import OTHERS_MIN, Evidence, FailureHistory
 from forebay.pipeline.gate import judge

@@ -9,7 +9,8 @@ import pytest
 from msgspec import structs
 
 from forebay.backoff import Backoff
-from forebay.model import DELIVERED, DROPPED, DUPLICATE, Entry, History, Outcome
+from forebay.history import History
+from forebay.model import DELIVERED, DROPPED, DUPLICATE, Entry, Outcome
 from forebay.pipeline import holds as holds_module
 from forebay.pipeline.group import Bulk
 from forebay.pipeline.holds import FRESH_TRIALS_MAX, TELL_EVENTS, TELL_S, Hold, Holds, HoldState

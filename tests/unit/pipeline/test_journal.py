@@ -11,7 +11,8 @@ import pytest
 from msgspec import structs
 
 from forebay.errors import SpoolLost, SpoolUnavailable
-from forebay.model import DELIVERED, Ack, Admission, History, Outcome
+from forebay.history import History
+from forebay.model import DELIVERED, Ack, Admission, Outcome
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.group import Bulk, Group, Settlement, abandon

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forebay.model import History
+from forebay.history import History
 from forebay.pipeline.ledger import Ledger
 from forebay.spool.records import NewGroup, StoredGroup, Transaction
 from forebay.spool.spool import Spool

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from forebay.model import DELIVERED, DUPLICATE, Ack, Entry, History, Outcome, Verdict
+from forebay.history import History
+from forebay.model import DELIVERED, DUPLICATE, Ack, Entry, Outcome, Verdict
 from forebay.pipeline import requests, separate_bulks, wake
 from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import FRESH_TRIALS_MAX

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from forebay.errors import GroupDamaged, SpoolUnavailable
-from forebay.model import Admission, Entry, History
+from forebay.history import History
+from forebay.model import Admission, Entry
 from forebay.pipeline import journal, requests, wake
 from forebay.pipeline import redelivery as redelivery_module
 from forebay.pipeline.group import Settlement

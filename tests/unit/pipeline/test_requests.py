@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from forebay.errors import SpoolUnavailable
-from forebay.model import DeadLetter, Entry, History
+from forebay.history import DeadLetter, History
+from forebay.model import Entry
 from forebay.pipeline import requests
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.beside.requests import Request

@@ -14,7 +14,8 @@ import pytest
 
 from forebay.backoff import Backoff
 from forebay.clock import now_ms
-from forebay.model import DELIVERED, Entry, History, Outcome
+from forebay.history import History
+from forebay.model import DELIVERED, Entry, Outcome
 from forebay.pipeline import journal
 from forebay.pipeline import requests as requests_module
 from forebay.pipeline.group import Group, GroupLimits

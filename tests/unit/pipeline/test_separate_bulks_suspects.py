@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from forebay.model import History
+from forebay.history import History
 from forebay.pipeline.evidence import FAILURES_MAX
 from forebay.pipeline.separate_bulks import Step, next_step
 from forebay.pipeline.settlement import halve

@@ -11,7 +11,8 @@ from msgspec import structs
 
 from forebay.backoff import Backoff
 from forebay.errors import SpoolUnavailable
-from forebay.model import DELIVERED, Entry, History, Outcome, entry_index
+from forebay.history import History
+from forebay.model import DELIVERED, Entry, Outcome, entry_index
 from forebay.pipeline.gate import Health, Report
 from forebay.pipeline.group import Bulk, GroupLimits
 from forebay.pipeline.holds import FRESH_TRIALS_MAX

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 from msgspec import structs
 
-from forebay.model import DELIVERED, DUPLICATE, DeadLetter, Entry, History, Outcome, Verdict
+from forebay.history import DeadLetter, History
+from forebay.model import DELIVERED, DUPLICATE, Entry, Outcome, Verdict
 from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.group import Bulk, Group, Settlement, abandon, divide
 from forebay.pipeline.settlement import bury, halve, settle

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from forebay.errors import GroupDamaged, SpoolUnavailable
-from forebay.model import Entry, History
+from forebay.history import History
+from forebay.model import Entry
 from forebay.spool.loading import EVERY, Wanted
 from forebay.spool.records import NewGroup, StoredGroup, Transaction
 from forebay.spool.spool import Spool

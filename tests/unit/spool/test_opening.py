@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from forebay.model import DeadLetter, History
+from forebay.history import DeadLetter, History
 from forebay.spool import database
 from forebay.spool.records import NewGroup, Totals, Transaction
 from forebay.spool.spool import Spool

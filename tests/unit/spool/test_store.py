@@ -11,7 +11,8 @@ import pytest
 
 from forebay.clock import now_ms
 from forebay.errors import SpoolUnavailable
-from forebay.model import DeadLetter, Entry, History
+from forebay.history import DeadLetter, History
+from forebay.model import Entry
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.loading import EVERY
 from forebay.spool.records import NewGroup, Totals, Transaction

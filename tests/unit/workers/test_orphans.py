@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from forebay.clock import now_ms
-from forebay.model import DeadLetter, History
+from forebay.history import DeadLetter, History
 from forebay.settings import Settings
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.beside.requests import Request

@@ -45,6 +45,7 @@ _decode_text = msgspec.json.Decoder(str).decode
 class EventBatch:
     """Events in one JSON text; each is taken or refused for itself."""
 
+    name = "batch"
     paths = ("/events/batch",)
     media_type = "application/json"
 

@@ -15,10 +15,10 @@ import msgspec
 from msgspec import Raw
 
 from forebay.errors import FieldError, Rejection
+from forebay.intake.formats.json_split import is_too_deep
 from forebay.model import PARAM_DEPTH_MAX, Event, ExtendedEvent, Instant
 
 DECODING_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-ARRAY = ord("[")
 TOO_DEEP = f"must not nest deeper than {PARAM_DEPTH_MAX}"
 
 _decode = msgspec.json.Decoder(Event).decode
@@ -30,8 +30,6 @@ _LEAP_SECOND = re.compile(r"(.{10}[Tt ]\d\d:\d\d:)60(?:\.\d+)?(.*)", re.ASCII)
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Event)}
 _FIELD_DECODERS = {name: msgspec.json.Decoder(field.type).decode for name, field in _FIELDS.items()}
 _TIMES = frozenset({"timestamp", "sent_at"})
-# Possessive, so that no backtracking is stored for each character of a long string.
-_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]')
 
 
 def check_text(text: bytes, word: str = "body") -> None:
@@ -76,25 +74,6 @@ def decode_instant(value: bytes | Raw) -> Instant | None:
             raise
         instant = msgspec.convert(f"{leap[1]}59.999999{leap[2]}", datetime)
     return instant
-
-
-def is_too_deep(text: bytes) -> bool:
-    """Return whether a JSON value nests deeper than `PARAM_DEPTH_MAX`."""
-    # The shortest level of all is `[]`, and that of an object is `{"":}`. Most texts are shorter than so many levels.
-    if len(text) <= 2 * PARAM_DEPTH_MAX or (len(text) <= 5 * PARAM_DEPTH_MAX and ARRAY not in text):
-        return False
-    if text.count(b"{") + text.count(b"[") <= PARAM_DEPTH_MAX:
-        return False
-    depth = 0
-    for match in _BRACKETS.finditer(text):
-        token = match[0]
-        if token in (b"{", b"["):
-            depth += 1
-            if depth > PARAM_DEPTH_MAX:
-                return True
-        elif token in (b"}", b"]"):
-            depth -= 1
-    return False
 
 
 def invalid_event(*errors: FieldError) -> Rejection:

@@ -34,6 +34,10 @@ class Format(Protocol):
     """A wire format. A request with a single event is a batch of one."""
 
     @property
+    def name(self) -> str:
+        """Its name, by which a token may be limited to it."""
+
+    @property
     def paths(self) -> Sequence[str]:
         """Its addresses."""
 

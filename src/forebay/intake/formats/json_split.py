@@ -1,4 +1,4 @@
-"""JSON text split into its parts without decoding: a part that is not JSON harms no other part.
+"""JSON text without decoding: split into its parts, so that a part that is not JSON harms no other, and its depth.
 
 Only strings, brackets and commas matter here. The errors inside a part are found when it is decoded.
 """
@@ -6,6 +6,10 @@ Only strings, brackets and commas matter here. The errors inside a part are foun
 from __future__ import annotations
 
 import re
+
+from forebay.model import PARAM_DEPTH_MAX
+
+ARRAY = ord("[")
 
 WHITE_SPACE = b" \t\n\r"
 """RFC 8259, section 2; Python's white space is more."""
@@ -19,6 +23,7 @@ _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 _FLAT = rb'[\[{](?:[^"\[\]{}]++|%b)*+[\]}]' % _STRING
 _INSIDE = re.compile(rb'(?:[^"\[\]{}]++|%b|%b)*+["\[\]{}]' % (_STRING, _FLAT), re.DOTALL).match
 _BETWEEN = re.compile(rb'(?:[^"\[\]{},]++|%b|%b)*+["\[\]{},]' % (_STRING, _FLAT), re.DOTALL).match
+_BRACKETS = re.compile(rb"%b|[\[\]{}]" % _STRING)
 _KEY = re.compile(rb"[ \t\n\r]*(%b)[ \t\n\r]*:" % _STRING, re.DOTALL).match
 
 
@@ -87,3 +92,22 @@ def _ends(text: bytes) -> list[int]:
             if depth == 0:
                 break
     raise NotSplit
+
+
+def is_too_deep(text: bytes) -> bool:
+    """Return whether a JSON value nests deeper than `PARAM_DEPTH_MAX`."""
+    # The shortest level of all is `[]`, and that of an object is `{"":}`. Most texts are shorter than so many levels.
+    if len(text) <= 2 * PARAM_DEPTH_MAX or (len(text) <= 5 * PARAM_DEPTH_MAX and ARRAY not in text):
+        return False
+    if text.count(b"{") + text.count(b"[") <= PARAM_DEPTH_MAX:
+        return False
+    depth = 0
+    for match in _BRACKETS.finditer(text):
+        token = match[0]
+        if token in (b"{", b"["):
+            depth += 1
+            if depth > PARAM_DEPTH_MAX:
+                return True
+        elif token in (b"}", b"]"):
+            depth -= 1
+    return False

@@ -14,6 +14,7 @@ from forebay.model import Admission, Event
 class EventLines:
     """Events in lines; each is taken or refused for itself, and named by the number of its line, from 1 on."""
 
+    name = "lines"
     paths = ("/events/batch",)
     media_type = "application/x-ndjson"
 

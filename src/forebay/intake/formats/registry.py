@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
@@ -10,24 +10,38 @@ import httptools
 
 from forebay.errors import Rejection
 from forebay.intake.formats.batch import EventBatch
+from forebay.intake.formats.beacon import FormBeacon, TextBeacon
 from forebay.intake.formats.format import Format
 from forebay.intake.formats.lines import EventLines
 from forebay.intake.formats.single import SingleEvent
 
-FORMATS: Mapping[str, Format] = {
-    "event": SingleEvent(),
-    "batch": EventBatch(),
-    "lines": EventLines(),
-}
-"""The formats by the names by which a token may be limited to them."""
+FORMATS: tuple[Format, ...] = (
+    SingleEvent(),
+    EventBatch(),
+    EventLines(),
+)
 
 Formats = Mapping[bytes, Format]
 """The formats of one address, by the media type of their bodies. The first also takes bodies without a type."""
 
-ADDRESSES: Mapping[bytes, Formats] = {
-    path.encode(): {form.media_type.encode(): form for form in FORMATS.values() if path in form.paths}
-    for path in dict.fromkeys(path for form in FORMATS.values() for path in form.paths)
-}
+Addresses = Mapping[bytes, Formats]
+
+
+def list_addresses(paths_extra: Iterable[str] = ()) -> Addresses:
+    """Return all addresses with their formats; each extra path stands for the first one, and for those below it."""
+    paths = dict.fromkeys(path for form in FORMATS for path in form.paths)
+    addresses = {path.encode(): _list_formats(path) for path in paths}
+    first = FORMATS[0].paths[0]
+    for path in paths:
+        if path == first or path.startswith(f"{first}/"):
+            addresses |= {f"{extra}{path[len(first) :]}".encode(): addresses[path.encode()] for extra in paths_extra}
+    return addresses
+
+
+def _list_formats(path: str) -> Formats:
+    forms = [form for form in FORMATS if path in form.paths]
+    # A page that is being closed can send the first one also as plain text or in a form.
+    return {form.media_type.encode(): form for form in (*forms, TextBeacon(forms[0]), FormBeacon(forms[0]))}
 
 
 def resolve(url: bytes) -> tuple[bytes, bytes]:

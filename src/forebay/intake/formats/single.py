@@ -15,6 +15,7 @@ ONLY = range(1)
 class SingleEvent:
     """One event, a batch of one; its refusal is the one of the request."""
 
+    name = "event"
     paths = ("/events",)
     media_type = "application/json"
 

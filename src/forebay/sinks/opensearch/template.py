@@ -10,7 +10,7 @@ from typing import Any
 
 NAME = "forebay-events"
 PATH = f"/_index_template/{NAME}"
-VERSION = 2
+VERSION = 3
 """Grows with every change of the template; one in OpenSearch that is as new stays as it is, edited or not."""
 
 _KEYWORD = {"type": "keyword", "ignore_above": 8191}  # 32,766 bytes is the longest term, 4 bytes the longest character
@@ -38,6 +38,7 @@ TEMPLATE: dict[str, Any] = {
                 "app_version": _KEYWORD,
                 "os_version": _KEYWORD,
                 "user_agent": _KEYWORD,
+                "client_address": {"type": "ip"},
                 "event_info": {
                     "properties": {
                         "page": _KEYWORD,

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from forebay.clock import now_ms
 from forebay.errors import GroupDamaged, SpoolError
-from forebay.model import Entry, History
+from forebay.history import History
+from forebay.model import Entry
 from forebay.spool import statements
 from forebay.spool.beside.connecting import connect_beside, reading
 from forebay.spool.beside.requests import Burial, Request

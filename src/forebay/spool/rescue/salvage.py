@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from forebay.model import ATTEMPT_TIMES_MAX, Address, Entry, entry_address, entry_document, split_entries
+from forebay.history import ATTEMPT_TIMES_MAX
+from forebay.model import Address, Entry, entry_address, entry_document, split_entries
 from forebay.spool.codec import GroupCodec, dead_address
 from forebay.spool.records import Totals
 from forebay.spool.rescue.trees import Row, Value

@@ -9,7 +9,8 @@ import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from forebay.model import Entry, History
+from forebay.history import History
+from forebay.model import Entry
 from forebay.spool.codec import read_history
 from forebay.spool.statements import read_statements
 from forebay.spool.store import Store

@@ -7,8 +7,10 @@ import inspect
 import pytest
 
 from forebay.errors import Rejection
-from forebay.intake.formats import batch, lines, registry, single
-from forebay.intake.formats.registry import ADDRESSES, FORMATS, resolve
+from forebay.intake.formats import batch, beacon, lines, registry, single
+from forebay.intake.formats.registry import FORMATS, list_addresses, resolve
+
+ADDRESSES = list_addresses()
 
 
 @pytest.mark.parametrize(
@@ -17,6 +19,8 @@ from forebay.intake.formats.registry import ADDRESSES, FORMATS, resolve
         (b"/events", b"application/json", single.SingleEvent),
         (b"/events/batch", b"application/json", batch.EventBatch),
         (b"/events/batch", b"application/x-ndjson", lines.EventLines),
+        (b"/events", b"text/plain", beacon.TextBeacon),
+        (b"/events/batch", b"application/x-www-form-urlencoded", beacon.FormBeacon),
     ],
 )
 def test_an_address_and_a_media_type_lead_to_a_format(path: bytes, media_type: bytes, form: type) -> None:
@@ -31,17 +35,26 @@ def test_a_body_without_a_type_is_json() -> None:
 
 
 def test_no_two_formats_have_the_same_address_and_media_type() -> None:
-    pairs = [(path, form.media_type) for form in FORMATS.values() for path in form.paths]
-    assert len(pairs) == len(set(pairs)) == sum(map(len, ADDRESSES.values()))
+    pairs = [(path, form.media_type) for form in FORMATS for path in form.paths]
+    assert len(pairs) == len(set(pairs))
+    # Each address takes two kinds of beacons beside.
+    assert len(pairs) + 2 * len(ADDRESSES) == sum(map(len, ADDRESSES.values()))
+
+
+def test_an_extra_path_stands_for_the_events_and_for_what_is_below() -> None:
+    addresses = list_addresses(["/c", "/a/b"])
+    assert addresses.keys() == ADDRESSES.keys() | {b"/c", b"/c/batch", b"/a/b", b"/a/b/batch"}
+    assert addresses[b"/c"] is addresses[b"/a/b"] is addresses[b"/events"]
+    assert addresses[b"/c/batch"] is addresses[b"/events/batch"]
 
 
 def test_a_media_type_is_written_as_it_is_compared() -> None:
-    assert all(form.media_type == form.media_type.strip().lower() for form in FORMATS.values())
+    assert all(form.media_type == form.media_type.strip().lower() for form in FORMATS)
 
 
 def test_the_addresses_follow_from_the_list_of_formats_alone() -> None:
     source = inspect.getsource(registry)
-    for form in FORMATS.values():
+    for form in FORMATS:
         # Once where it is imported, once in the list.
         assert source.count(type(form).__name__) == 2
         assert all(path not in source for path in form.paths)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from forebay.errors import GroupDamaged, SpoolError, SpoolUnusable
-from forebay.model import Address, DeadLetter, Document, Entry, EventInfo, History, encode_entry
+from forebay.history import DeadLetter, History
+from forebay.model import Address, Document, Entry, EventInfo, encode_entry
 from forebay.spool import database
 from forebay.spool.beside.all_spools import AllSpools
 from forebay.spool.beside.connecting import connect_beside

@@ -14,7 +14,8 @@ import pytest
 
 from forebay.clock import now_ms
 from forebay.errors import GroupDamaged, SpoolError, SpoolUnavailable, SpoolUnusable
-from forebay.model import Address, DeadLetter, Document, Entry, EventInfo, History, encode_entry
+from forebay.history import DeadLetter, History
+from forebay.model import Address, Document, Entry, EventInfo, encode_entry
 from forebay.spool import database
 from forebay.spool.beside import inspection
 from forebay.spool.beside.connecting import connect_beside

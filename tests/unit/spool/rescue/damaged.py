@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from forebay.model import DeadLetter, Entry, History
+from forebay.history import DeadLetter, History
+from forebay.model import Entry
 from forebay.spool import database
 from forebay.spool.beside.connecting import connect_beside
 from forebay.spool.beside.inspection import Choice, inspect

@@ -8,7 +8,7 @@ import pytest
 
 from forebay.clock import now_ms
 from forebay.errors import SpoolUnusable
-from forebay.model import DeadLetter, History
+from forebay.history import DeadLetter, History
 from forebay.spool.beside.inspection import inspect
 from forebay.spool.beside.requests import Request
 from forebay.spool.records import NewGroup, Transaction

@@ -18,7 +18,7 @@ import pytest
 
 from forebay.clock import now_ms
 from forebay.errors import ExportFailed, SpoolUnavailable
-from forebay.model import DeadLetter, History
+from forebay.history import DeadLetter, History
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.codec import GroupCodec
 from forebay.spool.records import NewGroup, Transaction

@@ -1,0 +1,92 @@
+"""Beacons: bodies that a browser sends without asking first, also while its page is closed.
+
+`navigator.sendBeacon` sets no header, and a body of another type than these would need a preflight, for which a page
+that is being closed has no time. So such a body holds JSON, and the token, if that is not in the address: in the form,
+or beside the fields of a JSON object, each time as `access_token` (RFC 6750, sections 2.2 and 2.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Raw
+
+from forebay.errors import Rejection
+from forebay.intake.formats.event import DECODING_ERRORS
+from forebay.intake.formats.format import Decoded, Format, Result
+from forebay.intake.formats.json_split import WHITE_SPACE
+from forebay.model import Admission
+
+TOKEN = "access_token"  # noqa: S105 - the name of a field
+DATA = "data"
+FORM_FIELDS_MAX = 20
+
+TEXT_TYPE = "text/plain"
+FORM_TYPE = "application/x-www-form-urlencoded"
+
+_decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_text = msgspec.json.Decoder(str).decode
+
+
+class TextBeacon:
+    """The JSON of another format, sent as plain text."""
+
+    media_type = TEXT_TYPE
+
+    def __init__(self, inner: Format) -> None:
+        self._inner = inner
+        self.name = inner.name
+        self.paths = inner.paths
+
+    def find_token(self, body: bytes) -> bytes | None:
+        """Return the token in a body, if there is one.
+
+        Raises:
+            Rejection: 400, as by `decode`.
+        """
+        return self._open(body)[0]
+
+    def decode(self, body: bytes) -> Decoded:
+        """Return the events, without the token.
+
+        Raises:
+            Rejection: 400, the body is not of this format.
+        """
+        return self._inner.decode(self._open(body)[1])
+
+    def answer(self, places: Sequence[int], results: Sequence[Result], admission: Admission) -> bytes:
+        """Return the answer of the other format, which a page may or may not be there to read."""
+        return self._inner.answer(places, results, admission)
+
+    def _open(self, body: bytes) -> tuple[bytes | None, bytes]:
+        """Return the token in a JSON object, if there is one, and the JSON without it."""
+        try:
+            fields = _decode_object(body)
+            token = _decode_text(fields.pop(TOKEN)).encode()
+        except (*DECODING_ERRORS, KeyError, UnicodeEncodeError):
+            return None, body
+        return token, msgspec.json.encode(fields)
+
+
+class FormBeacon(TextBeacon):
+    """The JSON of another format, as the field `data` of a form; or bare, as `curl -d` sends it by default."""
+
+    media_type = FORM_TYPE
+
+    def _open(self, body: bytes) -> tuple[bytes | None, bytes]:
+        if body.lstrip(WHITE_SPACE)[:1] in (b"{", b"["):
+            return super()._open(body)
+        try:
+            # Bytes that are not percent-encoded, or encode no UTF-8, come out as they were.
+            text = body.decode("latin-1")
+            pairs = parse_qsl(text, keep_blank_values=True, encoding="latin-1", max_num_fields=FORM_FIELDS_MAX)
+        except ValueError:
+            raise Rejection(HTTPStatus.BAD_REQUEST, f"the form has more than {FORM_FIELDS_MAX} fields") from None
+        fields = {name: value.encode("latin-1") for name, value in pairs}
+        if DATA not in fields:
+            raise Rejection(HTTPStatus.BAD_REQUEST, f"the form lacks the field {DATA}, which holds the JSON")
+        token, data = super()._open(fields[DATA])
+        return fields.get(TOKEN, token), data

@@ -1,0 +1,261 @@
+"""Who sends more than he may is refused until his debt is gone; who does not is never refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from forebay.errors import Rejection
+from forebay.intake import rates
+from forebay.intake.rates import NS, Accounts, RateLimiter, make_limit
+from forebay.settings import DAY_S, Settings
+
+DEVICE = b"7b1d2d3a-9a25-4f0c-8a0e-5f0c7d8e9f10"
+ADDRESS = "203.0.113.9"
+NOON_S = DAY_S * 20_000 + DAY_S / 2
+
+
+class Sender:
+    """Sends to a limiter; its time and that of the clock are set by hand."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.now_s = 0.0
+        self.clock_s = NOON_S
+        self.limiter = RateLimiter(
+            Settings(_env_file=None, **settings), lambda: round((self.clock_s + self.now_s) * NS)
+        )
+
+    def send(
+        self,
+        events: int = 1,
+        sub: str = "alice",
+        own_per_s: float | None = None,
+        device: bytes | None = DEVICE,
+        address: str | None = ADDRESS,
+    ) -> None:
+        accounts = self.limiter.take(round(self.now_s * NS), sub, own_per_s, device, address)
+        if events > 1:
+            self.limiter.add(accounts, events - 1)
+
+    def refusal(self, **sender: Any) -> Rejection:
+        with pytest.raises(Rejection) as raised:
+            self.send(**sender)
+        return raised.value
+
+
+def fields(refusal: Rejection) -> dict[str, str]:
+    return dict(refusal.headers)
+
+
+def test_the_events_of_a_burst_may_come_at_once_and_then_those_of_the_rate() -> None:
+    sender = Sender(token_rate_per_s=5, rate_burst_s=2)
+    for _ in range(11):  # The burst is over as soon as there is a debt.
+        sender.send()
+    sender.refusal()
+    for _ in range(100):
+        sender.now_s += 0.2
+        sender.send()
+        sender.refusal()
+
+
+def test_a_batch_is_taken_whole_and_the_next_request_waits_for_it() -> None:
+    sender = Sender(token_rate_per_s=10, rate_burst_s=1)
+    sender.send(events=1_000)
+    assert fields(sender.refusal())["Retry-After"] == "99"
+    sender.now_s = 98.99
+    sender.refusal()
+    sender.now_s = 99
+    sender.send()
+
+
+def test_silence_saves_no_more_than_the_burst() -> None:
+    sender = Sender(token_rate_per_s=5, rate_burst_s=2)
+    sender.send()
+    sender.now_s = 1_000_000
+    for _ in range(11):
+        sender.send()
+    sender.refusal()
+
+
+def test_a_refused_request_counts_nothing_for_anybody() -> None:
+    sender = Sender(token_rate_per_s=1, rate_burst_s=1, address_quota_per_day=4)
+    sender.send(2)
+    for _ in range(100):
+        assert fields(sender.refusal())["RateLimit"] == '"token";r=0;t=1'
+    sender.now_s = 1
+    sender.send()
+    sender.send(sub="bob")
+    assert fields(sender.refusal(sub="carol"))["RateLimit"].startswith('"address-day";r=0;')
+
+
+def test_each_kind_of_sender_has_its_own_limit() -> None:
+    for kind in ("token", "device", "address"):
+        sender = Sender(**{f"{kind}_rate_per_s": 1, "rate_burst_s": 1})
+        sender.send(2)
+        assert fields(sender.refusal())["RateLimit"] == f'"{kind}";r=0;t=1'
+        assert sender.refusal().detail == f"this {kind} may send 1 events a second"
+        others: dict[str, Any] = {"token": {"sub": "bob"}, "device": {"device": b"x"}, "address": {"address": "::1"}}
+        sender.send(**others[kind])
+        del others[kind]
+        for other in others.values():
+            sender.refusal(**other)
+
+
+def test_without_a_device_and_an_address_the_token_is_limited() -> None:
+    sender = Sender(token_rate_per_s=1, device_rate_per_s=1, address_rate_per_s=1, rate_burst_s=1)
+    sender.send(2, device=None, address=None)
+    assert fields(sender.refusal(device=None, address=None))["RateLimit"] == '"token";r=0;t=1'
+
+
+def test_a_refusal_names_every_limit_and_the_longest_wait() -> None:
+    sender = Sender(
+        token_rate_per_s=50,
+        device_rate_per_s=0.25,
+        address_rate_per_s=1_000_000,
+        device_quota_per_day=4,
+        rate_burst_s=1,
+    )
+    sender.send(101)
+    refusal = sender.refusal()
+    assert refusal.status == 429
+    assert refusal.detail == "this device may send 4 events a day"
+    assert refusal.headers == (
+        ("Retry-After", "43200"),
+        ("RateLimit-Policy", '"token";q=50;w=1, "device";q=1;w=4, "device-day";q=4;w=86400'),
+        ("RateLimit", '"token";r=0;t=2, "device";r=0;t=403, "device-day";r=0;t=43200'),
+    )
+
+
+@pytest.mark.parametrize(
+    ("per_s", "burst_s", "policy"),
+    [
+        (50, 10, '"token";q=500;w=10'),
+        (50, 0.001, '"token";q=50;w=1'),
+        (0.5, 10, '"token";q=5;w=10'),
+        (0.001, 0.001, '"token";q=1;w=1000'),
+        (1 / 3, 1, '"token";q=1;w=3'),
+        (1_000_000, DAY_S, '"token";q=86400000000;w=86400'),
+    ],
+)
+def test_a_policy_has_whole_numbers_that_are_not_0(per_s: float, burst_s: float, policy: str) -> None:
+    sender = Sender(token_rate_per_s=per_s, rate_burst_s=burst_s)
+    sender.send(200_000_000_000)
+    assert fields(sender.refusal())["RateLimit-Policy"] == policy
+
+
+def test_who_waits_as_long_as_he_was_told_is_taken() -> None:
+    sender = Sender(token_rate_per_s=7, rate_burst_s=0.3)
+    for _ in range(100):
+        sender.send(9)
+        sender.now_s += int(fields(sender.refusal())["Retry-After"])
+
+
+# A rate of the token's own
+
+
+def test_a_rate_of_its_own_replaces_that_of_all_tokens() -> None:
+    sender = Sender(token_rate_per_s=1, rate_burst_s=1)
+    sender.send(100, own_per_s=100)
+    sender.send(1, own_per_s=100)
+    assert fields(sender.refusal(own_per_s=100))["RateLimit-Policy"] == '"token";q=100;w=1'
+    # His other tokens are not in debt for it.
+    sender.send()
+    sender.send(own_per_s=99.5)
+
+
+def test_a_rate_of_its_own_counts_if_nothing_else_is_limited() -> None:
+    sender = Sender()
+    assert not sender.limiter.is_needed(None)
+    assert sender.limiter.is_needed(2.5)
+    sender.send(26, own_per_s=2.5)
+    sender.refusal(own_per_s=2.5)
+    sender.send(1_000_000)
+    sender.send()
+
+
+@pytest.mark.parametrize("own_per_s", [1e-300, 0.0, 1e300, float("inf")])
+def test_no_rate_of_its_own_is_a_fault_of_ours(own_per_s: float) -> None:
+    sender = Sender()
+    sender.send(own_per_s=own_per_s)
+    if own_per_s < 1:
+        assert fields(sender.refusal(own_per_s=own_per_s))["RateLimit-Policy"] == '"token";q=1;w=1000'
+
+
+@pytest.mark.parametrize("kind", ["token", "device", "address"])
+@pytest.mark.parametrize("number", ["rate_per_s", "quota_per_day"])
+def test_a_limiter_is_needed_for_each_limit(kind: str, number: str) -> None:
+    assert Sender(**{f"{kind}_{number}": 1}).limiter.is_needed(None)
+
+
+# Quotas
+
+
+def test_a_quota_ends_with_the_day() -> None:
+    sender = Sender(device_quota_per_day=10)
+    sender.send(9)
+    sender.send(5)
+    refusal = sender.refusal()
+    assert refusal.detail == "this device may send 10 events a day"
+    assert refusal.headers == (
+        ("Retry-After", "43200"),
+        ("RateLimit-Policy", '"device-day";q=10;w=86400'),
+        ("RateLimit", '"device-day";r=0;t=43200'),
+    )
+    sender.now_s = DAY_S / 2 - 0.5
+    assert fields(sender.refusal())["Retry-After"] == "1"
+    sender.now_s = DAY_S / 2
+    sender.send(9)
+    sender.send(1)
+    assert fields(sender.refusal())["Retry-After"] == "86400"
+
+
+def test_a_clock_that_is_set_changes_the_day_within_a_minute() -> None:
+    sender = Sender(token_quota_per_day=1)
+    sender.send()
+    sender.clock_s += DAY_S
+    sender.now_s = 59
+    sender.refusal()
+    sender.now_s = 60
+    sender.send()
+    sender.refusal()
+
+
+# Memory
+
+
+def test_there_are_two_generations_of_accounts_at_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "KEYS_MAX", 100)
+    limit = make_limit("device", 1, None, 1)
+    accounts = Accounts(limit)
+    for number in range(1_000):
+        accounts[f"{number}"].events_of_day = number
+        assert len(accounts) + len(accounts._older) <= 200
+    assert [accounts[f"{number}"].events_of_day for number in (800, 999, 799)] == [800, 999, 0]
+
+
+def test_a_long_key_is_kept_short_and_is_still_one_of_its_own() -> None:
+    accounts = Accounts(make_limit("device", 1, None, 1))
+    texts = ["a" * 5_000, "a" * 4_999, "é" * 101, "\udcff" * 101]
+    keys: list[str | bytes] = [*texts, b"a" * 5_000, b"b" * 101, b"b" * 100, "b" * 100]
+    for number, key in enumerate(keys):
+        accounts[key].events_of_day += number
+    # A text and bytes of the same letters belong to accounts of different kinds.
+    assert accounts["a" * 5_000] is accounts[b"a" * 5_000]
+    assert [accounts[key].events_of_day for key in keys] == [4, 1, 2, 3, 4, 5, 6, 7]
+    assert max(map(len, accounts)) == 100
+
+
+def test_no_account_is_kept_if_nothing_is_limited() -> None:
+    limiter = Sender(device_rate_per_s=1).limiter
+    assert len(limiter.take(0, "alice", None, DEVICE, ADDRESS)) == 1
+    assert limiter.take(0, "alice", None, None, ADDRESS) == []
+
+
+def test_asking_alone_counts_nothing() -> None:
+    sender = Sender(token_rate_per_s=1, rate_burst_s=1, token_quota_per_day=2)
+    for _ in range(100):
+        sender.limiter.check(0, "alice", None, DEVICE, ADDRESS)
+    sender.send(2)
+    with pytest.raises(Rejection):
+        sender.limiter.check(0, "alice", None, DEVICE, ADDRESS)
