@@ -17,6 +17,9 @@ LIST_FORM = "a JSON array"
 
 PublicKeyAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 
+ScopeName = Literal["events:write", "events:read", "admin"]
+"""The scopes of tokens, which are defined above the settings."""
+
 
 def parse_list(value: Any) -> Any:
     """Return the list that a variable holds as JSON.
@@ -54,6 +57,12 @@ def _is_here(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
+def _need_one(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError("one at least")
+    return names
+
+
 class ProviderEntry(BaseModel):
     """An identity provider: who it is, which tokens of its are for us, and where its keys are."""
 
@@ -61,10 +70,10 @@ class ProviderEntry(BaseModel):
 
     issuer: str = Field(min_length=1)
     audience: str | None = Field(None, min_length=1)
-    algorithms: tuple[PublicKeyAlgorithm, ...] = Field(min_length=1)
+    algorithms: Annotated[tuple[PublicKeyAlgorithm, ...], AfterValidator(_need_one)]
     jwks_url: Annotated[str, AfterValidator(_check_address)] | None = None
     pem_file: Path | None = None
-    scopes: tuple[Literal["events:write", "events:read", "admin"], ...] | None = Field(None, min_length=1)
+    scopes: Annotated[tuple[ScopeName, ...], AfterValidator(_need_one)] | None = None
 
     @model_validator(mode="after")
     def _check_source(self) -> ProviderEntry:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import stat
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
+from typing import get_args
 
 import annotated_types
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from forebay import settings as settings_module
 from forebay.errors import SettingsError
 from forebay.model import Ack, LogFormat
+from forebay.provider_entry import ScopeName
 from forebay.secret import resolve_secret
 from forebay.settings import (
     SECRET_CHARS_MIN,
@@ -22,6 +25,7 @@ from forebay.settings import (
     unknown_variables,
     variable_name,
 )
+from forebay.tokens.claims import Scope
 
 SECRET = "a secret that guards nothing at all"
 PUBLIC_KEYS = {
@@ -647,3 +651,127 @@ def test_unknown_variable_in_the_env_file_is_named_too(folder: Path) -> None:
     folder.joinpath(".env").write_text("forebay_bulk_workerss=3\nFOREBAY_BULK_WORKERS=3\nOTHER=1\n# FOREBAY_X=1\n")
 
     assert unknown_variables() == [("FOREBAY_BULK_WORKERSS", "FOREBAY_BULK_WORKERS")]
+
+
+# Tokens
+
+
+PROVIDER = {"issuer": "https://id.example", "algorithms": ["RS256"], "jwks_url": "https://id.example/jwks.json"}
+
+
+def complain_of_provider(monkeypatch: pytest.MonkeyPatch, **members: object) -> str:
+    """Return the complaint about a second provider; a member that is None is left out."""
+    second = {name: value for name, value in {**PROVIDER, "issuer": "two", **members}.items() if value is not None}
+    return complain(monkeypatch, FOREBAY_PROVIDERS=json.dumps([PROVIDER, second]))
+
+
+def test_the_scopes_of_a_provider_are_those_of_tokens() -> None:
+    assert set(get_args(ScopeName)) == set(Scope)
+
+
+def test_a_provider_is_read_with_all_its_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = {**PROVIDER, "audience": "events", "scopes": ["events:write"]}
+    monkeypatch.setenv("FOREBAY_PROVIDERS", json.dumps([members]))
+    [entry] = load_settings().providers
+    assert json.loads(entry.model_dump_json(exclude_none=True)) == members
+
+
+@pytest.mark.parametrize("value", ["", "x", "{}", "7", "[", '"x"', "[" * 10_000])
+def test_providers_are_a_json_array(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FOREBAY_PROVIDERS", "FOREBAY_JWT_SECRETS_OLD"):
+        monkeypatch.setenv("SERVER_ENVIRONMENT", "local")
+        if value:
+            said = complain(monkeypatch, **{name: value})
+            assert said.startswith(f"{name}: ")
+            assert said.endswith(" is not allowed; expected: a JSON array")
+            monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"issuer": None}, "FOREBAY_PROVIDERS[1].issuer: is missing"),
+        ({"issuer": ""}, "FOREBAY_PROVIDERS[1].issuer: '' is not allowed; expected: have at least 1 character"),
+        ({"algorithms": None}, "FOREBAY_PROVIDERS[1].algorithms: is missing"),
+        ({"algorithms": []}, "FOREBAY_PROVIDERS[1].algorithms: [] is not allowed; expected: one at least"),
+        ({"algorithms": ["HS256"]}, "FOREBAY_PROVIDERS[1].algorithms[0]: 'HS256' is not allowed; expected: 'RS256', "),
+        ({"algorithms": ["RS256", "none"]}, "FOREBAY_PROVIDERS[1].algorithms[1]: 'none' is not allowed; expected: "),
+        ({"scopes": ["events"]}, "FOREBAY_PROVIDERS[1].scopes[0]: 'events' is not allowed; expected: 'events:write'"),
+        ({"scopes": []}, "FOREBAY_PROVIDERS[1].scopes: [] is not allowed; expected: one at least"),
+        ({"jwks": "x"}, "FOREBAY_PROVIDERS[1].jwks: there is no such member"),
+        ({"audience": 7}, "FOREBAY_PROVIDERS[1].audience: 7 is not allowed"),
+        ({"pem_file": "key.pem"}, "FOREBAY_PROVIDERS[1]: "),
+        ({"jwks_url": None}, "FOREBAY_PROVIDERS[1]: "),
+        ({"issuer": "https://id.example"}, "FOREBAY_PROVIDERS: each needs an issuer of its own"),
+    ],
+)
+def test_a_wrong_member_of_a_provider_is_named(
+    members: dict[str, object], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaint = complain_of_provider(monkeypatch, **members)
+    assert complaint.startswith(said)
+    assert len(complaint.splitlines()) == 1
+
+
+def test_a_provider_is_not_ourselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOREBAY_JWT_ISSUER", "two")
+    assert complain_of_provider(monkeypatch).startswith("FOREBAY_PROVIDERS: each needs an issuer of its own")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://id.example/jwks.json",
+        "http://10.0.0.1/jwks.json",
+        "http://localhost.example/",
+        "http://127.0.0.1.example/",
+        "ftp://id.example/",
+        "file:///etc/passwd",
+        "id.example",
+        "https://",
+        "https:///jwks.json",
+        "https://user:hunter2@id.example/",
+        "https://id.example:0/",
+        "https://id.example:99999/",
+        "https://id.example/#keys",
+        "https://id.example/\n",
+        "https://[::1/",
+        "",
+    ],
+)
+def test_keys_come_by_https_or_from_this_machine(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = complain_of_provider(monkeypatch, jwks_url=url)
+    assert said.startswith("FOREBAY_PROVIDERS[1].jwks_url: ")
+    assert "hunter2" not in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://id.example/a?b=c",
+        "http://localhost:8080/",
+        "http://127.1.2.3/",
+        "http://[::1]:80/",
+        "http://x.localhost/",
+    ],
+)
+def test_http_is_enough_on_this_machine(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOREBAY_PROVIDERS", json.dumps([{**PROVIDER, "jwks_url": url}]))
+    assert load_settings().providers[0].jwks_url == url
+
+
+@pytest.mark.parametrize("key", PUBLIC_KEYS.values(), ids=PUBLIC_KEYS)
+def test_an_old_secret_that_is_no_key_is_named_and_not_shown(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = complain(monkeypatch, FOREBAY_JWT_SECRETS_OLD=json.dumps([SECRET, key]))
+    assert said.startswith("FOREBAY_JWT_SECRETS_OLD[1]: the value is not allowed; expected: ")
+    assert key[10:30] not in said
+    said = complain(monkeypatch, FOREBAY_JWT_SECRETS_OLD=f'["{SECRET}"')
+    assert said == "FOREBAY_JWT_SECRETS_OLD: the value is not allowed; expected: a JSON array"
+
+
+def test_old_secrets_are_shown_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOREBAY_JWT_SECRETS_OLD", json.dumps([SECRET]))
+    settings = load_settings()
+    assert SECRET not in repr(settings)
+    assert [secret.get_secret_value() for secret in settings.jwt_secrets_old] == [SECRET]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import fields
 
@@ -206,3 +207,18 @@ def test_the_entries_of_the_denial_list_are_those_that_every_worker_has_read() -
     }
     assert read_all(ServerSnapshot(2, snapshots, is_supervised=True))["forebay_denials"] == 5
     assert read_all(ServerSnapshot(3, {}, is_supervised=True))["forebay_denials"] == 0
+
+
+def test_the_keys_of_providers_are_counted_by_issuer_and_as_old_as_in_the_worker_with_the_oldest() -> None:
+    now = time.time()
+    one = Counters(key_fetches=Counter({"a": 3}), key_fetch_failures=Counter({"a": 1}), keys_fetched_at={"a": now - 9})
+    two = Counters(key_fetches=Counter({"a": 4, "b": 1}), keys_fetched_at={"a": now - 700, "b": now})
+    snapshots = {
+        number: Snapshot(number, counters, STATE, {}, stopping=False) for number, counters in ((1, one), (2, two))
+    }
+    samples = read_all(ServerSnapshot(2, snapshots, is_supervised=True))
+    assert samples["forebay_key_fetches_total[a][1]"] == 3
+    assert samples["forebay_key_fetches_total[b][2]"] == 1
+    assert samples["forebay_key_fetch_failures_total[a][1]"] == 1
+    assert 700 <= samples["forebay_keys_age_seconds[a]"] < 760
+    assert samples["forebay_keys_age_seconds[b]"] < 60

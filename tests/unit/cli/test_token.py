@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from forebay.settings import load_settings
+from forebay.telemetry.counters import Counters
 from forebay.tokens.claims import Scope
 from forebay.tokens.provider import make_own_provider
+from forebay.tokens.selection import make_verifier
 from forebay.tokens.verifier import TokenVerifier
 from unit.cli.running import Folder, Run
 
@@ -72,6 +75,27 @@ def test_missing_secret_outside_a_local_environment_is_a_wrong_setting(
         ["--sub", ""],
         ["--scope", ""],
         ["--scope", "evnts"],
+        ["--minutes", "0"],
+        ["--minutes", "5", "--days", "5"],
+        ["--origin", "https://shop.example/"],
+        ["--origin", "https://shop.example/path"],
+        ["--origin", "https://SHOP.example"],
+        ["--origin", "shop.example"],
+        ["--origin", "https://user@shop.example"],
+        ["--origin", "null"],
+        ["--origin", "*"],
+        ["--origin", ""],
+        ["--format", "evnt"],
+        ["--rate", "0"],
+        ["--rate", "nan"],
+        ["--rate", "inf"],
+        ["--rate", "-1"],
+        ["--beacon"],
+        ["--beacon", "--origin", "https://shop.example"],
+        ["--beacon", "--origin", "https://shop.example", "--days", "1"],
+        ["--beacon", "--minutes", "30"],
+        ["--scope", "admin", "--beacon", "--origin", "https://shop.example", "--minutes", "30"],
+        ["--scope", "events:write admin", "--beacon", "--origin", "https://shop.example", "--minutes", "30"],
     ],
 )
 def test_token_that_no_server_would_take_is_a_wrong_use(run: Run, arguments: list[str]) -> None:
@@ -79,3 +103,43 @@ def test_token_that_no_server_would_take_is_a_wrong_use(run: Run, arguments: lis
 
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert arguments[0] in err
+
+
+def test_token_has_a_name_of_its_own_and_the_limits_that_are_given(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_SECRET", SECRET)
+    plain, other = claims(run("token").out), claims(run("token").out)
+    assert plain["jti"] != other["jti"]
+    assert {"origins", "formats", "rate", "iss", "aud"}.isdisjoint(plain)
+
+    origins = ["https://shop.example", "http://localhost:8080", "http://[::1]:80"]
+    options = [option for origin in origins for option in ("--origin", origin)]
+    code, out, err = run("token", *options, "--format", "event", "--format", "lines", "--rate", "2.5")
+
+    assert (code, err) == (0, "")
+    found = claims(out)
+    assert (found["origins"], found["formats"], found["rate"]) == (origins, ["event", "lines"], 2.5)
+
+
+def test_token_of_a_beacon_can_only_send_events_from_its_pages_for_some_minutes(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JWT_SECRET", SECRET)
+    code, out, err = run("token", "--beacon", "--origin", "https://shop.example", "--minutes", "30")
+
+    assert (code, err) == (0, "")
+    found = claims(out)
+    assert found["exp"] - found["iat"] == 30 * 60
+    assert (found["origins"], found["scope"]) == (["https://shop.example"], "events:write")
+
+
+def test_token_is_one_that_the_server_of_these_settings_takes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_SECRET", SECRET * 2)
+    monkeypatch.setenv("FOREBAY_JWT_ALGORITHM", "HS512")
+    monkeypatch.setenv("FOREBAY_JWT_ISSUER", "us")
+    monkeypatch.setenv("FOREBAY_JWT_AUDIENCE", "events")
+
+    token = run("token", "--sub", "alice").out.strip().encode()
+
+    verifier, _ = make_verifier(load_settings(), SECRET * 2, Counters())
+    assert verifier.verify_token(token, Scope.WRITE).user_id == "alice"
+    assert (claims(token.decode())["iss"], claims(token.decode())["aud"]) == ("us", "events")

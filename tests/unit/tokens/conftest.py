@@ -14,7 +14,7 @@ from forebay.telemetry.counters import Counters
 from forebay.tokens.jwks import PublishedKeys
 from forebay.tokens.provider import Provider, make_own_provider
 from forebay.tokens.verifier import TokenVerifier
-from unit.tokens.issuing import AUDIENCE, FAST, ISSUER, KeyServer, PrivateKey, key_set, publish
+from testbed.servers.identity_provider import AUDIENCE, FAST, ISSUER, KeyServer, PrivateKey, key_set, publish
 
 SECRET = "a secret that is long enough for HS256"
 ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")

@@ -17,8 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from forebay.errors import Rejection
 from forebay.tokens.claims import Scope
 from forebay.tokens.parts import TOKEN_BYTES_MAX
-from unit.tokens.conftest import SECRET, Keys, World
-from unit.tokens.issuing import (
+from testbed.servers.identity_provider import (
     AUDIENCE,
     FAST,
     ISSUER,
@@ -32,6 +31,7 @@ from unit.tokens.issuing import (
     sign_bytes,
     verify,
 )
+from unit.tokens.conftest import SECRET, Keys, World
 
 Attack = Callable[[Keys, Keys], bytes]
 """Makes a token from the provider's keys, or from those of somebody else."""

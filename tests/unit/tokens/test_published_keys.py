@@ -21,8 +21,18 @@ from forebay.tokens.jwks import INTERVALS, Intervals, PublishedKeys
 from forebay.tokens.keys import KEYS_MAX
 from forebay.tokens.provider import Provider, make_own_provider
 from forebay.tokens.verifier import TokenVerifier
+from testbed.servers.identity_provider import (
+    AUDIENCE,
+    FAST,
+    ISSUER,
+    KeyServer,
+    key_set,
+    make_claims,
+    publish,
+    sign,
+    verify,
+)
 from unit.tokens.conftest import ALGORITHMS, SECRET, Keys, World
-from unit.tokens.issuing import AUDIENCE, FAST, ISSUER, KeyServer, key_set, make_claims, publish, sign, verify
 
 
 async def wait_for(condition: Callable[[], bool], limit_s: float = 5) -> None:

@@ -14,15 +14,18 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from forebay.errors import Rejection
 from forebay.tokens import verifier as verifier_module
 from forebay.tokens.claims import Scope
-from forebay.tokens.keys import Key
+from forebay.tokens.keys import FixedKeys, Key, read_key_set
 from forebay.tokens.making import make_token
-from forebay.tokens.provider import LEEWAY_S, make_own_provider
+from forebay.tokens.parts import digest_token
+from forebay.tokens.provider import LEEWAY_S, Provider, make_own_provider
 from forebay.tokens.verifier import TokenVerifier
+from testbed.servers.identity_provider import ISSUER, key_set, publish
+from testbed.servers.identity_provider import sign as es256
 
 SECRET = "a secret that is long enough for HS256"
 LATER = 3600
@@ -314,3 +317,105 @@ def test_a_token_that_is_made_is_one_that_is_taken(scopes: list[Scope]) -> None:
     claims = TokenVerifier(make_own_provider([SECRET])).verify(f"Bearer {made}".encode(), scopes[0])
     assert (claims.user_id, sorted(claims.scopes)) == ("alice", sorted(scopes))
     assert now - 1 < claims.valid_until - LEEWAY_S - LATER <= time.time()
+
+
+# A token's own limits
+
+
+def test_a_token_may_be_limited_to_origins_formats_and_a_rate() -> None:
+    made = make_token(
+        SECRET, "alice", [Scope.WRITE], LATER, origins=["https://shop.example"], formats=["event", "lines"], rate=2.5
+    )
+    claims = TokenVerifier(make_own_provider([SECRET])).verify_token(made.encode())
+    assert claims.origins == frozenset({"https://shop.example"})
+    assert claims.formats == frozenset({"event", "lines"})
+    assert claims.rate_per_s == 2.5
+
+
+def test_a_token_without_limits_has_none_and_one_with_an_empty_list_may_do_nothing() -> None:
+    verifier = TokenVerifier(make_own_provider([SECRET]))
+    free = verifier.verify(token())
+    assert (free.origins, free.formats, free.rate_per_s, free.issuer) == (None, None, None, "")
+    assert verifier.verify(token(origins=[], formats=[])).origins == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("claims", "granted"),
+    [
+        ({"scp": "admin"}, {"admin"}),
+        ({"scp": ["events:read", "admin"]}, {"events:read", "admin"}),
+        ({"scope": "events:read", "scp": "admin"}, {"events:read"}),
+    ],
+)
+def test_scopes_may_be_called_as_some_providers_do(claims: dict[str, object], granted: set[str]) -> None:
+    assert TokenVerifier(make_own_provider([SECRET])).verify(token(**claims)).scopes == granted
+
+
+def test_a_token_from_a_body_is_one_like_that_of_a_head() -> None:
+    verifier, authorization = TokenVerifier(make_own_provider([SECRET])), token()
+    claims = verifier.verify_token(authorization.removeprefix(b"Bearer "), Scope.WRITE)
+    assert claims is verifier.verify(authorization)
+    with pytest.raises(Rejection, match="scope"):
+        verifier.verify_token(authorization.removeprefix(b"Bearer "), Scope.ADMIN)
+
+
+# Revocation
+
+
+class Revoked:
+    """Revokes names."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.names: set[str] = set()
+
+    def is_revoked(self, token_ids: tuple[str, ...], user_id: str) -> bool:
+        return not self.names.isdisjoint((*token_ids, user_id))
+
+    def revoke(self, name: str) -> None:
+        self.version += 1
+        self.names.add(name)
+
+
+@pytest.mark.parametrize("name", ["one", "alice", "digest"])
+def test_a_revoked_token_is_refused_also_if_it_was_taken_before(name: str) -> None:
+    revoked = Revoked()
+    verifier, authorization, other = (
+        TokenVerifier(make_own_provider([SECRET]), revoked),
+        token(jti="one"),
+        token(sub="bob"),
+    )
+    claims = verifier.verify(authorization)
+    verifier.verify(other)
+    digest = digest_token(authorization.removeprefix(b"Bearer "))
+    assert claims.token_ids == ("one", digest)
+
+    revoked.revoke(digest if name == "digest" else name)
+    for _ in range(2):
+        with pytest.raises(Rejection) as raised:
+            verifier.verify(authorization)
+        assert (raised.value.status, raised.value.detail) == (401, "the token was revoked")
+    assert verifier.verify(other).user_id == "bob"
+
+    revoked.names.clear()
+    revoked.version += 1
+    assert verifier.verify(authorization).user_id == "alice"
+
+
+def test_a_token_of_a_curve_that_is_spelled_in_a_second_way_keeps_its_digest() -> None:
+    """Whoever has an ES256 token can write its signature with n-s in place of s; both are valid."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    revoked = Revoked()
+    verifier = TokenVerifier(make_own_provider([SECRET]), revoked)
+    keys = FixedKeys(read_key_set(key_set(publish(key, "ec")), ["ES256"]))
+    verifier.add(ISSUER, Provider(keys, frozenset({"ES256"}), ISSUER))
+    first = es256(key, "ES256")
+    signed, _, signature = first.rpartition(b".")
+    decoded = base64.urlsafe_b64decode(signature + b"==")
+    second = signed + b"." + encode(decoded[:32] + (order - int.from_bytes(decoded[32:], "big")).to_bytes(32, "big"))
+    assert verifier.verify_token(first).token_ids == verifier.verify_token(second).token_ids
+
+    revoked.revoke(digest_token(first))
+    with pytest.raises(Rejection, match="revoked"):
+        verifier.verify_token(second)

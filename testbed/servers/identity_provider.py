@@ -1,4 +1,4 @@
-"""Identity providers of the tests: they sign tokens with real keys, and publish the keys by HTTP."""
+"""An identity provider: it signs tokens with real keys, and publishes the keys by HTTP."""
 
 from __future__ import annotations
 
