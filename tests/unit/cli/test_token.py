@@ -77,9 +77,7 @@ def test_missing_secret_outside_a_local_environment_is_a_wrong_setting(
         ["--scope", "evnts"],
         ["--minutes", "0"],
         ["--minutes", "5", "--days", "5"],
-        ["--origin", "https://shop.example/"],
         ["--origin", "https://shop.example/path"],
-        ["--origin", "https://SHOP.example"],
         ["--origin", "shop.example"],
         ["--origin", "https://user@shop.example"],
         ["--origin", "null"],
@@ -111,8 +109,10 @@ def test_token_has_a_name_of_its_own_and_the_limits_that_are_given(run: Run, mon
     assert plain["jti"] != other["jti"]
     assert {"origins", "formats", "rate", "iss", "aud"}.isdisjoint(plain)
 
-    origins = ["https://shop.example", "http://localhost:8080", "http://[::1]:80"]
-    options = [option for origin in origins for option in ("--origin", origin)]
+    # The last two are written as browsers write them.
+    origins = ["https://shop.example", "http://localhost:8080", "http://[::1]", "https://big.example"]
+    given = [*origins[:2], "http://[::1]:80", "https://BIG.example/"]
+    options = [option for origin in given for option in ("--origin", origin)]
     code, out, err = run("token", *options, "--format", "event", "--format", "lines", "--rate", "2.5")
 
     assert (code, err) == (0, "")
