@@ -29,11 +29,13 @@ from uvicorn.server import ServerState
 
 from forebay.admin.snapshot import ServerSnapshot
 from forebay.clock import now_ms
+from forebay.denials.denials import Denials
 from forebay.errors import SpoolUnavailable
 from forebay.server import Deliverer, configure_http
 from forebay.settings import load_settings
 from forebay.spool.records import Totals, Transaction
 from forebay.spool.spool import Spool
+from forebay.telemetry.counters import Counters
 from forebay.tokens.claims import Scope
 from forebay.tokens.making import make_token
 from forebay.tokens.selection import make_verifier
@@ -159,9 +161,11 @@ def make_rounds(path: str, make_content: Callable[[int], object], rounds: int, c
 async def send(rounds: Sequence[Round]) -> None:
     """Send the requests of each round at once, and wait for their answers before the next round."""
     settings = load_settings()
-    deliverer = Deliverer(settings, cast("Spool", InstantSpool()))
-    verifier, _ = make_verifier(settings, os.environ["JWT_SECRET"], deliverer.counters)
-    config = configure_http(settings, verifier, deliverer, _collect)
+    counters = Counters()
+    denials = Denials(settings.denials_path, counters)
+    deliverer = Deliverer(settings, cast("Spool", InstantSpool()), counters)
+    verifier, _ = make_verifier(settings, os.environ["JWT_SECRET"], counters, denials)
+    config = configure_http(settings, verifier, denials, deliverer, _collect)
     config.load()
     state = ServerState()
     state.default_headers = [(b"date", b"Thu, 26 Nov 2026 12:00:00 GMT")]

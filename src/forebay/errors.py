@@ -4,6 +4,7 @@ ForebayError
 ├── SettingsError       stop: the operator corrects a setting
 ├── CommandFailed       stop: the person corrects the command, or has not confirmed it
 ├── NotADocument        stop: the person corrects the text that was given as a document
+├── ListNotChanged      stop: the person corrects the command, or the file's disk or rights
 ├── Rejection           answer: the client corrects the request
 ├── KeyNotKnown         wait, and verify the token once more: its provider may have a new key
 ├── SpoolError
@@ -43,6 +44,10 @@ class CommandFailed(ForebayError):
 
 class NotADocument(ForebayError):
     """The corrected text is not a valid document; the message names the field and the reason. Nothing was changed."""
+
+
+class ListNotChanged(ForebayError):
+    """A command could not change the denial list; the servers keep the one that they have."""
 
 
 class FieldError(NamedTuple):

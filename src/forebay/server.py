@@ -19,6 +19,7 @@ from forebay import __version__
 from forebay.admin.app import AdminApp, Collect
 from forebay.admin.peers import Peers
 from forebay.admin.snapshot import Snapshot, measure_process
+from forebay.denials.denials import Denials
 from forebay.errors import SettingsError
 from forebay.http_server import HttpServer
 from forebay.intake.answers import ServerLines
@@ -63,7 +64,8 @@ def run(settings: Settings) -> int:
     """Serve in this one process until a signal ends it; return the exit code.
 
     Raises:
-        SettingsError: a setting does not allow it: no secret can be kept, the port is taken.
+        SettingsError: a setting does not allow it: no secret can be kept, the port is taken, the
+            denial list cannot be read.
         SpoolUnusable: the database cannot be opened, or another process owns it.
     """
     configure_logs(settings.log_format, settings.log_level)
@@ -83,6 +85,7 @@ def work(settings: Settings, secret: str, listener: socket.socket, peers: Peers,
     """Serve as the only process, or as one of several, until told to end; return the exit code.
 
     Raises:
+        SettingsError: the denial list cannot be read.
         SpoolUnusable: the database cannot be opened, or another process owns it.
     """
     with (
@@ -95,19 +98,26 @@ def work(settings: Settings, secret: str, listener: socket.socket, peers: Peers,
 async def serve(
     settings: Settings, secret: str, listener: socket.socket, spool: Spool, peers: Peers, started: Started
 ) -> int:
-    """Take events over HTTP and deliver them until told to end; return the exit code."""
+    """Take events over HTTP and deliver them until told to end; return the exit code.
+
+    Raises:
+        SettingsError: the denial list cannot be read.
+    """
     keep_freed_memory()
-    deliverer = Deliverer(settings, spool)
+    counters = Counters()
+    # First: it may refuse the start.
+    denials = Denials(settings.denials_path, counters)
+    deliverer = Deliverer(settings, spool, counters)
 
     def observe() -> Snapshot:
         return deliverer.observe(peers.number, stopping=server.should_exit)
 
-    verifier, keys = make_verifier(settings, secret, deliverer.counters)
-    http_config = configure_http(settings, verifier, deliverer, lambda: peers.ask(observe()))
+    verifier, keys = make_verifier(settings, secret, deliverer.counters, denials)
+    http_config = configure_http(settings, verifier, denials, deliverer, lambda: peers.ask(observe()))
     server = HttpServer(http_config, lambda: started(server, deliverer.sink.location))
     # A server that takes events and delivers none would look well from outside.
     fetching = (fetched.run() for fetched in keys)
-    deliverer.start(server.end, server.sweep(), peers.answer(observe), *fetching)
+    deliverer.start(server.end, server.sweep(), peers.answer(observe), denials.watch(), *fetching)
     # Objects that live from here to the end are not worth a look at every collection. Nor are events: they hold no
     # cycles.
     gc.collect()
@@ -130,11 +140,11 @@ class Deliverer:
         pipeline: everything between intake and sink.
     """
 
-    def __init__(self, settings: Settings, spool: Spool) -> None:
+    def __init__(self, settings: Settings, spool: Spool, counters: Counters) -> None:
         self._settings = settings
         self._spool = spool
         self._background: list[asyncio.Task[None]] = []
-        self.counters = Counters()
+        self.counters = counters
         self.sink = make_sink(settings)
         spool.start(asyncio.get_running_loop(), self.sink.repair)
         self.pipeline = Pipeline(spool, self.sink, settings, self.counters)
@@ -202,7 +212,7 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def configure_http(
-    settings: Settings, verifier: TokenVerifier, deliverer: Deliverer, collect: Collect
+    settings: Settings, verifier: TokenVerifier, denials: Denials, deliverer: Deliverer, collect: Collect
 ) -> uvicorn.Config:
     """Return the configuration of the HTTP server, with the class that is called for each connection."""
     counters = deliverer.counters
@@ -210,7 +220,7 @@ def configure_http(
         settings.server_environment, settings.oldest_month_start, counters, require_log_id=settings.require_log_id
     )
     limits = RequestLimits(settings.header_bytes_max, settings.body_bytes_max, settings.batch_events_max)
-    guard = Guard(verifier, settings, limits)
+    guard = Guard(verifier, denials, settings, limits)
     addresses = list_addresses(settings.paths_extra)
     intake = Intake(addresses, guard, maker, deliverer.pipeline.admitter, limits, counters)
     timeouts = ConnectionTimeouts(settings.request_timeout_s, settings.keep_alive_s)

@@ -611,6 +611,11 @@ class Settings(BaseSettings):
         """Return the file of the key that is made if none is set, beside the spool."""
         return self.database_url.with_name(f"{self.database_url.name}.secret")
 
+    @property
+    def denials_path(self) -> Path:
+        """Return the file of the denial list, beside the spool."""
+        return self.database_url.with_name(f"{self.database_url.name}.denials")
+
 
 def variable_name(field: str) -> str:
     """Return the environment variable that sets a field."""

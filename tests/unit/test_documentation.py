@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from docs.render import PART, render, render_help
 from forebay.admin import metrics
 from forebay.admin.snapshot import ServerSnapshot
+from forebay.denials.entries import Kind
 from forebay.model import Verdict
 from forebay.settings import Settings, variable_name
 from forebay.telemetry.counters import Overload
@@ -78,7 +79,7 @@ def test_the_reference_has_the_help_of_every_command() -> None:
 
 def test_the_reference_names_every_value_of_a_label() -> None:
     page = read(ROOT / "docs/reference/metrics.md")
-    values = [member.value for kind in (Verdict, Overload) for member in kind]
+    values = [member.value for kind in (Verdict, Overload, Kind) for member in kind]
     assert [value for value in values if f"`{value}`" not in page] == []
 
 

@@ -35,6 +35,7 @@ WORK_COUNTERS = (
     ("commits", "Commits of the spool."),
     ("commit_seconds", "Total duration of all commits in seconds."),
     ("commit_failures", "Commits that failed."),
+    ("denial_failures", "Looks at the denial list, one a second, at which it could not be read."),
 )
 
 
@@ -70,6 +71,7 @@ class _Collector(Collector):
             "gave_way",
             "crowded",
         )
+        yield self._count_each("forebay_denied", "Requests that the denial list refused.", "kind", "denied")
 
     def _work_metrics(self) -> Iterable[Metric]:
         for name, text in WORK_COUNTERS:
@@ -99,6 +101,10 @@ class _Collector(Collector):
         sink_up = all(state.sink_health is Health.GOOD for state in states)
         # An orphan's spool takes no events anyway.
         taking = [snapshot.state for snapshot in self._snapshots if snapshot.number <= self._server.workers]
+        denials = min(
+            (one.counters.denials for one in self._snapshots if one.number <= self._server.workers), default=0
+        )
+        yield GaugeMetricFamily("forebay_denials", "Entries of the denial list that every worker has read.", denials)
         spool_up = all(not state.spool_failure and not state.spool_full for state in taking)
         yield GaugeMetricFamily("forebay_sink_up", "1 while the sink takes events, else 0.", int(sink_up))
         yield GaugeMetricFamily("forebay_spool_up", "1 while the spool takes events, else 0.", int(spool_up))

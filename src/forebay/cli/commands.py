@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from forebay import __version__
-from forebay.cli import bench, dead, doctor, events, index, pending, serve, token
+from forebay.cli import bench, dead, deny, doctor, events, index, pending, revoking, serve, token
 from forebay.cli.output import say
 from forebay.errors import CommandFailed
 
@@ -27,7 +27,11 @@ app.add_typer(events.app, name="events")
 app.add_typer(pending.app, name="pending")
 app.add_typer(dead.app, name="dead")
 app.add_typer(index.app, name="index")
+token.app.command("revoke")(revoking.revoke)
+token.app.command("unrevoke")(revoking.unrevoke)
+token.app.command("list")(revoking.list_revoked)
 app.add_typer(token.app, name="token")
+app.add_typer(deny.app, name="deny")
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 

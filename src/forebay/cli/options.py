@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -19,6 +19,8 @@ from forebay.spool.beside.requests import Burial
 DURATION_UNITS = {"min": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 DURATION_FORM = "a whole number with min, h or d, such as 36h or 7d"
 DURATION_DAYS_MAX = 36_500
+NAME_BYTES_MAX = 8 * 1024
+END_FORM = "a day such as 2027-01-01, or a time such as 2027-01-01T12:00:00Z"
 
 
 def parse_duration(text: str) -> timedelta:
@@ -32,6 +34,26 @@ def parse_duration(text: str) -> timedelta:
     if duration is None or duration.days > DURATION_DAYS_MAX:
         raise typer.BadParameter(f"{text!r} is not {DURATION_FORM}")
     return duration
+
+
+def parse_end(text: str) -> datetime:
+    """Return the time that an option gives.
+
+    Raises:
+        typer.BadParameter: it is neither a day nor a time with its zone, or it is over.
+    """
+    try:
+        end = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not {END_FORM}") from None
+    if end.tzinfo is None:
+        # Without a zone, a time could be meant in any.
+        if "T" in text or " " in text.strip():
+            raise typer.BadParameter(f"{text!r} is not {END_FORM}")
+        end = end.replace(tzinfo=UTC)
+    if end <= datetime.now(UTC):
+        raise typer.BadParameter(f"{text!r} is over")
+    return end
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
@@ -64,6 +86,13 @@ ReceivedBefore = Annotated[
         "--older-than", parser=parse_duration, metavar="36h|7d", help="Only events received longer ago than this."
     ),
 ]
+
+Why = Annotated[str, typer.Option("--reason", help="Your own words, shown by list.")]
+Until = Annotated[
+    datetime | None,
+    typer.Option(parser=parse_end, metavar="2027-01-01", help="Until this day begins, or this time, in UTC."),
+]
+Days = Annotated[int | None, typer.Option(min=1, max=DURATION_DAYS_MAX, help="For so many days from now on.")]
 
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -129,6 +158,31 @@ def choose_pending(
     # Events that are received from now on are not meant.
     received_before_ms = now_ms() + 1 - (older_than or timedelta()) // _MILLISECOND
     return Burial(received_before_ms, frozenset(log_ids or ()), index, refused)
+
+
+def choose_end(until: datetime | None, days: int | None) -> datetime | None:
+    """Return the time up to which an entry of the denial list holds, or None if it holds for good.
+
+    Raises:
+        typer.BadParameter: both options were given.
+    """
+    if until is not None and days is not None:
+        raise typer.BadParameter("only one of them can be used", param_hint=["--until", "--days"])
+    return until if days is None else datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Check the names of senders.
+
+    Raises:
+        typer.BadParameter: one of them is empty, not UTF-8, or longer than a token or a head may be.
+    """
+    names = tuple(names)
+    _check_texts(names)
+    if not all(names):
+        raise typer.BadParameter("must not be empty")
+    if any(len(name.encode()) > NAME_BYTES_MAX for name in names):
+        raise typer.BadParameter(f"must not be longer than {NAME_BYTES_MAX} bytes")
 
 
 def _check_explicit(conditions: Mapping[str, object], *, everything: bool) -> None:

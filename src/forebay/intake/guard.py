@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 
 from msgspec import Struct
 
+from forebay.denials.denials import Denials
 from forebay.errors import FieldError, KeyNotKnown, Rejection
 from forebay.intake.addresses import TrustedProxies, cut, limited_part
 from forebay.intake.documents import Sender
@@ -58,8 +59,9 @@ class Guard:
         proxies: those whose word counts about the address of a client.
     """
 
-    def __init__(self, verifier: TokenVerifier, settings: Settings, limits: RequestLimits) -> None:
+    def __init__(self, verifier: TokenVerifier, denials: Denials, settings: Settings, limits: RequestLimits) -> None:
         self._verifier = verifier
+        self._denials = denials
         self._ack = settings.ack
         self._body_bytes_max = limits.body_bytes_max
         self._store_address = settings.store_address
@@ -114,7 +116,11 @@ class Guard:
 
     def still_holds(self, grant: Grant, body_bytes: int) -> bool:
         """Return whether a head that got a grant would get it now, with a body of that size."""
-        return body_bytes <= self._body_bytes_max and time.time() < grant.claims.valid_until
+        return (
+            body_bytes <= self._body_bytes_max
+            and time.time() < grant.claims.valid_until
+            and grant.version == self._verifier.generation + self._denials.version
+        )
 
     def too_large(self, bytes_max: int | None = None) -> Rejection:
         """Return the refusal of a body over a limit, by default the usual one."""
@@ -131,6 +137,8 @@ class Guard:
             raise _wrong_type(head.formats)
         _check_claims(claims, form, get(b"origin"))
         device = get(b"device-uuid")
+        if self._denials.is_denied(device, head.client or None):
+            raise Rejection(HTTPStatus.FORBIDDEN, "the device or the address is shut out")
         sender: Sender = (claims.user_id, device, get(b"app-version"), get(b"os-version"), get(b"user-agent"))
         if self._store_address is not StoreAddress.NO and head.client:
             address = cut(head.client) if self._store_address is StoreAddress.CUT else head.client
@@ -142,7 +150,8 @@ class Guard:
             user, part = f"{claims.issuer} {claims.user_id}", limited_part(head.client) if head.client else None
             limited_as = (user, claims.rate_per_s, device, part)
             self._rates.check(time.monotonic_ns(), *limited_as)
-        return Grant(claims, form, sender, ack, self.origins.find_lines(head.headers), limited_as)
+        version = self._verifier.generation + self._denials.version
+        return Grant(claims, form, sender, ack, self.origins.find_lines(head.headers), limited_as, version)
 
     def _check_body(self, head: Head, bytes_max: int) -> None:
         length = head.headers.get(b"content-length")

@@ -44,6 +44,7 @@ class Grant(Struct, frozen=True):
         ack: when the client gets its answer.
         origin_lines: the lines of the answer that let a page read it.
         limited_as: the names under which its events are counted, None if no limit counts them.
+        version: that of the guard when it decided; with another one it has to decide again.
     """
 
     claims: Claims
@@ -52,6 +53,7 @@ class Grant(Struct, frozen=True):
     ack: Ack
     origin_lines: bytes = b""
     limited_as: LimitedAs | None = None
+    version: int = 0
 
 
 class KnownHeads:

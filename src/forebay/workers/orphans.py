@@ -30,6 +30,7 @@ from forebay.spool.files import SpoolFiles, find_spools
 from forebay.spool.spool import Spool
 from forebay.spool.upkeep.removal import remove_if_empty
 from forebay.spool.upkeep.retention import DAY_MS
+from forebay.telemetry.counters import Counters
 from forebay.telemetry.logs import configure_logs
 from forebay.workers.child import EXIT_FAILED
 from forebay.workers.link import LEFT_SPOOLS_MAX, LeftSpools, Serving, SupervisorLink
@@ -109,7 +110,7 @@ class OrphanWorker:
             self._peers.leave()
 
     async def _deliver(self, spool: Spool, link: SupervisorLink) -> int:
-        deliverer = Deliverer(_limit(self._settings), spool)
+        deliverer = Deliverer(_limit(self._settings), spool, Counters())
 
         def observe() -> Snapshot:
             return deliverer.observe(self._peers.number, stopping=self._ending.is_set())

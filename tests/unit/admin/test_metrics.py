@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from forebay import __version__
 from forebay.admin.metrics import render
 from forebay.admin.snapshot import ServerSnapshot, Snapshot, measure_process
+from forebay.denials.entries import Kind
 from forebay.model import Verdict
 from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import HoldState
@@ -55,8 +56,9 @@ def test_every_counter_is_shown_by_its_name() -> None:
         requests=Counter({200: 1, 413: 2}),
         outcomes=Counter({Verdict.DELIVERED: 3, Verdict.DEAD: 4, Verdict.REFUSED: 2, Verdict.DROPPED: 1}),
         crowded=Counter({Overload.NEW_REQUEST: 5}),
+        denied=Counter({Kind.DEVICE: 6}),
     )
-    labelled = ("requests", "outcomes", "crowded", "key_fetches", "key_fetch_failures", "keys_fetched_at")
+    labelled = ("requests", "outcomes", "crowded", "denied", "key_fetches", "key_fetch_failures", "keys_fetched_at")
     plain = [field.name for field in fields(Counters) if field.name not in labelled]
     for value, name in enumerate(plain, start=100):
         setattr(counters, name, value)
@@ -77,6 +79,9 @@ def test_every_counter_is_shown_by_its_name() -> None:
     assert samples["forebay_outcomes_total[refused]"] == 2
     assert samples["forebay_outcomes_total[dropped]"] == 1
     assert samples["forebay_crowded_total[new_request]"] == 5
+    assert samples["forebay_denied_total[device]"] == 6
+    assert samples["forebay_denial_failures_total"] == counters.denial_failures
+    assert samples["forebay_denials"] == counters.denials
 
 
 def test_the_state_is_shown() -> None:
@@ -193,6 +198,15 @@ def test_the_worker_of_an_orphan_counts_among_the_events_and_not_among_the_worke
     assert samples["forebay_spool_events"] == STATE.stored_events + 5
     assert samples["forebay_spool_up"] == 1
     assert samples["forebay_commits_total[4]"] == 0
+
+
+def test_the_entries_of_the_denial_list_are_those_that_every_worker_has_read() -> None:
+    snapshots = {
+        number: Snapshot(number, Counters(denials=denials), STATE, {}, stopping=False)
+        for number, denials in ((1, 7), (2, 5), (3, 0))
+    }
+    assert read_all(ServerSnapshot(2, snapshots, is_supervised=True))["forebay_denials"] == 5
+    assert read_all(ServerSnapshot(3, {}, is_supervised=True))["forebay_denials"] == 0
 
 
 def test_the_keys_of_providers_are_counted_by_issuer_and_as_old_as_in_the_worker_with_the_oldest() -> None:

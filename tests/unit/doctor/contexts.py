@@ -20,7 +20,7 @@ from forebay.sinks.port import SinkCheck
 NOW = datetime(2026, 11, 15, tzinfo=UTC)
 INDEX = "events_prod_2026-11"
 
-OF_OURSELVES = {"server", "spool", "file", "spool room", "clock"}
+OF_OURSELVES = {"server", "spool", "file", "spool room", "denials", "clock"}
 
 Check = Callable[[Context], Iterable[Finding]]
 

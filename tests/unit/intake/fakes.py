@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import uvicorn
 from uvicorn.server import ServerState
 
+from forebay.denials.denials import Denials
 from forebay.intake.answers import ServerLines
 from forebay.intake.connection import Connection
 from forebay.intake.documents import DocumentMaker
@@ -107,6 +109,7 @@ class Server:
         maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), self.counters, require_log_id=False)
         guard = Guard(
             TokenVerifier(make_own_provider([SECRET])),
+            Denials(Path("no such list"), self.counters),
             Settings(_env_file=None, cors_origins=origins, **settings),
             request_limits,
         )

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from forebay.denials.denials import Denials
 from forebay.errors import Rejection
 from forebay.intake.formats.registry import list_addresses
 from forebay.intake.guard import Guard, Head
 from forebay.intake.heads import Grant
 from forebay.intake.limits import RequestLimits
 from forebay.settings import Settings
+from forebay.telemetry.counters import Counters
 from forebay.tokens.claims import Scope
 from forebay.tokens.making import make_token
 from forebay.tokens.provider import make_own_provider
 from forebay.tokens.verifier import TokenVerifier
 
+NO_DENIALS = Denials(Path("no such list"), Counters())
 SECRET = "a secret that is long enough for HS256"
 BODY_BYTES_MAX = 1_000
 EVENTS = list_addresses()[b"/events"]
@@ -27,7 +32,10 @@ def bearer(scope: Scope = Scope.WRITE) -> bytes:
 @pytest.fixture
 def guard() -> Guard:
     return Guard(
-        TokenVerifier(make_own_provider([SECRET])), Settings(_env_file=None), RequestLimits(8_192, BODY_BYTES_MAX, 100)
+        TokenVerifier(make_own_provider([SECRET])),
+        NO_DENIALS,
+        Settings(_env_file=None),
+        RequestLimits(8_192, BODY_BYTES_MAX, 100),
     )
 
 

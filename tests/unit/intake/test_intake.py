@@ -6,10 +6,12 @@ import json
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from forebay.denials.denials import Denials
 from forebay.errors import FieldError, Rejection, SpoolInDoubt, SpoolUnavailable
 from forebay.intake.answers import Answer, Turn
 from forebay.intake.documents import DocumentMaker
@@ -32,6 +34,7 @@ from forebay.tokens.making import make_token
 from forebay.tokens.provider import make_own_provider
 from forebay.tokens.verifier import TokenVerifier
 
+NO_DENIALS = Denials(Path("no such list"), Counters())
 SECRET = "a secret that is long enough for HS256"
 # Longer than any run of the tests, at whose start the token is made.
 DAY_S = 86_400
@@ -89,7 +92,7 @@ def admitter() -> FakeAdmitter:
 
 @pytest.fixture
 def intake(counters: Counters, admitter: FakeAdmitter) -> Intake:
-    guard = Guard(TokenVerifier(make_own_provider([SECRET])), Settings(_env_file=None), LIMITS)
+    guard = Guard(TokenVerifier(make_own_provider([SECRET])), NO_DENIALS, Settings(_env_file=None), LIMITS)
     maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), counters, require_log_id=False)
     return Intake(list_addresses(), guard, maker, cast("Admitter", admitter), LIMITS, counters)
 

@@ -1,0 +1,1 @@
+"""The denial list: whom an operator has shut out."""
