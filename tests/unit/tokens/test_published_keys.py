@@ -8,6 +8,7 @@ import gzip
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 import structlog
@@ -19,6 +20,7 @@ from forebay.telemetry.counters import Counters
 from forebay.tokens import jwks
 from forebay.tokens.jwks import INTERVALS, Intervals, PublishedKeys
 from forebay.tokens.keys import KEYS_MAX
+from forebay.tokens.parts import KEY_ID_CHARS_MAX
 from forebay.tokens.provider import Provider, make_own_provider
 from forebay.tokens.verifier import TokenVerifier
 from testbed.servers.identity_provider import (
@@ -382,11 +384,23 @@ async def test_a_last_try_without_an_answer_is_told_to_come_again(world: World, 
     assert raised.value.status == 503
 
 
-async def test_a_token_that_is_not_valid_anyway_asks_for_no_key(world: World, keys: Keys) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "claims", "key_id"),
+    [
+        ("RS256", {"exp": 1}, "wrong"),
+        ("RS256", {"aud": "other"}, "wrong"),
+        ("RS512", {}, "wrong"),
+        ("RS256", {}, "w" * (KEY_ID_CHARS_MAX + 1)),
+    ],
+)
+async def test_a_token_that_is_not_valid_anyway_asks_for_no_key(
+    world: World, keys: Keys, algorithm: str, claims: dict[str, Any], key_id: str
+) -> None:
     await verify(world.verifier, token(keys, "rsa"))
-    expired = sign(keys.rsa, "RS256", make_claims(exp=1), {"kid": "wrong"})
-    with pytest.raises(Rejection, match="expired"):
-        world.verifier.verify_token(expired)
+    with pytest.raises(Rejection) as raised:
+        world.verifier.verify_token(sign(keys.rsa, algorithm, make_claims(**claims), {"kid": key_id}))
+    assert raised.value.status == 401
+    assert not world.published._asked
 
 
 async def test_only_so_many_wait(world: World, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
