@@ -319,6 +319,13 @@ async def test_other_keys_beside_a_good_one_are_left_out(world: World, keys: Key
     assert await status_of(verify(world.verifier, sign(WEAK, "RS256"))) == 401
 
 
+async def test_a_key_is_used_with_the_algorithm_that_its_provider_names(world: World, keys: Keys) -> None:
+    world.server.body = key_set(publish(keys.rsa, "rsa", alg="RS256"))
+    assert await status_of(verify(world.verifier, sign(keys.rsa, "RS256", head={"kid": "rsa"}))) == 200
+    assert await status_of(verify(world.verifier, sign(keys.rsa, "PS256", head={"kid": "rsa"}))) == 401
+    assert await status_of(verify(world.verifier, sign(keys.rsa, "PS256"))) == 401
+
+
 # A kid that nobody knows
 
 
