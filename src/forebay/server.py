@@ -220,7 +220,7 @@ def configure_http(
         settings.server_environment, settings.oldest_month_start, counters, require_log_id=settings.require_log_id
     )
     limits = RequestLimits(settings.header_bytes_max, settings.body_bytes_max, settings.batch_events_max)
-    guard = Guard(verifier, denials, settings, limits)
+    guard = Guard(verifier, denials, settings, limits, counters)
     addresses = list_addresses(settings.paths_extra)
     intake = Intake(addresses, guard, maker, deliverer.pipeline.admitter, limits, counters)
     timeouts = ConnectionTimeouts(settings.request_timeout_s, settings.keep_alive_s)

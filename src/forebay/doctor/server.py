@@ -102,6 +102,18 @@ def ask(settings: Settings, path: str, token: str | None = None) -> Reply:
         connection.close()
 
 
+def ask_metrics(settings: Settings) -> Reply:
+    """Ask the server for its metrics.
+
+    Raises:
+        ServerSilent: nobody answers, or its port is not known.
+    """
+    if not settings.server_port:
+        raise ServerSilent("its port is not known: SERVER_PORT is 0")
+    secret = read_secret(settings)
+    return ask(settings, "/metrics", None if secret is None else _make_token(settings, secret))
+
+
 def _host(settings: Settings) -> str:
     return ANYWHERE.get(settings.host, settings.host)
 

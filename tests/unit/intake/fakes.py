@@ -112,6 +112,7 @@ class Server:
             Denials(Path("no such list"), self.counters),
             Settings(_env_file=None, cors_origins=origins, **settings),
             request_limits,
+            self.counters,
         )
         admitter = cast("Admitter", self.admitter)
         self.intake = Intake(list_addresses(), guard, maker, admitter, request_limits, self.counters)
