@@ -24,7 +24,7 @@ from testbed.servers.ports import HOST
 
 ISSUER = "https://id.example"
 AUDIENCE = "events"
-LATER = 3600
+LATER = 86_400
 FAST = Intervals(asking_s=0.1, refresh_s=0.3, refresh_s_min=0.2, refresh_s_max=0.5, timeout_s=0.3)
 """A hundredth of the real times, or less."""
 
