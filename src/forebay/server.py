@@ -85,7 +85,7 @@ def work(settings: Settings, secret: str, listener: socket.socket, peers: Peers,
     """Serve as the only process, or as one of several, until told to end; return the exit code.
 
     Raises:
-        SettingsError: the denial list cannot be read.
+        SettingsError: the denial list, or a key of a provider, cannot be read.
         SpoolUnusable: the database cannot be opened, or another process owns it.
     """
     with (
@@ -101,11 +101,11 @@ async def serve(
     """Take events over HTTP and deliver them until told to end; return the exit code.
 
     Raises:
-        SettingsError: the denial list or the key of a provider cannot be read.
+        SettingsError: the denial list, or a key of a provider, cannot be read.
     """
     keep_freed_memory()
     counters = Counters()
-    # First: they may refuse the start.
+    # First: these may refuse the start.
     denials = Denials(settings.denials_path, counters)
     verifier, keys = make_verifier(settings, secret, counters, denials)
     deliverer = Deliverer(settings, spool, counters)

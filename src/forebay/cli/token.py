@@ -75,7 +75,7 @@ def token(
         algorithm=settings.jwt_algorithm,
         iss=settings.jwt_issuer,
         aud=settings.jwt_audience,
-        jti=secrets.token_urlsafe(TOKEN_ID_BYTES),
+        jti=secrets.token_hex(TOKEN_ID_BYTES),
         origins=_check_origins(origin),
         formats=_check_formats(format_),
         rate=rate,
