@@ -10,7 +10,8 @@ import typer
 from forebay.cli.output import say
 from forebay.intake.formats.registry import FORMATS
 from forebay.secret import resolve_secret
-from forebay.settings import load_settings, read_origin
+from forebay.setting_values import read_origin
+from forebay.settings import load_settings
 from forebay.tokens.claims import Scope
 from forebay.tokens.making import make_token
 

@@ -13,7 +13,8 @@ import msgspec
 from forebay.doctor.context import Context
 from forebay.doctor.finding import Finding, Level, fail, ok, warn
 from forebay.errors import ForebayError
-from forebay.settings import Settings, check_token_key
+from forebay.setting_values import check_token_key
+from forebay.settings import Settings
 from forebay.tokens.claims import Scope
 from forebay.tokens.making import make_token
 

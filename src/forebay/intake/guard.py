@@ -25,7 +25,8 @@ from forebay.intake.limits import RequestLimits, read_length
 from forebay.intake.origins import Origins, forbidden
 from forebay.intake.rates import Account, RateLimiter
 from forebay.model import Ack
-from forebay.settings import Settings, StoreAddress
+from forebay.setting_values import StoreAddress
+from forebay.settings import Settings
 from forebay.telemetry.counters import Counters
 from forebay.tokens.claims import Claims, Scope
 from forebay.tokens.verifier import TokenVerifier
