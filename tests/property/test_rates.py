@@ -125,7 +125,7 @@ def test_who_is_refused_was_over_a_limit_and_who_is_taken_was_not(
 def take(limiter: RateLimiter, now: int, step: Step) -> int | None:
     """Return the seconds to wait if the request is refused."""
     try:
-        accounts = limiter.take(now, step.sub, step.own_per_s, step.device, step.address)
+        accounts = limiter.take(now, limiter.identify(step.sub, step.own_per_s, step.device, step.address))
     except Rejection as refusal:
         return int(dict(refusal.headers)["Retry-After"])
     limiter.add(accounts, step.events - 1)
@@ -149,14 +149,15 @@ def keys_of(step: Step, numbers: tuple[Any, ...]) -> list[tuple[Any, tuple[float
 @pytest.mark.parametrize("per_s", [0.001, 1 / 3, 3.0, 7.0, 50.0, 12_345.6, 1e6])
 def test_no_error_adds_up_over_a_year(per_s: float) -> None:
     limiter = RateLimiter(Settings(_env_file=None, token_rate_per_s=per_s, rate_burst_s=BURST_S))
+    limited_as = limiter.identify("alice", None, None, None)
     sent = 0
     for day in range(366):
         # Before each of these requests his limit is reached exactly, and the burst is in use.
         events = int(Fraction(per_s) * ((day + 1) * DAY_S + BURST_S)) - sent
-        limiter.add(limiter.take(10**17 + day * DAY_NS, "alice", None, None, None), events - 1)
+        limiter.add(limiter.take(10**17 + day * DAY_NS, limited_as), events - 1)
         sent += events
     with pytest.raises(Rejection) as refused:
-        limiter.check(10**17 + 365 * DAY_NS, "alice", None, None, None)
+        limiter.check(10**17 + 365 * DAY_NS, limited_as)
     # The time of an event is whole nanoseconds.
     assert DAY_S - 1 / per_s - sent / NS - 1 <= int(dict(refused.value.headers)["Retry-After"]) <= DAY_S
 

@@ -7,7 +7,7 @@ of a token may have to be fetched. Such a request is undecided until its body is
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
 from urllib.parse import parse_qs
 
@@ -20,10 +20,10 @@ from forebay.intake.documents import Sender
 from forebay.intake.formats.beacon import TOKEN, TextBeacon
 from forebay.intake.formats.format import Format
 from forebay.intake.formats.registry import Formats
-from forebay.intake.heads import Grant, LimitedAs
+from forebay.intake.heads import Grant
 from forebay.intake.limits import RequestLimits, read_length
 from forebay.intake.origins import Origins, forbidden
-from forebay.intake.rates import Account, RateLimiter
+from forebay.intake.rates import RateLimiter
 from forebay.model import Ack
 from forebay.setting_values import StoreAddress
 from forebay.settings import Settings
@@ -59,6 +59,7 @@ class Guard:
     Attributes:
         origins: the pages that may send.
         proxies: those whose word counts about the address of a client.
+        rates: count the events of each sender, once the body of a request is there.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Guard:
         self._ack = settings.ack
         self._body_bytes_max = limits.body_bytes_max
         self._store_address = settings.store_address
-        self._rates = RateLimiter(settings)
+        self.rates = RateLimiter(settings)
         self._clients = counters.clients
         self.origins = Origins(settings.cors_origins)
         self.proxies = TrustedProxies(settings.trusted_proxies, settings.forwarded_header)
@@ -111,19 +112,6 @@ class Guard:
             authorization = None if token is None else b"Bearer " + token
         return self._decide(head, authorization, is_last_try=is_last_try)
 
-    def count(self, limited_as: LimitedAs) -> Sequence[Account]:
-        """Count the first event of a request whose body is there; `count_others` must follow.
-
-        Raises:
-            Rejection: 429, the sender is over a limit, and nothing was counted.
-        """
-        return self._rates.take(time.monotonic_ns(), *limited_as)
-
-    def count_others(self, accounts: Sequence[Account], events: int) -> None:
-        """Count the other events of a request, before any other request is counted."""
-        if events > 0:
-            self._rates.add(accounts, events)
-
     def still_holds(self, grant: Grant, body_bytes: int) -> bool:
         """Return whether a head that got a grant would get it now, with a body of that size."""
         return (
@@ -157,12 +145,11 @@ class Guard:
             address = cut(head.client) if self._store_address is StoreAddress.CUT else head.client
             sender = (*sender, address.encode())
         ack = (_read_ack(head.query) if head.query else None) or self._ack
-        limited_as = None
-        if self._rates.is_needed(claims.rate_per_s):
-            # Users of different issuers may have the same name.
-            user, part = f"{claims.issuer} {claims.user_id}", limited_part(head.client) if head.client else None
-            limited_as = (user, claims.rate_per_s, device, part)
-            self._rates.check(time.monotonic_ns(), *limited_as)
+        # Users of different issuers may have the same name.
+        user, part = f"{claims.issuer} {claims.user_id}", limited_part(head.client) if head.client else None
+        limited_as = self.rates.identify(user, claims.rate_per_s, device, part)
+        if limited_as:
+            self.rates.check(time.monotonic_ns(), limited_as)
         version = self._verifier.generation + self._denials.version
         return Grant(claims, form, sender, ack, self.origins.find_lines(head.headers), limited_as, version)
 

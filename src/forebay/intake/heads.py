@@ -8,12 +8,11 @@ same bytes in the same state. Everything else goes the usual way.
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 from msgspec import Struct
 
 from forebay.intake.documents import Sender
 from forebay.intake.formats.format import Format
+from forebay.intake.rates import LimitedAs
 from forebay.model import Ack
 from forebay.tokens.claims import Claims
 
@@ -30,10 +29,6 @@ NAME_END = b"ength: "
 HEAD_END = b"\r\n\r\n"
 
 
-LimitedAs: TypeAlias = tuple[str, float | None, bytes | None, str | None]
-"""The token's user, the token's own rate, the device, and the address: the arguments of `RateLimiter.take`."""
-
-
 class Grant(Struct, frozen=True):
     """The decisions on a head that passed the guard; they hold for every request with the same one.
 
@@ -43,7 +38,7 @@ class Grant(Struct, frozen=True):
         sender: who sends, on which device.
         ack: when the client gets its answer.
         origin_lines: the lines of the answer that let a page read it.
-        limited_as: the names under which its events are counted, None if no limit counts them.
+        limited_as: the names under which its events are counted, none if no limit counts them.
         version: that of the guard when it decided; with another one it has to decide again.
     """
 
@@ -52,7 +47,7 @@ class Grant(Struct, frozen=True):
     sender: Sender
     ack: Ack
     origin_lines: bytes = b""
-    limited_as: LimitedAs | None = None
+    limited_as: LimitedAs = ()
     version: int = 0
 
 

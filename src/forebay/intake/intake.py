@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Protocol
@@ -100,6 +101,7 @@ class Intake:
     ) -> None:
         self.addresses = addresses
         self.guard = guard
+        self._rates = guard.rates
         self.limits = limits
         self.counters = counters
         self._maker = maker
@@ -149,14 +151,15 @@ class Intake:
             Rejection: all of them are refused.
         """
         grant = request.grant
-        accounts = self.guard.count(grant.limited_as) if grant.limited_as is not None else None
+        limited_as = grant.limited_as
+        accounts = self._rates.take(time.monotonic_ns(), limited_as) if limited_as else ()
         # Windows writes it, and a reader may ignore it (RFC 8259, section 8.1).
         decoded = grant.format.decode(body.removeprefix(BYTE_ORDER_MARK))
         if len(decoded.places) > self.limits.batch_events_max:
             detail = f"a batch has at most {self.limits.batch_events_max} events, not {len(decoded.places)}"
             raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
-        if accounts is not None:
-            self.guard.count_others(accounts, len(decoded.places) - 1)
+        if accounts and len(decoded.places) > 1:
+            self._rates.add(accounts, len(decoded.places) - 1)
         parts, results = self._maker.make(decoded.events, grant.sender, self._clock.now(), decoded.sent_at)
         events = entry_bytes = 0
         for part in parts:

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from msgspec import Struct
 
@@ -41,6 +41,9 @@ NS = 1_000_000_000
 LONG_AGO_NS = -(2**62)
 
 TOKEN = "token"  # noqa: S105 - a name to clients, no secret
+
+
+Key: TypeAlias = str | bytes
 
 
 class Limit(Struct, frozen=True, gc=False):
@@ -76,7 +79,7 @@ class Account(Struct, gc=False):
     """The events of one sender.
 
     Attributes:
-        limit: the most that it may send.
+        limit: the most that it may send; the next three are of it.
         in_debt_until: the time until which it is refused.
         day: the day of its newest event, in days since 1970; kept only under a quota, like the next two.
         events_of_day: its events on that day.
@@ -84,13 +87,16 @@ class Account(Struct, gc=False):
     """
 
     limit: Limit
+    event_ns: int
+    burst_ns: int
+    has_quota: bool
     in_debt_until: int = LONG_AGO_NS
     day: int = 0
     events_of_day: int = 0
     spent_on: int = -1
 
 
-class Accounts(dict[str | bytes, Account]):
+class Accounts(dict[Key, Account]):
     """The accounts of one kind of sender by their key, in two generations; one that is missing is made.
 
     This is the newer generation. If it is full it becomes the older one, and the accounts that were older are
@@ -101,24 +107,35 @@ class Accounts(dict[str | bytes, Account]):
     def __init__(self, limit: Limit) -> None:
         super().__init__()
         self._limit = limit
-        self._older: dict[str | bytes, Account] = {}
+        self._older: dict[Key, Account] = {}
 
-    def __missing__(self, key: str | bytes) -> Account:
-        return self.bring(key, self._limit)
-
-    def bring(self, key: str | bytes, limit: Limit) -> Account:
-        """Bring an account into the newer generation, and return it; if there is none, make one under this limit."""
-        if len(key) > KEY_SIZE_MAX:
-            text = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
-            key = blake2b(text, digest_size=32).digest()
-        account = self.get(key)
-        if account is None:
-            account = self._older.pop(key, None) or Account(limit)
-            if len(self) >= KEYS_MAX:
-                self._older = dict(self)
-                self.clear()
-            self[key] = account
+    def __missing__(self, key: Key) -> Account:
+        account = self._older.pop(key, None) or _open_account(self._choose_limit(key))
+        if len(self) >= KEYS_MAX:
+            self._older = dict(self)
+            self.clear()
+        self[key] = account
         return account
+
+    def _choose_limit(self, key: Key) -> Limit:
+        del key
+        return self._limit
+
+
+class OwnRateAccounts(Accounts):
+    """The accounts of tokens with a rate of their own, which is the beginning of their key."""
+
+    def __init__(self, limit: Limit, burst_s: float) -> None:
+        super().__init__(limit)
+        self._burst_s = burst_s
+
+    def _choose_limit(self, key: Key) -> Limit:
+        per_s = float(str(key).partition(" ")[0])
+        return make_limit(self._limit.name, per_s, self._limit.per_day, self._burst_s)
+
+
+LimitedAs: TypeAlias = tuple[tuple[Accounts, Key], ...]
+"""The names under which the events of a sender are counted, and the accounts in which each is looked up."""
 
 
 class RateLimiter:
@@ -129,13 +146,12 @@ class RateLimiter:
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], int] = time.time_ns) -> None:
-        burst_s = self._burst_s = settings.rate_burst_s
+        burst_s = settings.rate_burst_s
         token = make_limit(TOKEN, settings.token_rate_per_s, settings.token_quota_per_day, burst_s)
         device = make_limit("device", settings.device_rate_per_s, settings.device_quota_per_day, burst_s)
         address = make_limit("address", settings.address_rate_per_s, settings.address_quota_per_day, burst_s)
-        self._token = token
         self._tokens = _make_accounts(token)
-        self._tokens_with_rate = Accounts(token)
+        self._tokens_with_rate = OwnRateAccounts(token, burst_s)
         self._devices = _make_accounts(device)
         self._addresses = _make_accounts(address)
         self._clock = clock
@@ -143,38 +159,33 @@ class RateLimiter:
         self._day_ends_at = LONG_AGO_NS
         self._ask_clock_at = LONG_AGO_NS
 
-    def is_needed(self, own_per_s: float | None) -> bool:
-        """Return whether anything limits a sender, whose token may have a rate of its own; if not, nobody need ask."""
-        kinds = self._tokens, self._devices, self._addresses
-        return own_per_s is not None or any(kind is not None for kind in kinds)
+    def identify(self, sub: str, own_per_s: float | None, device: bytes | None, address: str | None) -> LimitedAs:
+        """Return the names under which a sender is limited, whose token may have a rate of its own; none if nothing is.
 
-    def check(
-        self, now: int, sub: str, own_per_s: float | None, device: bytes | None, address: str | None
-    ) -> list[Account]:
-        """Return the accounts of a sender, and count nothing.
+        They may be kept: accounts are looked up each time.
+        """
+        found: list[tuple[Accounts, Key]] = []
+        if own_per_s is not None:
+            found.append((self._tokens_with_rate, f"{own_per_s!r} {_shorten(sub)!r}"))
+        elif self._tokens is not None:
+            found.append((self._tokens, _shorten(sub)))
+        if device is not None and self._devices is not None:
+            found.append((self._devices, _shorten(device)))
+        if address is not None and self._addresses is not None:
+            found.append((self._addresses, address))
+        return tuple(found)
+
+    def check(self, now: int, limited_as: LimitedAs) -> None:
+        """Check that a sender may send, and count nothing.
 
         Raises:
-            Rejection: 429 if one of them is over its limit.
+            Rejection: 429, one of its accounts is over its limit.
         """
         if now >= self._ask_clock_at:
             self._ask_clock(now)
-        accounts = []
-        if own_per_s is not None:
-            accounts.append(self._find_with_rate(sub, own_per_s))
-        elif self._tokens is not None:
-            accounts.append(self._tokens[sub])
-        if device is not None and self._devices is not None:
-            accounts.append(self._devices[device])
-        if address is not None and self._addresses is not None:
-            accounts.append(self._addresses[address])
-        for account in accounts:
-            if account.in_debt_until > now or account.spent_on == self._day:
-                raise self._refusal(accounts, now)
-        return accounts
+        self._refuse_debtor([accounts[key] for accounts, key in limited_as], now)
 
-    def take(
-        self, now: int, sub: str, own_per_s: float | None, device: bytes | None, address: str | None
-    ) -> list[Account]:
+    def take(self, now: int, limited_as: LimitedAs) -> list[Account]:
         """Count the first event of a request, and return the accounts for the rest of its events.
 
         If it has more, `add` must follow before the limiter is asked about another request.
@@ -182,34 +193,39 @@ class RateLimiter:
         Raises:
             Rejection: 429, and nothing is counted.
         """
-        accounts = self.check(now, sub, own_per_s, device, address)
-        for account in accounts:
-            limit = account.limit
-            # Silence saves no more than the burst. `max` takes longer, on the way of every request.
-            if account.in_debt_until < now - limit.burst_ns:  # noqa: PLR1730
-                account.in_debt_until = now - limit.burst_ns
-            account.in_debt_until += limit.event_ns
-            if limit.per_day is not None:
-                self._count_of_day(account, 1, limit.per_day)
-        return accounts
+        if now >= self._ask_clock_at:
+            self._ask_clock(now)
+        # On the way of each request: one pass to look, one to count, and no call for each account.
+        day, found = self._day, []
+        for accounts, key in limited_as:
+            account = accounts[key]
+            if account.in_debt_until > now or account.spent_on == day:
+                self.check(now, limited_as)
+            found.append(account)
+        for account in found:
+            # Silence saves no more than the burst.
+            until, least = account.in_debt_until, now - account.burst_ns
+            account.in_debt_until = (max(least, until)) + account.event_ns
+            if account.has_quota:
+                self._count_of_day(account, 1)
+        return found
 
     def add(self, accounts: Iterable[Account], events: int) -> None:
         """Count further events of the request for which `take` has returned the accounts."""
         for account in accounts:
-            limit = account.limit
-            account.in_debt_until += events * limit.event_ns
-            if limit.per_day is not None:
-                self._count_of_day(account, events, limit.per_day)
+            account.in_debt_until += events * account.event_ns
+            if account.has_quota:
+                self._count_of_day(account, events)
 
-    def _find_with_rate(self, sub: str, per_s: float) -> Account:
-        key, token, accounts = f"{per_s} {sub}", self._token, self._tokens_with_rate
-        return accounts.get(key) or accounts.bring(key, make_limit(TOKEN, per_s, token.per_day, self._burst_s))
+    def _refuse_debtor(self, accounts: Sequence[Account], now: int) -> None:
+        if any(account.in_debt_until > now or account.spent_on == self._day for account in accounts):
+            raise self._refusal(accounts, now)
 
-    def _count_of_day(self, account: Account, events: int, per_day: int) -> None:
+    def _count_of_day(self, account: Account, events: int) -> None:
         if account.day != self._day:
             account.day, account.events_of_day = self._day, 0
         account.events_of_day += events
-        if account.events_of_day >= per_day:
+        if account.limit.per_day is not None and account.events_of_day >= account.limit.per_day:
             account.spent_on = self._day
 
     def _ask_clock(self, now: int) -> None:
@@ -256,5 +272,16 @@ def _excess_of_day(limit: Limit, per_day: int, wait_ns: int) -> _Excess:
     return _Excess(f"{limit.name}-day", per_day, DAY_S, math.ceil(wait_ns / NS), detail)
 
 
+def _open_account(limit: Limit) -> Account:
+    return Account(limit, limit.event_ns, limit.burst_ns, limit.per_day is not None)
+
+
 def _make_accounts(limit: Limit) -> Accounts | None:
     return None if limit.per_s is None and limit.per_day is None else Accounts(limit)
+
+
+def _shorten(key: Key) -> Key:
+    """Return a key, or its digest if it is long."""
+    if len(key) <= KEY_SIZE_MAX:
+        return key
+    return blake2b(key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key, digest_size=32).digest()

@@ -35,7 +35,8 @@ class Sender:
         device: bytes | None = DEVICE,
         address: str | None = ADDRESS,
     ) -> None:
-        accounts = self.limiter.take(round(self.now_s * NS), sub, own_per_s, device, address)
+        limited_as = self.limiter.identify(sub, own_per_s, device, address)
+        accounts = self.limiter.take(round(self.now_s * NS), limited_as)
         if events > 1:
             self.limiter.add(accounts, events - 1)
 
@@ -167,8 +168,8 @@ def test_a_rate_of_its_own_replaces_that_of_all_tokens() -> None:
 
 def test_a_rate_of_its_own_counts_if_nothing_else_is_limited() -> None:
     sender = Sender()
-    assert not sender.limiter.is_needed(None)
-    assert sender.limiter.is_needed(2.5)
+    assert sender.limiter.identify("alice", None, DEVICE, ADDRESS) == ()
+    assert len(sender.limiter.identify("alice", 2.5, DEVICE, ADDRESS)) == 1
     sender.send(26, own_per_s=2.5)
     sender.refusal(own_per_s=2.5)
     sender.send(1_000_000)
@@ -185,8 +186,9 @@ def test_no_rate_of_its_own_is_a_fault_of_ours(own_per_s: float) -> None:
 
 @pytest.mark.parametrize("kind", ["token", "device", "address"])
 @pytest.mark.parametrize("number", ["rate_per_s", "quota_per_day"])
-def test_a_limiter_is_needed_for_each_limit(kind: str, number: str) -> None:
-    assert Sender(**{f"{kind}_{number}": 1}).limiter.is_needed(None)
+def test_a_sender_is_limited_by_each_limit(kind: str, number: str) -> None:
+    limited_as = Sender(**{f"{kind}_{number}": 1}).limiter.identify("alice", None, DEVICE, ADDRESS)
+    assert [key for _, key in limited_as] == [{"token": "alice", "device": DEVICE, "address": ADDRESS}[kind]]
 
 
 # Quotas
@@ -236,27 +238,35 @@ def test_there_are_two_generations_of_accounts_at_the_most(monkeypatch: pytest.M
 
 
 def test_a_long_key_is_kept_short_and_is_still_one_of_its_own() -> None:
-    accounts = Accounts(make_limit("device", 1, None, 1))
-    texts = ["a" * 5_000, "a" * 4_999, "é" * 101, "\udcff" * 101]
-    keys: list[str | bytes] = [*texts, b"a" * 5_000, b"b" * 101, b"b" * 100, "b" * 100]
-    for number, key in enumerate(keys):
-        accounts[key].events_of_day += number
+    sender = Sender(token_rate_per_s=1, device_rate_per_s=1)
+    texts = ["a" * 5_000, "a" * 4_999, "é" * 101, "\udcff" * 101, "b" * 101, "b" * 100]
+    keys = [key for text in texts for _, key in sender.limiter.identify(text, None, None, ADDRESS)]
+    devices = [b"a" * 5_000, b"b" * 101, b"b" * 100]
+    keys += [key for device in devices for _, key in sender.limiter.identify("", None, device, ADDRESS)[1:]]
+    assert len(keys) == len(texts) + len(devices)
     # A text and bytes of the same letters belong to accounts of different kinds.
-    assert accounts["a" * 5_000] is accounts[b"a" * 5_000]
-    assert [accounts[key].events_of_day for key in keys] == [4, 1, 2, 3, 4, 5, 6, 7]
-    assert max(map(len, accounts)) == 100
+    assert len(set(keys)) == len(keys) - 2
+    assert max(map(len, keys)) == 100
+
+
+def test_a_long_name_has_a_rate_of_its_own_too() -> None:
+    sender = Sender()
+    for sub in ("a" * 5_000, "a" * 4_999):
+        sender.send(26, sub=sub, own_per_s=2.5)
+        assert fields(sender.refusal(sub=sub, own_per_s=2.5))["RateLimit-Policy"] == '"token";q=25;w=10'
 
 
 def test_no_account_is_kept_if_nothing_is_limited() -> None:
     limiter = Sender(device_rate_per_s=1).limiter
-    assert len(limiter.take(0, "alice", None, DEVICE, ADDRESS)) == 1
-    assert limiter.take(0, "alice", None, None, ADDRESS) == []
+    assert len(limiter.take(0, limiter.identify("alice", None, DEVICE, ADDRESS))) == 1
+    assert limiter.identify("alice", None, None, ADDRESS) == ()
 
 
 def test_asking_alone_counts_nothing() -> None:
     sender = Sender(token_rate_per_s=1, rate_burst_s=1, token_quota_per_day=2)
+    limited_as = sender.limiter.identify("alice", None, DEVICE, ADDRESS)
     for _ in range(100):
-        sender.limiter.check(0, "alice", None, DEVICE, ADDRESS)
+        sender.limiter.check(0, limited_as)
     sender.send(2)
     with pytest.raises(Rejection):
-        sender.limiter.check(0, "alice", None, DEVICE, ADDRESS)
+        sender.limiter.check(0, limited_as)
