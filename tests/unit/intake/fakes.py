@@ -33,6 +33,7 @@ REQUEST_TIMEOUT_S = 10.0
 KEEP_ALIVE_S = 20.0
 CONNECTIONS_MAX = 10
 IN_HAND_BYTES_MAX = 1_000_000
+NO_DENIALS = Path("no such list")
 
 
 class FakeAdmitter:
@@ -100,16 +101,19 @@ class Server:
         request_limits: RequestLimits = REQUEST_LIMITS,
         in_hand_bytes_max: int = IN_HAND_BYTES_MAX,
         origins: Sequence[str] = (),
+        denials: Path = NO_DENIALS,
         **settings: Any,
     ) -> None:
         self.counters = Counters()
+        self.denials = Denials(denials, self.counters)
+        self.verifier = TokenVerifier(make_own_provider([SECRET]), self.denials)
         self.admitter = FakeAdmitter()
         self.limits = ConnectionLimits(CONNECTIONS_MAX, in_hand_bytes_max, self.counters)
         self.state = ServerState()
         maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), self.counters, require_log_id=False)
         guard = Guard(
-            TokenVerifier(make_own_provider([SECRET])),
-            Denials(Path("no such list"), self.counters),
+            self.verifier,
+            self.denials,
             Settings(_env_file=None, cors_origins=origins, **settings),
             request_limits,
         )
