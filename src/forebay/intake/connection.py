@@ -333,7 +333,8 @@ class Connection(asyncio.Protocol):
 
         def take(_: object) -> None:
             self._limits.set_used_bytes(request, 0)
-            if not self._transport.is_closing():
+            # If the client is gone, or gets no more answers, it is to send its events again: none is taken now.
+            if request in self._queue and not self._transport.is_closing():
                 self._take(request, body, is_last_try=True)
 
         self._limits.set_used_bytes(request, len(body))
