@@ -306,9 +306,11 @@ class Connection(asyncio.Protocol):
 
     def _take(self, request: Request, body: bytes, *, is_last_try: bool = False) -> None:
         limits = self._limits
-        if limits.used_bytes > limits.bytes_max and not limits.find_room():
-            self.answer(request, refusals.rejection(limits.reject_request()))
-            return
+        if limits.used_bytes > limits.bytes_max:
+            refusal = self._find_room(request)
+            if refusal is not None:
+                self.answer(request, refusals.rejection(refusal))
+                return
         try:
             if request.head is not None:
                 self._intake.decide(request, request.head, body, is_last_try=is_last_try)
@@ -327,6 +329,18 @@ class Connection(asyncio.Protocol):
         if request.response is None:
             request.used_bytes = request.entry_bytes + EVENT_BYTES * request.events
             limits.used_bytes += request.used_bytes
+
+    def _find_room(self, request: Request) -> Rejection | None:
+        """Find room for a request, as memory is short; return its refusal if there is none.
+
+        If its sender is over a limit it needs none: a head that is known is refused as one that is parsed.
+        """
+        try:
+            self._intake.guard.check_limits(request.grant.limited_as)
+        except Rejection as error:
+            self._intake.counters.rejected += 1
+            return error.without_frames()
+        return None if self._limits.find_room() else self._limits.reject_request()
 
     def _take_later(self, request: Request, body: bytes, error: KeyNotKnown) -> None:
         """Take a request once the key of its token is there, or certainly is not."""

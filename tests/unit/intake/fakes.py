@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,6 +14,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from forebay.denials.denials import Denials
+from forebay.errors import KeyNotKnown, Rejection
 from forebay.intake.answers import ServerLines
 from forebay.intake.connection import Connection
 from forebay.intake.documents import DocumentMaker
@@ -24,6 +26,7 @@ from forebay.model import Ack
 from forebay.pipeline.pipeline import Admitter
 from forebay.settings import Settings
 from forebay.telemetry.counters import Counters
+from forebay.tokens.keys import Key
 from forebay.tokens.provider import make_own_provider
 from forebay.tokens.verifier import TokenVerifier
 
@@ -91,6 +94,40 @@ class FakeTransport(asyncio.Transport):
     @property
     def statuses(self) -> list[int]:
         return [int(part[:3]) for part in self.written.split(b"HTTP/1.1 ")[1:]]
+
+
+class LateKeys:
+    """The keys of a provider whose answer comes when the test lets it."""
+
+    def __init__(self) -> None:
+        self._keys: Sequence[Key] | None = None
+        self._fetched = asyncio.Event()
+        self.waiting = 0
+
+    def find(self, key_id: str | None, *, is_last_try: bool) -> Sequence[Key]:
+        del key_id
+        if self._keys is not None:
+            return self._keys
+        if is_last_try:
+            headers = (("Retry-After", "10"),)
+            raise Rejection(HTTPStatus.SERVICE_UNAVAILABLE, "the key is not known yet", headers=headers)
+        fetched = self._fetched
+        raise KeyNotKnown(lambda: self._wait(fetched))
+
+    async def _wait(self, fetched: asyncio.Event) -> None:
+        self.waiting += 1
+        await fetched.wait()
+        self.waiting -= 1
+
+    def publish(self, *keys: Key) -> None:
+        """Let the provider publish these keys, and those go on who wait for them."""
+        self._keys = keys
+        self.end_the_wait()
+
+    def end_the_wait(self) -> None:
+        """Let those go on who wait, although the provider did not answer."""
+        self._fetched.set()
+        self._fetched = asyncio.Event()
 
 
 class Server:

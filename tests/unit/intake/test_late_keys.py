@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from http import HTTPStatus
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urlencode
@@ -16,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from forebay.denials.entries import Kind
-from forebay.errors import KeyNotKnown, Rejection, SpoolInDoubt
+from forebay.errors import SpoolInDoubt
 from forebay.intake.connection import EVENT_BYTES, UNANSWERED_MAX, Connection
 from forebay.intake.limits import RequestLimits
 from forebay.model import Admission
@@ -33,6 +32,7 @@ from unit.intake.fakes import (
     REQUEST_TIMEOUT_S,
     SECRET,
     FakeTransport,
+    LateKeys,
     Server,
 )
 
@@ -52,44 +52,30 @@ EVENT = {"page": "/home", "event": "click"}
 KEY = Key("new", frozenset({"HS256"}), THEIR_SECRET, jwt.api_jws.decode)
 
 
-class LateKeys:
-    """The keys of a provider whose answer comes when the test lets it."""
-
-    def __init__(self) -> None:
-        self._keys: Sequence[Key] | None = None
-        self._fetched = asyncio.Event()
-        self.waiting = 0
-
-    def find(self, key_id: str | None, *, is_last_try: bool) -> Sequence[Key]:
-        del key_id
-        if self._keys is not None:
-            return self._keys
-        if is_last_try:
-            headers = (("Retry-After", "10"),)
-            raise Rejection(HTTPStatus.SERVICE_UNAVAILABLE, "the key is not known yet", headers=headers)
-        raise KeyNotKnown(self._wait)
-
-    async def _wait(self) -> None:
-        self.waiting += 1
-        await self._fetched.wait()
-        self.waiting -= 1
-
-    async def answer(self, *keys: Key) -> None:
-        """Let the provider publish these keys, and those go on who wait for them."""
-        self._keys = keys
-        await self.end_the_wait()
-
-    async def answer_with_key(self) -> None:
-        """Let the provider publish its key."""
-        await self.answer(KEY)
-
-    async def end_the_wait(self) -> None:
-        """Let those go on who wait, although the provider did not answer."""
-        self._fetched.set()
-        await turns()
-
-
 End: TypeAlias = Callable[[LateKeys], Awaitable[None]]
+
+
+async def publish(keys: LateKeys, *published: Key) -> None:
+    keys.publish(*published)
+    await turns()
+
+
+async def publish_it(keys: LateKeys) -> None:
+    await publish(keys, KEY)
+
+
+async def publish_none(keys: LateKeys) -> None:
+    await publish(keys)
+
+
+async def stay_silent(keys: LateKeys) -> None:
+    keys.end_the_wait()
+    await turns()
+
+
+async def turns() -> None:
+    for _ in range(100):
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -119,11 +105,6 @@ def _nothing_fails(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     with capture_logs() as lines, caplog.at_level("ERROR", "asyncio"):
         yield
     assert [*caplog.messages, *(line["event"] for line in lines if line["log_level"] == "error")] == []
-
-
-async def turns() -> None:
-    for _ in range(100):
-        await asyncio.sleep(0)
 
 
 def request(token: str | None = THEIRS, body: str = json.dumps(EVENT), url: str = "/events", **headers: str) -> bytes:
@@ -173,7 +154,7 @@ async def test_a_request_whose_key_arrives_is_taken(
 ) -> None:
     await wait_on(opened, in_each_way(THEIRS)[number])
     assert (opened[1].written, server.admitter.requests, keys.waiting) == (b"", [], 1)
-    await keys.answer(KEY)
+    await publish(keys, KEY)
     admit(server)
     assert (opened[1].statuses, users(server), server.limits.used_bytes) == ([200], ["bob"], 0)
     assert list(server.limits.idle) == [opened[0]]
@@ -185,7 +166,7 @@ async def test_a_request_whose_key_is_none_of_the_provider_gets_401(
     server: Server, opened: tuple[Connection, FakeTransport], keys: LateKeys, number: int
 ) -> None:
     await wait_on(opened, in_each_way(FORGED)[number])
-    await keys.answer(KEY)
+    await publish(keys, KEY)
     assert (opened[1].statuses, server.admitter.requests, server.limits.used_bytes) == ([401], [], 0)
     assert server.counters.rejected == 1
     assert FORGED[:20].encode() not in opened[1].written
@@ -196,17 +177,17 @@ async def test_a_request_whose_provider_is_silent_may_come_again(
     server: Server, opened: tuple[Connection, FakeTransport], keys: LateKeys, number: int
 ) -> None:
     await wait_on(opened, in_each_way(THEIRS)[number])
-    await keys.end_the_wait()
+    await stay_silent(keys)
     assert (opened[1].statuses, server.admitter.requests, server.limits.used_bytes) == ([503], [], 0)
     assert b"retry-after: 10\r\n" in opened[1].written
     assert list(server.limits.idle) == [opened[0]]
-    await keys.answer(KEY)
+    await publish(keys, KEY)
     await wait_on(opened, in_each_way(THEIRS)[number])
     admit(server)
     assert opened[1].statuses == [503, 200]
 
 
-@pytest.mark.parametrize(("end", "status"), [(LateKeys.end_the_wait, 503), (LateKeys.answer, 401)])
+@pytest.mark.parametrize(("end", "status"), [(stay_silent, 503), (publish_none, 401)])
 async def test_a_page_may_read_an_answer_that_came_late(
     opened: tuple[Connection, FakeTransport], keys: LateKeys, end: End, status: int
 ) -> None:
@@ -221,7 +202,7 @@ async def test_a_head_is_known_only_after_a_request_that_did_not_wait(
 ) -> None:
     await wait_on(opened, request(), request())
     assert server.intake.heads._grants == {}
-    await keys.answer(KEY)
+    await publish(keys, KEY)
     assert server.intake.heads._grants == {}
     await wait_on(opened, request())
     (grant,) = server.intake.heads._grants.values()
@@ -239,7 +220,7 @@ async def test_a_head_that_waits_is_not_taken_by_that_of_the_request_before(
     await wait_on(opened, ours[:9], ours[9:], theirs, theirs, theirs[:9], theirs[9:], ours, ours)
     assert users(server) == ["alice"] * 3
     assert {grant.claims.user_id for grant in server.intake.heads._grants.values()} == {"alice"}
-    await keys.answer(KEY)
+    await publish(keys, KEY)
     assert sorted(users(server)) == ["alice"] * 3 + ["bob"] * 3
 
 
@@ -254,7 +235,7 @@ async def test_answers_leave_in_the_order_of_their_requests(
     assert (len(server.admitter.requests), opened[1].written) == (3, b"")
     admit(server)
     assert opened[1].statuses == [200]
-    await keys.answer(KEY)
+    await publish(keys, KEY)
     admit(server)
     assert opened[1].statuses == [200, 200, 200, 200, 401, 400, 200, 200]
     assert users(server) == ["alice"] * 3 + ["bob"] * 2
@@ -269,7 +250,7 @@ async def test_other_connections_are_served_meanwhile(
     await wait_on(other, request(OURS))
     admit(server)
     assert (opened[1].statuses, other[1].statuses, keys.waiting) == ([], [200], 1)
-    await keys.answer(KEY)
+    await publish(keys, KEY)
 
 
 async def test_a_client_is_not_read_while_too_many_of_its_requests_wait(
@@ -277,7 +258,7 @@ async def test_a_client_is_not_read_while_too_many_of_its_requests_wait(
 ) -> None:
     await wait_on(opened, *[request()] * UNANSWERED_MAX)
     assert (opened[1].is_paused, keys.waiting) == (True, UNANSWERED_MAX)
-    await keys.answer(KEY)
+    await publish(keys, KEY)
     admit(server)
     await turns()
     assert not opened[1].is_paused
@@ -298,7 +279,7 @@ async def test_a_large_body_takes_its_memory_while_it_waits(keys: LateKeys, url:
     await wait_on(opened, *(sent[at : at + 65_536] for at in range(0, len(sent), 65_536)))
     assert (keys.waiting, transport.written, connection.used_bytes) == (1, b"", 0)
     assert server.limits.used_bytes == len(body)
-    await keys.answer(KEY)
+    await publish(keys, KEY)
     (taken,) = server.admitter.requests
     assert server.limits.used_bytes == taken.used_bytes == taken.entry_bytes + EVENT_BYTES
     admit(server)
@@ -336,7 +317,7 @@ async def test_chunks_are_put_together_before_they_wait(
     chunks = "".join(f"1\r\n{letter}\r\n" for letter in body) + "0\r\n\r\n"
     await wait_on(opened, request(body=chunks, Transfer_Encoding="chunked"))
     assert server.limits.used_bytes == len(body)
-    await keys.answer(KEY)
+    await publish(keys, KEY)
     admit(server)
     assert (opened[1].statuses, users(server), server.limits.used_bytes) == ([200], ["bob"], 0)
 
@@ -349,7 +330,7 @@ async def test_a_client_that_asks_first_may_send_its_body(
     assert (opened[1].statuses, keys.waiting) == ([100], 0)
     await wait_on(opened, body)
     assert keys.waiting == 1
-    await keys.answer(KEY)
+    await publish(keys, KEY)
     admit(server)
     assert (opened[1].statuses, users(server)) == ([100, 200], ["bob"])
 
@@ -358,7 +339,7 @@ async def test_a_key_that_arrives_while_the_body_does_is_not_waited_for(
     server: Server, opened: tuple[Connection, FakeTransport], keys: LateKeys
 ) -> None:
     await wait_on(opened, request()[:-5])
-    await keys.answer(KEY)
+    await publish(keys, KEY)
     await wait_on(opened, request()[-5:])
     assert (users(server), keys.waiting) == (["bob"], 0)
 
@@ -368,7 +349,7 @@ async def test_a_request_for_which_there_is_no_memory_any_more_may_come_again(
 ) -> None:
     await wait_on(opened, request())
     server.limits.used_bytes += IN_HAND_BYTES_MAX + 1
-    await keys.answer(KEY)
+    await publish(keys, KEY)
     assert (opened[1].statuses, server.limits.used_bytes) == ([503], IN_HAND_BYTES_MAX + 1)
     assert server.counters.crowded == {Overload.NEW_REQUEST: 1}
 
@@ -387,7 +368,7 @@ async def test_if_the_client_leaves_meanwhile_nothing_is_taken(
 ) -> None:
     await wait_on(opened, request(), beacons(THEIRS)[0], request()[:-5])
     lose(*opened)
-    await keys.answer(*keys_there)
+    await publish(keys, *keys_there)
     assert (server.admitter.requests, opened[1].written, server.limits.used_bytes) == ([], b"", 0)
     assert (list(server.limits.idle), list(server.limits.slow)) == ([], [])
     assert (keys.waiting, server.counters.requests) == (0, {})
@@ -398,7 +379,7 @@ async def test_a_client_that_sends_nothing_more_gets_its_answer(
 ) -> None:
     await wait_on(opened, request())
     assert opened[0].eof_received()
-    await keys.answer(KEY)
+    await publish(keys, KEY)
     admit(server)
     assert (opened[1].statuses, opened[1].ended) == ([200], "closed")
 
@@ -410,7 +391,7 @@ async def test_behind_an_event_in_doubt_nothing_is_taken(
     (in_doubt,) = server.admitter.requests
     in_doubt.refused(SpoolInDoubt("a sync failed"))
     assert (opened[1].is_half_closed, opened[1].ended) == (True, "")
-    await keys.answer(KEY)
+    await publish(keys, KEY)
     assert (len(server.admitter.requests), opened[1].written, server.limits.used_bytes) == (1, b"", 0)
 
 
@@ -419,7 +400,7 @@ async def test_refused_input_behind_it_is_answered_behind_it(
 ) -> None:
     await wait_on(opened, request(), b"garbage\r\n\r\n")
     assert opened[1].written == b""
-    await keys.answer(KEY)
+    await publish(keys, KEY)
     admit(server)
     assert (opened[1].statuses, opened[1].is_half_closed, server.limits.used_bytes) == ([200, 400], True, 0)
 
@@ -430,7 +411,7 @@ async def test_no_time_limit_of_the_client_counts_while_it_waits(
     await wait_on(opened, request())
     opened[0].expire(asyncio.get_running_loop().time() + REQUEST_TIMEOUT_S + KEEP_ALIVE_S)
     assert opened[1].ended == ""
-    await keys.answer(KEY)
+    await publish(keys, KEY)
     admit(server)
     assert opened[1].statuses == [200]
 
@@ -443,7 +424,7 @@ async def test_at_the_end_a_request_that_waits_is_finished(
     opened[0].shutdown()
     assert opened[1].ended == ""
     await wait_on(opened, *filter(None, [request()[-5:] if more else b""]))
-    await keys.answer(KEY)
+    await publish(keys, KEY)
     admit(server)
     expected = [200, 200] if more else [200]
     assert (opened[1].statuses, opened[1].ended, server.limits.used_bytes) == (expected, "closed", 0)
@@ -455,7 +436,7 @@ async def test_at_the_end_a_request_that_waits_in_vain_is_told_so(
 ) -> None:
     await wait_on(opened, request())
     opened[0].shutdown()
-    await keys.end_the_wait()
+    await stay_silent(keys)
     assert (opened[1].statuses, opened[1].ended, server.limits.used_bytes) == ([503], "closed", 0)
 
 
@@ -488,14 +469,11 @@ async def test_a_page_that_may_not_send_need_not_wait(opened: tuple[Connection, 
 @pytest.mark.parametrize(
     ("sent", "end", "status"),
     [
-        pytest.param(request(THEIRS), LateKeys.answer_with_key, 200, id="the key arrives"),
-        pytest.param(request(FORGED), LateKeys.answer_with_key, 401, id="another key arrives"),
-        pytest.param(request(THEIRS), LateKeys.answer, 401, id="no key arrives"),
-        pytest.param(request(THEIRS), LateKeys.end_the_wait, 503, id="the provider is silent"),
-        *(
-            pytest.param(beacon, LateKeys.end_the_wait, 503, id=f"beacon {n}")
-            for n, beacon in enumerate(beacons(THEIRS))
-        ),
+        pytest.param(request(THEIRS), publish_it, 200, id="the key arrives"),
+        pytest.param(request(FORGED), publish_it, 401, id="another key arrives"),
+        pytest.param(request(THEIRS), publish_none, 401, id="no key arrives"),
+        pytest.param(request(THEIRS), stay_silent, 503, id="the provider is silent"),
+        *(pytest.param(beacon, stay_silent, 503, id=f"beacon {n}") for n, beacon in enumerate(beacons(THEIRS))),
     ],
 )
 async def test_a_request_that_waited_leaves_nothing_for_the_collector_of_cycles(
