@@ -29,7 +29,7 @@ from chaos.mixture import Mixture  # noqa: E402
 from chaos.sampling import ProcessRun, Sampler, find_trend, judge  # noqa: E402
 from chaos.troubles import ENDINGS, TROUBLES, Trouble  # noqa: E402
 from testbed.servers.faulty_proxy import FaultyProxy  # noqa: E402
-from testbed.servers.opensearch import OpenSearchServer  # noqa: E402
+from testbed.servers.opensearch import START_TIMEOUT_S, OpenSearchServer  # noqa: E402
 from testbed.servers.opensearch_admin import Template  # noqa: E402
 from testbed.servers.shaky_forebay import ShakyForebay  # noqa: E402
 from testbed.traffic.index import Index  # noqa: E402
@@ -53,7 +53,9 @@ STRICT_S = 30.0
 not be deleted."""
 
 CALM_S = (3.0, 10.0)
-TROUBLE_S_MAX = 120.0
+TROUBLE_S_MAX = 60.0 + START_TIMEOUT_S
+"""In some of them OpenSearch starts, and may take its time on a busy machine."""
+
 DRAIN_S_MAX = 300.0
 POLL_S = 0.2
 TOKEN_S = 30 * 86_400

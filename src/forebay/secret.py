@@ -7,7 +7,8 @@ import os
 import secrets
 
 from forebay.errors import SettingsError
-from forebay.settings import Settings, check_token_key
+from forebay.setting_values import check_token_key
+from forebay.settings import Settings
 
 MADE_BYTES = 32
 

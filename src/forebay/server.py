@@ -85,7 +85,7 @@ def work(settings: Settings, secret: str, listener: socket.socket, peers: Peers,
     """Serve as the only process, or as one of several, until told to end; return the exit code.
 
     Raises:
-        SettingsError: the denial list cannot be read.
+        SettingsError: the denial list, or a key of a provider, cannot be read.
         SpoolUnusable: the database cannot be opened, or another process owns it.
     """
     with (
@@ -101,18 +101,18 @@ async def serve(
     """Take events over HTTP and deliver them until told to end; return the exit code.
 
     Raises:
-        SettingsError: the denial list cannot be read.
+        SettingsError: the denial list, or a key of a provider, cannot be read.
     """
     keep_freed_memory()
     counters = Counters()
-    # First: it may refuse the start.
+    # First: these may refuse the start.
     denials = Denials(settings.denials_path, counters)
+    verifier, keys = make_verifier(settings, secret, counters, denials)
     deliverer = Deliverer(settings, spool, counters)
 
     def observe() -> Snapshot:
         return deliverer.observe(peers.number, stopping=server.should_exit)
 
-    verifier, keys = make_verifier(settings, secret, deliverer.counters, denials)
     http_config = configure_http(settings, verifier, denials, deliverer, lambda: peers.ask(observe()))
     server = HttpServer(http_config, lambda: started(server, deliverer.sink.location))
     # A server that takes events and delivers none would look well from outside.
@@ -220,7 +220,7 @@ def configure_http(
         settings.server_environment, settings.oldest_month_start, counters, require_log_id=settings.require_log_id
     )
     limits = RequestLimits(settings.header_bytes_max, settings.body_bytes_max, settings.batch_events_max)
-    guard = Guard(verifier, denials, settings, limits)
+    guard = Guard(verifier, denials, settings, limits, counters)
     addresses = list_addresses(settings.paths_extra)
     intake = Intake(addresses, guard, maker, deliverer.pipeline.admitter, limits, counters)
     timeouts = ConnectionTimeouts(settings.request_timeout_s, settings.keep_alive_s)

@@ -24,7 +24,7 @@ from testbed.servers.ports import HOST
 
 ISSUER = "https://id.example"
 AUDIENCE = "events"
-LATER = 3600
+LATER = 86_400
 FAST = Intervals(asking_s=0.1, refresh_s=0.3, refresh_s_min=0.2, refresh_s_max=0.5, timeout_s=0.3)
 """A hundredth of the real times, or less."""
 
@@ -71,7 +71,7 @@ def sign(
     return signed + b"." + encode(sign_bytes(signed, key, algorithm))
 
 
-def number(value: int, size: int | None = None) -> str:
+def encode_number(value: int, size: int | None = None) -> str:
     return encode(value.to_bytes(size or (value.bit_length() + 7) // 8, "big")).decode()
 
 
@@ -81,11 +81,11 @@ def publish(key: PrivateKey, key_id: str | None, **members: Any) -> dict[str, An
     found: dict[str, Any]
     if isinstance(public, rsa.RSAPublicKey):
         numbers = public.public_numbers()
-        found = {"kty": "RSA", "n": number(numbers.n), "e": number(numbers.e)}
+        found = {"kty": "RSA", "n": encode_number(numbers.n), "e": encode_number(numbers.e)}
     elif isinstance(public, ec.EllipticCurvePublicKey):
         size, curve = (public.key_size + 7) // 8, {256: "P-256", 384: "P-384", 521: "P-521"}[public.key_size]
         point = public.public_numbers()
-        found = {"kty": "EC", "crv": curve, "x": number(point.x, size), "y": number(point.y, size)}
+        found = {"kty": "EC", "crv": curve, "x": encode_number(point.x, size), "y": encode_number(point.y, size)}
     else:
         found = {"kty": "OKP", "crv": "Ed25519", "x": encode(public.public_bytes_raw()).decode()}
     return found | ({} if key_id is None else {"kid": key_id}) | members

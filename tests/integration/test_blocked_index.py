@@ -14,7 +14,8 @@ from forebay.model import Ack, Address, Document, Entry, EventInfo, Outcome, enc
 from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import FRESH_TRIALS_MAX
 from forebay.pipeline.pipeline import Pipeline
-from forebay.settings import Settings, SinkHost
+from forebay.setting_values import SinkHost
+from forebay.settings import Settings
 from forebay.sinks.opensearch.sink import OpenSearchSink
 from forebay.telemetry.counters import Counters
 from testbed.servers.fixtures import OpenSearchAddress

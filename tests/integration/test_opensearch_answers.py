@@ -13,7 +13,8 @@ import pytest
 from msgspec import Raw
 
 from forebay.model import DELIVERED, Address, Document, Entry, EventInfo, Outcome, Verdict, encode_entry
-from forebay.settings import Settings, SinkHost
+from forebay.setting_values import SinkHost
+from forebay.settings import Settings
 from forebay.sinks.opensearch.sink import OpenSearchSink
 from forebay.sinks.sifting import Sifting
 from testbed.servers.fixtures import StartOpenSearch

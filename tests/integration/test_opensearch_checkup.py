@@ -14,7 +14,8 @@ from forebay.doctor import clocks
 from forebay.doctor.checks import make_context
 from forebay.doctor.finding import Finding, Level
 from forebay.model import DELIVERED, Address, Document, EventInfo, Outcome, encode_entry
-from forebay.settings import Settings, SinkHost
+from forebay.setting_values import SinkHost
+from forebay.settings import Settings
 from forebay.sinks.months import index_of
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.client import OpenSearchClient

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from forebay.errors import SinkUnreachable
-from forebay.settings import SinkHost
+from forebay.setting_values import SinkHost
 from forebay.sinks.months import choose_old
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.client import OpenSearchClient

@@ -11,7 +11,8 @@ import pytest
 from msgspec import Raw
 
 from forebay.model import DELIVERED, Address, Document, Entry, EventInfo, encode_entry
-from forebay.settings import Settings, SinkHost
+from forebay.setting_values import SinkHost
+from forebay.settings import Settings
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.client import OpenSearchClient
 from forebay.sinks.opensearch.reader import OpenSearchReader

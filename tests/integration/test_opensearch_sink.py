@@ -12,7 +12,8 @@ import pytest
 from msgspec import Raw
 
 from forebay.model import DELIVERED, DUPLICATE, Address, Document, Entry, EventInfo, Verdict, encode_entry
-from forebay.settings import Settings, SinkHost
+from forebay.setting_values import SinkHost
+from forebay.settings import Settings
 from forebay.sinks.opensearch.sink import OpenSearchSink
 from forebay.sinks.opensearch.template import PATH as TEMPLATE_PATH
 from forebay.sinks.sifting import Sifting

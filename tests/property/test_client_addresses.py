@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from forebay.errors import Rejection
 from forebay.intake.addresses import HOPS_MAX, TrustedProxies, normalize
 from forebay.intake.proxy_protocol import HEADER_BYTES_MAX, SIGNATURE, ProxyHeader, read_proxy_header
-from forebay.settings import ForwardedHeader
+from forebay.setting_values import ForwardedHeader
 
 unhurried = settings(deadline=None, max_examples=300)
 

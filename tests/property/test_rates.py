@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from forebay.errors import Rejection
 from forebay.intake import rates
 from forebay.intake.rates import NS, Accounts, RateLimiter, make_limit
-from forebay.settings import DAY_S, Settings
+from forebay.setting_values import DAY_S
+from forebay.settings import Settings
 
 unhurried = settings(deadline=None, max_examples=300)
 

@@ -19,7 +19,8 @@ from typing import NamedTuple
 import pytest
 from dotenv import dotenv_values
 
-from forebay.settings import SECRET_CHARS_MIN, Settings, variable_name
+from forebay.setting_values import SECRET_CHARS_MIN
+from forebay.settings import Settings, variable_name
 
 ROOT = Path(__file__).parents[2]
 SECRET = "correct-horse-battery-staple-correct-horse"

@@ -49,7 +49,7 @@ def test_a_failure_as_text_shows_its_traceback_and_not_the_values_of_variables()
 SIGNING = """
 import asyncio
 from forebay.model import LogFormat
-from forebay.settings import AwsService
+from forebay.setting_values import (AwsService)
 from forebay.sinks.opensearch.signing import Signer
 from forebay.telemetry.logs import configure_logs
 configure_logs(LogFormat("json"), "debug")

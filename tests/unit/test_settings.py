@@ -18,13 +18,8 @@ from forebay.errors import SettingsError
 from forebay.model import Ack, LogFormat
 from forebay.provider_entry import ScopeName
 from forebay.secret import resolve_secret
-from forebay.settings import (
-    SECRET_CHARS_MIN,
-    Settings,
-    load_settings,
-    unknown_variables,
-    variable_name,
-)
+from forebay.setting_values import SECRET_CHARS_MIN
+from forebay.settings import Settings, load_settings, unknown_variables, variable_name
 from forebay.tokens.claims import Scope
 
 SECRET = "a secret that guards nothing at all"

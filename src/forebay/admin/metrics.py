@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 from operator import attrgetter
 
 from prometheus_client import generate_latest
@@ -57,6 +58,7 @@ class _Collector(Collector):
         yield from self._event_metrics()
         yield from self._work_metrics()
         yield from self._state_metrics()
+        yield self._sole_client()
         yield from self._key_metrics()
         yield from self._process_metrics()
 
@@ -116,6 +118,14 @@ class _Collector(Collector):
         for cause in sorted({state.sink_error_type for state in states if state.sink_health is Health.PAUSED}):
             paused.add_metric([cause], 1)
         yield paused
+
+    def _sole_client(self) -> Metric:
+        text = "1 if all events came from this one address, and it is a private one: perhaps a proxy's."
+        family = GaugeMetricFamily("forebay_sole_client", text, labels=["address"])
+        clients = {client for snapshot in self._snapshots for client in snapshot.counters.clients}
+        if len(clients) == 1 and ip_address(min(clients)).is_private:
+            family.add_metric([min(clients)], 1)
+        return family
 
     def _key_metrics(self) -> Iterable[Metric]:
         text = "Fetches of the keys of identity providers."

@@ -27,7 +27,8 @@ from forebay.bench.processes import BenchFailed, Usage, forked, has_ended, measu
 from forebay.bench.result import Machine, Measurement, Result, evaluate
 from forebay.bench.sink import StandIn
 from forebay.errors import SettingsError, SinkUnreachable
-from forebay.settings import Settings, SinkHost
+from forebay.setting_values import SinkHost
+from forebay.settings import Settings
 from forebay.sinks.selection import make_sink
 from forebay.tokens.claims import Scope
 from forebay.tokens.making import make_token

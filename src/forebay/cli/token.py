@@ -10,7 +10,8 @@ import typer
 from forebay.cli.output import say
 from forebay.intake.formats.registry import FORMATS
 from forebay.secret import resolve_secret
-from forebay.settings import load_settings, read_origin
+from forebay.setting_values import read_origin
+from forebay.settings import load_settings
 from forebay.tokens.claims import Scope
 from forebay.tokens.making import make_token
 
@@ -75,7 +76,7 @@ def token(
         algorithm=settings.jwt_algorithm,
         iss=settings.jwt_issuer,
         aud=settings.jwt_audience,
-        jti=secrets.token_urlsafe(TOKEN_ID_BYTES),
+        jti=secrets.token_hex(TOKEN_ID_BYTES),
         origins=_check_origins(origin),
         formats=_check_formats(format_),
         rate=rate,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from forebay.doctor import clocks, denials, months, server, sink, spool, spool_file, spool_room
+from forebay.doctor import clients, clocks, denials, months, server, sink, spool, spool_file, spool_room
 from forebay.doctor import settings as own_settings
 from forebay.doctor.context import Context
 from forebay.doctor.finding import Finding, fail
@@ -30,6 +30,7 @@ CHECKS = (
     Check("file", spool_file.check, is_of_spool=True, is_long=True),
     Check("spool room", spool_room.check),
     Check("denials", denials.check),
+    Check("clients", clients.check),
     Check("opensearch", sink.check_addresses),
     Check("cluster", cluster.check),
     Check("disks", disks.check),

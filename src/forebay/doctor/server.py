@@ -13,7 +13,8 @@ import msgspec
 from forebay.doctor.context import Context
 from forebay.doctor.finding import Finding, Level, fail, ok, warn
 from forebay.errors import ForebayError
-from forebay.settings import Settings, check_token_key
+from forebay.setting_values import check_token_key
+from forebay.settings import Settings
 from forebay.tokens.claims import Scope
 from forebay.tokens.making import make_token
 
@@ -100,6 +101,18 @@ def ask(settings: Settings, path: str, token: str | None = None) -> Reply:
         raise ServerSilent(f"no server answers at http://{host}:{settings.server_port}: {reason}") from error
     finally:
         connection.close()
+
+
+def ask_metrics(settings: Settings) -> Reply:
+    """Ask the server for its metrics.
+
+    Raises:
+        ServerSilent: nobody answers, or its port is not known.
+    """
+    if not settings.server_port:
+        raise ServerSilent("its port is not known: SERVER_PORT is 0")
+    secret = read_secret(settings)
+    return ask(settings, "/metrics", None if secret is None else _make_token(settings, secret))
 
 
 def _host(settings: Settings) -> str:

@@ -9,6 +9,8 @@ from forebay.doctor.finding import Finding, fail, ok, warn
 from forebay.doctor.server import read_secret
 from forebay.errors import SettingsError
 from forebay.settings import Settings, unknown_variables, variable_name
+from forebay.telemetry.counters import Counters
+from forebay.tokens.selection import make_verifier
 
 SECONDS = (
     ("bulk_timeout_s", 5, None, "a busy OpenSearch takes longer, and every bulk is sent again"),
@@ -23,6 +25,10 @@ def check(context: Context) -> Iterator[Finding]:
     """Check for settings that are allowed but hardly meant."""
     secret = read_secret(context.settings)
     yield from judge_settings(context.settings, unknown_variables(), None if secret is None else len(secret))
+    try:
+        make_verifier(context.settings, secret or "", Counters())
+    except SettingsError as error:
+        yield from describe_refusal(error)
 
 
 def judge_settings(

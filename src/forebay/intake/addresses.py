@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import TypeAlias
 
-from forebay.settings import ForwardedHeader, IpNetwork
+from forebay.setting_values import ForwardedHeader, IpNetwork
 
 HOPS_MAX = 20
 """Most addresses of one head that are looked at: a client may write thousands of trusted ones."""

@@ -26,7 +26,9 @@ from forebay.intake.limits import RequestLimits, read_length
 from forebay.intake.origins import Origins, forbidden
 from forebay.intake.rates import Account, RateLimiter
 from forebay.model import Ack
-from forebay.settings import Settings, StoreAddress
+from forebay.setting_values import StoreAddress
+from forebay.settings import Settings
+from forebay.telemetry.counters import Counters
 from forebay.tokens.claims import Claims, Scope
 from forebay.tokens.verifier import TokenVerifier
 
@@ -60,13 +62,21 @@ class Guard:
         proxies: those whose word counts about the address of a client.
     """
 
-    def __init__(self, verifier: TokenVerifier, denials: Denials, settings: Settings, limits: RequestLimits) -> None:
+    def __init__(
+        self,
+        verifier: TokenVerifier,
+        denials: Denials,
+        settings: Settings,
+        limits: RequestLimits,
+        counters: Counters,
+    ) -> None:
         self._verifier = verifier
         self._denials = denials
         self._ack = settings.ack
         self._body_bytes_max = limits.body_bytes_max
         self._store_address = settings.store_address
         self._rates = RateLimiter(settings)
+        self._clients = counters.clients
         self.origins = Origins(settings.cors_origins)
         self.proxies = TrustedProxies(settings.trusted_proxies, settings.forwarded_header)
 
@@ -147,6 +157,9 @@ class Guard:
         form = self._check_content(head, self._body_bytes_max)
         _check_claims(claims, form, get(b"origin"))
         device = self._check_denials(head)
+        # Two are enough to know that there is more than one.
+        if len(self._clients) <= 1 and head.client and head.client not in self._clients:
+            self._clients.append(head.client)
         sender: Sender = (claims.user_id, device, get(b"app-version"), get(b"os-version"), get(b"user-agent"))
         if self._store_address is not StoreAddress.NO and head.client:
             address = cut(head.client) if self._store_address is StoreAddress.CUT else head.client

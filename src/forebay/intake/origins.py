@@ -12,7 +12,7 @@ from http import HTTPStatus
 from forebay.errors import Rejection
 from forebay.intake import refusals
 from forebay.intake.answers import KnownTurn
-from forebay.settings import EVERY_ORIGIN
+from forebay.setting_values import EVERY_ORIGIN
 
 HEADERS_TAKEN = b"authorization, content-type, content-encoding, device-uuid, app-version, os-version"
 HEADERS_SHOWN = b"retry-after, ratelimit, ratelimit-policy, www-authenticate"

@@ -22,7 +22,8 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from forebay.errors import Rejection
-from forebay.settings import DAY_S, Settings
+from forebay.setting_values import DAY_S
+from forebay.settings import Settings
 
 KEYS_MAX = 50_000
 """Accounts of one generation. Each kind of sender has two generations at the most."""

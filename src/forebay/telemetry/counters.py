@@ -44,6 +44,7 @@ class Counters:
     key_fetches: Counter[str] = field(default_factory=Counter)  # of the keys of providers, by issuer
     key_fetch_failures: Counter[str] = field(default_factory=Counter)
     keys_fetched_at: dict[str, float] = field(default_factory=dict)  # the newest that could be used, seconds since 1970
+    clients: list[str] = field(default_factory=list)  # the first two addresses from which events came
     denied: Counter[str] = field(default_factory=Counter)  # requests that the denial list refused, by kind
     denials: int = 0  # entries of the denial list, as last read
     denial_failures: int = 0  # looks at the denial list that failed

@@ -87,7 +87,7 @@ class PublishedKeys:
         self._wanted = asyncio.Event()
         self._next: asyncio.Future[None] | None = None  # the end of the next fetch to begin, if somebody waits for it
         self._waiting = 0
-        self._began_at = -intervals.asking_s  # when the newest fetch began, by the monotonic clock
+        self._began_at = 0.0  # when the newest fetch began, by the monotonic clock
         self._proved_at = 0.0  # when the one began that gave the newest set
         self._failures = 0  # in a row
         self._warned_at: float | None = None

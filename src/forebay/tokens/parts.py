@@ -15,6 +15,9 @@ from typing import Any, NamedTuple, NoReturn
 TOKEN_BYTES_MAX = 8 * 1024
 """Bytes of a token. Those of usual providers have 1 to 2 KB; a larger one is refused before anything is decoded."""
 
+KEY_ID_CHARS_MAX = 500
+"""Longest `kid`: those that nobody knows are remembered, and there may be many."""
+
 _FORM = re.compile(rb"([\w-]+)\.([\w-]+)\.[\w-]+")
 """Three parts without padding: bytes match ASCII only."""
 
@@ -48,7 +51,7 @@ def read_parts(token: bytes) -> TokenParts:
         raise ValueError("form")
     head, claims = map(_decode, match.groups())
     algorithm, key_id = head.get("alg"), head.get("kid")
-    if not isinstance(algorithm, str) or ("kid" in head and not isinstance(key_id, str)):
+    if not isinstance(algorithm, str) or ("kid" in head and not _is_key_id(key_id)):
         raise ValueError("head")
     # We know no extensions. One of them, `b64`, changes the bytes that are signed (RFC 7797).
     if "crit" in head or head.get("b64", True) is not True:
@@ -63,6 +66,10 @@ def digest_token(token: bytes) -> str:
     of s), so that a digest of the whole would not hold a revoked token back.
     """
     return hashlib.sha256(token.rpartition(b".")[0]).hexdigest()
+
+
+def _is_key_id(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= KEY_ID_CHARS_MAX
 
 
 def _decode(part: bytes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from forebay.errors import SettingsError
 from forebay.provider_entry import ProviderEntry
 from forebay.settings import Settings
 from forebay.telemetry.counters import Counters
-from forebay.tokens.keys import FixedKeys, KeySource, read_pem_file
+from forebay.tokens.keys import FixedKeys, KeySource, load_library, read_pem_file
 from forebay.tokens.provider import Provider, make_own_provider
 from forebay.tokens.verifier import Revocations, TokenVerifier
 
@@ -54,3 +55,11 @@ def _read_file(number: int, entry: ProviderEntry) -> FixedKeys:
         return read_pem_file(entry.pem_file, entry.algorithms)
     except SettingsError as error:
         raise SettingsError(f"FOREBAY_PROVIDERS[{number}].pem_file: {error}") from None
+
+
+def load_providers(settings: Settings) -> None:
+    """Import the modules for public keys: processes that are forked later share their memory."""
+    if settings.providers:
+        load_library()
+    if any(entry.jwks_url is not None for entry in settings.providers):
+        importlib.import_module("forebay.tokens.jwks")

@@ -29,6 +29,7 @@ from forebay.secret import resolve_secret
 from forebay.settings import Settings
 from forebay.sinks.selection import load_sink
 from forebay.telemetry.logs import configure_logs
+from forebay.tokens.selection import load_providers
 from forebay.workers import orphans
 from forebay.workers.child import PINGS_UNANSWERED_MAX, SIGNALS, Child, ProcessEnd, fork
 from forebay.workers.link import LeftSpools, Serving, SupervisorLink
@@ -74,6 +75,7 @@ def run(settings: Settings, intervals: Intervals = INTERVALS) -> int:
     server.warn(settings, secret)
     with contextlib.closing(server.listen(settings)) as listener, _make_folder() as folder:
         load_sink(settings)
+        load_providers(settings)
         # The memory so far stays shared with the workers, as no collection there goes through it.
         gc.collect()
         gc.freeze()

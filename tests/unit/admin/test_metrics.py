@@ -58,7 +58,16 @@ def test_every_counter_is_shown_by_its_name() -> None:
         crowded=Counter({Overload.NEW_REQUEST: 5}),
         denied=Counter({Kind.DEVICE: 6}),
     )
-    labelled = ("requests", "outcomes", "crowded", "denied", "key_fetches", "key_fetch_failures", "keys_fetched_at")
+    labelled = (
+        "requests",
+        "outcomes",
+        "crowded",
+        "clients",
+        "denied",
+        "key_fetches",
+        "key_fetch_failures",
+        "keys_fetched_at",
+    )
     plain = [field.name for field in fields(Counters) if field.name not in labelled]
     for value, name in enumerate(plain, start=100):
         setattr(counters, name, value)
@@ -222,3 +231,25 @@ def test_the_keys_of_providers_are_counted_by_issuer_and_as_old_as_in_the_worker
     assert samples["forebay_key_fetch_failures_total[a][1]"] == 1
     assert 700 <= samples["forebay_keys_age_seconds[a]"] < 760
     assert samples["forebay_keys_age_seconds[b]"] < 60
+
+
+@pytest.mark.parametrize(
+    ("clients", "shown"),
+    [
+        ([["10.0.0.1"], ["10.0.0.1"], []], {"forebay_sole_client[10.0.0.1]": 1}),
+        ([["::1"]], {"forebay_sole_client[::1]": 1}),
+        ([["10.0.0.1", "10.0.0.2"]], {}),
+        ([["10.0.0.1"], ["10.0.0.2"]], {}),
+        ([["8.8.8.8"]], {}),
+        ([[]], {}),
+    ],
+)
+def test_a_private_address_is_shown_if_all_events_came_from_it(
+    clients: list[list[str]], shown: dict[str, float]
+) -> None:
+    snapshots = {
+        number: Snapshot(number, Counters(clients=each), STATE, {}, stopping=False)
+        for number, each in enumerate(clients, 1)
+    }
+    samples = read_all(ServerSnapshot(len(clients), snapshots, is_supervised=True))
+    assert {name: value for name, value in samples.items() if "sole_client" in name} == shown

@@ -132,3 +132,11 @@ def test_no_token_is_needed_to_be_made_for_these_commands(run: Run, folder: Fold
     run("token", "revoke", JTI)
     assert not folder.path.joinpath("sqlite3.db.secret").exists()
     assert json.loads(folder.path.joinpath("sqlite3.db.denials").read_text())["value"] == JTI
+
+
+def test_the_jti_of_a_token_that_we_make_is_never_taken_for_an_option(run: Run) -> None:
+    made = [run("token").out.strip() for _ in range(20)]
+    names = [jwt.decode(token, options={"verify_signature": False})["jti"] for token in made]
+    assert all(name.isalnum() for name in names)
+    assert run("token", "revoke", *names).code == 0
+    assert [line["value"] for line in run("token", "list", "--json").json_lines()] == names[::-1]

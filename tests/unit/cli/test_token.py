@@ -77,9 +77,7 @@ def test_missing_secret_outside_a_local_environment_is_a_wrong_setting(
         ["--scope", "evnts"],
         ["--minutes", "0"],
         ["--minutes", "5", "--days", "5"],
-        ["--origin", "https://shop.example/"],
         ["--origin", "https://shop.example/path"],
-        ["--origin", "https://SHOP.example"],
         ["--origin", "shop.example"],
         ["--origin", "https://user@shop.example"],
         ["--origin", "null"],
@@ -111,13 +109,15 @@ def test_token_has_a_name_of_its_own_and_the_limits_that_are_given(run: Run, mon
     assert plain["jti"] != other["jti"]
     assert {"origins", "formats", "rate", "iss", "aud"}.isdisjoint(plain)
 
-    origins = ["https://shop.example", "http://localhost:8080", "http://[::1]:80"]
+    origins = ["https://SHOP.example/", "http://localhost:8080", "http://[::1]:80"]
     options = [option for origin in origins for option in ("--origin", origin)]
     code, out, err = run("token", *options, "--format", "event", "--format", "lines", "--rate", "2.5")
 
     assert (code, err) == (0, "")
     found = claims(out)
-    assert (found["origins"], found["formats"], found["rate"]) == (origins, ["event", "lines"], 2.5)
+    # As browsers write them.
+    assert found["origins"] == ["https://shop.example", "http://localhost:8080", "http://[::1]"]
+    assert (found["formats"], found["rate"]) == (["event", "lines"], 2.5)
 
 
 def test_token_of_a_beacon_can_only_send_events_from_its_pages_for_some_minutes(

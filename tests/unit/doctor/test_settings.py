@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from forebay.doctor.finding import Finding, Level
-from forebay.doctor.settings import describe_refusal, judge_settings
+from forebay.doctor.settings import check, describe_refusal, judge_settings
 from forebay.errors import SettingsError
 from forebay.settings import Settings
+from unit.doctor.contexts import make_context
 
 SECRET = "hunter2" * 6
 
@@ -61,3 +64,12 @@ def test_secret_that_was_not_made_yet_is_no_short_one() -> None:
 def test_every_setting_that_is_refused_is_a_line() -> None:
     found = list(describe_refusal(SettingsError("A: no\nB: no")))
     assert [(finding.level, finding.text) for finding in found] == [(Level.FAIL, "A: no"), (Level.FAIL, "B: no")]
+
+
+def test_a_file_of_a_provider_that_keeps_the_server_from_starting_is_named(tmp_path: Path) -> None:
+    entry = {"issuer": "https://id.example", "algorithms": ["RS256"], "pem_file": str(tmp_path / "key.pem")}
+    settings = Settings(JWT_SECRET=SecretStr(SECRET), _env_file=None, providers=json.dumps([entry]))
+    findings = [finding for finding in check(make_context(settings)) if finding.level is Level.FAIL]
+    assert [finding.text for finding in findings] == [
+        f"FOREBAY_PROVIDERS[0].pem_file: {tmp_path}/key.pem cannot be read: No such file or directory"
+    ]

@@ -153,6 +153,7 @@ class Server:
             self.denials,
             Settings(_env_file=None, cors_origins=origins, **settings),
             request_limits,
+            self.counters,
         )
         admitter = cast("Admitter", self.admitter)
         self.intake = Intake(list_addresses(), guard, maker, admitter, request_limits, self.counters)

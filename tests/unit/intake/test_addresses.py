@@ -8,7 +8,7 @@ from ipaddress import ip_network
 import pytest
 
 from forebay.intake.addresses import TrustedProxies, cut, limited_part, normalize
-from forebay.settings import ForwardedHeader
+from forebay.setting_values import ForwardedHeader
 
 NETWORKS = [ip_network(text) for text in ("10.0.0.0/8", "192.0.2.7", "fd00::/8")]
 PROXY = "10.1.2.3"

@@ -36,6 +36,7 @@ def guard() -> Guard:
         NO_DENIALS,
         Settings(_env_file=None),
         RequestLimits(8_192, BODY_BYTES_MAX, 100),
+        Counters(),
     )
 
 

@@ -92,7 +92,7 @@ def admitter() -> FakeAdmitter:
 
 @pytest.fixture
 def intake(counters: Counters, admitter: FakeAdmitter) -> Intake:
-    guard = Guard(TokenVerifier(make_own_provider([SECRET])), NO_DENIALS, Settings(_env_file=None), LIMITS)
+    guard = Guard(TokenVerifier(make_own_provider([SECRET])), NO_DENIALS, Settings(_env_file=None), LIMITS, counters)
     maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), counters, require_log_id=False)
     return Intake(list_addresses(), guard, maker, cast("Admitter", admitter), LIMITS, counters)
 

@@ -9,7 +9,8 @@ import pytest
 from forebay.errors import Rejection
 from forebay.intake import rates
 from forebay.intake.rates import NS, Accounts, RateLimiter, make_limit
-from forebay.settings import DAY_S, Settings
+from forebay.setting_values import DAY_S
+from forebay.settings import Settings
 
 DEVICE = b"7b1d2d3a-9a25-4f0c-8a0e-5f0c7d8e9f10"
 ADDRESS = "203.0.113.9"

@@ -396,6 +396,7 @@ def test_a_revoked_token_is_refused_also_if_it_was_taken_before(name: str) -> No
             verifier.verify(authorization)
         assert (raised.value.status, raised.value.detail) == (401, "the token was revoked")
     assert verifier.verify(other).user_id == "bob"
+    assert find_cached(verifier, [authorization, other]) == [other]
 
     revoked.names.clear()
     revoked.version += 1

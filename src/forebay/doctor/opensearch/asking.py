@@ -10,7 +10,8 @@ from http import HTTPStatus
 from forebay.clock import now_ms
 from forebay.doctor.opensearch.answers import Answers, AnswerUnknown, TimedAnswer
 from forebay.errors import SinkUnreachable
-from forebay.settings import Settings, SinkHost
+from forebay.setting_values import SinkHost
+from forebay.settings import Settings
 from forebay.sinks.opensearch.access import make_access
 from forebay.sinks.opensearch.client import OpenSearchClient
 from forebay.sinks.opensearch.excerpt import excerpt

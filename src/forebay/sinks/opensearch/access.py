@@ -7,7 +7,8 @@ import ssl
 from dataclasses import dataclass, field
 
 from forebay.errors import SettingsError
-from forebay.settings import Settings, SinkHost, variable_name
+from forebay.setting_values import SinkHost
+from forebay.settings import Settings, variable_name
 from forebay.sinks.opensearch.signing import Signer
 
 

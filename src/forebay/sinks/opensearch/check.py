@@ -10,7 +10,7 @@ from http import HTTPStatus
 from msgspec import Struct, field
 
 from forebay.errors import OperatorNeeded, SinkUnreachable
-from forebay.settings import SinkHost
+from forebay.setting_values import SinkHost
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.advice import CREDENTIALS, RIGHTS, advise_connection
 from forebay.sinks.opensearch.client import OpenSearchClient

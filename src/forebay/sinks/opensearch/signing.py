@@ -13,7 +13,7 @@ import threading
 from urllib.parse import parse_qsl
 
 from forebay.errors import OperatorNeeded, SettingsError, SinkUnreachable
-from forebay.settings import AwsService
+from forebay.setting_values import AwsService
 from forebay.sinks.opensearch.advice import AWS_CREDENTIALS
 
 HASH_HEADER = "X-Amz-Content-SHA256"

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from forebay.errors import SettingsError
-from forebay.settings import Settings, SinkHost
+from forebay.setting_values import SinkHost
+from forebay.settings import Settings
 from forebay.sinks.opensearch.access import make_access
 from forebay.sinks.selection import make_sink
 from testbed.servers.certificates import Authority

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from forebay.settings import SinkHost
+from forebay.setting_values import SinkHost
 from forebay.sinks.opensearch import check
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.advice import advise_connection

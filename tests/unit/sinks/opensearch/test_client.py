@@ -18,7 +18,7 @@ from aiohttp.test_utils import TestServer
 
 from forebay.backoff import Backoff
 from forebay.errors import AnswerTooLarge, OperatorNeeded, SinkUnreachable
-from forebay.settings import SinkHost
+from forebay.setting_values import SinkHost
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.client import OpenSearchClient
 from testbed.servers.certificates import Authority

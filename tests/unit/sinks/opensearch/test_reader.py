@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from forebay.errors import SinkUnreachable
-from forebay.settings import SinkHost
+from forebay.setting_values import SinkHost
 from forebay.sinks.opensearch import reader as reader_module
 from forebay.sinks.opensearch.access import Access
 from forebay.sinks.opensearch.reader import OpenSearchReader

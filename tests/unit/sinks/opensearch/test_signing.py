@@ -21,7 +21,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from forebay.model import DELIVERED, Address, Document, Entry, EventInfo, Verdict, encode_entry
-from forebay.settings import AwsService, Settings
+from forebay.setting_values import AwsService
+from forebay.settings import Settings
 from forebay.sinks.opensearch.signing import Signer
 from forebay.sinks.opensearch.sink import OpenSearchSink
 from forebay.sinks.port import Query

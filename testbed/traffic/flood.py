@@ -1,0 +1,89 @@
+"""One client that sends far too much, and others that send little: each on a connection of its own, at a fixed rate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from typing import NamedTuple
+
+from testbed.servers.ports import HOST
+
+PIECES_PER_S = 100
+"""How often the flood writes: many requests at once, as no client that waits for answers could."""
+
+ANSWER_S_MAX = 30
+
+
+class Trickle(NamedTuple):
+    """The answers to one client that sends little, and the time that each took from when it was due."""
+
+    statuses: Counter[int]
+    latencies_s: list[float]
+
+
+def make_request(token: str, device: str, body: bytes) -> bytes:
+    """Return one request with one event."""
+    head = f"POST /events HTTP/1.1\r\nHost: flood\r\nAuthorization: Bearer {token}\r\nDevice-UUID: {device}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def flood(port: int, request: bytes, per_s: int, seconds: float) -> Counter[int]:
+    """Send a request so often, without waiting for answers; return how many got which status. 0 sends none."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    statuses: Counter[int] = Counter()
+    reading = asyncio.create_task(_count(reader, statuses))
+    sent, piece = 0, max(1, per_s // PIECES_PER_S)
+    start = time.monotonic()
+    try:
+        while (now := time.monotonic() - start) < seconds:
+            # However late this process is, the rate is the one that was asked for.
+            while sent < now * per_s:
+                writer.write(request * piece)
+                sent += piece
+            await writer.drain()
+            await asyncio.sleep(1 / PIECES_PER_S)
+        async with asyncio.timeout(ANSWER_S_MAX):
+            while statuses.total() < sent:
+                await asyncio.sleep(0.01)
+    finally:
+        reading.cancel()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    return statuses
+
+
+async def trickle(port: int, request: bytes, per_s: float, seconds: float, late_s: float) -> Trickle:
+    """Send a request so often, beginning a moment later."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    found = Trickle(Counter(), [])
+    due = time.monotonic() + late_s
+    end = due + seconds
+    try:
+        while due < end:
+            await asyncio.sleep(max(0, due - time.monotonic()))
+            writer.write(request)
+            async with asyncio.timeout(ANSWER_S_MAX):
+                head = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(_body_bytes(head))
+            found.latencies_s.append(time.monotonic() - due)
+            found.statuses[int(head[9:12])] += 1
+            due += 1 / per_s
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    return found
+
+
+async def _count(reader: asyncio.StreamReader, statuses: Counter[int]) -> None:
+    while True:
+        head = await reader.readuntil(b"\r\n\r\n")
+        statuses[int(head[9:12])] += 1
+        await reader.readexactly(_body_bytes(head))
+
+
+def _body_bytes(head: bytes) -> int:
+    return int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
