@@ -718,6 +718,16 @@ def test_a_head_that_is_made_to_be_misread_makes_no_difference(pieces: list[byte
     assert seen == drive(history, NoHeads(HEADER_BYTES_MAX), UNLIMITED)
 
 
+def test_a_request_that_begins_with_the_rest_of_another_address_makes_no_difference() -> None:
+    sent = b"%b%d\r\n\r\n%b" % (SMALL, len(EVENT), EVENT)
+    rest = CONNECTIONS[2].removeprefix(CONNECTIONS[0]).encode()
+    history = [Step("send", 2, sent), Step("send", 0, rest + sent)]
+
+    seen = drive(history, KnownHeads(HEADER_BYTES_MAX), UNLIMITED)
+
+    assert seen == drive(history, NoHeads(HEADER_BYTES_MAX), UNLIMITED)
+
+
 def test_the_histories_do_take_requests_by_known_heads() -> None:
     first, second = (b"%b%d\r\n\r\n%b" % (SMALL, len(body), body) for body in BODIES[:2])
     known = CountingHeads(HEADER_BYTES_MAX)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
+from forebay.denials.changing import add, remove
 from forebay.denials.denials import Denials
-from forebay.denials.entries import Kind
+from forebay.denials.entries import Kind, read_entries
 from forebay.model import Admission
 from forebay.tokens.claims import Scope
 from forebay.tokens.making import make_token
@@ -70,17 +72,29 @@ SHUT_OUT = {
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
-    return Files(tmp_path / "spool.db", tmp_path / "spool.db.denials")
+    database = tmp_path / "spool.db"
+    database.touch()
+    return Files(database, tmp_path / "spool.db.denials")
 
 
 def change(server: Server, files: Files, *entries: tuple[Kind, str]) -> None:
-    """Write the list, and let the server look at it as it does each second."""
-    files.write(*(denial(*entry) for entry in entries))
+    """Bring the list to these entries as commands do, and let the server look at it as it does each second."""
+    wanted, known = set(entries), {(entry.kind, entry.value) for entry in read_entries(files.denials)}
+    if known - wanted:
+        remove(files.database, files.denials, known - wanted)
+    if wanted - known:
+        add(files.database, files.denials, [denial(*entry) for entry in wanted - known])
     look_again(server.denials)
 
 
 def look_again(denials: Denials) -> None:
     denials._set(denials._look())
+
+
+async def wait_for_version(denials: Denials, version: int) -> None:
+    async with asyncio.timeout(10):
+        while denials.version < version:
+            await asyncio.sleep(0.01)
 
 
 def send(server: Server, sent: bytes, peer: str = PEER) -> FakeTransport:
@@ -189,6 +203,22 @@ async def test_a_list_that_is_damaged_lets_nobody_in_again(files: Files) -> None
     with pytest.raises(Exception, match="cannot be read"):
         look_again(server.denials)
     assert send(server, sent).statuses == [403]
+
+
+async def test_a_change_is_in_force_without_a_word_to_the_server(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forebay.denials.denials.LOOK_S", 0.01)
+    server, sent = Server(denials=files.denials), WAYS["single"]
+    watching = asyncio.create_task(server.denials.watch())
+    try:
+        assert send(server, sent).statuses == [200]
+        add(files.database, files.denials, [denial(Kind.DEVICE, DEVICE)])
+        await wait_for_version(server.denials, 1)
+        assert send(server, sent).statuses == [403]
+        remove(files.database, files.denials, [(Kind.DEVICE, DEVICE)])
+        await wait_for_version(server.denials, 2)
+        assert send(server, sent).statuses == [200]
+    finally:
+        watching.cancel()
 
 
 @pytest.mark.parametrize("way", WAYS)
