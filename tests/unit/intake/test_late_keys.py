@@ -354,6 +354,25 @@ async def test_a_request_for_which_there_is_no_memory_any_more_may_come_again(
     assert server.counters.crowded == {Overload.NEW_REQUEST: 1}
 
 
+async def test_requests_that_wait_leave_half_of_the_memory_to_others(server: Server, keys: LateKeys) -> None:
+    # Anybody can send these: the name of a key need only be new.
+    forged = request(FORGED, json.dumps(EVENT | {"label": "x" * 300_000}))
+    opened = [server.connect() for _ in range(8)]
+    for client in opened:
+        await wait_on(client, forged)
+    assert server.limits.used_bytes <= IN_HAND_BYTES_MAX / 2
+    assert keys.waiting == 4
+    assert [client[1].statuses for client in opened] == [[]] * 4 + [[503]] * 4
+    assert all(b"retry-after: " in client[1].written for client in opened[4:])
+    other = server.connect()
+    await wait_on(other, request(OURS, json.dumps(EVENT | {"label": "x" * 300_000})))
+    admit(server)
+    assert other[1].statuses == [200]
+    await publish(keys, KEY)
+    assert [client[1].statuses for client in opened] == [[401]] * 4 + [[503]] * 4
+    assert server.limits.used_bytes == 0
+
+
 # The end
 
 
