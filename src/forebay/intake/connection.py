@@ -129,7 +129,8 @@ class Connection(asyncio.Protocol):
         is_between = not (reader.is_in_request or reader.is_stopped)
         try:
             known = self._intake.recall(self, piece) if is_between else None
-            if known is not None:
+            # If memory is short, the limits of a sender still come first: they are checked with its head.
+            if known is not None and not (known[0].grant.limited_as and self._limits.exceeded):
                 self._queue.append(known[0])
                 self._wait()
                 self._take(*known)
@@ -306,11 +307,9 @@ class Connection(asyncio.Protocol):
 
     def _take(self, request: Request, body: bytes, *, is_last_try: bool = False) -> None:
         limits = self._limits
-        if limits.used_bytes > limits.bytes_max:
-            refusal = self._find_room(request)
-            if refusal is not None:
-                self.answer(request, refusals.rejection(refusal))
-                return
+        if limits.used_bytes > limits.bytes_max and not limits.find_room():
+            self.answer(request, refusals.rejection(limits.reject_request()))
+            return
         try:
             if request.head is not None:
                 self._intake.decide(request, request.head, body, is_last_try=is_last_try)
@@ -329,18 +328,6 @@ class Connection(asyncio.Protocol):
         if request.response is None:
             request.used_bytes = request.entry_bytes + EVENT_BYTES * request.events
             limits.used_bytes += request.used_bytes
-
-    def _find_room(self, request: Request) -> Rejection | None:
-        """Find room for a request, as memory is short; return its refusal if there is none.
-
-        If its sender is over a limit it needs none: a head that is known is refused as one that is parsed.
-        """
-        try:
-            self._intake.guard.check_limits(request.grant.limited_as)
-        except Rejection as error:
-            self._intake.counters.rejected += 1
-            return error.without_frames()
-        return None if self._limits.find_room() else self._limits.reject_request()
 
     def _take_later(self, request: Request, body: bytes, error: KeyNotKnown) -> None:
         """Take a request once the key of its token is there, or certainly is not."""

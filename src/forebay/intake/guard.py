@@ -115,15 +115,6 @@ class Guard:
             authorization = None if token is None else b"Bearer " + token
         return self._decide(head, authorization, is_last_try=is_last_try)
 
-    def check_limits(self, limited_as: LimitedAs | None) -> None:
-        """Check that a sender is below its limits, and count nothing.
-
-        Raises:
-            Rejection: 429, it is over one of them.
-        """
-        if limited_as is not None:
-            self._rates.check(time.monotonic_ns(), *limited_as)
-
     def count(self, limited_as: LimitedAs) -> Sequence[Account]:
         """Count the first event of a request whose body is there; `count_others` must follow.
 
@@ -170,7 +161,7 @@ class Guard:
             # Users of different issuers may have the same name.
             user, part = f"{claims.issuer} {claims.user_id}", limited_part(head.client) if head.client else None
             limited_as = (user, claims.rate_per_s, device, part)
-            self.check_limits(limited_as)
+            self._rates.check(time.monotonic_ns(), *limited_as)
         version = self._verifier.generation + self._denials.version
         return Grant(claims, form, sender, ack, self.origins.find_lines(head.headers), limited_as, version)
 
