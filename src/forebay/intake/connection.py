@@ -129,7 +129,8 @@ class Connection(asyncio.Protocol):
         is_between = not (reader.is_in_request or reader.is_stopped)
         try:
             known = self._intake.recall(self, piece) if is_between else None
-            if known is not None:
+            # If memory is short, the limits of a sender still come first: they are checked with its head.
+            if known is not None and not (known[0].grant.limited_as and self._limits.exceeded):
                 self._queue.append(known[0])
                 self._wait()
                 self._take(*known)
@@ -330,13 +331,20 @@ class Connection(asyncio.Protocol):
 
     def _take_later(self, request: Request, body: bytes, error: KeyNotKnown) -> None:
         """Take a request once the key of its token is there, or certainly is not."""
+        limits = self._limits
+        # Anybody can make a token of a key that is not known: those who wait leave half of the memory to others.
+        # What has arrived here is counted as this connection's until it is parsed.
+        if limits.used_bytes - self.used_bytes + len(body) > limits.bytes_max // 2:
+            self.answer(request, refusals.rejection(limits.reject_request()))
+            return
 
         def take(_: object) -> None:
-            self._limits.set_used_bytes(request, 0)
-            if not self._transport.is_closing():
+            limits.set_used_bytes(request, 0)
+            # If the client is gone, or gets no more answers, it is to send its events again: none is taken now.
+            if request in self._queue and not self._transport.is_closing():
                 self._take(request, body, is_last_try=True)
 
-        self._limits.set_used_bytes(request, len(body))
+        limits.set_used_bytes(request, len(body))
         asyncio.ensure_future(error.wait()).add_done_callback(take)
 
     # Answers leave

@@ -6,6 +6,7 @@ of a token may have to be fetched. Such a request is undecided until its body is
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -87,15 +88,18 @@ class Guard:
             Rejection: 401 or 403 for the sender, 413 for a body over the limit, 415 for one of a wrong type or a
                 compressed one, 400 for the query.
         """
-        authorization = _find_authorization(head)
+        authorization, bytes_max = _find_authorization(head), self._body_bytes_max
         if authorization is None and isinstance(_find_format(head), TextBeacon):
-            self._check_body(head, UNPROVEN_BODY_BYTES_MAX)
-            return None
-        try:
-            return self._decide(head, authorization)
-        except KeyNotKnown:
-            # By then the key may be there.
-            return None
+            bytes_max = UNPROVEN_BODY_BYTES_MAX
+        else:
+            # By the time that the body is there, the key may be there, too.
+            with contextlib.suppress(KeyNotKnown):
+                return self._decide(head, authorization)
+        # No token can make up for these.
+        self.origins.check(head.headers)
+        self._check_content(head, bytes_max)
+        self._check_denials(head)
+        return None
 
     def decide(self, head: Head, body: bytes, *, is_last_try: bool) -> Grant:
         """Return the grant of a request that was undecided.
@@ -129,14 +133,9 @@ class Guard:
         get = head.headers.get
         self.origins.check(head.headers)
         claims = self._verifier.verify(authorization, WRITE, is_last_try=is_last_try)
-        self._check_body(head, self._body_bytes_max)
-        form = _find_format(head)
-        if form is None:
-            raise _wrong_type(head.formats)
+        form = self._check_content(head, self._body_bytes_max)
         _check_claims(claims, form, get(b"origin"))
-        device = get(b"device-uuid")
-        if self._denials.is_denied(device, head.client or None):
-            raise Rejection(HTTPStatus.FORBIDDEN, "the device or the address is shut out")
+        device = self._check_denials(head)
         # Two are enough to know that there is more than one.
         if len(self._clients) <= 1 and head.client and head.client not in self._clients:
             self._clients.append(head.client)
@@ -153,7 +152,8 @@ class Guard:
         version = self._verifier.generation + self._denials.version
         return Grant(claims, form, sender, ack, self.origins.find_lines(head.headers), limited_as, version)
 
-    def _check_body(self, head: Head, bytes_max: int) -> None:
+    def _check_content(self, head: Head, bytes_max: int) -> Format:
+        """Check the size, the coding and the type of a body; return its format."""
         length = head.headers.get(b"content-length")
         if length is not None and read_length(length) > bytes_max:
             raise self.too_large(bytes_max)
@@ -161,6 +161,17 @@ class Guard:
         if coding is not None and coding.strip().lower() not in (b"", b"identity"):
             detail = "the body must not be compressed"
             raise Rejection(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, headers=(("Accept-Encoding", "identity"),))
+        form = _find_format(head)
+        if form is None:
+            raise _wrong_type(head.formats)
+        return form
+
+    def _check_denials(self, head: Head) -> bytes | None:
+        """Check that neither the device nor the address is shut out; return the device."""
+        device = head.headers.get(b"device-uuid")
+        if self._denials.is_denied(device, head.client or None):
+            raise Rejection(HTTPStatus.FORBIDDEN, "the device or the address is shut out")
+        return device
 
 
 def _check_claims(claims: Claims, form: Format, origin: bytes | None) -> None:

@@ -52,9 +52,9 @@ class Grant(Struct, frozen=True):
 
 
 class KnownHeads:
-    """The grants of heads, by the address of the client's end and their bytes without the digits of `Content-Length`.
+    """The grants of heads, by their bytes without the digits of `Content-Length`, and the address of the client's end.
 
-    No address is the beginning of a head.
+    The address stands behind the head, which ends with an empty line: neither can be taken for a part of the other.
     """
 
     def __init__(self, header_bytes_max: int) -> None:
@@ -66,7 +66,7 @@ class KnownHeads:
     def find(self, peer: bytes, request: bytes) -> tuple[Grant, bytes] | None:
         """Return the grant of a request's head, and its body; None if the head is not known or the body not whole."""
         key, digits, end = _cut(request)
-        grant = self._grants.get(peer + key)
+        grant = self._grants.get(key + peer)
         if grant is None or digits != b"%d" % (len(request) - end):
             return None
         return grant, request[end:]
@@ -87,7 +87,7 @@ class KnownHeads:
             return
         if len(self._grants) >= HEADS_MAX:
             self._grants.clear()
-        self._grants[peer + key] = grant
+        self._grants[key + peer] = grant
 
 
 def _cut(request: bytes) -> tuple[bytes, bytes, int]:

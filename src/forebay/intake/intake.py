@@ -141,7 +141,7 @@ class Intake:
             Rejection: it may not go on.
             KeyNotKnown: wait for the key of its token; not at the last try.
         """
-        request.grant = self.guard.decide(head, body, is_last_try=is_last_try)
+        request.grant = self.guard.decide(head, body.removeprefix(BYTE_ORDER_MARK), is_last_try=is_last_try)
         request.head = None
 
     def take(self, request: Request, body: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,6 +14,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from forebay.denials.denials import Denials
+from forebay.errors import KeyNotKnown, Rejection
 from forebay.intake.answers import ServerLines
 from forebay.intake.connection import Connection
 from forebay.intake.documents import DocumentMaker
@@ -24,6 +26,7 @@ from forebay.model import Ack
 from forebay.pipeline.pipeline import Admitter
 from forebay.settings import Settings
 from forebay.telemetry.counters import Counters
+from forebay.tokens.keys import Key
 from forebay.tokens.provider import make_own_provider
 from forebay.tokens.verifier import TokenVerifier
 
@@ -33,6 +36,7 @@ REQUEST_TIMEOUT_S = 10.0
 KEEP_ALIVE_S = 20.0
 CONNECTIONS_MAX = 10
 IN_HAND_BYTES_MAX = 1_000_000
+NO_DENIALS = Path("no such list")
 
 
 class FakeAdmitter:
@@ -92,6 +96,40 @@ class FakeTransport(asyncio.Transport):
         return [int(part[:3]) for part in self.written.split(b"HTTP/1.1 ")[1:]]
 
 
+class LateKeys:
+    """The keys of a provider whose answer comes when the test lets it."""
+
+    def __init__(self) -> None:
+        self._keys: Sequence[Key] | None = None
+        self._fetched = asyncio.Event()
+        self.waiting = 0
+
+    def find(self, key_id: str | None, *, is_last_try: bool) -> Sequence[Key]:
+        del key_id
+        if self._keys is not None:
+            return self._keys
+        if is_last_try:
+            headers = (("Retry-After", "10"),)
+            raise Rejection(HTTPStatus.SERVICE_UNAVAILABLE, "the key is not known yet", headers=headers)
+        fetched = self._fetched
+        raise KeyNotKnown(lambda: self._wait(fetched))
+
+    async def _wait(self, fetched: asyncio.Event) -> None:
+        self.waiting += 1
+        await fetched.wait()
+        self.waiting -= 1
+
+    def publish(self, *keys: Key) -> None:
+        """Let the provider publish these keys, and those go on who wait for them."""
+        self._keys = keys
+        self.end_the_wait()
+
+    def end_the_wait(self) -> None:
+        """Let those go on who wait, although the provider did not answer."""
+        self._fetched.set()
+        self._fetched = asyncio.Event()
+
+
 class Server:
     """The parts of a server that connections share."""
 
@@ -100,16 +138,19 @@ class Server:
         request_limits: RequestLimits = REQUEST_LIMITS,
         in_hand_bytes_max: int = IN_HAND_BYTES_MAX,
         origins: Sequence[str] = (),
+        denials: Path = NO_DENIALS,
         **settings: Any,
     ) -> None:
         self.counters = Counters()
+        self.denials = Denials(denials, self.counters)
+        self.verifier = TokenVerifier(make_own_provider([SECRET]), self.denials)
         self.admitter = FakeAdmitter()
         self.limits = ConnectionLimits(CONNECTIONS_MAX, in_hand_bytes_max, self.counters)
         self.state = ServerState()
         maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), self.counters, require_log_id=False)
         guard = Guard(
-            TokenVerifier(make_own_provider([SECRET])),
-            Denials(Path("no such list"), self.counters),
+            self.verifier,
+            self.denials,
             Settings(_env_file=None, cors_origins=origins, **settings),
             request_limits,
             self.counters,

@@ -138,6 +138,12 @@ async def test_a_beacon_is_taken_with_its_token_wherever_it_is(server: Server) -
     assert TOKEN not in json.dumps(stored(server))
 
 
+async def test_a_beacon_may_begin_with_a_byte_order_mark(server: Server) -> None:
+    body = "\ufeff" + json.dumps(EVENT | {"access_token": TOKEN})
+    for content_type in ("text/plain", "application/x-www-form-urlencoded"):
+        assert (await send(server, request(body, Content_Type=content_type))).statuses == [200]
+
+
 async def test_a_beacon_in_pieces_is_taken(server: Server) -> None:
     for sent in beacons(TOKEN):
         assert (await send(server, *(sent[at : at + 7] for at in range(0, len(sent), 7)))).statuses == [200]

@@ -12,7 +12,7 @@ from forebay.intake.proxied import ProxiedConnection
 from forebay.model import Admission, entry_document
 from forebay.tokens.claims import Scope
 from forebay.tokens.making import make_token
-from unit.intake.fakes import SECRET, FakeTransport, Server
+from unit.intake.fakes import IN_HAND_BYTES_MAX, SECRET, FakeTransport, Server
 
 EVENT = {"page": "/home", "event": "click"}
 PROXY = "10.0.0.1"
@@ -93,6 +93,14 @@ async def test_a_known_head_over_the_limit_gets_the_same_answer_as_a_new_one() -
         answers.append(transport.written.partition(b"HTTP/1.1 429")[2])
     assert answers[0] == answers[1]
     assert b"access-control-allow-origin: https://shop.example\r\n" in answers[0]
+
+
+async def test_over_the_limit_a_known_head_gets_429_also_while_memory_is_short() -> None:
+    server = Server(token_rate_per_s=0.001, rate_burst_s=1)
+    send(server, request())
+    server.limits.used_bytes += IN_HAND_BYTES_MAX + 1
+    assert send(server, request(), request(X="another head")).statuses == [429, 429]
+    assert (server.counters.rejected, server.counters.crowded) == (2, {})
 
 
 async def test_a_body_that_is_no_event_counts_as_one() -> None:
