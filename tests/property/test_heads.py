@@ -529,7 +529,7 @@ class Drive:
         self.server = server = Server(LIMITS, setting.in_hand_bytes_max, **setting.senders)
         server.intake.heads = known
         server.intake._admitter = self.pipeline  # type: ignore[assignment]
-        server.intake.guard._rates._clock = CLOCK.time_ns
+        server.intake.guard.rates._clock = CLOCK.time_ns
         server.verifier._own = make_own_provider([SECRET, OLD_SECRET])
         self.keys = LateKeys()
         server.verifier.add(ISSUER, Provider(self.keys, frozenset({"HS256"}), ISSUER))

@@ -48,17 +48,18 @@ class Model:
     def __init__(self, per_s: float | None, per_day: int | None, burst_s: float) -> None:
         self.per_s = None if per_s is None else Fraction(per_s)
         self.per_day = per_day
-        self.burst_ns = int(NS * burst_s)
+        # One event may always come after a long silence.
+        self.burst_ns = max(int(NS * burst_s), int(NS / per_s)) if per_s else 0
         self.requests: list[tuple[int, int]] = []
 
     def is_over(self, now: int, rounding: Fraction = Fraction(1)) -> bool:
-        """Return whether the sender is in debt at its rate, or at one that is larger by the rounding."""
+        """Return whether there is no room for one event at its rate, or at one that is larger by the rounding."""
         if self.per_s is None:
             return False
         events = 0
         for at, count in reversed(self.requests):
             events += count
-            if events * NS > self.per_s * rounding * (now - at + self.burst_ns):
+            if (events + 1) * NS > self.per_s * rounding * (now - at + self.burst_ns):
                 return True
         return False
 
@@ -125,10 +126,10 @@ def test_who_is_refused_was_over_a_limit_and_who_is_taken_was_not(
 def take(limiter: RateLimiter, now: int, step: Step) -> int | None:
     """Return the seconds to wait if the request is refused."""
     try:
-        accounts = limiter.take(now, limiter.identify(step.sub, step.own_per_s, step.device, step.address))
+        accounts = limiter.check(now, limiter.identify(step.sub, step.own_per_s, step.device, step.address))
     except Rejection as refusal:
         return int(dict(refusal.headers)["Retry-After"])
-    limiter.add(accounts, step.events - 1)
+    limiter.count(now, accounts, step.events)
     return None
 
 
@@ -152,9 +153,10 @@ def test_no_error_adds_up_over_a_year(per_s: float) -> None:
     limited_as = limiter.identify("alice", None, None, None)
     sent = 0
     for day in range(366):
-        # Before each of these requests his limit is reached exactly, and the burst is in use.
-        events = int(Fraction(per_s) * ((day + 1) * DAY_S + BURST_S)) - sent
-        limiter.add(limiter.take(10**17 + day * DAY_NS, limited_as), events - 1)
+        # Before each of these requests there is room for exactly one event, and the burst is in use.
+        events = int(Fraction(per_s) * ((day + 1) * DAY_S + BURST_S)) - 1 - sent
+        now = 10**17 + day * DAY_NS
+        limiter.count(now, limiter.check(now, limited_as), events)
         sent += events
     with pytest.raises(Rejection) as refused:
         limiter.check(10**17 + 365 * DAY_NS, limited_as)

@@ -17,6 +17,7 @@ from forebay.intake.formats.registry import FORMATS, Addresses
 from forebay.intake.guard import Guard, Head
 from forebay.intake.heads import Grant, KnownHeads
 from forebay.intake.limits import RequestLimits
+from forebay.intake.rates import Account
 from forebay.model import CREATED, Ack, Admission
 from forebay.pipeline.group import Part
 from forebay.pipeline.pipeline import Admitter
@@ -51,6 +52,7 @@ class Request(Turn, eq=False, kw_only=True):
     Attributes:
         grant: the decisions on its head.
         head: the head itself, while these are not made.
+        accounts: have counted its events, as far as these are limited.
         places: the number of each event in the body.
         results: the result of each event.
         parts: the events that were not refused, by their index.
@@ -62,6 +64,7 @@ class Request(Turn, eq=False, kw_only=True):
     counters: Counters
     grant: Grant
     head: Head | None = None
+    accounts: Sequence[Account] = ()
     places: Sequence[int] = ()
     results: Sequence[Result] = ()
     parts: Sequence[Part] = ()
@@ -81,6 +84,8 @@ class Request(Turn, eq=False, kw_only=True):
     def refused(self, error: SpoolUnavailable) -> None:
         """Tell the client to send again; if no answer can be right, close without one."""
         self.counters.unavailable += self.events
+        for account in self.accounts:
+            account.give_back(self.events)
         if isinstance(error, SpoolInDoubt):
             self.connection.abandon(self)
         else:
@@ -151,15 +156,13 @@ class Intake:
             Rejection: all of them are refused.
         """
         grant = request.grant
-        limited_as = grant.limited_as
-        accounts = self._rates.take(time.monotonic_ns(), limited_as) if limited_as else ()
+        now_ns = time.monotonic_ns() if grant.limited_as else 0
+        accounts = self._rates.check(now_ns, grant.limited_as) if grant.limited_as else ()
         # Windows writes it, and a reader may ignore it (RFC 8259, section 8.1).
         decoded = grant.format.decode(body.removeprefix(BYTE_ORDER_MARK))
         if len(decoded.places) > self.limits.batch_events_max:
             detail = f"a batch has at most {self.limits.batch_events_max} events, not {len(decoded.places)}"
             raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
-        if accounts and len(decoded.places) > 1:
-            self._rates.add(accounts, len(decoded.places) - 1)
         parts, results = self._maker.make(decoded.events, grant.sender, self._clock.now(), decoded.sent_at)
         events = entry_bytes = 0
         for part in parts:
@@ -168,6 +171,9 @@ class Intake:
         request.places, request.results, request.parts = decoded.places, results, parts
         request.events, request.entry_bytes = events, entry_bytes
         if events:
+            if accounts:
+                self._rates.count(now_ns, accounts, events)
+                request.accounts = accounts
             self._admitter.admit(request, grant.ack)
         else:
             request.admitted(CREATED)

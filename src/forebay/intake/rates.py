@@ -1,13 +1,13 @@
 """How much a sender may send: limits of events a second and a day, by token, by device and by address.
 
 The rate is held by the generic cell rate algorithm (ITU-T I.371): each event puts off the time at which its sender is
-out of debt, and a request is taken if that time has come. So a request is never taken in part: its events are counted
-whole, and the next one waits until the debt is gone. A request that is refused counts nothing. A quota counts the
-events of a day (UTC) in the same way.
+out of debt, and a request is taken if there is room for one event. So a request is never taken in part: its events are
+counted whole, and the next one waits until the debt is gone. What is refused counts nothing, and what could not be kept
+(503) is given back. A quota counts the events of a day (UTC) in the same way.
 
 Nobody is refused below his limit. Above it, in any time, no more passes than the events of that time, those of the
-burst, and one request. The accounts are in the memory of one process, and new after a start: with several workers
-nobody is refused below his limit either, and at most as many times the limit passes as there are workers.
+burst, and the rest of one request. The accounts are in the memory of one process, and new after a start: with several
+workers nobody is refused below his limit either, and at most as many times the limit passes as there are workers.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ CLOCK_INTERVAL_S = 60
 
 NS = 1_000_000_000
 LONG_AGO_NS = -(2**62)
+NEVER = -1
 
 TOKEN = "token"  # noqa: S105 - a name to clients, no secret
 
@@ -79,7 +80,10 @@ class Account(Struct, gc=False):
     """The events of one sender.
 
     Attributes:
-        limit: the most that it may send; the next three are of it.
+        limit: the most that it may send.
+        event_ns: the time between two events at its rate.
+        slack_ns: the time whose events may come at once, without that of the first one.
+        has_quota: whether its events of a day are limited.
         in_debt_until: the time until which it is refused.
         day: the day of its newest event, in days since 1970; kept only under a quota, like the next two.
         events_of_day: its events on that day.
@@ -88,12 +92,27 @@ class Account(Struct, gc=False):
 
     limit: Limit
     event_ns: int
-    burst_ns: int
+    slack_ns: int
     has_quota: bool
     in_debt_until: int = LONG_AGO_NS
     day: int = 0
     events_of_day: int = 0
-    spent_on: int = -1
+    spent_on: int = NEVER
+
+    def count_of_day(self, events: int, day: int) -> None:
+        """Count events of a day under the quota."""
+        if self.day != day:
+            self.day, self.events_of_day = day, 0
+        self.events_of_day += events
+        if self.limit.per_day is not None and self.events_of_day >= self.limit.per_day:
+            self.spent_on = day
+
+    def give_back(self, events: int) -> None:
+        """Take back events that were counted and could not be kept: their client is to send them again."""
+        self.in_debt_until -= events * self.event_ns
+        self.events_of_day = max(0, self.events_of_day - events)
+        if self.limit.per_day is not None and self.events_of_day < self.limit.per_day:
+            self.spent_on = NEVER
 
 
 class Accounts(dict[Key, Account]):
@@ -175,58 +194,31 @@ class RateLimiter:
             found.append((self._addresses, address))
         return tuple(found)
 
-    def check(self, now: int, limited_as: LimitedAs) -> None:
-        """Check that a sender may send, and count nothing.
+    def check(self, now: int, limited_as: LimitedAs) -> list[Account]:
+        """Return the accounts of a sender; nothing is counted.
 
         Raises:
-            Rejection: 429, one of its accounts is over its limit.
+            Rejection: 429, one of them is over its limit.
         """
         if now >= self._ask_clock_at:
             self._ask_clock(now)
-        self._refuse_debtor([accounts[key] for accounts, key in limited_as], now)
-
-    def take(self, now: int, limited_as: LimitedAs) -> list[Account]:
-        """Count the first event of a request, and return the accounts for the rest of its events.
-
-        If it has more, `add` must follow before the limiter is asked about another request.
-
-        Raises:
-            Rejection: 429, and nothing is counted.
-        """
-        if now >= self._ask_clock_at:
-            self._ask_clock(now)
-        # On the way of each request: one pass to look, one to count, and no call for each account.
+        # On the way of each request, so no call for each account.
         day, found = self._day, []
         for accounts, key in limited_as:
             account = accounts[key]
             if account.in_debt_until > now or account.spent_on == day:
-                self.check(now, limited_as)
+                raise self._refusal([accounts[key] for accounts, key in limited_as], now)
             found.append(account)
-        for account in found:
-            # Silence saves no more than the burst.
-            until, least = account.in_debt_until, now - account.burst_ns
-            account.in_debt_until = (max(least, until)) + account.event_ns
-            if account.has_quota:
-                self._count_of_day(account, 1)
         return found
 
-    def add(self, accounts: Iterable[Account], events: int) -> None:
-        """Count further events of the request for which `take` has returned the accounts."""
+    def count(self, now: int, accounts: Sequence[Account], events: int) -> None:
+        """Count the events of a request that are taken, at the time at which `check` has returned these accounts."""
         for account in accounts:
-            account.in_debt_until += events * account.event_ns
+            # Silence saves no more than the burst.
+            until, least = account.in_debt_until, now - account.slack_ns
+            account.in_debt_until = (max(least, until)) + events * account.event_ns
             if account.has_quota:
-                self._count_of_day(account, events)
-
-    def _refuse_debtor(self, accounts: Sequence[Account], now: int) -> None:
-        if any(account.in_debt_until > now or account.spent_on == self._day for account in accounts):
-            raise self._refusal(accounts, now)
-
-    def _count_of_day(self, account: Account, events: int) -> None:
-        if account.day != self._day:
-            account.day, account.events_of_day = self._day, 0
-        account.events_of_day += events
-        if account.limit.per_day is not None and account.events_of_day >= account.limit.per_day:
-            account.spent_on = self._day
+                account.count_of_day(events, self._day)
 
     def _ask_clock(self, now: int) -> None:
         self._day, since_midnight = divmod(self._clock(), DAY_S * NS)
@@ -273,7 +265,8 @@ def _excess_of_day(limit: Limit, per_day: int, wait_ns: int) -> _Excess:
 
 
 def _open_account(limit: Limit) -> Account:
-    return Account(limit, limit.event_ns, limit.burst_ns, limit.per_day is not None)
+    slack_ns = max(0, limit.burst_ns - limit.event_ns)
+    return Account(limit, limit.event_ns, slack_ns, limit.per_day is not None)
 
 
 def _make_accounts(limit: Limit) -> Accounts | None:

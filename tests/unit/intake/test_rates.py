@@ -36,9 +36,8 @@ class Sender:
         address: str | None = ADDRESS,
     ) -> None:
         limited_as = self.limiter.identify(sub, own_per_s, device, address)
-        accounts = self.limiter.take(round(self.now_s * NS), limited_as)
-        if events > 1:
-            self.limiter.add(accounts, events - 1)
+        now = round(self.now_s * NS)
+        self.limiter.count(now, self.limiter.check(now, limited_as), events)
 
     def refusal(self, **sender: Any) -> Rejection:
         with pytest.raises(Rejection) as raised:
@@ -52,7 +51,7 @@ def fields(refusal: Rejection) -> dict[str, str]:
 
 def test_the_events_of_a_burst_may_come_at_once_and_then_those_of_the_rate() -> None:
     sender = Sender(token_rate_per_s=5, rate_burst_s=2)
-    for _ in range(11):  # The burst is over as soon as there is a debt.
+    for _ in range(10):
         sender.send()
     sender.refusal()
     for _ in range(100):
@@ -64,37 +63,51 @@ def test_the_events_of_a_burst_may_come_at_once_and_then_those_of_the_rate() -> 
 def test_a_batch_is_taken_whole_and_the_next_request_waits_for_it() -> None:
     sender = Sender(token_rate_per_s=10, rate_burst_s=1)
     sender.send(events=1_000)
-    assert fields(sender.refusal())["Retry-After"] == "99"
-    sender.now_s = 98.99
+    assert fields(sender.refusal())["Retry-After"] == "100"
+    sender.now_s = 99.09
     sender.refusal()
-    sender.now_s = 99
+    sender.now_s = 99.1
     sender.send()
+
+
+def test_events_that_could_not_be_kept_are_given_back() -> None:
+    sender = Sender(token_rate_per_s=5, rate_burst_s=2, token_quota_per_day=100)
+    limited_as = sender.limiter.identify("alice", None, DEVICE, ADDRESS)
+    for _ in range(50):
+        accounts = sender.limiter.check(0, limited_as)
+        sender.limiter.count(0, accounts, 100)
+        sender.refusal()
+        for account in accounts:
+            account.give_back(100)
+    for _ in range(10):
+        sender.send()
+    sender.refusal()
 
 
 def test_silence_saves_no_more_than_the_burst() -> None:
     sender = Sender(token_rate_per_s=5, rate_burst_s=2)
     sender.send()
     sender.now_s = 1_000_000
-    for _ in range(11):
+    for _ in range(10):
         sender.send()
     sender.refusal()
 
 
 def test_a_refused_request_counts_nothing_for_anybody() -> None:
     sender = Sender(token_rate_per_s=1, rate_burst_s=1, address_quota_per_day=4)
-    sender.send(2)
+    sender.send()
     for _ in range(100):
         assert fields(sender.refusal())["RateLimit"] == '"token";r=0;t=1'
     sender.now_s = 1
     sender.send()
-    sender.send(sub="bob")
+    sender.send(2, sub="bob")
     assert fields(sender.refusal(sub="carol"))["RateLimit"].startswith('"address-day";r=0;')
 
 
 def test_each_kind_of_sender_has_its_own_limit() -> None:
     for kind in ("token", "device", "address"):
         sender = Sender(**{f"{kind}_rate_per_s": 1, "rate_burst_s": 1})
-        sender.send(2)
+        sender.send()
         assert fields(sender.refusal())["RateLimit"] == f'"{kind}";r=0;t=1'
         assert sender.refusal().detail == f"this {kind} may send 1 events a second"
         others: dict[str, Any] = {"token": {"sub": "bob"}, "device": {"device": b"x"}, "address": {"address": "::1"}}
@@ -106,7 +119,7 @@ def test_each_kind_of_sender_has_its_own_limit() -> None:
 
 def test_without_a_device_and_an_address_the_token_is_limited() -> None:
     sender = Sender(token_rate_per_s=1, device_rate_per_s=1, address_rate_per_s=1, rate_burst_s=1)
-    sender.send(2, device=None, address=None)
+    sender.send(device=None, address=None)
     assert fields(sender.refusal(device=None, address=None))["RateLimit"] == '"token";r=0;t=1'
 
 
@@ -125,7 +138,7 @@ def test_a_refusal_names_every_limit_and_the_longest_wait() -> None:
     assert refusal.headers == (
         ("Retry-After", "43200"),
         ("RateLimit-Policy", '"token";q=50;w=1, "device";q=1;w=4, "device-day";q=4;w=86400'),
-        ("RateLimit", '"token";r=0;t=2, "device";r=0;t=403, "device-day";r=0;t=43200'),
+        ("RateLimit", '"token";r=0;t=2, "device";r=0;t=404, "device-day";r=0;t=43200'),
     )
 
 
@@ -159,7 +172,6 @@ def test_who_waits_as_long_as_he_was_told_is_taken() -> None:
 def test_a_rate_of_its_own_replaces_that_of_all_tokens() -> None:
     sender = Sender(token_rate_per_s=1, rate_burst_s=1)
     sender.send(100, own_per_s=100)
-    sender.send(1, own_per_s=100)
     assert fields(sender.refusal(own_per_s=100))["RateLimit-Policy"] == '"token";q=100;w=1'
     # His other tokens are not in debt for it.
     sender.send()
@@ -258,7 +270,7 @@ def test_a_long_name_has_a_rate_of_its_own_too() -> None:
 
 def test_no_account_is_kept_if_nothing_is_limited() -> None:
     limiter = Sender(device_rate_per_s=1).limiter
-    assert len(limiter.take(0, limiter.identify("alice", None, DEVICE, ADDRESS))) == 1
+    assert len(limiter.check(0, limiter.identify("alice", None, DEVICE, ADDRESS))) == 1
     assert limiter.identify("alice", None, None, ADDRESS) == ()
 
 

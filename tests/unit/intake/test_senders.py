@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from forebay.errors import SpoolUnavailable
 from forebay.intake.proxied import ProxiedConnection
 from forebay.model import Admission, entry_document
 from forebay.tokens.claims import Scope
@@ -50,13 +51,13 @@ def addresses(server: Server) -> list[Any]:
 
 async def test_beyond_its_rate_a_sender_gets_429_and_is_told_when_to_come_back() -> None:
     server = Server(token_rate_per_s=0.01, rate_burst_s=300)
-    transport = send(server, *[request()] * 5)
-    assert transport.statuses == [200, 200, 200, 200, 429]
+    transport = send(server, *[request()] * 4)
+    assert transport.statuses == [200, 200, 200, 429]
     refusal = transport.written.partition(b"HTTP/1.1 429")[2].decode()
     assert "retry-after: " in refusal
     assert 'ratelimit: "token";r=0;t=' in refusal
     assert json.loads(refusal.partition("\r\n\r\n")[2])["status"] == 429
-    assert (server.counters.accepted, server.counters.rejected) == (4, 1)
+    assert (server.counters.accepted, server.counters.rejected) == (3, 1)
     assert send(server, request(user="bob")).statuses == [200]
 
 
@@ -103,9 +104,28 @@ async def test_over_the_limit_a_known_head_gets_429_also_while_memory_is_short()
     assert (server.counters.rejected, server.counters.crowded) == (2, {})
 
 
-async def test_a_body_that_is_no_event_counts_as_one() -> None:
-    server = Server(token_rate_per_s=0.01, rate_burst_s=1)
-    assert send(server, request(body="{"), request()).statuses == [400, 429]
+async def test_what_is_refused_counts_nothing() -> None:
+    server = Server(token_rate_per_s=0.01, rate_burst_s=200, token_quota_per_day=2)
+    bad = [
+        request(body="{"),
+        request(2, body="["),
+        request(body="{}"),
+        request(2, body="[]"),
+        request(2, body="[{},1]"),
+    ]
+    assert send(server, *bad, *bad, request(2, body=json.dumps([EVENT, {}, EVENT]))).statuses[-1] == 200
+    assert server.counters.accepted == 2
+    assert send(server, request()).statuses == [429]
+
+
+async def test_what_could_not_be_kept_is_given_back() -> None:
+    server = Server(token_rate_per_s=0.01, rate_burst_s=100, token_quota_per_day=5)
+    connection, transport = server.connect()
+    for _ in range(10):
+        connection.data_received(request(5))
+        server.admitter.requests[-1].refused(SpoolUnavailable("the disk is full"))
+    assert send(server, request()).statuses == [200]
+    assert set(transport.statuses) == {503}
 
 
 async def test_a_beacon_counts_once_its_token_is_known() -> None:
