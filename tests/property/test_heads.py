@@ -453,7 +453,7 @@ THEIR_KEY = Key(None, frozenset({"HS256"}), THEIR_SECRET, jwt.api_jws.decode)
 def _same_each_time() -> Iterator[None]:
     """Let nothing differ between two runs of a history: times and made up ids."""
     with ExitStack() as patches:
-        for name in ("clock", "tokens.verifier", "denials.denials", "intake.guard", "intake.limits"):
+        for name in ("clock", "tokens.verifier", "denials.denials", "intake.guard", "intake.intake", "intake.limits"):
             time = SimpleNamespace(
                 time=CLOCK.time, monotonic=CLOCK.time, time_ns=CLOCK.time_ns, monotonic_ns=CLOCK.monotonic_ns
             )
@@ -529,7 +529,7 @@ class Drive:
         self.server = server = Server(LIMITS, setting.in_hand_bytes_max, **setting.senders)
         server.intake.heads = known
         server.intake._admitter = self.pipeline  # type: ignore[assignment]
-        server.intake.guard._rates._clock = CLOCK.time_ns
+        server.intake.guard.rates._clock = CLOCK.time_ns
         server.verifier._own = make_own_provider([SECRET, OLD_SECRET])
         self.keys = LateKeys()
         server.verifier.add(ISSUER, Provider(self.keys, frozenset({"HS256"}), ISSUER))
