@@ -453,7 +453,7 @@ THEIR_KEY = Key(None, frozenset({"HS256"}), THEIR_SECRET, jwt.api_jws.decode)
 def _same_each_time() -> Iterator[None]:
     """Let nothing differ between two runs of a history: times and made up ids."""
     with ExitStack() as patches:
-        for name in ("clock", "tokens.verifier", "denials.denials", "intake.guard", "intake.limits"):
+        for name in ("clock", "tokens.verifier", "denials.denials", "intake.guard", "intake.intake", "intake.limits"):
             time = SimpleNamespace(
                 time=CLOCK.time, monotonic=CLOCK.time, time_ns=CLOCK.time_ns, monotonic_ns=CLOCK.monotonic_ns
             )
