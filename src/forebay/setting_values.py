@@ -191,6 +191,8 @@ def _parse_origins(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     parts = [part.strip() for part in value.split(",") if part.strip()]
+    if not parts:
+        raise ValueError(ORIGIN_FORM)
     return tuple(part if part == EVERY_ORIGIN else read_origin(part) for part in parts)
 
 
@@ -220,7 +222,8 @@ def _parse_paths(value: Any) -> Any:
         return value
     paths = tuple(part.strip() for part in value.split(",") if part.strip())
     for path in paths:
-        if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path) or path.startswith(OWN_PATHS):
+        # A browser makes something else of `.` and `..`.
+        if not re.fullmatch(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+", path) or path.startswith(OWN_PATHS):
             raise ValueError(PATH_FORM)
     return paths
 
@@ -231,7 +234,10 @@ PathList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_paths)]
 def _parse_proxies(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    return tuple(_parse_network(part.strip()) for part in value.split(",") if part.strip())
+    networks = tuple(_parse_network(part.strip()) for part in value.split(",") if part.strip())
+    if not networks:
+        raise ValueError(PROXIES_FORM)
+    return networks
 
 
 NetworkList = Annotated[tuple[IpNetwork, ...], NoDecode, BeforeValidator(_parse_proxies)]

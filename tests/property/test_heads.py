@@ -393,7 +393,7 @@ def make_history(pool_seed: int, seeds: Sequence[int]) -> list[Step]:
 
 SETTINGS_OF_SENDERS: Mapping[str, Sequence[Any]] = {
     "origins": ([], [SHOP.decode()], ["*"]),
-    "trusted_proxies": ("", "", "192.0.2.11"),
+    "trusted_proxies": ((), (), "192.0.2.11"),
     "store_address": ("no", "cut", "whole"),
     "rate_burst_s": (10,),
     # At most three events at once, and one more in a wait.

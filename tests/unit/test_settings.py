@@ -182,7 +182,8 @@ def test_origins_are_written_as_browsers_do(
 
 
 @pytest.mark.parametrize(
-    "value", ["shop.example", "https://", "https://a/b", "https://a?b", "https://u:p@a", "https://a:x", "https://*.a/"]
+    "value",
+    [",", "shop.example", "https://", "https://a/b", "https://a?b", "https://u:p@a", "https://a:x", "https://*.a/"],
 )
 def test_what_no_browser_sends_is_no_origin(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert complain(monkeypatch, FOREBAY_CORS_ORIGINS=value).startswith("FOREBAY_CORS_ORIGINS: ")
@@ -191,7 +192,21 @@ def test_what_no_browser_sends_is_no_origin(value: str, monkeypatch: pytest.Monk
 def test_extra_paths_are_no_addresses_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOREBAY_PATHS_EXTRA", "/c, /a/b-1")
     assert load_settings().paths_extra == ("/c", "/a/b-1")
-    for value in ("c", "/", "/c/", "/c?x", "/c d", "/events", "/events/x", "/ping", "/metrics", "/%63", "/health/live"):
+    for value in (
+        "c",
+        "/",
+        "/c/",
+        "/c?x",
+        "/c d",
+        "/events",
+        "/events/x",
+        "/ping",
+        "/metrics",
+        "/%63",
+        "/health/live",
+        "/../x",
+        "/a/.",
+    ):
         assert complain(monkeypatch, FOREBAY_PATHS_EXTRA=value).startswith("FOREBAY_PATHS_EXTRA: ")
 
 

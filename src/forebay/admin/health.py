@@ -57,6 +57,12 @@ def _find_causes(snapshot: Snapshot) -> tuple[list[str], list[str]]:
         f"the index {hold.index_name} is on hold: {hold.error_type}: {hold.reason}{_advise(hold.advice)}"
         for hold in state.holds
     ]
+    counters = snapshot.counters
+    troubles += [
+        f"the keys of {issuer} could not be fetched yet: its clients get 503"
+        for issuer, failures in counters.key_fetch_failures.items()
+        if failures and issuer not in counters.keys_fetched_at
+    ]
     return refusals, troubles
 
 

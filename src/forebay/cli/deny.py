@@ -154,6 +154,9 @@ def _format(time: datetime) -> str:
 
 def _read_network(text: str) -> str:
     try:
-        return write_network(text.strip())
+        network = write_network(text.strip())
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} {error}") from None
+    if network.endswith("/0"):
+        raise typer.BadParameter(f"{text!r} would shut out everybody")
+    return network

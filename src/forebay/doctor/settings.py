@@ -35,7 +35,8 @@ def judge_settings(
     settings: Settings, unknown: Sequence[tuple[str, str | None]], secret_chars: int | None
 ) -> Iterator[Finding]:
     """Judge settings; `secret_chars` is the length of the secret, None if none was made yet."""
-    found = [*_judge_names(unknown), *_judge_secret(settings, secret_chars), *_judge_times(settings)]
+    found = [*_judge_names(unknown), *_judge_secret(settings, secret_chars), *_judge_old_secrets(settings)]
+    found += _judge_times(settings)
     if settings.bulk_bytes_max > settings.channel_bytes_max:
         text = "FOREBAY_BULK_BYTES_MAX is larger than FOREBAY_CHANNEL_BYTES_MAX: no bulk is ever full"
         found.append(warn(text, "make the channel some times as large as a bulk"))
@@ -65,6 +66,13 @@ def _judge_secret(settings: Settings, secret_chars: int | None) -> Iterator[Find
     elif settings.jwt_secret is None and settings.open_search_dns:
         text = f"JWT_SECRET is not set; one is kept in {settings.secret_path}"
         yield warn(text, "set it, so that tokens outlive that file")
+
+
+def _judge_old_secrets(settings: Settings) -> Iterator[Finding]:
+    chars_min = settings.jwt_algorithm.secret_chars_min
+    if any(len(old.get_secret_value()) < chars_min for old in settings.jwt_secrets_old):
+        text = f"FOREBAY_JWT_SECRETS_OLD has one with fewer than {chars_min} characters: tokens can be forged by trying"
+        yield warn(text, "remove it as soon as no client has a token that was signed with it")
 
 
 def _judge_times(settings: Settings) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ believed: the list is read from the right, as long as the peer is a trusted prox
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -68,6 +69,12 @@ class TrustedProxies:
 
     def _includes(self, address: IpAddress) -> bool:
         return any(address in network for network in self._networks)
+
+
+def find_peer(transport: asyncio.BaseTransport) -> bytes:
+    """Return the address of the other end of a connection; empty if it has none, as on a socket in a file."""
+    peer = transport.get_extra_info("peername")
+    return (normalize(peer[0]) or "").encode() if isinstance(peer, tuple) else b""
 
 
 def normalize(address: str) -> str | None:

@@ -21,7 +21,7 @@ from uvicorn.server import ServerState
 
 from forebay.errors import KeyNotKnown, Rejection
 from forebay.intake import answers, refusals
-from forebay.intake.addresses import normalize
+from forebay.intake.addresses import find_peer
 from forebay.intake.answers import Answer, AnswerQueue, KnownTurn, ServerLines, Turn
 from forebay.intake.asgi import AsgiRequest, make_asgi_request
 from forebay.intake.formats.registry import resolve
@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
         self._flow = FlowControl(transport)
         self._queue = AnswerQueue(transport, self._limits)
         self._connections.add(self)
-        self.peer = _find_peer(transport)
+        self.peer = find_peer(transport)
         self._deadline = self._loop.time() + self._timeouts.keep_alive_s
         try:
             self._limits.make_room(len(self._connections))
@@ -508,9 +508,3 @@ class Connection(asyncio.Protocol):
         self._arriving = None
         self._flow.resume_writing()
         self._reader.close()
-
-
-def _find_peer(transport: asyncio.Transport) -> bytes:
-    peer = transport.get_extra_info("peername")
-    # A socket in a file has a name, mostly an empty one.
-    return (normalize(peer[0]) or "").encode() if isinstance(peer, tuple) else b""

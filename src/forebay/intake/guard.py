@@ -18,8 +18,8 @@ from forebay.denials.denials import Denials
 from forebay.errors import FieldError, KeyNotKnown, Rejection
 from forebay.intake.addresses import TrustedProxies, cut, limited_part
 from forebay.intake.documents import Sender
-from forebay.intake.formats.beacon import TOKEN, TextBeacon
-from forebay.intake.formats.format import Format
+from forebay.intake.formats.beacon import TextBeacon
+from forebay.intake.formats.format import TOKEN, Format
 from forebay.intake.formats.registry import Formats
 from forebay.intake.heads import Grant
 from forebay.intake.limits import RequestLimits, read_length

@@ -157,7 +157,7 @@ class Intake:
         """
         grant = request.grant
         now_ns = time.monotonic_ns() if grant.limited_as else 0
-        accounts = self._rates.check(now_ns, grant.limited_as) if grant.limited_as else ()
+        request.accounts = self._rates.check(now_ns, grant.limited_as) if grant.limited_as else ()
         # Windows writes it, and a reader may ignore it (RFC 8259, section 8.1).
         decoded = grant.format.decode(body.removeprefix(BYTE_ORDER_MARK))
         if len(decoded.places) > self.limits.batch_events_max:
@@ -171,9 +171,8 @@ class Intake:
         request.places, request.results, request.parts = decoded.places, results, parts
         request.events, request.entry_bytes = events, entry_bytes
         if events:
-            if accounts:
-                self._rates.count(now_ns, accounts, events)
-                request.accounts = accounts
+            if request.accounts:
+                self._rates.count(now_ns, request.accounts, events)
             self._admitter.admit(request, grant.ack)
         else:
             request.admitted(CREATED)

@@ -19,6 +19,7 @@ import jwt
 
 from forebay.errors import SettingsError
 
+PEM_BYTES_MAX = 100_000
 RSA_BITS_MIN = 2048
 RSA_BITS_MAX = 8192
 """Least and most bits of an RSA key. A shorter one can be broken (RFC 7518, section 3.3); a longer one takes long."""
@@ -111,7 +112,8 @@ def read_pem_file(path: Path, algorithms: Collection[str]) -> FixedKeys:
         ed25519.Ed25519PublicKey: library.algorithms.OKPAlgorithm,
     }
     try:
-        found = load_pem_public_key(path.read_bytes())
+        with path.open("rb") as file:
+            found = load_pem_public_key(file.read(PEM_BYTES_MAX))
         published = next(kind.to_jwk(found, as_dict=True) for type_, kind in kinds.items() if isinstance(found, type_))
         return FixedKeys([_read_key(published, algorithms, library)])
     except OSError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from forebay.admin.health import Readiness, judge_readiness
@@ -142,3 +144,16 @@ def test_the_worker_that_empties_an_orphan_tells_its_troubles_and_does_not_count
 def test_the_worker_of_an_orphan_makes_the_server_degraded_only_if_it_is_in_trouble() -> None:
     snapshots = {1: take_snapshot(1, WELL), 2: take_snapshot(2, WELL, stopping=True)}
     assert judge_readiness(ServerSnapshot(1, snapshots, is_supervised=True)) == (True, "ready", [])
+
+
+def test_a_provider_whose_keys_were_never_had_makes_it_degraded() -> None:
+    silent = Counters(key_fetches=Counter({"a": 3}), key_fetch_failures=Counter({"a": 3}))
+    server = ServerSnapshot(1, {1: Snapshot(1, silent, WELL, {}, stopping=False)})
+    assert judge_readiness(server) == (
+        True,
+        "degraded",
+        ["the keys of a could not be fetched yet: its clients get 503"],
+    )
+    # Its keys are in use for as long as it does not answer.
+    silent.keys_fetched_at["a"] = 1.0
+    assert judge_readiness(server).status == "ready"

@@ -86,6 +86,8 @@ def test_an_entry_that_is_over_is_not_listed(run: Run, denials: Path) -> None:
         (["sub", "a", "--reason", "\udcff"], "not UTF-8"),
         (["address", "10.0.0.0/33"], "is not an address or a network"),
         (["address", "10.1.2.3/8"], "10.0.0.0/8 may be meant"),
+        (["address", "0.0.0.0/0"], "would shut out everybody"),
+        (["address", "::/0"], "would shut out everybody"),
         (["address", "fe80::1%eth0"], "zone"),
         (["remove", "address", "nonsense"], "is not an address or a network"),
         (["remove", "token", "a"], "token"),

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from forebay.admin.metrics import render
 from forebay.denials import changing
 from forebay.denials.entries import Kind
 from forebay.doctor import denials
-from forebay.doctor.denials import judge_entries, judge_rights
+from forebay.doctor.denials import judge_entries, judge_rights, judge_server
 from forebay.doctor.finding import Finding, Level
+from forebay.telemetry.counters import Counters
+from unit.admin.test_metrics import alone
 from unit.denials.making import AT, denial
 from unit.doctor.contexts import NOW, make_context, make_settings
 
@@ -68,3 +71,12 @@ def test_a_list_of_another_owner_than_the_spools_is_a_failure(database: Path) ->
     (finding,) = judge_rights(os.stat_result(own), database.stat(), path)
     assert finding.level is Level.FAIL
     assert finding.advice == f"chown {database.stat().st_uid} it"
+
+
+def test_a_list_that_is_gone_while_a_server_has_it_in_force_is_a_failure() -> None:
+    metrics = render(alone(Counters(denials=14)))
+    (finding,) = judge_server(metrics, [])
+    assert (finding.level, "14 entries in force" in finding.text) == (Level.FAIL, True)
+    assert list(judge_server(metrics, [denial(Kind.SUB, "a")])) == []
+    assert list(judge_server(render(alone(Counters())), [])) == []
+    assert list(judge_server(b"", [])) == []

@@ -39,6 +39,7 @@ def test_settings_as_they_come_are_well() -> None:
         ({"bulk_interval_s": 301.0}, "FOREBAY_BULK_INTERVAL_S is 301"),
         ({"bulk_bytes_max": 2, "channel_bytes_max": 1}, "FOREBAY_BULK_BYTES_MAX is larger"),
         ({"secret_chars": 31}, "JWT_SECRET has fewer than 32 characters"),
+        ({"jwt_secrets_old": (SecretStr("x" * 31),)}, "FOREBAY_JWT_SECRETS_OLD has one with fewer than 32"),
         ({"unknown": [("FOREBAY_X", None)]}, "FOREBAY_X sets nothing"),
         ({"jwt_secret": None, "open_search_dns": ("x",)}, "JWT_SECRET is not set"),
     ],

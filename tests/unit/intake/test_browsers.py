@@ -19,6 +19,7 @@ SHOP = "https://shop.example"
 OTHER = "https://other.example"
 TOKEN = make_token(SECRET, "alice", [Scope.WRITE], 86_400)
 BEARER = f"Bearer {TOKEN}"
+NDJSON = "application/x-ndjson"
 EVENT = {"page": "/home", "event": "click"}
 
 
@@ -182,3 +183,20 @@ async def test_a_body_whose_sender_is_not_known_is_smaller(server: Server) -> No
     assert (await send(server, chunk)).statuses == [413]
     known = request(event, f"/events?access_token={TOKEN}", Content_Type="text/plain")
     assert (await send(server, known)).statuses == [200]
+
+
+async def test_a_token_stays_in_no_event_wherever_it_stands(server: Server) -> None:
+    with_token = EVENT | {"access_token": TOKEN, "other": 1}
+    batch, text = [with_token, EVENT | {"access_token": TOKEN}], "text/plain"
+    envelope = {"access_token": TOKEN, "events": batch}
+    for sent in (
+        request(json.dumps(with_token), Authorization=BEARER),
+        request(json.dumps(batch), "/events/batch", Authorization=BEARER),
+        request(json.dumps(batch), f"/events/batch?access_token={TOKEN}", Content_Type=text),
+        request(json.dumps(envelope), "/events/batch", Content_Type=text),
+        request("\n".join(map(json.dumps, batch)), "/events/batch", Authorization=BEARER, Content_Type=NDJSON),
+    ):
+        assert (await send(server, sent)).statuses == [200]
+    assert len(stored(server)) == 9
+    assert TOKEN not in json.dumps(stored(server))
+    assert {json.dumps(document["event_info"].get("extra")) for document in stored(server)} == {"null", '{"other": 1}'}

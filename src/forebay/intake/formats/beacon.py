@@ -16,11 +16,10 @@ from msgspec import Raw
 
 from forebay.errors import Rejection
 from forebay.intake.formats.event import DECODING_ERRORS
-from forebay.intake.formats.format import Decoded, Format, Result
+from forebay.intake.formats.format import TOKEN, Decoded, Format, Result
 from forebay.intake.formats.json_split import WHITE_SPACE
 from forebay.model import Admission
 
-TOKEN = "access_token"  # noqa: S105 - the name of a field
 DATA = "data"
 FORM_FIELDS_MAX = 20
 

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from forebay.errors import FieldError, Rejection
+from forebay.intake.formats.format import TOKEN
 from forebay.intake.formats.json_split import is_too_deep
 from forebay.model import PARAM_DEPTH_MAX, Event, ExtendedEvent, Instant
 
@@ -116,7 +117,7 @@ def _decode_by_field(text: bytes | Raw, word: str) -> Event:
             values[name] = decode(fields[name])
         except DECODING_ERRORS as error:
             errors.append(FieldError(name, reason_of(error)))
-    extra = {name: raw for name, raw in fields.items() if name not in _FIELDS}
+    extra = {name: raw for name, raw in fields.items() if name not in _FIELDS and name != TOKEN}
     errors += [FieldError(name, TOO_DEEP) for name, raw in extra.items() if is_too_deep(bytes(raw))]
     if errors:
         raise invalid_event(*errors)

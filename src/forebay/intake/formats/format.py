@@ -12,6 +12,9 @@ from forebay.errors import Rejection
 from forebay.model import Admission, Event, Instant
 from forebay.problems import field_errors
 
+TOKEN = "access_token"  # noqa: S105 - the name of a field
+"""The field in which a beacon has its token (RFC 6750, section 2.2): the one unknown field that no event keeps."""
+
 Result: TypeAlias = bytes | Rejection
 """An event's `log_id` as JSON, or the refusal of the event."""
 
