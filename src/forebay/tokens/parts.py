@@ -18,6 +18,9 @@ TOKEN_BYTES_MAX = 8 * 1024
 KEY_ID_CHARS_MAX = 500
 """Longest `kid`: those that nobody knows are remembered, and there may be many."""
 
+DEPTH_MAX = 32
+"""How deep the claims may nest: Python's own limit differs from version to version."""
+
 _FORM = re.compile(rb"([\w-]+)\.([\w-]+)\.[\w-]+")
 """Three parts without padding: bytes match ASCII only."""
 
@@ -44,7 +47,7 @@ def read_parts(token: bytes) -> TokenParts:
     Nothing in the head but `alg` and `kid` is ever used: no key, and no address of a key (`jwk`, `jku`, `x5c`, `x5u`).
 
     Raises:
-        ValueError: it has not the form of a token that we read. Deeply nested JSON is a `RecursionError`.
+        ValueError: it has not the form of a token that we read. Very deeply nested JSON is a `RecursionError`.
     """
     match = _FORM.fullmatch(token) if len(token) <= TOKEN_BYTES_MAX else None
     if match is None:
@@ -77,7 +80,17 @@ def _decode(part: bytes) -> dict[str, Any]:
     found = json.loads(text, object_pairs_hook=_refuse_repetition, parse_constant=_refuse_constant)
     if not isinstance(found, dict):
         raise ValueError("no object")  # noqa: TRY004 - a wrong token, as all the others
+    _check_depth(found)
     return found
+
+
+def _check_depth(found: dict[str, Any]) -> None:
+    level: list[Any] = [found]
+    for _ in range(DEPTH_MAX):
+        parents = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [value for parent in parents for value in parent if isinstance(value, dict | list)]
+    if level:
+        raise ValueError("depth")
 
 
 def _refuse_repetition(members: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -244,6 +244,7 @@ for name, payload in {
     "no UTF-8": b'{%b,"x":"\xff"}' % GOOD,
     "UTF-16": f"{{{GOOD.decode()}}}".encode("utf-16"),
     "nested arrays": b'{%b,"x":%b%b}' % (GOOD, b"[" * 2500, b"]" * 2500),
+    "nested a little too deeply": b'{%b,"x":%b%b}' % (GOOD, b"[" * 32, b"]" * 32),
     "nested objects": b'{%b,"x":%b1%b}' % (GOOD, b'{"":' * 1200, b"}" * 1200),
     "a number with 5,000 digits": b'{%b,"x":%b}' % (GOOD, b"7" * 5000),
     "rest behind it": b"{%b}x" % GOOD,
