@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from testbed.servers.ports import HOST
 
-PIECES_PER_S = 100
-"""How often the flood writes: many requests at once, as no client that waits for answers could."""
+PIECES_PER_S = 1_000
+"""How often the flood writes: some requests at once, as no client that waits for answers could."""
 
 ANSWER_S_MAX = 30
 
