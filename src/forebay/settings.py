@@ -238,7 +238,8 @@ class Settings(BaseSettings):
 
     proxy_protocol: bool = False
     """Connections from these proxies begin with a header of the PROXY protocol (version 1 or 2); needs
-    `FOREBAY_TRUSTED_PROXIES`."""
+    `FOREBAY_TRUSTED_PROXIES`. Do not name this machine itself there, unless the proxy runs on it: the health check of
+    the image and `forebay doctor` come from here, without a header."""
 
     store_address: StoreAddress = StoreAddress.NO
     """Store the client's address with each event: `no`, `cut` (to /24, of IPv6 to /48) or `whole`."""
