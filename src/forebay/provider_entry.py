@@ -64,7 +64,7 @@ def _need_one(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class ProviderEntry(BaseModel):
-    """An identity provider: who it is, which tokens of its are for us, and where its keys are."""
+    """An identity provider: its name, its tokens that are for us, and the place of its keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

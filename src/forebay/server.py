@@ -41,7 +41,7 @@ from forebay.spool.upkeep import retention
 from forebay.telemetry.counters import Counters
 from forebay.telemetry.logs import configure_logs
 from forebay.tokens.claims import Scope
-from forebay.tokens.making import make_token
+from forebay.tokens.making import make_own_token
 from forebay.tokens.selection import make_verifier
 from forebay.tokens.verifier import TokenVerifier
 
@@ -276,15 +276,7 @@ def announce(settings: Settings, secret: str, listener: socket.socket, sink_loca
 
 def _curl_line(settings: Settings, secret: str, port: int) -> str:
     """Return a curl line that sends a first event, with a valid token."""
-    token = make_token(
-        secret,
-        "newcomer",
-        [Scope.WRITE],
-        CURL_TOKEN_S,
-        algorithm=settings.jwt_algorithm,
-        iss=settings.jwt_issuer,
-        aud=settings.jwt_audience,
-    )
+    token = make_own_token(settings, secret, "newcomer", [Scope.WRITE], CURL_TOKEN_S)
     return (
         "\nNo JWT_SECRET is set, so one was made. Send a first event:\n\n"
         f"curl -X POST http://localhost:{port}/events -H 'Content-Type: application/json' \\\n"

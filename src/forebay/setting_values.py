@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import re
 import warnings
+from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -43,9 +44,6 @@ class SecretAlgorithm(enum.StrEnum):
         return int(self.removeprefix("HS")) // 8
 
 
-SECRET_CHARS_MIN = SecretAlgorithm.HS256.secret_chars_min
-
-
 class AwsService(enum.StrEnum):
     """Amazon's services with OpenSearch, as their signatures name them."""
 
@@ -71,6 +69,20 @@ class StoreAddress(enum.StrEnum):
 IpNetwork: TypeAlias = IPv4Network | IPv6Network
 
 
+def _read_list(parse: Callable[[str], object], form: str) -> BeforeValidator:
+    """Return a validator that reads values with commas between them; a comma alone, which sets nothing, is refused."""
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        if not parts:
+            raise ValueError(form)
+        return tuple(map(parse, parts))
+
+    return BeforeValidator(read)
+
+
 class SinkHost:
     """One OpenSearch address: the URL without credentials, which travel beside it and appear in no repr."""
 
@@ -81,18 +93,6 @@ class SinkHost:
 
     def __repr__(self) -> str:
         return self.url
-
-
-def _parse_sink_hosts(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    hosts = tuple(_parse_sink_host(part.strip()) for part in value.split(",") if part.strip())
-    if not hosts:
-        raise ValueError(SINK_HOST_FORM)
-    return hosts
-
-
-SinkHosts = Annotated[tuple[SinkHost, ...], NoDecode, BeforeValidator(_parse_sink_hosts)]
 
 
 def _parse_sink_host(text: str) -> SinkHost:
@@ -119,6 +119,9 @@ def _parse_sink_host(text: str) -> SinkHost:
         None if parts.username is None else unquote(parts.username),
         None if parts.password is None else unquote(parts.password),
     )
+
+
+SinkHosts = Annotated[tuple[SinkHost, ...], NoDecode, _read_list(_parse_sink_host, SINK_HOST_FORM)]
 
 
 def _check_host_name(name: str) -> None:
@@ -187,18 +190,6 @@ def _parse_database_url(value: Any) -> Any:
 DatabasePath = Annotated[Path, NoDecode, BeforeValidator(_parse_database_url)]
 
 
-def _parse_origins(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    parts = [part.strip() for part in value.split(",") if part.strip()]
-    if not parts:
-        raise ValueError(ORIGIN_FORM)
-    return tuple(part if part == EVERY_ORIGIN else read_origin(part) for part in parts)
-
-
-OriginList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_origins)]
-
-
 def read_origin(text: str) -> str:
     """Return an origin as a browser writes it: small letters, and no port that is the usual one.
 
@@ -217,30 +208,21 @@ def read_origin(text: str) -> str:
     return f"{parts.scheme}://{host}{'' if port in (None, USUAL_PORTS.get(parts.scheme)) else f':{port}'}"
 
 
-def _parse_paths(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    paths = tuple(part.strip() for part in value.split(",") if part.strip())
-    for path in paths:
-        # A browser makes something else of `.` and `..`.
-        if not re.fullmatch(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+", path) or path.startswith(OWN_PATHS):
-            raise ValueError(PATH_FORM)
-    return paths
+def _read_origin_or_every(text: str) -> str:
+    return text if text == EVERY_ORIGIN else read_origin(text)
 
 
-PathList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_paths)]
+OriginList = Annotated[tuple[str, ...], NoDecode, _read_list(_read_origin_or_every, ORIGIN_FORM)]
 
 
-def _parse_proxies(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    networks = tuple(_parse_network(part.strip()) for part in value.split(",") if part.strip())
-    if not networks:
-        raise ValueError(PROXIES_FORM)
-    return networks
+def _check_path(path: str) -> str:
+    # A browser makes something else of `.` and `..`.
+    if not re.fullmatch(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+", path) or path.startswith(OWN_PATHS):
+        raise ValueError(PATH_FORM)
+    return path
 
 
-NetworkList = Annotated[tuple[IpNetwork, ...], NoDecode, BeforeValidator(_parse_proxies)]
+PathList = Annotated[tuple[str, ...], NoDecode, _read_list(_check_path, PATH_FORM)]
 
 
 def _parse_network(text: str) -> IpNetwork:
@@ -254,6 +236,9 @@ def _parse_network(text: str) -> IpNetwork:
     if network.prefixlen == 0:
         raise ValueError(PROXIES_FORM)
     return network
+
+
+NetworkList = Annotated[tuple[IpNetwork, ...], NoDecode, _read_list(_parse_network, PROXIES_FORM)]
 
 
 def _check_month(value: str) -> str:

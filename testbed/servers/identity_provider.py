@@ -143,7 +143,7 @@ class KeyServer:
 async def verify(verifier: TokenVerifier, token: bytes, *scopes: str) -> Claims:
     """Verify a token as the server does: wait for the key if it is not known."""
     try:
-        return verifier.verify_token(token, *scopes)
+        return verifier.verify(b"Bearer " + token, *scopes)
     except KeyNotKnown as error:
         await error.wait()
-    return verifier.verify_token(token, *scopes, is_last_try=True)
+    return verifier.verify(b"Bearer " + token, *scopes, is_last_try=True)

@@ -37,9 +37,12 @@ def bench(folder: Path, *arguments: str, **settings: str) -> list[dict[str, Any]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_it_measures_single_events_and_batches_and_leaves_nothing(tmp_path: Path, workers: str) -> None:
-    single, batches = bench(tmp_path, FOREBAY_WORKERS=workers, OPEN_SEARCH_DNS="http://127.0.0.1:9")
+OTHER_TOKENS = {"FOREBAY_JWT_ALGORITHM": "HS512", "FOREBAY_JWT_ISSUER": "us", "FOREBAY_JWT_AUDIENCE": "here"}
+
+
+@pytest.mark.parametrize("settings", [{}, {"FOREBAY_WORKERS": "2", **OTHER_TOKENS}], ids=["usual", "all others"])
+def test_it_measures_single_events_and_batches_and_leaves_nothing(tmp_path: Path, settings: dict[str, str]) -> None:
+    single, batches = bench(tmp_path, OPEN_SEARCH_DNS="http://127.0.0.1:9", **settings)
     for load in (single, batches):
         assert load["events_per_s"] > 0
         assert load["events_per_processor_s"] > 0

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import pytest
 from dotenv import dotenv_values
 
-from forebay.setting_values import SECRET_CHARS_MIN
+from forebay.setting_values import SecretAlgorithm
 from forebay.settings import Settings, variable_name
 
 ROOT = Path(__file__).parents[2]
@@ -329,7 +329,7 @@ def test_the_example_explains_each_setting_and_holds_its_default(
     assert Settings(_env_file=ROOT / ".env.example") == Settings()
     lines = (ROOT / ".env.example").read_text().splitlines()
     assert all(above.startswith("# ") for above, line in pairwise(lines) if line.partition("=")[0] in example)
-    assert f"{SECRET_CHARS_MIN} characters" in "\n".join(lines)
+    assert f"{SecretAlgorithm.HS256.secret_chars_min} characters" in "\n".join(lines)
 
 
 # -- compose.yaml: read by line, since no YAML parser is among the dependencies

@@ -18,7 +18,7 @@ from forebay.errors import SettingsError
 from forebay.model import Ack, LogFormat
 from forebay.provider_entry import ScopeName
 from forebay.secret import resolve_secret
-from forebay.setting_values import SECRET_CHARS_MIN
+from forebay.setting_values import SecretAlgorithm
 from forebay.settings import Settings, load_settings, unknown_variables, variable_name
 from forebay.tokens.claims import Scope
 
@@ -607,7 +607,7 @@ def test_a_secret_may_be_left_out_only_in_a_local_environment(monkeypatch: pytes
 def test_a_secret_is_made_once_and_kept_for_its_owner_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "sqlite://data/spool.db")
     secret = resolve_secret(load_settings())
-    assert len(secret) >= SECRET_CHARS_MIN
+    assert len(secret) >= SecretAlgorithm.HS256.secret_chars_min
     assert resolve_secret(load_settings()) == secret
     kept = folder / "data" / "spool.db.secret"
     assert kept.read_text() == secret

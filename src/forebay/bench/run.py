@@ -31,7 +31,7 @@ from forebay.setting_values import SinkHost
 from forebay.settings import Settings
 from forebay.sinks.selection import make_sink
 from forebay.tokens.claims import Scope
-from forebay.tokens.making import make_token
+from forebay.tokens.making import make_own_token
 
 HOST = "127.0.0.1"
 SYNCS = 50
@@ -178,7 +178,7 @@ class _Measuring:
 
     def __init__(self, settings: Settings, server_pid: int, load_pid: int, link: socket.socket) -> None:
         self._port = settings.server_port
-        self._token = make_token(_secret(settings), "bench", [Scope.WRITE], TOKEN_LIFE_S)
+        self._token = make_own_token(settings, _secret(settings), "bench", [Scope.WRITE], TOKEN_LIFE_S)
         self._server_pid = server_pid
         self._load_pid = load_pid
         self._link = link

@@ -24,7 +24,7 @@ app = typer.Typer(
 COLUMNS = ("at", "kind", "value", "reason", "until")
 
 
-class Sender(enum.StrEnum):
+class SenderKind(enum.StrEnum):
     """A kind of sender that `remove` takes; tokens have a command of their own, which shows none."""
 
     DEVICE = "device"
@@ -76,11 +76,11 @@ def list_denials(*, as_json: AsJson = False) -> None:
 
 @app.command()
 def remove(
-    kind: Annotated[Sender, typer.Argument(metavar="device|sub|address", show_default=False)],
+    kind: Annotated[SenderKind, typer.Argument(metavar="device|sub|address", show_default=False)],
     values: Annotated[list[str], typer.Argument(metavar="VALUE", help="As the list shows it.")],
 ) -> None:
     """Let senders in again."""
-    names = [_read_network(value) if kind is Sender.ADDRESS else value for value in values]
+    names = [_read_network(value) if kind is SenderKind.ADDRESS else value for value in values]
     remove_denials((Kind(kind), name) for name in names)
 
 

@@ -10,12 +10,11 @@ import typer
 from forebay.cli.output import say
 from forebay.intake.formats.registry import FORMATS
 from forebay.secret import resolve_secret
-from forebay.setting_values import read_origin
+from forebay.setting_values import DAY_S, read_origin
 from forebay.settings import load_settings
 from forebay.tokens.claims import Scope
-from forebay.tokens.making import make_token
+from forebay.tokens.making import make_own_token
 
-DAY_S = 86_400
 DAYS_MAX = 36_500
 DAYS = 30
 MINUTE_S = 60
@@ -58,30 +57,30 @@ def token(
         return
     if not sub:
         raise typer.BadParameter("must not be empty", param_hint="--sub")
-    if minutes is not None and days is not None:
-        raise typer.BadParameter("must not be given together with --days", param_hint="--minutes")
+    lifetime_s, scopes = _choose_lifetime_s(days, minutes), _read_scopes(scope)
     if rate is not None and not 0 < rate < float("inf"):
         raise typer.BadParameter("must be more than 0", param_hint="--rate")
-    scopes = scope.split()
-    if not scopes or not set(scopes) <= set(Scope):
-        raise typer.BadParameter(f"{scope!r} is not of {', '.join(Scope)}", param_hint="--scope")
     if beacon:
         _check_beacon(scopes, origin, minutes)
+    limits = {"origins": _check_origins(origin), "formats": _check_formats(format_), "rate": rate}
     settings = load_settings()
-    made = make_token(
-        resolve_secret(settings),
-        sub,
-        scopes,
-        (days or DAYS) * DAY_S if minutes is None else minutes * MINUTE_S,
-        algorithm=settings.jwt_algorithm,
-        iss=settings.jwt_issuer,
-        aud=settings.jwt_audience,
-        jti=secrets.token_hex(TOKEN_ID_BYTES),
-        origins=_check_origins(origin),
-        formats=_check_formats(format_),
-        rate=rate,
-    )
-    say(made)
+    name = secrets.token_hex(TOKEN_ID_BYTES)
+    say(make_own_token(settings, resolve_secret(settings), sub, scopes, lifetime_s, jti=name, **limits))
+
+
+def _choose_lifetime_s(days: int | None, minutes: int | None) -> int:
+    if minutes is None:
+        return (days or DAYS) * DAY_S
+    if days is not None:
+        raise typer.BadParameter("must not be given together with --days", param_hint="--minutes")
+    return minutes * MINUTE_S
+
+
+def _read_scopes(text: str) -> list[str]:
+    scopes = text.split()
+    if not scopes or not set(scopes) <= set(Scope):
+        raise typer.BadParameter(f"{text!r} is not of {', '.join(Scope)}", param_hint="--scope")
+    return scopes
 
 
 def _check_beacon(scopes: list[str], origins: list[str] | None, minutes: int | None) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from forebay.denials.entries import ENTRIES_MAX, Denial, read_entries
 from forebay.doctor.context import Context
 from forebay.doctor.finding import Finding, fail, ok, warn
-from forebay.doctor.server import ServerSilent, ask_metrics
+from forebay.doctor.server import ServerSilent, ask
 from forebay.errors import SettingsError
 
 _IN_FORCE = re.compile(rb"^forebay_denials ([0-9.e+]+)$", re.MULTILINE)
@@ -31,7 +31,7 @@ def check(context: Context) -> Iterator[Finding]:
         return
     yield judge_entries(entries, context.now)
     with contextlib.suppress(ServerSilent):
-        yield from judge_server(ask_metrics(context.settings).body, entries)
+        yield from judge_server(ask(context.settings, "/metrics").body, entries)
     with contextlib.suppress(FileNotFoundError):
         yield from judge_rights(path.stat(), context.settings.database_url.stat(), path)
 

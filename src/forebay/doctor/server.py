@@ -16,7 +16,7 @@ from forebay.errors import ForebayError
 from forebay.setting_values import check_token_key
 from forebay.settings import Settings
 from forebay.tokens.claims import Scope
-from forebay.tokens.making import make_token
+from forebay.tokens.making import make_own_token
 
 TIMEOUT_S = 5.0
 TOKEN_S = 60
@@ -54,9 +54,8 @@ def check(context: Context) -> Iterator[Finding]:
     if not settings.server_port:
         yield warn("its port is not known: SERVER_PORT is 0", "give it a port of its own")
         return
-    secret = read_secret(settings)
     try:
-        reply = ask(settings, "/health/ready", None if secret is None else _make_token(settings, secret))
+        reply = ask(settings, "/health/ready")
     except ServerSilent as error:
         yield warn(str(error), "start it, or see its log; clients get no answer")
         return
@@ -84,16 +83,21 @@ def judge_readiness(address: str, reply: Reply) -> Iterator[Finding]:
         yield Finding(level, f"{status}, and does not tell us why", advice)
 
 
-def ask(settings: Settings, path: str, token: str | None = None) -> Reply:
-    """Send a request to the server.
+def ask(settings: Settings, path: str) -> Reply:
+    """Send a request to the server, with a token if there is a secret to sign it with.
 
     Raises:
-        ServerSilent: nobody answers.
+        ServerSilent: nobody answers, or its port is not known.
     """
-    host = _host(settings)
+    if not settings.server_port:
+        raise ServerSilent("its port is not known: SERVER_PORT is 0")
+    host, secret = _host(settings), read_secret(settings)
+    headers = {}
+    if secret is not None:
+        headers["Authorization"] = f"Bearer {make_own_token(settings, secret, 'forebay-doctor', [Scope.READ], TOKEN_S)}"
     connection = http.client.HTTPConnection(host, settings.server_port, timeout=TIMEOUT_S)
     try:
-        connection.request("GET", path, headers={} if token is None else {"Authorization": f"Bearer {token}"})
+        connection.request("GET", path, headers=headers)
         response = connection.getresponse()
         return Reply(response.status, response.read(), _read_date(response.getheader("Date")))
     except (OSError, http.client.HTTPException) as error:
@@ -103,32 +107,8 @@ def ask(settings: Settings, path: str, token: str | None = None) -> Reply:
         connection.close()
 
 
-def ask_metrics(settings: Settings) -> Reply:
-    """Ask the server for its metrics.
-
-    Raises:
-        ServerSilent: nobody answers, or its port is not known.
-    """
-    if not settings.server_port:
-        raise ServerSilent("its port is not known: SERVER_PORT is 0")
-    secret = read_secret(settings)
-    return ask(settings, "/metrics", None if secret is None else _make_token(settings, secret))
-
-
 def _host(settings: Settings) -> str:
     return ANYWHERE.get(settings.host, settings.host)
-
-
-def _make_token(settings: Settings, secret: str) -> str:
-    return make_token(
-        secret,
-        "forebay-doctor",
-        [Scope.READ],
-        TOKEN_S,
-        algorithm=settings.jwt_algorithm,
-        iss=settings.jwt_issuer,
-        aud=settings.jwt_audience,
-    )
 
 
 def _read_date(text: str | None) -> int | None:

@@ -333,7 +333,7 @@ class Connection(asyncio.Protocol):
         """Take a request once the key of its token is there, or certainly is not."""
         limits = self._limits
         # Anybody can make a token of a key that is not known: those who wait leave half of the memory to others.
-        # What has arrived here is counted as this connection's until it is parsed.
+        # Input of this connection counts as its own until it is parsed.
         if limits.used_bytes - self.used_bytes + len(body) > limits.bytes_max // 2:
             self.answer(request, refusals.rejection(limits.reject_request()))
             return

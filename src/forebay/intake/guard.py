@@ -55,7 +55,7 @@ class Head(Struct, frozen=True):
 
 
 class Guard:
-    """Checks who sends, from where, and the size, the type and the coding that a head announces.
+    """Checks the sender of a head, its origin, and the size, the type and the coding that it announces.
 
     Attributes:
         origins: the pages that may send.

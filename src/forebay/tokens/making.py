@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import jwt
 
+from forebay.settings import Settings
+
 
 def make_token(
     secret: str,
@@ -25,3 +27,11 @@ def make_token(
     now = time.time()
     named = {"sub": subject, "iat": int(now), "exp": int(now + lifetime_s), "scope": " ".join(scopes)}
     return jwt.encode(named | {name: value for name, value in claims.items() if value is not None}, secret, algorithm)
+
+
+def make_own_token(
+    settings: Settings, secret: str, subject: str, scopes: Iterable[str], lifetime_s: float, **claims: object
+) -> str:
+    """Return a token that the server of these settings takes: by its algorithm, from its issuer, for its audience."""
+    named = {"iss": settings.jwt_issuer, "aud": settings.jwt_audience} | claims
+    return make_token(secret, subject, scopes, lifetime_s, algorithm=settings.jwt_algorithm, **named)

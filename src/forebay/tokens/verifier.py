@@ -104,10 +104,6 @@ class TokenVerifier:
             raise Rejection(HTTPStatus.FORBIDDEN, detail, headers=(("WWW-Authenticate", challenge),))
         return claims
 
-    def verify_token(self, token: bytes, *scopes: str, is_last_try: bool = False) -> Claims:
-        """Return the claims of a token that came in a body or a query; as `verify`."""
-        return self.verify(b"Bearer " + token, *scopes, is_last_try=is_last_try)
-
     def _read(self, authorization: bytes | None, *, is_last_try: bool) -> Claims:
         if self._version != self._revocations.version:
             self._version = self._revocations.version

@@ -141,5 +141,5 @@ def test_token_is_one_that_the_server_of_these_settings_takes(run: Run, monkeypa
     token = run("token", "--sub", "alice").out.strip().encode()
 
     verifier, _ = make_verifier(load_settings(), SECRET * 2, Counters())
-    assert verifier.verify_token(token, Scope.WRITE).user_id == "alice"
+    assert verifier.verify(b"Bearer " + token, Scope.WRITE).user_id == "alice"
     assert (claims(token.decode())["iss"], claims(token.decode())["aud"]) == ("us", "events")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,3 +91,37 @@ def test_a_compressed_body_is_refused_with_the_coding_that_is_taken(guard: Guard
 
 def test_a_client_without_a_token_is_told_nothing_about_limits(guard: Guard) -> None:
     assert refusal(guard, {b"content-length": b"1001", b"content-encoding": b"gzip"}).status == 401
+
+
+def limited(**claims: Any) -> bytes:
+    return f"Bearer {make_token(SECRET, 'alice', [Scope.WRITE], 60, **claims)}".encode()
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_taken"), [(b"https://shop.example", True), (b"https://other.example", False), (None, False)]
+)
+def test_a_token_of_a_page_is_taken_from_its_origin_alone(
+    guard: Guard, origin: bytes | None, *, is_taken: bool
+) -> None:
+    headers = {b"authorization": limited(origins=["https://shop.example"])}
+    headers |= {} if origin is None else {b"origin": origin}
+    if is_taken:
+        assert check(guard, headers) is not None
+    else:
+        assert refusal(guard, headers).status == 403
+
+
+def test_a_token_for_some_formats_sends_no_other(guard: Guard) -> None:
+    assert check(guard, {b"authorization": limited(formats=["event", "lines"])}) is not None
+    for formats in (["batch"], []):
+        assert refusal(guard, {b"authorization": limited(formats=formats)}).status == 403
+    # A beacon is of the format that it holds.
+    beacon = {b"authorization": limited(formats=["event"]), b"content-type": b"text/plain"}
+    assert check(guard, beacon) is not None
+
+
+def test_a_rate_of_a_tokens_own_limits_it_without_any_setting(guard: Guard) -> None:
+    grant, other = (check(guard, {b"authorization": limited(rate=rate)}) for rate in (2.5, None))
+    assert grant is not None
+    assert other is not None
+    assert (len(grant.limited_as), other.limited_as) == (1, ())

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from forebay.telemetry.counters import Counters
-from forebay.tokens.jwks import PublishedKeys
+from forebay.tokens.jwks import Intervals, PublishedKeys
 from forebay.tokens.provider import Provider, make_own_provider
 from forebay.tokens.verifier import TokenVerifier
 from testbed.servers.identity_provider import AUDIENCE, FAST, ISSUER, KeyServer, PrivateKey, key_set, publish
@@ -63,12 +63,11 @@ def other_keys() -> Keys:
     return make_keys()
 
 
-@pytest.fixture
-async def world(keys: Keys) -> AsyncIterator[World]:
-    server, counters = KeyServer(keys.publish()), Counters()
-    await server.start()
-    verifier = TokenVerifier(make_own_provider([SECRET]))
-    published = PublishedKeys(ISSUER, server.url, ALGORITHMS, verifier.forget, counters, FAST)
+@contextlib.asynccontextmanager
+async def running(server: KeyServer, intervals: Intervals = FAST) -> AsyncIterator[World]:
+    """Run a verifier with the keys of a server, which may be down."""
+    counters, verifier = Counters(), TokenVerifier(make_own_provider([SECRET]))
+    published = PublishedKeys(ISSUER, server.url, ALGORITHMS, verifier.forget, counters, intervals)
     verifier.add(ISSUER, Provider(published, frozenset(ALGORITHMS), ISSUER, AUDIENCE))
     task = asyncio.create_task(published.run())
     try:
@@ -77,4 +76,14 @@ async def world(keys: Keys) -> AsyncIterator[World]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+@pytest.fixture
+async def world(keys: Keys) -> AsyncIterator[World]:
+    server = KeyServer(keys.publish())
+    await server.start()
+    try:
+        async with running(server) as world:
+            yield world
+    finally:
         await server.stop()

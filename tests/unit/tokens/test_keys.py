@@ -42,10 +42,10 @@ def test_a_key_of_a_file_verifies_what_its_other_half_has_signed(algorithm: str,
     verifier.add(ISSUER, Provider(keys, frozenset({algorithm}), ISSUER, AUDIENCE))
 
     for head in ({}, {"kid": "any"}):
-        assert verifier.verify_token(sign(KEYS[algorithm], algorithm, head=head)).issuer == ISSUER
+        assert verifier.verify(b"Bearer " + sign(KEYS[algorithm], algorithm, head=head)).issuer == ISSUER
     for claims in (make_claims(aud="other"), make_claims(iss="other")):
         with pytest.raises(Rejection, match="not valid"):
-            verifier.verify_token(sign(KEYS[algorithm], algorithm, claims))
+            verifier.verify(b"Bearer " + sign(KEYS[algorithm], algorithm, claims))
 
 
 @pytest.mark.parametrize("algorithm", KEYS)
@@ -112,11 +112,11 @@ from forebay.tokens.verifier import TokenVerifier
 secret = "a secret that is long enough for HS256"
 verifier = TokenVerifier(make_own_provider([secret]))
 ours = make_token(secret, "us", ["events:write"], 60).encode()
-assert verifier.verify_token(ours).user_id == "us"
+assert verifier.verify(b"Bearer " + ours).user_id == "us"
 assert "cryptography" not in sys.modules
 verifier.add("https://id.example", Provider(read_pem_file(Path(sys.argv[1]), ["ES256"]), frozenset({"ES256"})))
 assert "cryptography" in sys.modules
-print(verifier.verify_token(sys.argv[2].encode()).user_id, verifier.verify_token(ours).user_id)
+print(verifier.verify(b"Bearer " + sys.argv[2].encode()).user_id, verifier.verify(b"Bearer " + ours).user_id)
 assert load_library() is load_library()
 """
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gzip
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -18,13 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from forebay.errors import KeyNotKnown, Rejection
 from forebay.telemetry.counters import Counters
 from forebay.tokens import jwks
-from forebay.tokens.jwks import INTERVALS, Intervals, PublishedKeys
+from forebay.tokens.jwks import INTERVALS, PublishedKeys
 from forebay.tokens.keys import KEYS_MAX
 from forebay.tokens.parts import KEY_ID_CHARS_MAX
-from forebay.tokens.provider import Provider, make_own_provider
-from forebay.tokens.verifier import TokenVerifier
 from testbed.servers.identity_provider import (
-    AUDIENCE,
     FAST,
     ISSUER,
     KeyServer,
@@ -35,28 +31,13 @@ from testbed.servers.identity_provider import (
     sign,
     verify,
 )
-from unit.tokens.conftest import ALGORITHMS, SECRET, Keys, World
+from unit.tokens.conftest import ALGORITHMS, SECRET, Keys, World, running
 
 
 async def wait_for(condition: Callable[[], bool], limit_s: float = 5) -> None:
     async with asyncio.timeout(limit_s):
         while not condition():
             await asyncio.sleep(0.01)
-
-
-@contextlib.asynccontextmanager
-async def running(server: KeyServer, intervals: Intervals = FAST) -> AsyncIterator[World]:
-    """Run a verifier with the keys of a server, which may be down."""
-    counters, verifier = Counters(), TokenVerifier(make_own_provider([SECRET]))
-    published = PublishedKeys(ISSUER, server.url, ALGORITHMS, verifier.forget, counters, intervals)
-    verifier.add(ISSUER, Provider(published, frozenset(ALGORITHMS), ISSUER, AUDIENCE))
-    task = asyncio.create_task(published.run())
-    try:
-        yield World(verifier, server, published, counters)
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def status_of(waiting: Awaitable[object]) -> int:
@@ -76,7 +57,7 @@ def token(keys: Keys, key_id: str, sub: str = "alice") -> bytes:
 
 async def test_a_token_that_comes_before_the_first_keys_waits_for_them(world: World, keys: Keys) -> None:
     with pytest.raises(KeyNotKnown):
-        world.verifier.verify_token(token(keys, "rsa"))
+        world.verifier.verify(b"Bearer " + token(keys, "rsa"))
     assert (await verify(world.verifier, token(keys, "rsa"))).user_id == "alice"
 
 
@@ -166,7 +147,7 @@ async def test_a_slow_provider_makes_nobody_wait_whose_key_is_known(world: World
     late = asyncio.create_task(verify(world.verifier, token(other_keys, "new")))
     while not late.done():
         # Without waiting: it is no coroutine.
-        assert world.verifier.verify_token(token(keys, "rsa", f"{time.monotonic()}")).issuer == ISSUER
+        assert world.verifier.verify(b"Bearer " + token(keys, "rsa", f"{time.monotonic()}")).issuer == ISSUER
         await asyncio.sleep(0.01)
     assert (await late).user_id == "alice"
 
@@ -210,14 +191,14 @@ async def test_a_provider_that_never_answered_refuses_nobody_for_good(keys: Keys
     async with running(server) as world:
         await wait_for(lambda: world.counters.key_fetch_failures[ISSUER] > 0)
         with pytest.raises(Rejection) as raised:
-            world.verifier.verify_token(token(keys, "rsa"))
+            world.verifier.verify(b"Bearer " + token(keys, "rsa"))
         assert (raised.value.status, raised.value.headers) == (503, (("Retry-After", "10"),))
         own = sign(SECRET.encode(), "HS256", make_claims(iss=None))
-        assert world.verifier.verify_token(own).user_id == "alice"
+        assert world.verifier.verify(b"Bearer " + own).user_id == "alice"
 
         await server.start()
         await wait_for(lambda: bool(world.counters.keys_fetched_at))
-        assert world.verifier.verify_token(token(keys, "rsa")).user_id == "alice"
+        assert world.verifier.verify(b"Bearer " + token(keys, "rsa")).user_id == "alice"
         await server.stop()
 
 
@@ -373,7 +354,7 @@ async def test_with_real_times_one_question_is_asked_in_ten_seconds(keys: Keys) 
 async def test_a_kid_that_the_newest_keys_do_not_have_is_refused_at_once(world: World, keys: Keys) -> None:
     assert await status_of(verify(world.verifier, token(keys, "wrong"))) == 401
     with pytest.raises(Rejection) as raised:
-        world.verifier.verify_token(token(keys, "wrong"))
+        world.verifier.verify(b"Bearer " + token(keys, "wrong"))
     assert raised.value.status == 401
 
 
@@ -388,7 +369,7 @@ async def test_a_kid_that_was_unknown_is_asked_for_again(world: World, keys: Key
 async def test_a_last_try_without_an_answer_is_told_to_come_again(world: World, keys: Keys) -> None:
     await verify(world.verifier, token(keys, "rsa"))
     with pytest.raises(Rejection) as raised:
-        world.verifier.verify_token(token(keys, "wrong"), is_last_try=True)
+        world.verifier.verify(b"Bearer " + token(keys, "wrong"), is_last_try=True)
     assert raised.value.status == 503
 
 
@@ -406,7 +387,7 @@ async def test_a_token_that_is_not_valid_anyway_asks_for_no_key(
 ) -> None:
     await verify(world.verifier, token(keys, "rsa"))
     with pytest.raises(Rejection) as raised:
-        world.verifier.verify_token(sign(keys.rsa, algorithm, make_claims(**claims), {"kid": key_id}))
+        world.verifier.verify(b"Bearer " + sign(keys.rsa, algorithm, make_claims(**claims), {"kid": key_id}))
     assert raised.value.status == 401
     assert not world.published._asked
 

@@ -43,7 +43,7 @@ def verifier_of(*providers: dict[str, Any], **fields: Any) -> TokenVerifier:
 
 def takes(verifier: TokenVerifier, token: str | bytes, *scopes: str) -> bool:
     try:
-        verifier.verify_token(token if isinstance(token, bytes) else token.encode(), *scopes)
+        verifier.verify(b"Bearer " + (token if isinstance(token, bytes) else token.encode()), *scopes)
     except Rejection:
         return False
     return True
@@ -90,11 +90,11 @@ def test_each_provider_signs_in_its_own_name_only() -> None:
     for key, issuer in ((FIRST, "https://first.example"), (SECOND, "https://second.example")):
         other = SECOND if key is FIRST else FIRST
         claims = make_claims(iss=issuer)
-        assert verifier.verify_token(sign(key, "ES256", claims)).issuer == issuer
+        assert verifier.verify(b"Bearer " + sign(key, "ES256", claims)).issuer == issuer
         assert not takes(verifier, sign(other, "ES256", claims))
         assert not takes(verifier, sign(SECRET.encode(), "HS256", claims))
     assert not takes(verifier, sign(FIRST, "ES256", make_claims(iss=None)))
-    assert verifier.verify_token(ours().encode()).issuer == ""
+    assert verifier.verify(b"Bearer " + ours().encode()).issuer == ""
 
 
 def test_a_provider_without_an_audience_takes_any() -> None:
@@ -107,7 +107,7 @@ def test_the_scopes_of_a_provider_count_instead_of_those_of_the_token() -> None:
     token = sign(FIRST, "ES256", make_claims(iss="https://first.example", scope="openid admin"))
     assert takes(verifier_of(provider("first")), token, Scope.ADMIN)
     verifier = verifier_of(provider("first", scopes=["events:write"]))
-    assert verifier.verify_token(token).scopes == {Scope.WRITE}
+    assert verifier.verify(b"Bearer " + token).scopes == {Scope.WRITE}
 
 
 def test_only_published_keys_are_fetched() -> None:

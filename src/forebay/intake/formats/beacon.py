@@ -46,28 +46,22 @@ class TextBeacon:
         Raises:
             Rejection: 400, as by `decode`.
         """
-        return self._open(body)[0]
+        try:
+            return _decode_text(_decode_object(body)[TOKEN]).encode()
+        except (*DECODING_ERRORS, KeyError, UnicodeEncodeError):
+            return None
 
     def decode(self, body: bytes) -> Decoded:
-        """Return the events, without the token.
+        """Return the events, which keep no token.
 
         Raises:
             Rejection: 400, the body is not of this format.
         """
-        return self._inner.decode(self._open(body)[1])
+        return self._inner.decode(body)
 
     def answer(self, places: Sequence[int], results: Sequence[Result], admission: Admission) -> bytes:
         """Return the answer of the other format, which a page may or may not be there to read."""
         return self._inner.answer(places, results, admission)
-
-    def _open(self, body: bytes) -> tuple[bytes | None, bytes]:
-        """Return the token in a JSON object, if there is one, and the JSON without it."""
-        try:
-            fields = _decode_object(body)
-            token = _decode_text(fields.pop(TOKEN)).encode()
-        except (*DECODING_ERRORS, KeyError, UnicodeEncodeError):
-            return None, body
-        return token, msgspec.json.encode(fields)
 
 
 class FormBeacon(TextBeacon):
@@ -75,17 +69,31 @@ class FormBeacon(TextBeacon):
 
     media_type = FORM_TYPE
 
-    def _open(self, body: bytes) -> tuple[bytes | None, bytes]:
-        if body.lstrip(WHITE_SPACE)[:1] in (b"{", b"["):
-            return super()._open(body)
-        try:
-            # Bytes that are not percent-encoded, or encode no UTF-8, come out as they were.
-            text = body.decode("latin-1")
-            pairs = parse_qsl(text, keep_blank_values=True, encoding="latin-1", max_num_fields=FORM_FIELDS_MAX)
-        except ValueError:
-            raise Rejection(HTTPStatus.BAD_REQUEST, f"the form has more than {FORM_FIELDS_MAX} fields") from None
-        fields = {name: value.encode("latin-1") for name, value in pairs}
-        if DATA not in fields:
-            raise Rejection(HTTPStatus.BAD_REQUEST, f"the form lacks the field {DATA}, which holds the JSON")
-        token, data = super()._open(fields[DATA])
-        return fields.get(TOKEN, token), data
+    def find_token(self, body: bytes) -> bytes | None:
+        """Return the token of the form, or that in its JSON."""
+        fields = _read_form(body)
+        return fields[TOKEN] if TOKEN in fields else super().find_token(fields[DATA])
+
+    def decode(self, body: bytes) -> Decoded:
+        """Return the events in `data`."""
+        return super().decode(_read_form(body)[DATA])
+
+
+def _read_form(body: bytes) -> dict[str, bytes]:
+    """Return the fields of a form; bare JSON is its `data`.
+
+    Raises:
+        Rejection: 400, `data` is missing, or there are too many fields.
+    """
+    if body.lstrip(WHITE_SPACE)[:1] in (b"{", b"["):
+        return {DATA: body}
+    try:
+        # Bytes that are not percent-encoded, or encode no UTF-8, come out as they were.
+        text = body.decode("latin-1")
+        pairs = parse_qsl(text, keep_blank_values=True, encoding="latin-1", max_num_fields=FORM_FIELDS_MAX)
+    except ValueError:
+        raise Rejection(HTTPStatus.BAD_REQUEST, f"the form has more than {FORM_FIELDS_MAX} fields") from None
+    fields = {name: value.encode("latin-1") for name, value in pairs}
+    if DATA not in fields:
+        raise Rejection(HTTPStatus.BAD_REQUEST, f"the form lacks the field {DATA}, which holds the JSON")
+    return fields
