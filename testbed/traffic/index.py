@@ -3,11 +3,17 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
 
 PAGE = 5_000
+STARTING_S = 30.0
+
+
+class IndexUnreadable(Exception):
+    """OpenSearch answers a search with an error."""
 
 
 class Index:
@@ -34,7 +40,7 @@ class Index:
             async with session.get(f"{self._url}/{self._pattern}/_count?allow_no_indices=true") as response:
                 answer = await response.json()
                 # An index that was made just now, and whose shard is still starting, cannot be counted yet.
-                return 0 if response.status == 503 else int(answer["count"])
+                return 0 if response.status == HTTPStatus.SERVICE_UNAVAILABLE else int(answer["count"])
 
     async def documents(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Yield `_id` and source of every document of every index, once for each index that holds it."""
@@ -42,18 +48,31 @@ class Index:
             yield log_id, source
 
     async def copies(self) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
-        """Yield index, `_id` and source of every copy of a document."""
+        """Yield index, `_id` and source of every copy of a document.
+
+        Raises:
+            IndexUnreadable: OpenSearch can't search all shards; they have had time to start.
+        """
         async with aiohttp.ClientSession() as session:
-            query = {"size": PAGE, "sort": ["_doc"]}
-            path = f"{self._pattern}/_search?scroll=1m&allow_no_indices=true"
-            async with session.post(f"{self._url}/{path}", json=query) as response:
-                answer = await response.json()
+            answer = await self._search(session)
             while hits := answer["hits"]["hits"]:
                 for hit in hits:
                     yield hit["_index"], hit["_id"], hit["_source"]
                 scroll = {"scroll": "1m", "scroll_id": answer["_scroll_id"]}
                 async with session.post(f"{self._url}/_search/scroll", json=scroll) as response:
-                    answer = await response.json()
+                    answer = await _read(response)
+
+    async def _search(self, session: aiohttp.ClientSession) -> dict[str, Any]:
+        """Ask for the first page, and wait for an index that was made just now."""
+        # Without the last parameter the documents of a shard that is starting are left out, with a status of 200.
+        parameters = "scroll=1m&allow_no_indices=true&allow_partial_search_results=false"
+        deadline = time.monotonic() + STARTING_S
+        while True:
+            query = {"size": PAGE, "sort": ["_doc"]}
+            async with session.post(f"{self._url}/{self._pattern}/_search?{parameters}", json=query) as response:
+                if response.status != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                    return await _read(response)
+            await asyncio.sleep(0.2)
 
     async def remove(self) -> None:
         """Delete every index."""
@@ -66,3 +85,10 @@ class Index:
         async with session.get(f"{self._url}/_cat/indices/{self._pattern}?format=json&h=index") as response:
             listed: list[dict[str, Any]] = await response.json()
             return listed
+
+
+async def _read(response: aiohttp.ClientResponse) -> dict[str, Any]:
+    if response.status != HTTPStatus.OK:
+        raise IndexUnreadable(f"{response.status}: {await response.text()}")
+    answer: dict[str, Any] = await response.json()
+    return answer

@@ -1,5 +1,6 @@
 """The real OpenSearch of the tests can be killed, paused and emptied, as other tests rely on."""
 
+import asyncio
 import json
 import os
 from http.client import HTTPConnection
@@ -12,6 +13,7 @@ from testbed.servers.fixtures import GIVEN_URL, OpenSearchAddress, StartOpenSear
 from testbed.servers.opensearch import OpenSearchServer, OpenSearchStartError
 from testbed.servers.opensearch_install import VERSION
 from testbed.servers.process_usage import thread_states
+from testbed.traffic.index import Index, IndexUnreadable
 
 
 def call(url: str, method: str, path: str, body: object = None, timeout_s: float = 30) -> Any:
@@ -80,3 +82,31 @@ def test_server_that_was_changed_filled_and_killed_is_empty_again(own_opensearch
 def test_setting_that_opensearch_refuses_is_shown_from_its_log(start_opensearch: StartOpenSearch) -> None:
     with pytest.raises(OpenSearchStartError, match=r"unknown setting \[no\.such\.setting\]"):
         start_opensearch({"no.such.setting": "1"})
+
+
+async def test_documents_of_an_index_whose_shard_is_still_starting_are_waited_for(
+    own_opensearch: OpenSearchServer,
+) -> None:
+    url = own_opensearch.url
+    halted, free = ({"persistent": {"cluster.routing.allocation.enable": value}} for value in ("none", None))
+    index = Index(url, "starting")
+    await asyncio.to_thread(call, url, "PUT", "/_cluster/settings", halted)
+    await asyncio.to_thread(call, url, "PUT", "/events_starting_1?wait_for_active_shards=0", {})
+
+    reading = asyncio.create_task(_read_all(index))
+    answer = await asyncio.to_thread(call, url, "POST", "/events_starting_*/_search", {})
+    assert answer["status"] == 503
+    assert not reading.done()
+    await asyncio.to_thread(call, url, "PUT", "/_cluster/settings", free)
+    assert await reading == []
+    await asyncio.to_thread(call, url, "PUT", "/events_starting_1/_doc/1?refresh=true", {"level": "warn"})
+    assert await _read_all(index) == [("1", {"level": "warn"})]
+
+
+async def test_search_that_opensearch_refuses_is_told_with_its_words(opensearch: OpenSearchAddress) -> None:
+    with pytest.raises(IndexUnreadable, match=r"400: .*invalid_index_name"):
+        await _read_all(Index(opensearch.url, "a,_b"))
+
+
+async def _read_all(index: Index) -> list[tuple[str, dict[str, Any]]]:
+    return [document async for document in index.documents()]
