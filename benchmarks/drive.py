@@ -4,7 +4,8 @@ Connections, intake, pipeline and journal are those that the server puts togethe
 that answer at once. Each part of the drive runs in processes that are forked after all imports: in one its first round
 alone, in another all rounds. The difference of their counts is that of the rounds, without set-up.
 
-Prints, for each drive, the numbers of the processes of the way in, and of plain Python with the same requests.
+Prints, for each drive, the numbers of the processes of the way in, and of plain Python with the same requests. Single
+events are driven twice: without limits, and with one for each kind of sender.
 """
 
 from __future__ import annotations
@@ -47,6 +48,13 @@ TOKEN_LIFE_S = 3600
 TURNS_MAX = 20
 """Turns of the event loop in which a round must be answered."""
 
+PEER = ("192.0.2.7", 40_000)
+
+LIMITS = {"token_rate_per_s": 1e6, "device_rate_per_s": 1e6, "address_rate_per_s": 1e6}
+"""A rate for each kind of sender, which nobody reaches."""
+
+NO_LIMITS: Mapping[str, float] = {}
+
 OK = b"HTTP/1.1 200 OK\r\n"
 
 HEAD = (
@@ -78,7 +86,7 @@ class Answers(asyncio.Transport):
     """A transport to nobody that counts good answers."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__({"peername": PEER})
         self.good = 0
         self.other = b""
 
@@ -158,9 +166,9 @@ def make_rounds(path: str, make_content: Callable[[int], object], rounds: int, c
 # The drive
 
 
-async def send(rounds: Sequence[Round]) -> None:
+async def send(rounds: Sequence[Round], limits: Mapping[str, float]) -> None:
     """Send the requests of each round at once, and wait for their answers before the next round."""
-    settings = load_settings()
+    settings = load_settings().model_copy(update=limits)
     counters = Counters()
     denials = Denials(settings.denials_path, counters)
     deliverer = Deliverer(settings, cast("Spool", InstantSpool()), counters)
@@ -192,10 +200,15 @@ async def _collect() -> ServerSnapshot:
     raise NotImplementedError("nobody asks for metrics here")
 
 
-def send_all(rounds: Sequence[Round]) -> None:
+def send_all(rounds: Sequence[Round], limits: Mapping[str, float] = NO_LIMITS) -> None:
     """Send all rounds in an event loop like the server's."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(send(rounds))
+        runner.run(send(rounds, limits))
+
+
+def send_limited(rounds: Sequence[Round]) -> None:
+    """Send all rounds to a server that counts the events of each sender."""
+    send_all(rounds, LIMITS)
 
 
 def run_plain(rounds: Sequence[Round]) -> None:
@@ -247,12 +260,13 @@ def main() -> None:
     mock.patch("time.time_ns", itertools.repeat(time.time_ns()).__next__).start()
     singles = make_rounds("/events", make_event, 1 + SINGLE_ROUNDS, SINGLE_CONNECTIONS)
     batches = make_rounds("/events/batch", make_batch, 1 + BATCH_ROUNDS, BATCH_CONNECTIONS)
-    drives = {"single": singles, "batch": batches}
-    print(
-        json.dumps(
-            {name: (run_twice(send_all, rounds), run_twice(run_plain, rounds)) for name, rounds in drives.items()}
-        )
-    )
+    plain, plain_batch = run_twice(run_plain, singles), run_twice(run_plain, batches)
+    drives = {
+        "single": (run_twice(send_all, singles), plain),
+        "limited": (run_twice(send_limited, singles), plain),
+        "batch": (run_twice(send_all, batches), plain_batch),
+    }
+    print(json.dumps(drives))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Clock:
 
     def now(self) -> datetime:
         """Return the time in UTC."""
-        at_ms = now_ms()
+        at_ms = time.time_ns() // 1_000_000
         if at_ms != self._now_ms:
             self._now_ms = at_ms
             self._now = _EPOCH + timedelta(milliseconds=at_ms)

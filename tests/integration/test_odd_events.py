@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from forebay.errors import Rejection
-from forebay.intake.documents import DocumentMaker, Sender
+from forebay.intake.documents import DocumentMaker, Sender, encode_sender
 from forebay.intake.formats.single import SingleEvent
 from forebay.model import Entry, entry_address, entry_document, join_entries
 from forebay.sinks.opensearch.repair import may_overwhelm, repair
@@ -25,7 +25,7 @@ from testbed.traffic.odd_events import OddEvents
 EVENTS = 1_000
 BUSY_S_MAX = 60
 BULK_BYTES_MAX = 300_000
-ALICE: Sender = ("alice", None, None, None, None)
+ALICE = encode_sender("alice")
 RECEIVED_AT = datetime(2026, 11, 24, tzinfo=UTC)
 LONG_KEY_BYTES = 8_000
 
@@ -134,7 +134,7 @@ def make_odd_entries(seed: int, maker: DocumentMaker) -> list[Entry]:
         device, app, system, agent = (
             text if text is None else text.encode() for text in (odd.header() for _ in range(4))
         )
-        sender = (f"user-{number}", device, app, system, agent)
+        sender = encode_sender(f"user-{number}", device, app, system, agent)
         try:
             entries.append(make(maker, odd.body(f"{number}-{uuid.uuid4()}"), sender))
         except Rejection:

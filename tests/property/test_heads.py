@@ -434,9 +434,6 @@ class Clock:
     def time(self) -> float:
         return START.timestamp() + self.passed_s
 
-    def monotonic_ns(self) -> int:
-        return int(self.passed_s * 1_000) * 1_000_000
-
     def time_ns(self) -> int:
         return int(self.time() * 1_000) * 1_000_000
 
@@ -454,9 +451,7 @@ def _same_each_time() -> Iterator[None]:
     """Let nothing differ between two runs of a history: times and made up ids."""
     with ExitStack() as patches:
         for name in ("clock", "tokens.verifier", "denials.denials", "intake.guard", "intake.intake", "intake.limits"):
-            time = SimpleNamespace(
-                time=CLOCK.time, monotonic=CLOCK.time, time_ns=CLOCK.time_ns, monotonic_ns=CLOCK.monotonic_ns
-            )
+            time = SimpleNamespace(time=CLOCK.time, monotonic=CLOCK.time, time_ns=CLOCK.time_ns)
             patches.enter_context(mock.patch(f"forebay.{name}.time", time))
         patches.enter_context(mock.patch("jwt.api_jwt.datetime", CLOCK))
         patches.enter_context(mock.patch("forebay.intake.documents.new_log_id", str))
@@ -529,7 +524,7 @@ class Drive:
         self.server = server = Server(LIMITS, setting.in_hand_bytes_max, **setting.senders)
         server.intake.heads = known
         server.intake._admitter = self.pipeline  # type: ignore[assignment]
-        server.intake.guard.rates._clock = CLOCK.time_ns
+        server.intake.guard.rates._clock = CLOCK.time
         server.verifier._own = make_own_provider([SECRET, OLD_SECRET])
         self.keys = LateKeys()
         server.verifier.add(ISSUER, Provider(self.keys, frozenset({"HS256"}), ISSUER))

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from forebay.errors import Rejection
-from forebay.intake.documents import DocumentMaker, Sender
+from forebay.intake.documents import DocumentMaker, encode_sender
 from forebay.intake.formats.batch import EventBatch
 from forebay.intake.formats.event import decode_event
 from forebay.intake.formats.format import Decoded
@@ -29,7 +29,7 @@ from forebay.tokens.verifier import TokenVerifier
 # A loaded machine is no reason to fail.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-ALICE: Sender = ("alice", None, None, None, None)
+ALICE = encode_sender("alice")
 OLDEST = datetime(2024, 1, 1, tzinfo=UTC)
 DAY_MS = 86_400_000
 KNOWN = frozenset(Event.__struct_fields__)

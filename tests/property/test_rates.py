@@ -17,17 +17,24 @@ from hypothesis import strategies as st
 
 from forebay.errors import Rejection
 from forebay.intake import rates
-from forebay.intake.rates import NS, Accounts, RateLimiter, make_limit
+from forebay.intake.rates import LONG_AGO, ROUNDING_S, Accounts, RateLimiter
 from forebay.setting_values import DAY_S
 from forebay.settings import Settings
 
 unhurried = settings(deadline=None, max_examples=300)
 
+NS = 1_000_000_000
 DAY_NS = DAY_S * NS
 NOON_S = 20_000 * DAY_S + DAY_S // 2
 BURST_S = 2_000
-ROUNDING = Fraction(1_001, 1_000)
-"""The most that the time of an event, in whole nanoseconds, adds to a rate."""
+ROUNDED_NS = Fraction(15, 2)
+"""The most by which a time or a sum of times is rounded while a machine has run for less than four years."""
+
+CLOCK_NS = 500
+"""The most by which the time of a clock is rounded."""
+
+EVENT_NS = Fraction(round(ROUNDING_S * NS)) + ROUNDED_NS
+"""The most by which the time of an event is shorter than it should be."""
 
 
 class Step(NamedTuple):
@@ -49,17 +56,19 @@ class Model:
         self.per_s = None if per_s is None else Fraction(per_s)
         self.per_day = per_day
         # One event may always come after a long silence.
-        self.burst_ns = max(int(NS * burst_s), int(NS / per_s)) if per_s else 0
+        self.burst_ns = max(Fraction(burst_s), 1 / Fraction(per_s)) * NS if per_s else Fraction(0)
         self.requests: list[tuple[int, int]] = []
 
-    def is_over(self, now: int, rounding: Fraction = Fraction(1)) -> bool:
-        """Return whether there is no room for one event at its rate, or at one that is larger by the rounding."""
+    def is_over(self, now: int, error_ns: Fraction = Fraction(0)) -> bool:
+        """Return whether there is no room for one event; with an error, whether there is none by all roundings."""
         if self.per_s is None:
             return False
+        event_ns = max(Fraction(0), NS / self.per_s - error_ns)
         events = 0
         for at, count in reversed(self.requests):
             events += count
-            if (events + 1) * NS > self.per_s * rounding * (now - at + self.burst_ns):
+            # Two times and a sum are rounded beside those of the events.
+            if (events + 1) * event_ns > now - at + self.burst_ns + (3 * ROUNDED_NS if error_ns else 0):
                 return True
         return False
 
@@ -94,7 +103,7 @@ STEPS = st.lists(
 @given(
     numbers=st.tuples(RATES, RATES, RATES, QUOTAS, QUOTAS, QUOTAS),
     burst_s=st.sampled_from([0.001, 0.3, 1.0, 10.0]),
-    start=st.sampled_from([0, 1, 200 * DAY_NS, 30_000 * DAY_NS]),
+    start=st.sampled_from([0, 1, 200 * DAY_NS, 3 * 365 * DAY_NS]),
     steps=STEPS,
 )
 def test_who_is_refused_was_over_a_limit_and_who_is_taken_was_not(
@@ -105,7 +114,7 @@ def test_who_is_refused_was_over_a_limit_and_who_is_taken_was_not(
     ]
     chosen = Settings(_env_file=None, rate_burst_s=burst_s, **dict(zip(names, numbers, strict=True)))
     now = start
-    limiter = RateLimiter(chosen, lambda: NOON_S * NS + now)
+    limiter = RateLimiter(chosen, lambda: NOON_S + now / NS)
     models: dict[Any, Model] = {}
     slowest = min([rate for rate in numbers[:3] if rate is not None], default=1.0)
     for step in steps:
@@ -113,23 +122,26 @@ def test_who_is_refused_was_over_a_limit_and_who_is_taken_was_not(
         mine = [models.setdefault(key, Model(*limit, burst_s)) for key, limit in keys_of(step, numbers)]
         wait_s = take(limiter, now, step)
         if wait_s is None:
-            assert not any(model.is_over(now, ROUNDING) or model.is_spent(now) for model in mine)
+            assert not any(model.is_over(now, EVENT_NS) or model.is_spent(now) for model in mine)
             for model in mine:
                 model.requests.append((now, step.events))
         else:
             event("refused")
             assert any(model.is_over(now) or model.is_spent(now) for model in mine)
-            waited = now + wait_s * NS
-            assert not any(model.is_over(waited, ROUNDING) or model.is_spent(waited) for model in mine)
+            waited = now + wait_s * NS + CLOCK_NS
+            assert not any(model.is_over(waited, EVENT_NS) or model.is_spent(waited) for model in mine)
 
 
 def take(limiter: RateLimiter, now: int, step: Step) -> int | None:
     """Return the seconds to wait if the request is refused."""
+    limited_as = limiter.identify(step.sub, step.own_per_s, step.device, step.address)
+    if limited_as is None:
+        return None
     try:
-        accounts = limiter.check(now, limiter.identify(step.sub, step.own_per_s, step.device, step.address))
+        limiter.charge(now / NS, limited_as)
     except Rejection as refusal:
         return int(dict(refusal.headers)["Retry-After"])
-    limiter.count(now, accounts, step.events)
+    limited_as.count(step.events - 1)
     return None
 
 
@@ -151,31 +163,33 @@ def keys_of(step: Step, numbers: tuple[Any, ...]) -> list[tuple[Any, tuple[float
 def test_no_error_adds_up_over_a_year(per_s: float) -> None:
     limiter = RateLimiter(Settings(_env_file=None, token_rate_per_s=per_s, rate_burst_s=BURST_S))
     limited_as = limiter.identify("alice", None, None, None)
-    sent = 0
+    assert limited_as is not None
+    sent, start_s = 0, 2 * 365 * DAY_S
     for day in range(366):
         # Before each of these requests there is room for exactly one event, and the burst is in use.
         events = int(Fraction(per_s) * ((day + 1) * DAY_S + BURST_S)) - 1 - sent
-        now = 10**17 + day * DAY_NS
-        limiter.count(now, limiter.check(now, limited_as), events)
+        limiter.charge(start_s + day * DAY_S, limited_as)
+        limited_as.count(events - 1)
         sent += events
     with pytest.raises(Rejection) as refused:
-        limiter.check(10**17 + 365 * DAY_NS, limited_as)
-    # The time of an event is whole nanoseconds.
-    assert DAY_S - 1 / per_s - sent / NS - 1 <= int(dict(refused.value.headers)["Retry-After"]) <= DAY_S
+        limiter.check(start_s + 365 * DAY_S, limited_as)
+    # No more is forgiven than what is taken off the time of each event.
+    forgiven_s = sent * ROUNDING_S
+    assert DAY_S - 1 / per_s - forgiven_s - 1 <= int(dict(refused.value.headers)["Retry-After"]) <= DAY_S
 
 
 @unhurried
 @given(keys_max=st.integers(1, 6), keys=st.lists(st.integers(0, 20), max_size=200))
 def test_no_account_in_use_is_ever_forgotten(keys_max: int, keys: list[int]) -> None:
-    accounts = Accounts(make_limit("device", 1, None, 1))
-    known: dict[int, rates.Account] = {}
+    accounts = Accounts(LONG_AGO)
+    known: dict[int, float] = {}
     others: dict[int, set[int]] = defaultdict(set)
     with mock.patch.object(rates, "KEYS_MAX", keys_max):
-        for key in keys:
-            account = accounts[f"{key}"]
+        for now, key in enumerate(keys):
+            number = accounts[f"{key}"]
             if key in known and len(others[key]) <= keys_max:
-                assert account is known[key]
-            known[key] = account
+                assert number == known[key]
+            known[key] = accounts[f"{key}"] = now
             others[key].clear()
             for other in known.keys() - {key}:
                 others[other].add(key)

@@ -41,7 +41,7 @@ class TrustedProxies:
 
     def find_client(self, peer: str, lines: Iterable[tuple[bytes, bytes]]) -> str:
         """Return the address of the client that sent a head with these lines, over a connection from this peer."""
-        return (self.read_client(lines) if self.trusts(peer) else None) or peer
+        return (self.read_client(lines) if self._networks and self.trusts(peer) else None) or peer
 
     def trusts(self, peer: str) -> bool:
         """Return whether a peer is one of these proxies."""

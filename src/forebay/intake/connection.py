@@ -129,11 +129,11 @@ class Connection(asyncio.Protocol):
         is_between = not (reader.is_in_request or reader.is_stopped)
         try:
             known = self._intake.recall(self, piece) if is_between else None
-            # If memory is short, the limits of a sender still come first: they are checked with its head.
-            if known is not None and not (known[0].grant.limited_as and self._limits.exceeded):
-                self._queue.append(known[0])
+            if known is not None:
+                request, body = known
+                self._queue.append(request)
                 self._wait()
-                self._take(*known)
+                self._take(request, body)
             else:
                 # One of a head that came in two pieces must not be taken for that of this piece.
                 self._new_grant = None
@@ -307,10 +307,12 @@ class Connection(asyncio.Protocol):
 
     def _take(self, request: Request, body: bytes, *, is_last_try: bool = False) -> None:
         limits = self._limits
-        if limits.used_bytes > limits.bytes_max and not limits.find_room():
-            self.answer(request, refusals.rejection(limits.reject_request()))
-            return
         try:
+            if limits.used_bytes > limits.bytes_max and not limits.find_room():
+                # Who sends too much is told so even now: to send again soon would be no use.
+                self._intake.check_rates(request.grant)
+                self.answer(request, refusals.rejection(limits.reject_request()))
+                return
             if request.head is not None:
                 self._intake.decide(request, request.head, body, is_last_try=is_last_try)
             self._intake.take(request, body)

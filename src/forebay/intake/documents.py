@@ -26,12 +26,6 @@ CLOCK_ERROR_MAX = timedelta(days=7)
 """Largest error of a client's clock that is corrected. A `sent_at` that is further away is in seconds, or is the time
 at which the event was stored to be sent later. It would only spoil a good timestamp."""
 
-SENDERS_MAX = 5_000
-"""How many senders are remembered."""
-
-SENDER_BYTES_MAX = 1_000
-"""Most bytes of one of them in a document; a longer one is encoded with each request."""
-
 BRACE = ord("{")
 TIMES = b'}}\n{"@timestamp":%b,"received_at":%b,"log_id":'
 
@@ -39,11 +33,17 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = msgspec.json.Encoder().encode
 
 
-Sender: TypeAlias = tuple[str, *tuple[bytes | None, ...]]
-"""The sender of a request: the token's `sub`, then `SENDER_FIELDS`: headers as they came, and the address if it is
-stored."""
+Sender: TypeAlias = tuple[bytes, bytes]
+"""Who sends: the text between `log_id` and `event_info` of a document, and that behind `event_info`, to the end."""
 
 SENDER_FIELDS = ("device_uuid", "app_version", "os_version", "user_agent", "client_address")
+
+
+def encode_sender(user_id: str, *headers: bytes | None) -> Sender:
+    """Return a sender, from the token's `sub` and the values of `SENDER_FIELDS`, as they came and as far as known."""
+    named = zip(SENDER_FIELDS, headers, strict=False)
+    devices = [b',"%b":%b' % (name.encode(), _encode(_text(value))) for name, value in named if value]
+    return b',"user_id":%b,"event_info":' % _encode(user_id), b"".join([*devices, b"}\n"])
 
 
 class _Moment(Struct, gc=False):
@@ -61,10 +61,6 @@ class _Moment(Struct, gc=False):
     times: bytes
 
 
-SenderTexts: TypeAlias = tuple[bytes, bytes]
-"""The text between `log_id` and `event_info`, and that behind `event_info`, to the end of the entry."""
-
-
 class _Leads(dict[str, bytes]):
     """The text before the `_id`s of each index."""
 
@@ -80,7 +76,6 @@ class DocumentMaker:
         self._months = Months(environment, oldest)
         self._counters = counters
         self._require_log_id = require_log_id
-        self._senders: dict[Sender, SenderTexts] = {}
         self._leads = _Leads()
         self._moment = self._begin_moment(_EPOCH)
 
@@ -93,7 +88,6 @@ class DocumentMaker:
         has a `Rejection`: its required `log_id` is missing, its `log_id` is too long, its `param` too deep, or a time
         is not valid. The events are changed.
         """
-        texts = self._senders.get(sender) or self._meet(sender)
         moment = self._moment
         if moment.received_at != received_at:
             moment = self._moment = self._begin_moment(received_at)
@@ -104,7 +98,7 @@ class DocumentMaker:
                 results.append(event.without_frames())
                 continue
             try:
-                index, log_id, entry = self._make_entry(event, moment, texts, sent_at)
+                index, log_id, entry = self._make_entry(event, moment, sender, sent_at)
             except Rejection as error:
                 results.append(error.without_frames())
             else:
@@ -118,21 +112,13 @@ class DocumentMaker:
             parts.append(Part(index, entries, sum(map(len, entries))))
         return parts, results
 
-    def _meet(self, sender: Sender) -> SenderTexts:
-        if len(self._senders) >= SENDERS_MAX:
-            self._senders.clear()
-        texts = _encode_sender(sender)
-        if sum(map(len, texts)) <= SENDER_BYTES_MAX:
-            self._senders[sender] = texts
-        return texts
-
     def _begin_moment(self, received_at: datetime) -> _Moment:
         index = self._months.find_today(received_at)
         time = _encode(received_at)
         return _Moment(received_at, index, self._leads[index], TIMES % (time, time))
 
     def _make_entry(
-        self, event: Event, moment: _Moment, texts: SenderTexts, sent_at: Instant | None
+        self, event: Event, moment: _Moment, sender: Sender, sent_at: Instant | None
     ) -> tuple[str, bytes, Entry]:
         """Return an event's index, its `log_id` as JSON, and its entry."""
         named = event.log_id or self._new_log_id(moment.received_at)
@@ -154,7 +140,7 @@ class DocumentMaker:
         info = _encode(event)
         if NEWLINE in info:
             info = on_one_line(info)
-        user, devices = texts
+        user, devices = sender
         return index, log_id, b"".join((lead, log_id, times, log_id, user, info, devices))
 
     def _place(self, event: Event, log_id: str, moment: _Moment, sent_at: Instant | None) -> tuple[str, bytes, bytes]:
@@ -198,13 +184,6 @@ def as_datetime(value: Instant, field: str) -> datetime:
         return _EPOCH + timedelta(milliseconds=value)
     except (OverflowError, ValueError):
         raise invalid_event(FieldError(field, "is not a time: RFC 3339, or milliseconds since 1970")) from None
-
-
-def _encode_sender(sender: Sender) -> SenderTexts:
-    user_id, *headers = sender
-    named = zip(SENDER_FIELDS, headers, strict=False)
-    devices = [b',"%b":%b' % (name.encode(), _encode(_text(value))) for name, value in named if value]
-    return b',"user_id":%b,"event_info":' % _encode(user_id), b"".join([*devices, b"}\n"])
 
 
 def _text(value: bytes) -> str:

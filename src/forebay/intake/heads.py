@@ -35,10 +35,10 @@ class Grant(Struct, frozen=True):
     Attributes:
         claims: those of its token.
         format: how the body is read and answered.
-        sender: who sends, on which device.
+        sender: who sends, on which device, in the words of a document.
         ack: when the client gets its answer.
         origin_lines: the lines of the answer that let a page read it.
-        limited_as: the names under which its events are counted, none if no limit counts them.
+        limited_as: the names under which its events are counted; None if no limit counts them.
         version: that of the guard when it decided; with another one it has to decide again.
     """
 
@@ -47,7 +47,7 @@ class Grant(Struct, frozen=True):
     sender: Sender
     ack: Ack
     origin_lines: bytes = b""
-    limited_as: LimitedAs = ()
+    limited_as: LimitedAs | None = None
     version: int = 0
 
 

@@ -17,7 +17,6 @@ from forebay.intake.formats.registry import FORMATS, Addresses
 from forebay.intake.guard import Guard, Head
 from forebay.intake.heads import Grant, KnownHeads
 from forebay.intake.limits import RequestLimits
-from forebay.intake.rates import Account
 from forebay.model import CREATED, Ack, Admission
 from forebay.pipeline.group import Part
 from forebay.pipeline.pipeline import Admitter
@@ -26,7 +25,7 @@ from forebay.tokens.claims import Claims
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-UNDECIDED = Grant(Claims("", frozenset(), 0.0), FORMATS[0], ("",), Ack.DISK)
+UNDECIDED = Grant(Claims("", frozenset(), 0.0), FORMATS[0], (b"", b""), Ack.DISK)
 """The grant of a request before there is one. It grants nothing."""
 
 
@@ -52,7 +51,6 @@ class Request(Turn, eq=False, kw_only=True):
     Attributes:
         grant: the decisions on its head.
         head: the head itself, while these are not made.
-        accounts: have counted its events, as far as these are limited.
         places: the number of each event in the body.
         results: the result of each event.
         parts: the events that were not refused, by their index.
@@ -64,7 +62,6 @@ class Request(Turn, eq=False, kw_only=True):
     counters: Counters
     grant: Grant
     head: Head | None = None
-    accounts: Sequence[Account] = ()
     places: Sequence[int] = ()
     results: Sequence[Result] = ()
     parts: Sequence[Part] = ()
@@ -84,8 +81,8 @@ class Request(Turn, eq=False, kw_only=True):
     def refused(self, error: SpoolUnavailable) -> None:
         """Tell the client to send again; if no answer can be right, close without one."""
         self.counters.unavailable += self.events
-        for account in self.accounts:
-            account.give_back(self.events)
+        if self.grant.limited_as is not None:
+            self.grant.limited_as.count(-self.events)
         if isinstance(error, SpoolInDoubt):
             self.connection.abandon(self)
         else:
@@ -108,6 +105,7 @@ class Intake:
         self.guard = guard
         self._rates = guard.rates
         self.limits = limits
+        self._batch_events_max = limits.batch_events_max
         self.counters = counters
         self._maker = maker
         self._admitter = admitter
@@ -149,6 +147,15 @@ class Intake:
         request.grant = self.guard.decide(head, body.removeprefix(BYTE_ORDER_MARK), is_last_try=is_last_try)
         request.head = None
 
+    def check_rates(self, grant: Grant) -> None:
+        """Check that a sender is not over one of its limits.
+
+        Raises:
+            Rejection: 429, it is.
+        """
+        if grant.limited_as is not None:
+            self._rates.check(time.monotonic(), grant.limited_as)
+
     def take(self, request: Request, body: bytes) -> None:
         """Take the events of a request; it is answered now, or once they are safe.
 
@@ -156,24 +163,29 @@ class Intake:
             Rejection: all of them are refused.
         """
         grant = request.grant
-        now_ns = time.monotonic_ns() if grant.limited_as else 0
-        request.accounts = self._rates.check(now_ns, grant.limited_as) if grant.limited_as else ()
-        # Windows writes it, and a reader may ignore it (RFC 8259, section 8.1).
-        decoded = grant.format.decode(body.removeprefix(BYTE_ORDER_MARK))
-        if len(decoded.places) > self.limits.batch_events_max:
-            detail = f"a batch has at most {self.limits.batch_events_max} events, not {len(decoded.places)}"
-            raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
-        parts, results = self._maker.make(decoded.events, grant.sender, self._clock.now(), decoded.sent_at)
+        limited_as = grant.limited_as
+        if limited_as is not None:
+            self._rates.charge(time.monotonic(), limited_as)
         events = entry_bytes = 0
-        for part in parts:
-            events += len(part.entries)
-            entry_bytes += part.entry_bytes
+        try:
+            # Windows writes it, and a reader may ignore it (RFC 8259, section 8.1).
+            decoded = grant.format.decode(body.removeprefix(BYTE_ORDER_MARK))
+            if len(decoded.places) > self._batch_events_max:
+                detail = f"a batch has at most {self._batch_events_max} events, not {len(decoded.places)}"
+                raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+            parts, results = self._maker.make(decoded.events, grant.sender, self._clock.now(), decoded.sent_at)
+            for part in parts:
+                events += len(part.entries)
+                entry_bytes += part.entry_bytes
+        finally:
+            # One is counted already, whose room was needed; refused events count nothing.
+            if limited_as is not None and events != 1:
+                limited_as.count(events - 1)
         request.places, request.results, request.parts = decoded.places, results, parts
         request.events, request.entry_bytes = events, entry_bytes
         if events:
-            if request.accounts:
-                self._rates.count(now_ns, request.accounts, events)
             self._admitter.admit(request, grant.ack)
         else:
             request.admitted(CREATED)
-        self.counters.rejected += len(results) - events
+        if len(results) != events:
+            self.counters.rejected += len(results) - events

@@ -124,4 +124,5 @@ def test_a_rate_of_a_tokens_own_limits_it_without_any_setting(guard: Guard) -> N
     grant, other = (check(guard, {b"authorization": limited(rate=rate)}) for rate in (2.5, None))
     assert grant is not None
     assert other is not None
-    assert (len(grant.limited_as), other.limited_as) == (1, ())
+    assert grant.limited_as is not None
+    assert (len(grant.limited_as.rates), other.limited_as) == (1, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from forebay.intake import heads
+from forebay.intake.documents import encode_sender
 from forebay.intake.formats.single import SingleEvent
 from forebay.intake.heads import HEAD_BYTES_MAX, HEADS_MAX, Grant, KnownHeads
 from forebay.model import Ack
@@ -13,8 +14,8 @@ from forebay.tokens.claims import Claims
 HEADER_BYTES_MAX = 16_384
 FIRST_LINE = b"POST /events HTTP/1.1\r\n"
 PEER = b"192.0.2.1"
-GRANT = Grant(Claims("alice", frozenset(), 0), SingleEvent(), ("alice", None, None, None, None), Ack.DISK)
-OTHER = Grant(Claims("bob", frozenset(), 0), SingleEvent(), ("bob", None, None, None, None), Ack.MEMORY)
+GRANT = Grant(Claims("alice", frozenset(), 0), SingleEvent(), encode_sender("alice"), Ack.DISK)
+OTHER = Grant(Claims("bob", frozenset(), 0), SingleEvent(), encode_sender("bob"), Ack.MEMORY)
 
 
 def request(body: bytes = b"hello", before: bytes = b"", after: bytes = b"", digits: bytes | None = None) -> bytes:

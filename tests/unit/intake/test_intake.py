@@ -14,7 +14,7 @@ import pytest
 from forebay.denials.denials import Denials
 from forebay.errors import FieldError, Rejection, SpoolInDoubt, SpoolUnavailable
 from forebay.intake.answers import Answer, Turn
-from forebay.intake.documents import DocumentMaker
+from forebay.intake.documents import DocumentMaker, encode_sender
 from forebay.intake.formats.batch import EventBatch
 from forebay.intake.formats.event import decode_event
 from forebay.intake.formats.format import Decoded, Format, Result
@@ -103,7 +103,7 @@ def request_of_two(connection: RecordingConnection, counters: Counters) -> Reque
     return Request(
         connection=connection,
         counters=counters,
-        grant=Grant(Claims("alice", frozenset(), 0), EventBatch(), ("alice", None, None, None, None), Ack.DISK),
+        grant=Grant(Claims("alice", frozenset(), 0), EventBatch(), encode_sender("alice"), Ack.DISK),
         places=range(3),
         results=[b'"a"', Rejection(400, "not so", (FieldError("page", "is required"),)), b'"c"'],
         parts=[Part("events_test_2026-03", [b"first", b"third"], 10)],
@@ -172,7 +172,7 @@ def test_a_request_has_its_format_its_sender_and_its_acknowledgement(
     }
     grant = intake.begin(connection, Head(EVENTS, b"", HEAD | headers)).grant
     assert isinstance(grant.format, SingleEvent)
-    assert grant.sender == ("alice", b"3f0a", b"4.2", b"", b"\xff")
+    assert grant.sender == encode_sender("alice", b"3f0a", b"4.2", b"", b"\xff")
     assert grant.ack is Ack.DISK
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from forebay.errors import Rejection
 from forebay.intake import rates
-from forebay.intake.rates import NS, Accounts, RateLimiter, make_limit
+from forebay.intake.rates import LONG_AGO, Accounts, LimitedAs, RateLimiter
 from forebay.setting_values import DAY_S
 from forebay.settings import Settings
 
@@ -23,9 +23,7 @@ class Sender:
     def __init__(self, **settings: Any) -> None:
         self.now_s = 0.0
         self.clock_s = NOON_S
-        self.limiter = RateLimiter(
-            Settings(_env_file=None, **settings), lambda: round((self.clock_s + self.now_s) * NS)
-        )
+        self.limiter = RateLimiter(Settings(_env_file=None, **settings), lambda: self.clock_s + self.now_s)
 
     def send(
         self,
@@ -36,8 +34,14 @@ class Sender:
         address: str | None = ADDRESS,
     ) -> None:
         limited_as = self.limiter.identify(sub, own_per_s, device, address)
-        now = round(self.now_s * NS)
-        self.limiter.count(now, self.limiter.check(now, limited_as), events)
+        if limited_as is not None:
+            self.limiter.charge(self.now_s, limited_as)
+            limited_as.count(events - 1)
+
+    def name(self, sub: str = "alice", own_per_s: float | None = None, device: bytes | None = DEVICE) -> LimitedAs:
+        limited_as = self.limiter.identify(sub, own_per_s, device, ADDRESS)
+        assert limited_as is not None
+        return limited_as
 
     def refusal(self, **sender: Any) -> Rejection:
         with pytest.raises(Rejection) as raised:
@@ -72,13 +76,10 @@ def test_a_batch_is_taken_whole_and_the_next_request_waits_for_it() -> None:
 
 def test_events_that_could_not_be_kept_are_given_back() -> None:
     sender = Sender(token_rate_per_s=5, rate_burst_s=2, token_quota_per_day=100)
-    limited_as = sender.limiter.identify("alice", None, DEVICE, ADDRESS)
     for _ in range(50):
-        accounts = sender.limiter.check(0, limited_as)
-        sender.limiter.count(0, accounts, 100)
+        sender.send(100)
         sender.refusal()
-        for account in accounts:
-            account.give_back(100)
+        sender.name().count(-100)
     for _ in range(10):
         sender.send()
     sender.refusal()
@@ -102,6 +103,21 @@ def test_a_refused_request_counts_nothing_for_anybody() -> None:
     sender.send()
     sender.send(2, sub="bob")
     assert fields(sender.refusal(sub="carol"))["RateLimit"].startswith('"address-day";r=0;')
+
+
+@pytest.mark.parametrize("over", [{"device_rate_per_s": 1}, {"device_quota_per_day": 1}])
+def test_a_limit_with_room_is_not_used_up_by_refusals_for_another(over: dict[str, int]) -> None:
+    sender = Sender(token_rate_per_s=5, token_quota_per_day=20, rate_burst_s=2, **over)
+    sender.send(2)
+    for _ in range(100):
+        assert "token" not in fields(sender.refusal())["RateLimit"]
+    for number in range(8):
+        sender.send(device=b"%d" % number)
+    assert fields(sender.refusal(device=b"another"))["RateLimit"].startswith('"token";r=0')
+    sender.now_s = 10
+    for number in range(10, 20):
+        sender.send(device=b"%d" % number)
+    assert fields(sender.refusal(device=b"another"))["RateLimit"].endswith('"token-day";r=0;t=43190')
 
 
 def test_each_kind_of_sender_has_its_own_limit() -> None:
@@ -180,8 +196,8 @@ def test_a_rate_of_its_own_replaces_that_of_all_tokens() -> None:
 
 def test_a_rate_of_its_own_counts_if_nothing_else_is_limited() -> None:
     sender = Sender()
-    assert sender.limiter.identify("alice", None, DEVICE, ADDRESS) == ()
-    assert len(sender.limiter.identify("alice", 2.5, DEVICE, ADDRESS)) == 1
+    assert sender.limiter.identify("alice", None, DEVICE, ADDRESS) is None
+    assert len(sender.name(own_per_s=2.5).rates) == 1
     sender.send(26, own_per_s=2.5)
     sender.refusal(own_per_s=2.5)
     sender.send(1_000_000)
@@ -199,8 +215,9 @@ def test_no_rate_of_its_own_is_a_fault_of_ours(own_per_s: float) -> None:
 @pytest.mark.parametrize("kind", ["token", "device", "address"])
 @pytest.mark.parametrize("number", ["rate_per_s", "quota_per_day"])
 def test_a_sender_is_limited_by_each_limit(kind: str, number: str) -> None:
-    limited_as = Sender(**{f"{kind}_{number}": 1}).limiter.identify("alice", None, DEVICE, ADDRESS)
-    assert [key for _, key in limited_as] == [{"token": "alice", "device": DEVICE, "address": ADDRESS}[kind]]
+    limited_as = Sender(**{f"{kind}_{number}": 1}).name()
+    named = [key for _, key, *_ in (*limited_as.rates, *limited_as.quotas)]
+    assert named == [{"token": "alice", "device": DEVICE, "address": ADDRESS}[kind]]
 
 
 # Quotas
@@ -241,20 +258,19 @@ def test_a_clock_that_is_set_changes_the_day_within_a_minute() -> None:
 
 def test_there_are_two_generations_of_accounts_at_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "KEYS_MAX", 100)
-    limit = make_limit("device", 1, None, 1)
-    accounts = Accounts(limit)
+    accounts = Accounts(LONG_AGO)
     for number in range(1_000):
-        accounts[f"{number}"].events_of_day = number
+        accounts[f"{number}"] = max(accounts[f"{number}"], number)
         assert len(accounts) + len(accounts._older) <= 200
-    assert [accounts[f"{number}"].events_of_day for number in (800, 999, 799)] == [800, 999, 0]
+    assert [accounts[f"{number}"] for number in (800, 999, 799)] == [800, 999, LONG_AGO]
 
 
 def test_a_long_key_is_kept_short_and_is_still_one_of_its_own() -> None:
     sender = Sender(token_rate_per_s=1, device_rate_per_s=1)
     texts = ["a" * 5_000, "a" * 4_999, "é" * 101, "\udcff" * 101, "b" * 101, "b" * 100]
-    keys = [key for text in texts for _, key in sender.limiter.identify(text, None, None, ADDRESS)]
+    keys = [key for text in texts for _, key, *_ in sender.name(text, device=None).rates]
     devices = [b"a" * 5_000, b"b" * 101, b"b" * 100]
-    keys += [key for device in devices for _, key in sender.limiter.identify("", None, device, ADDRESS)[1:]]
+    keys += [key for device in devices for _, key, *_ in sender.name("", device=device).rates[1:]]
     assert len(keys) == len(texts) + len(devices)
     # A text and bytes of the same letters belong to accounts of different kinds.
     assert len(set(keys)) == len(keys) - 2
@@ -268,17 +284,19 @@ def test_a_long_name_has_a_rate_of_its_own_too() -> None:
         assert fields(sender.refusal(sub=sub, own_per_s=2.5))["RateLimit-Policy"] == '"token";q=25;w=10'
 
 
-def test_no_account_is_kept_if_nothing_is_limited() -> None:
-    limiter = Sender(device_rate_per_s=1).limiter
-    assert len(limiter.check(0, limiter.identify("alice", None, DEVICE, ADDRESS))) == 1
-    assert limiter.identify("alice", None, None, ADDRESS) == ()
+def test_a_refused_request_makes_no_account_of_a_kind_that_is_not_limited() -> None:
+    sender = Sender(device_rate_per_s=1, rate_burst_s=1)
+    sender.send()
+    sender.refusal()
+    accounts = [*sender.limiter._debts.values(), *sender.limiter._counts.values()]
+    assert [len(each) for each in accounts] == [0, 1, 0, 0, 0, 0]
+    assert sender.limiter.identify("alice", None, None, ADDRESS) is None
 
 
 def test_asking_alone_counts_nothing() -> None:
     sender = Sender(token_rate_per_s=1, rate_burst_s=1, token_quota_per_day=2)
-    limited_as = sender.limiter.identify("alice", None, DEVICE, ADDRESS)
     for _ in range(100):
-        sender.limiter.check(0, limited_as)
+        sender.limiter.check(0, sender.name())
     sender.send(2)
     with pytest.raises(Rejection):
-        sender.limiter.check(0, limited_as)
+        sender.limiter.check(0, sender.name())

@@ -138,7 +138,7 @@ async def test_a_beacon_counts_once_its_token_is_known() -> None:
 async def test_without_limits_nothing_is_counted() -> None:
     server = Server()
     assert set(send(server, *[request()] * 500).statuses) == {200}
-    assert all(taken.grant.limited_as == () for taken in server.admitter.requests)
+    assert all(taken.grant.limited_as is None for taken in server.admitter.requests)
 
 
 # From where

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from forebay.errors import Rejection
-from forebay.intake.documents import DocumentMaker
+from forebay.intake.documents import DocumentMaker, encode_sender
 from forebay.intake.formats.batch import EventBatch
 from forebay.intake.formats.format import Decoded
 from forebay.model import Event
@@ -97,7 +97,7 @@ def taken(body: bytes) -> list[bool]:
     batch = decode_batch(body)
     # From Python 3.13 on the decoder reads deeper texts than a document may have.
     maker = DocumentMaker("test", NOW, Counters(), require_log_id=False)
-    _, results = maker.make(batch.events, ("alice", None, None, None, None), NOW, None)
+    _, results = maker.make(batch.events, encode_sender("alice"), NOW, None)
     assert list(batch.places) == list(range(len(results)))
     refusals = [result for result in results if isinstance(result, Rejection)]
     assert all(error.status == 400 and error.detail.startswith("the event ") for error in refusals)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from forebay.errors import FieldError, Rejection
-from forebay.intake.documents import DocumentMaker
+from forebay.intake.documents import DocumentMaker, encode_sender
 from forebay.intake.formats.batch import EventBatch
 from forebay.intake.formats.event import check_text, decode_event
 from forebay.model import LOG_ID_BYTES_MAX, PARAM_DEPTH_MAX, Event, ExtendedEvent
@@ -23,7 +23,7 @@ SMALLEST: dict[str, Any] = {"page": "/home", "event": "click"}
 def take(body: bytes) -> Event:
     """Return an event of which a document can be made."""
     maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), Counters(), require_log_id=False)
-    sender = ("alice", None, None, None, None)
+    sender = encode_sender("alice")
     # The maker uses the event up.
     (result,) = maker.make([decode_event(body, "body")], sender, datetime(2026, 3, 15, tzinfo=UTC), None)[1]
     if isinstance(result, Rejection):

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from forebay.intake.documents import DocumentMaker, Sender
+from forebay.intake.documents import DocumentMaker, encode_sender
 from forebay.intake.formats.event import decode_event
 from forebay.model import Entry, entry_address, entry_document
 from forebay.sinks.opensearch.repair import OVERWHELMING_BYTES_MIN, may_overwhelm, repair
 from forebay.telemetry.counters import Counters
 
 RECEIVED_AT = datetime(2026, 11, 24, tzinfo=UTC)
-SENDER: Sender = ("alice", None, None, None, None)
+SENDER = encode_sender("alice")
 # One term is `event_info.param.event_info.param.key=value`, of 32,766 bytes.
 ROOM_BYTES = 32_766 - 17 - 16
 
