@@ -27,7 +27,7 @@ from forebay.denials.entries import Kind
 from forebay.errors import SpoolInDoubt, SpoolUnavailable
 from forebay.intake.answers import Turn
 from forebay.intake.asgi import AsgiRequest
-from forebay.intake.connection import Connection
+from forebay.intake.connection import PIECE_BYTES, Connection
 from forebay.intake.heads import Grant, KnownHeads
 from forebay.intake.intake import Request
 from forebay.intake.limits import RequestLimits
@@ -409,7 +409,7 @@ def make_setting(seed: int) -> Setting:
     rng = Random(seed)
     # Half of the servers meet one of these limits or more.
     return Setting(
-        piece_bytes=rng.choice([16_384] * 6 + [500, 50]),
+        piece_bytes=rng.choice([PIECE_BYTES] * 6 + [500, 50]),
         unanswered_max=rng.choice([100] * 5 + [3]),
         heads_max=rng.choice([5_000] * 5 + [1]),
         in_hand_bytes_max=rng.choice([1_000_000] * 5 + [2_000]),
@@ -450,7 +450,8 @@ THEIR_KEY = Key(None, frozenset({"HS256"}), THEIR_SECRET, jwt.api_jws.decode)
 def _same_each_time() -> Iterator[None]:
     """Let nothing differ between two runs of a history: times and made up ids."""
     with ExitStack() as patches:
-        for name in ("clock", "tokens.verifier", "denials.denials", "intake.guard", "intake.intake", "intake.limits"):
+        rooms = ("guard", "intake", "limits", "rates")
+        for name in ("clock", "tokens.verifier", "denials.denials", *(f"intake.{room}" for room in rooms)):
             time = SimpleNamespace(time=CLOCK.time, monotonic=CLOCK.time, time_ns=CLOCK.time_ns)
             patches.enter_context(mock.patch(f"forebay.{name}.time", time))
         patches.enter_context(mock.patch("jwt.api_jwt.datetime", CLOCK))
@@ -468,8 +469,8 @@ class Loop(asyncio.SelectorEventLoop):
 class NoHeads(KnownHeads):
     """Knows no head, so that every request is parsed."""
 
-    def find(self, peer: bytes, request: bytes) -> None:
-        del peer, request
+    def find(self, peer: bytes, piece: bytes) -> None:
+        del peer, piece
 
 
 class CountingHeads(KnownHeads):
@@ -477,8 +478,8 @@ class CountingHeads(KnownHeads):
 
     found = 0
 
-    def find(self, peer: bytes, request: bytes) -> tuple[Grant, bytes] | None:
-        found = super().find(peer, request)
+    def find(self, peer: bytes, piece: bytes) -> tuple[Grant, bytes, bytes] | None:
+        found = super().find(peer, piece)
         self.found += found is not None
         return found
 

@@ -172,7 +172,7 @@ def test_no_error_adds_up_over_a_year(per_s: float) -> None:
         limited_as.count(events - 1)
         sent += events
     with pytest.raises(Rejection) as refused:
-        limiter.check(start_s + 365 * DAY_S, limited_as)
+        limiter.charge(start_s + 365 * DAY_S, limited_as)
     # No more is forgiven than what is taken off the time of each event.
     forgiven_s = sent * ROUNDING_S
     assert DAY_S - 1 / per_s - forgiven_s - 1 <= int(dict(refused.value.headers)["Retry-After"]) <= DAY_S

@@ -26,15 +26,18 @@ from forebay.intake.answers import Answer, AnswerQueue, KnownTurn, ServerLines, 
 from forebay.intake.asgi import AsgiRequest, make_asgi_request
 from forebay.intake.formats.registry import resolve
 from forebay.intake.guard import Head
-from forebay.intake.heads import Grant
+from forebay.intake.heads import Grant, find_end
 from forebay.intake.intake import Intake, Request
 from forebay.intake.limits import BLANKS, ConnectionLimits, ConnectionTimeouts, overloaded
 from forebay.intake.reader import RequestReader
 
 log = structlog.get_logger("forebay.intake")
 
-PIECE_BYTES = 16 * 1024
-"""How much is parsed before other connections get a turn. A piece may hold many requests; the smallest has 20 bytes."""
+PIECE_BYTES = 2 * 1024
+"""How much is parsed before other connections get a turn, or one request. The smallest request has 20 bytes."""
+
+BODY_PIECE_BYTES = 16 * 1024
+"""The same within a body, which takes next to nothing to parse."""
 
 UNANSWERED_MAX = 100
 """How many requests of a connection may wait for answers before its input is left waiting, too."""
@@ -126,20 +129,17 @@ class Connection(asyncio.Protocol):
 
     def _read(self, piece: bytes) -> None:
         reader = self._reader
-        is_between = not (reader.is_in_request or reader.is_stopped)
         try:
-            known = self._intake.recall(self, piece) if is_between else None
-            if known is not None:
-                request, body = known
-                self._queue.append(request)
-                self._wait()
-                self._take(request, body)
-            else:
-                # One of a head that came in two pieces must not be taken for that of this piece.
-                self._new_grant = None
-                reader.feed(piece)
-                if is_between and self._new_grant is not None:
-                    self._remember(piece, self._new_grant)
+            while piece:
+                is_between = not (reader.is_in_request or reader.is_stopped)
+                known = self._intake.recall(self, piece) if is_between else None
+                if known is None:
+                    piece = self._parse(piece, is_between=is_between)
+                else:
+                    request, body, piece = known
+                    self._queue.append(request)
+                    self._wait()
+                    self._take(request, body)
         except Exception:
             log.exception("connection_failed")
             self._transport.close()
@@ -148,6 +148,16 @@ class Connection(asyncio.Protocol):
         elif self.used_bytes:
             self._count_memory()
 
+    def _parse(self, piece: bytes, *, is_between: bool) -> bytes:
+        """Parse the first request of a piece, whose head may be known to the next one; return the rest of the piece."""
+        first = piece[: find_end(piece)] or piece if is_between else piece
+        # One of a head that came in two pieces must not be taken for that of this piece.
+        self._new_grant = None
+        self._reader.feed(first)
+        if is_between and self._new_grant is not None:
+            self._remember(first, self._new_grant)
+        return piece[len(first) :]
+
     def _remember(self, piece: bytes, grant: Grant) -> None:
         """Remember the head of the request that was just parsed, if the piece is that request and nothing more."""
         reader = self._reader
@@ -155,9 +165,9 @@ class Connection(asyncio.Protocol):
             self._intake.heads.remember(self.peer, piece, reader.announced_body_bytes, grant)
 
     def _read_pieces(self) -> None:
-        """Parse a piece of the input, and the rest of the body that begins in it; then others get a turn."""
+        """Parse a piece of the input, or all of a request that begins in it; then others get a turn."""
         while self._unparsed and not self._flow.read_paused and self._state is not LINGERING:
-            size = max(PIECE_BYTES, self._body_bytes_left())
+            size = self._piece_bytes()
             piece, self._unparsed = self._unparsed[:size], self._unparsed[size:]
             self._read(piece)
             if self._unparsed and self._body_bytes_left() <= 0:
@@ -168,10 +178,22 @@ class Connection(asyncio.Protocol):
         elif self._unparsed or self.used_bytes:
             self._count_memory()
 
+    def _piece_bytes(self) -> int:
+        if self._arriving is not None:
+            left = self._body_bytes_left()
+            return max(PIECE_BYTES, left) if left else BODY_PIECE_BYTES
+        if self._reader.is_in_request or len(self._unparsed) > BODY_PIECE_BYTES:
+            # The memory of a larger request is counted while it is read.
+            return PIECE_BYTES
+        return max(PIECE_BYTES, find_end(self._unparsed))
+
     def _body_bytes_left(self) -> int:
-        if not isinstance(self._arriving, Request):
-            return 0
-        return self._reader.announced_body_bytes - len(self._body)
+        """Return how much of an announced body is still to come; 0 if that is not known."""
+        if isinstance(self._arriving, Request):
+            return max(0, self._reader.announced_body_bytes - len(self._body))
+        if isinstance(self._arriving, KnownTurn):
+            return max(0, self._reader.announced_body_bytes - self._arriving.dropped_bytes)
+        return 0
 
     def _note_arriving(self) -> None:
         """Take note that a part of a request has arrived: from the first one on, its time is limited."""
@@ -310,7 +332,7 @@ class Connection(asyncio.Protocol):
         try:
             if limits.used_bytes > limits.bytes_max and not limits.find_room():
                 # Who sends too much is told so even now: to send again soon would be no use.
-                self._intake.check_rates(request.grant)
+                self._intake.rates.check(request.grant.limited_as)
                 self.answer(request, refusals.rejection(limits.reject_request()))
                 return
             if request.head is not None:

@@ -7,13 +7,14 @@ encoded once; for each event only `log_id` and `event_info` are. The bytes are t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
 
 from forebay.errors import FieldError, Rejection
+from forebay.intake.client_clock import as_datetime, correct
 from forebay.intake.formats.event import TOO_DEEP, invalid_event
 from forebay.intake.formats.format import Result
 from forebay.intake.formats.json_split import is_too_deep
@@ -21,10 +22,6 @@ from forebay.intake.month import PREFIX_DIGITS, Months, as_ms, new_log_id
 from forebay.model import LOG_ID_BYTES_MAX, NEWLINE, NO_PARAM, Entry, Event, Instant, on_one_line
 from forebay.pipeline.group import Part
 from forebay.telemetry.counters import Counters
-
-CLOCK_ERROR_MAX = timedelta(days=7)
-"""Largest error of a client's clock that is corrected. A `sent_at` that is further away is in seconds, or is the time
-at which the event was stored to be sent later. It would only spoil a good timestamp."""
 
 BRACE = ord("{")
 TIMES = b'}}\n{"@timestamp":%b,"received_at":%b,"log_id":'
@@ -150,40 +147,16 @@ class DocumentMaker:
             return index, self._leads[index], moment.times
         happened_at = as_datetime(event.timestamp, "timestamp")
         index = self._months.find(log_id, happened_at, moment.received_at)
-        corrected = self._correct(happened_at, event.sent_at if sent_at is None else sent_at, moment.received_at)
+        corrected = correct(happened_at, event.sent_at if sent_at is None else sent_at, moment.received_at)
+        if corrected is None:
+            self._counters.uncorrected += 1
+            corrected = happened_at
         return index, self._leads[index], TIMES % (_encode(corrected), _encode(moment.received_at))
 
     def _new_log_id(self, now: datetime) -> str:
         if self._require_log_id:
             raise invalid_event(FieldError("log_id", "is required"))
         return new_log_id(as_ms(now))
-
-    def _correct(self, happened_at: datetime, sent_at: Instant | None, received_at: datetime) -> datetime:
-        """Correct a timestamp by the error of the client's clock, which `sent_at` shows."""
-        if sent_at is None:
-            return happened_at
-        error = received_at - as_datetime(sent_at, "sent_at")
-        try:
-            if abs(error) <= CLOCK_ERROR_MAX:
-                return happened_at + error
-        except OverflowError:
-            pass
-        self._counters.uncorrected += 1
-        return happened_at
-
-
-def as_datetime(value: Instant, field: str) -> datetime:
-    """Return a time in UTC, to the microsecond.
-
-    Raises:
-        Rejection: 400 if a number of milliseconds is too large or too small.
-    """
-    try:
-        if isinstance(value, datetime):
-            return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-        return _EPOCH + timedelta(milliseconds=value)
-    except (OverflowError, ValueError):
-        raise invalid_event(FieldError(field, "is not a time: RFC 3339, or milliseconds since 1970")) from None
 
 
 def _text(value: bytes) -> str:

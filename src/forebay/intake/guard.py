@@ -139,16 +139,16 @@ class Guard:
         # Two are enough to know that there is more than one.
         if len(self._clients) <= 1 and head.client and head.client not in self._clients:
             self._clients.append(head.client)
+        # Users of different issuers may have the same name.
+        user, part = f"{claims.issuer} {claims.user_id}", limited_part(head.client) if head.client else None
+        limited_as = self.rates.identify(user, claims.rate_per_s, device, part)
+        self.rates.check(limited_as)
+        # A refusal, of which there may be thousands, needs nothing of the rest.
         headers = [device, get(b"app-version"), get(b"os-version"), get(b"user-agent")]
         if self._store_address is not StoreAddress.NO and head.client:
             headers.append((cut(head.client) if self._store_address is StoreAddress.CUT else head.client).encode())
         sender = encode_sender(claims.user_id, *headers)
         ack = (_read_ack(head.query) if head.query else None) or self._ack
-        # Users of different issuers may have the same name.
-        user, part = f"{claims.issuer} {claims.user_id}", limited_part(head.client) if head.client else None
-        limited_as = self.rates.identify(user, claims.rate_per_s, device, part)
-        if limited_as is not None:
-            self.rates.check(time.monotonic(), limited_as)
         version = self._verifier.generation + self._denials.version
         return Grant(claims, form, sender, ack, self.origins.find_lines(head.headers), limited_as, version)
 

@@ -26,6 +26,9 @@ NAME = b"content-length: "
 NAME_END = b"ength: "
 """The end of the name in each of its usual spellings."""
 
+DIGITS_MAX = 9
+"""Most digits of a length; no body of more is ever allowed in one piece."""
+
 HEAD_END = b"\r\n\r\n"
 
 
@@ -63,13 +66,19 @@ class KnownHeads:
         self._head_bytes_max = min(HEAD_BYTES_MAX, header_bytes_max // 2)
         self._grants: dict[bytes, Grant] = {}
 
-    def find(self, peer: bytes, request: bytes) -> tuple[Grant, bytes] | None:
-        """Return the grant of a request's head, and its body; None if the head is not known or the body not whole."""
-        key, digits, end = _cut(request)
+    def find(self, peer: bytes, piece: bytes) -> tuple[Grant, bytes, bytes] | None:
+        """Return the grant of the first head in a piece of input, the body behind it, and the rest of the piece.
+
+        None if the head is not known, or its body not whole.
+        """
+        key, digits, end = _cut(piece)
         grant = self._grants.get(key + peer)
-        if grant is None or digits != b"%d" % (len(request) - end):
+        if grant is None:
             return None
-        return grant, request[end:]
+        if digits == b"%d" % (len(piece) - end):
+            return grant, piece[end:], b""
+        stop = _find_end(piece, digits, end)
+        return (grant, piece[end:stop], piece[stop:]) if stop else None
 
     def remember(self, peer: bytes, request: bytes, body_bytes: int, grant: Grant) -> None:
         """Remember the head of a request that the parser found to be these bytes, with a body of that announced size.
@@ -88,6 +97,19 @@ class KnownHeads:
         if len(self._grants) >= HEADS_MAX:
             self._grants.clear()
         self._grants[key + peer] = grant
+
+
+def find_end(piece: bytes) -> int:
+    """Return the place at which the first request of a piece ends, 0 if it is not whole or only the parser can tell."""
+    return _find_end(piece, *_cut(piece)[1:])
+
+
+def _find_end(piece: bytes, digits: bytes, head_end: int) -> int:
+    if not digits.isdigit() or len(digits) > DIGITS_MAX:
+        return 0
+    end = head_end + int(digits)
+    # Another spelling of the number is left to the parser.
+    return end if digits == b"%d" % int(digits) and end <= len(piece) else 0
 
 
 def _cut(request: bytes) -> tuple[bytes, bytes, int]:

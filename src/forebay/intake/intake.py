@@ -103,7 +103,7 @@ class Intake:
     ) -> None:
         self.addresses = addresses
         self.guard = guard
-        self._rates = guard.rates
+        self.rates = guard.rates
         self.limits = limits
         self._batch_events_max = limits.batch_events_max
         self.counters = counters
@@ -112,19 +112,19 @@ class Intake:
         self._clock = Clock()
         self.heads = KnownHeads(limits.header_bytes_max)
 
-    def recall(self, connection: Connection, piece: bytes) -> tuple[Request, bytes] | None:
-        """Return the request in a piece of input and its body, if it is a whole one with a head that is known.
+    def recall(self, connection: Connection, piece: bytes) -> tuple[Request, bytes, bytes] | None:
+        """Return the first request in a piece of input, its body, and the rest of the piece; None without a known head.
 
         Ask only if no request is half there. A head that is known, and would be refused now, is not taken.
         """
         found = self.heads.find(connection.peer, piece)
         if found is None:
             return None
-        grant, body = found
+        grant, body, rest = found
         if not self.guard.still_holds(grant, len(body)):
             return None
         lines = grant.origin_lines
-        return Request(connection=connection, counters=self.counters, grant=grant, origin_lines=lines), body
+        return Request(connection=connection, counters=self.counters, grant=grant, origin_lines=lines), body, rest
 
     def begin(self, connection: Connection, head: Head) -> Request:
         """Return a request, from its head.
@@ -147,15 +147,6 @@ class Intake:
         request.grant = self.guard.decide(head, body.removeprefix(BYTE_ORDER_MARK), is_last_try=is_last_try)
         request.head = None
 
-    def check_rates(self, grant: Grant) -> None:
-        """Check that a sender is not over one of its limits.
-
-        Raises:
-            Rejection: 429, it is.
-        """
-        if grant.limited_as is not None:
-            self._rates.check(time.monotonic(), grant.limited_as)
-
     def take(self, request: Request, body: bytes) -> None:
         """Take the events of a request; it is answered now, or once they are safe.
 
@@ -165,7 +156,7 @@ class Intake:
         grant = request.grant
         limited_as = grant.limited_as
         if limited_as is not None:
-            self._rates.charge(time.monotonic(), limited_as)
+            self.rates.charge(time.monotonic(), limited_as)
         events = entry_bytes = 0
         try:
             # Windows writes it, and a reader may ignore it (RFC 8259, section 8.1).

@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from hashlib import blake2b
-from http import HTTPStatus
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from msgspec import Struct, structs
 
 from forebay.errors import Rejection
+from forebay.intake.excess import Excess, excess_of_day, excess_of_rate, refusal
 from forebay.setting_values import DAY_S
 from forebay.settings import Settings
 
@@ -135,6 +135,11 @@ class RateLimiter:
         self._token = Limit(TOKEN, settings.token_rate_per_s, settings.token_quota_per_day, burst_s)
         self._device = Limit("device", settings.device_rate_per_s, settings.device_quota_per_day, burst_s)
         self._address = Limit("address", settings.address_rate_per_s, settings.address_quota_per_day, burst_s)
+        self._is_limiting = any(
+            number is not None
+            for limit in (self._token, self._device, self._address)
+            for number in (limit.per_s, limit.per_day)
+        )
         kinds = [limit.name for limit in (self._token, self._device, self._address)]
         self._debts = {kind: Accounts(LONG_AGO) for kind in kinds}
         self._counts = {kind: Accounts(0) for kind in kinds}
@@ -147,6 +152,8 @@ class RateLimiter:
         self, sub: str, own_per_s: float | None, device: bytes | None, address: str | None
     ) -> LimitedAs | None:
         """Return the names under which a sender is limited, whose token may have a rate of its own; None if by none."""
+        if own_per_s is None and not self._is_limiting:
+            return None
         token, name = self._token, _shorten(sub)
         if own_per_s is not None:
             token, name = structs.replace(token, per_s=max(PER_S_MIN, own_per_s)), f"{own_per_s!r} {name!r}"
@@ -167,15 +174,14 @@ class RateLimiter:
             return None
         return LimitedAs(tuple(rates), tuple(quotas), tuple(keys))
 
-    def check(self, now: float, limited_as: LimitedAs) -> None:
+    def check(self, limited_as: LimitedAs | None) -> None:
         """Check that a sender may send; nothing is counted.
 
         Raises:
             Rejection: 429, he is over one of his limits.
         """
-        over = self._find_excesses(now, limited_as)
-        if over:
-            raise _refusal(over)
+        if limited_as is not None and (over := self._find_excesses(time.monotonic(), limited_as)):
+            raise refusal(over)
 
     def charge(self, now: float, limited_as: LimitedAs) -> None:
         """Count the first event of a request. This is on the way of each one, so it calls nothing if there is room.
@@ -219,51 +225,19 @@ class RateLimiter:
             if accounts is over:
                 break
             accounts[key] -= number
-        return _refusal(self._find_excesses(now, limited_as))
+        return refusal(self._find_excesses(now, limited_as))
 
-    def _find_excesses(self, now: float, limited_as: LimitedAs) -> list[_Excess]:
+    def _find_excesses(self, now: float, limited_as: LimitedAs) -> list[Excess]:
         if now >= self._ask_clock_at:
             self._ask_clock(now)
-        over: list[_Excess] = []
+        over: list[Excess] = []
         for limit, key in limited_as.limits:
             debts, counts = self._debts[limit.name], self._counts[limit.name]
             if limit.per_s is not None and debts[key] > now:
-                over.append(_excess_of_rate(limit, limit.per_s, debts[key] - now))
+                over.append(excess_of_rate(limit.name, limit.per_s, limit.burst_s, debts[key] - now))
             if limit.per_day is not None and counts[key] >= limit.per_day:
-                over.append(_excess_of_day(limit, limit.per_day, self._day_ends_at - now))
+                over.append(excess_of_day(limit.name, limit.per_day, self._day_ends_at - now))
         return over
-
-
-class _Excess(NamedTuple):
-    """A limit that a sender is over, in the words of draft-ietf-httpapi-ratelimit-headers-11; the unit is an event."""
-
-    name: str
-    quota: int
-    window_s: int
-    wait_s: int
-    detail: str
-
-
-def _excess_of_rate(limit: Limit, per_s: float, wait_s: float) -> _Excess:
-    # Both numbers are whole, and neither is 0.
-    window_s = math.ceil(max(limit.burst_s, 1 / per_s, 1))
-    detail = f"this {limit.name} may send {per_s:g} events a second"
-    return _Excess(limit.name, max(int(per_s * window_s), 1), window_s, math.ceil(wait_s), detail)
-
-
-def _excess_of_day(limit: Limit, per_day: int, wait_s: float) -> _Excess:
-    detail = f"this {limit.name} may send {per_day} events a day"
-    return _Excess(f"{limit.name}-day", per_day, DAY_S, math.ceil(wait_s), detail)
-
-
-def _refusal(over: Sequence[_Excess]) -> Rejection:
-    longest = max(over, key=lambda excess: excess.wait_s)
-    headers = (
-        ("Retry-After", str(longest.wait_s)),
-        ("RateLimit-Policy", ", ".join(f'"{name}";q={quota};w={window}' for name, quota, window, _, _ in over)),
-        ("RateLimit", ", ".join(f'"{name}";r=0;t={wait}' for name, _, _, wait, _ in over)),
-    )
-    return Rejection(HTTPStatus.TOO_MANY_REQUESTS, longest.detail, headers=headers)
 
 
 def _shorten(key: Key) -> Key:

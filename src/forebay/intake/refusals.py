@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from http import HTTPStatus
 
-from forebay.errors import Rejection, SpoolUnavailable
+from forebay.errors import FieldError, Rejection, SpoolUnavailable
 from forebay.intake.answers import Answer, head
 from forebay.problems import PROBLEM_TYPE, problem
+
+ANSWERS_MAX = 100
+"""How many answers are kept: a client that is refused often, or a flood of them, should cost little."""
 
 
 def rejection(error: Rejection) -> Answer:
     """Return the answer that tells a client its mistake."""
-    body = problem(error.status, error.detail, error.errors)
-    return error.status, head(error.status, PROBLEM_TYPE, len(body), error.headers), body
+    return _reject(error.status, error.detail, error.errors, error.headers)
+
+
+@lru_cache(maxsize=ANSWERS_MAX)
+def _reject(status: int, detail: str, errors: tuple[FieldError, ...], headers: tuple[tuple[str, str], ...]) -> Answer:
+    body = problem(status, detail, errors)
+    return status, head(status, PROBLEM_TYPE, len(body), headers), body
 
 
 def unavailable(error: SpoolUnavailable) -> Answer:

@@ -163,7 +163,8 @@ class Journal:
     def submit(self, submission: Submission) -> None:
         """Store the events of a request; it hears of it when they are safe, or that they are not."""
         self._submissions.append(submission)
-        self._schedule()
+        if not self._is_scheduled:
+            self._schedule()
 
     def settle(self, settlement: Settlement) -> None:
         """Write a settlement."""

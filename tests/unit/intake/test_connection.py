@@ -195,16 +195,13 @@ async def test_a_head_that_was_read_before_is_not_parsed_again_on_any_connection
 @pytest.mark.parametrize(
     ("pieces", "statuses"),
     [
-        pytest.param([event("b") + event("c")], [200, 200], id="two in one piece"),
-        pytest.param([event("b") + PING], [200, 200], id="another one behind it"),
         pytest.param([event("b")[:-1], event("b")[-1:]], [200], id="two pieces"),
-        pytest.param([event("b") + b"\r\n"], [200], id="a newline behind it"),
         pytest.param([b"\r\n" + event("b")], [200], id="a newline before it"),
         pytest.param([event("b").replace(b": 37", b": +37")], [400], id="a length that is none"),
         pytest.param([event("b", b',"label":"%b"' % (b"x" * 20_000))], [200], id="more than a piece"),
     ],
 )
-async def test_a_known_head_that_does_not_come_with_its_body_alone_is_parsed(
+async def test_a_known_head_that_does_not_begin_a_piece_with_its_whole_body_is_parsed(
     server: Server,
     opened: tuple[Connection, FakeTransport],
     parsed: list[bytes],
@@ -219,6 +216,16 @@ async def test_a_known_head_that_does_not_come_with_its_body_alone_is_parsed(
     for request in server.admitter.requests:
         request.admitted(Admission.CREATED)
     assert transport.statuses == [200, *statuses]
+
+
+@pytest.mark.parametrize("rest", [PING, b"\r\n", event("b")[:-1]])
+def test_what_is_behind_a_known_head_and_its_body_is_parsed(
+    opened: tuple[Connection, FakeTransport], parsed: list[bytes], rest: bytes
+) -> None:
+    connection, _ = opened
+    connection.data_received(event())
+    connection.data_received(event("a") + rest)
+    assert parsed == [event(), rest]
 
 
 @pytest.mark.parametrize("beginning", [event("b")[:20], event("b")[:-1], PING[:5], PING[:-2]])
@@ -344,15 +351,27 @@ def test_a_head_is_remembered_of_a_later_request_too(
     assert len(server.admitter.requests) == 2
 
 
-def test_a_head_behind_another_in_one_piece_is_not_remembered(
+def test_a_head_behind_one_that_only_the_parser_can_read_is_not_remembered(
     server: Server, opened: tuple[Connection, FakeTransport]
 ) -> None:
     connection, _ = opened
     connection.data_received(PING + event())
-    connection.data_received(event() + event()[:5])
+    connection.data_received(event()[:5])
     connection.data_received(event()[5:])
-    assert len(server.admitter.requests) == 3
+    assert len(server.admitter.requests) == 2
     assert server.intake.heads._grants == {}
+
+
+def test_the_first_of_many_requests_is_parsed_and_the_others_have_a_known_head(
+    server: Server, opened: tuple[Connection, FakeTransport], parsed: list[bytes]
+) -> None:
+    connection, transport = opened
+    connection.data_received(event("a") + event("b") + event("c") + event("d")[:-1])
+    connection.data_received(event("d")[-1:] + event("e"))
+    assert parsed == [event("a"), event("d")[:-1], event("d")[-1:] + event("e")]
+    for request in server.admitter.requests:
+        request.admitted(Admission.CREATED)
+    assert transport.statuses == [200] * 5
 
 
 async def test_a_connection_is_busy_until_a_request_with_a_known_head_is_answered(
@@ -448,7 +467,7 @@ async def test_a_client_that_has_read_its_answers_is_slow_no_more(
     server: Server, opened: tuple[Connection, FakeTransport]
 ) -> None:
     connection, transport = opened
-    connection.data_received(PING * 100)
+    connection.data_received(PING * 90)
     transport.unsent_bytes = 100_000
     connection.pause_writing()
     assert (list(server.limits.slow), server.limits.used_bytes) == ([connection], 100_000)

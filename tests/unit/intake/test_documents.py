@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from forebay.errors import FieldError, Rejection
-from forebay.intake.documents import CLOCK_ERROR_MAX, DocumentMaker, Sender, as_datetime, encode_sender
+from forebay.intake.client_clock import CLOCK_ERROR_MAX, as_datetime
+from forebay.intake.documents import DocumentMaker, Sender, encode_sender
 from forebay.intake.formats.event import decode_event
 from forebay.intake.month import new_log_id, uuid7_time_ms
 from forebay.model import Entry, Event, Instant, entry_address, entry_document
