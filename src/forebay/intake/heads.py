@@ -1,9 +1,9 @@
 """Heads that were read before: a client sends the same head with each request, but for the length of the body.
 
 Most of the work on a single event would be to parse its head once more and to judge it once more. So the grant that a
-head got is kept by the bytes of the head, and a request that repeats them is taken without the parser. It must have
-arrived in one piece, alone, at the start of a message: then the parser would come to the same result, as it sees the
-same bytes in the same state. Everything else goes the usual way.
+head got is kept by the bytes of the head, and a request that repeats them is taken without the parser. It must be
+whole, in one piece, at the start of a message: then the parser would come to the same result, as it sees the same bytes
+in the same state. Everything else goes the usual way.
 """
 
 from __future__ import annotations
