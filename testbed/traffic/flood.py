@@ -63,7 +63,7 @@ async def trickle(port: int, request: bytes, per_s: float, seconds: float, late_
     end = due + seconds
     try:
         while due < end:
-            # A timer is late by up to a millisecond, which is no fault of the server; that a request was due is.
+            # A timer is late by up to a millisecond, which is not the server's time. A late answer before this is.
             is_early = due > time.monotonic()
             await asyncio.sleep(max(0, due - time.monotonic()))
             sent_at = time.monotonic() if is_early else due

@@ -217,7 +217,7 @@ class RateLimiter:
         self._ask_clock_at = min(self._day_ends_at, now + CLOCK_INTERVAL_S)
 
     def _refuse(self, now: float, limited_as: LimitedAs, over: Accounts) -> Rejection:
-        """Take back the first event where it was counted, and return the refusal."""
+        """Take back the first event from each account that counted it, and return the refusal."""
         counted: list[tuple[Accounts, Key, float]] = []
         counted += [(debts, key, event_s + ROUNDING_S) for debts, key, event_s, _ in limited_as.rates]
         counted += [(counts, key, 1) for counts, key, _ in limited_as.quotas]
