@@ -18,7 +18,7 @@ from benchmarks.processes import BenchmarkError
 
 IN_MEMORY = {"tmpfs", "ramfs", "devtmpfs"}
 SYNCS = 300
-FOREBAY_PACKAGES = ("uvicorn", "uvloop", "httptools", "msgspec", "pyjwt", "aiohttp", "zstandard")
+FOREBAY_PACKAGES = ("uvicorn", "uvloop", "httptools", "msgspec", "pyjwt", "aiohttp", "backports.zstd", "brotli")
 PLAIN_PACKAGES = ("fastapi", "opensearch-py", "uvicorn", "pydantic", "pyjwt")
 RUST_PACKAGES = ("axum", "tokio", "serde_json", "jsonwebtoken")
 GO_MODULES = {"benthos": "github.com/redpanda-data/benthos/v4", "otel": "go.opentelemetry.io/collector/otelcol"}

@@ -6,7 +6,9 @@ ForebayError
 ├── NotADocument        stop: the person corrects the text that was given as a document
 ├── ListNotChanged      stop: the person corrects the command, or the file's disk or rights
 ├── Rejection           answer: the client corrects the request
-├── KeyNotKnown         wait, and verify the token once more: its provider may have a new key
+├── NotYet              wait, and try once more
+│   ├── KeyNotKnown     the provider of the token may have a new key then
+│   └── StillPacked     the body is unpacked then
 ├── SpoolError
 │   ├── SpoolUnusable   stop: the database cannot be opened, or another process owns it
 │   │   └── SpoolDamaged  the owner rescues every readable row, everybody else stops
@@ -89,16 +91,23 @@ class Rejection(ForebayError):
         return self.with_traceback(None)
 
 
-class KeyNotKnown(ForebayError):
-    """A token is signed with a key that its provider has not published yet, as far as we know.
+class NotYet(ForebayError):
+    """Something that takes time is missing.
 
     Attributes:
-        wait: a coroutine function that returns as soon as the provider was asked again, or after a limit.
+        wait: a coroutine function that returns as soon as it is worth a new try, or after a limit.
     """
 
-    def __init__(self, wait: Callable[[], Awaitable[None]]) -> None:
-        super().__init__("the key of the token is not known yet")
+    def __init__(self, detail: str, wait: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(detail)
         self.wait = wait
+
+
+class KeyNotKnown(NotYet):
+    """A token is signed with a key that its provider has not published yet, as far as we know."""
+
+    def __init__(self, wait: Callable[[], Awaitable[None]]) -> None:
+        super().__init__("the key of the token is not known yet", wait)
 
 
 class SpoolError(ForebayError):

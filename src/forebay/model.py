@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Annotated, SupportsIndex, TypeAlias, overload
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import Meta, Raw, Struct
 
 Entry: TypeAlias = bytes
 
@@ -51,33 +51,6 @@ class ExtendedEvent(Event, kw_only=True):
     extra: dict[str, Raw]
 
 
-class EventInfo(Struct, gc=False, omit_defaults=True):
-    """The part of a document that the client wrote."""
-
-    page: str
-    event: str
-    label: str | None = None
-    target: str | None = None
-    section: str | None = None
-    param: Raw | UnsetType = UNSET
-    extra: dict[str, Raw] | UnsetType = UNSET
-
-
-class Document(Struct, gc=False, omit_defaults=True):
-    """An event as the sink stores it."""
-
-    timestamp: datetime = msgspec.field(name="@timestamp")
-    received_at: datetime
-    log_id: str
-    user_id: str
-    event_info: EventInfo
-    device_uuid: str | None = None
-    app_version: str | None = None
-    os_version: str | None = None
-    user_agent: str | None = None
-    client_address: str | None = None
-
-
 class Address(Struct, gc=False, frozen=True):
     """The address of a document in the sink: `_index` and `_id`, worked out once, at intake."""
 
@@ -94,11 +67,6 @@ _INDEX_LEAD = b'{"create":{"_index":"'
 
 _encode = msgspec.json.Encoder().encode
 _decode_action = msgspec.json.Decoder(_Action).decode
-
-
-def encode_entry(address: Address, document: Document) -> Entry:
-    """Make the entry of a document: the `create` action, and the document on one line."""
-    return b'{"create":%b}\n%b\n' % (_encode(address), on_one_line(_encode(document)))
 
 
 def on_one_line(json: bytes) -> bytes:
@@ -264,11 +232,3 @@ class Admission(enum.StrEnum):
 # Looked up once: Python 3.11 takes longer to find the member of an enum than to call a function.
 CREATED, PENDING = Admission
 MEMORY = Ack.MEMORY
-
-
-class LogFormat(enum.StrEnum):
-    """How log lines look: `auto` is text on a terminal and JSON elsewhere."""
-
-    AUTO = "auto"
-    JSON = "json"
-    TEXT = "text"

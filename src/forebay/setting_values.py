@@ -26,9 +26,30 @@ USUAL_PORTS = {"http": 80, "https": 443}
 PATH_FORM = (
     "a path such as /c or /a/b, of letters, digits and . _ ~ -, that is no address of Forebay; several with commas"
 )
-OWN_PATHS = ("/events", "/ping", "/health", "/metrics", "/v1", "/admin", "/dashboard", "/docs", "/openapi")
+OWN_PATHS = (
+    "/events",
+    "/ping",
+    "/health",
+    "/metrics",
+    "/v1",
+    "/ubi",
+    "/ubi_events",
+    "/ubi_queries",
+    "/admin",
+    "/dashboard",
+    "/docs",
+    "/openapi",
+)
 PROXIES_FORM = "addresses and networks with commas, such as 10.0.0.0/8,::1, and not all addresses"
 SINK_HOST_FORM = "an address such as http://localhost:9200 or https://user:password@host:9200, several with commas"
+
+
+class LogFormat(enum.StrEnum):
+    """How log lines look: `auto` is text on a terminal and JSON elsewhere."""
+
+    AUTO = "auto"
+    JSON = "json"
+    TEXT = "text"
 
 
 class SecretAlgorithm(enum.StrEnum):

@@ -22,7 +22,7 @@ from pydantic_settings import (
 from pydantic_settings.sources.utils import parse_env_vars
 
 from forebay.errors import SettingsError
-from forebay.model import Ack, LogFormat
+from forebay.model import Ack
 from forebay.provider_entry import ProviderEntry, parse_list
 from forebay.setting_values import (
     DAY_S,
@@ -30,6 +30,7 @@ from forebay.setting_values import (
     DatabasePath,
     ForwardedHeader,
     HeaderSecret,
+    LogFormat,
     Month,
     NetworkList,
     OriginList,

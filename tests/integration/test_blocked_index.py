@@ -10,7 +10,8 @@ from typing import Any
 import aiohttp
 from msgspec import Raw
 
-from forebay.model import Ack, Address, Document, Entry, EventInfo, Outcome, encode_entry, entry_address
+from forebay.document import Document, EventInfo, encode_entry
+from forebay.model import Ack, Address, Entry, Outcome, entry_address
 from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import FRESH_TRIALS_MAX
 from forebay.pipeline.pipeline import Pipeline

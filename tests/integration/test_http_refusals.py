@@ -70,14 +70,15 @@ def test_a_log_id_can_be_required(other: Client) -> None:
 def test_another_media_type_is_refused(client: Client, media: str) -> None:
     answer = client.post(content_type=media)
     assert_problem(answer, 415)
-    assert answer.headers["accept"] == "application/json, text/plain, application/x-www-form-urlencoded"
+    accepted = answer.headers["accept"].split(", ")
+    assert {"application/json", "text/plain", "application/x-www-form-urlencoded"} <= set(accepted)
 
 
-@pytest.mark.parametrize("coding", ["gzip", "br", "zstd", "identity, gzip"])
-def test_a_compressed_body_is_refused(client: Client, coding: str) -> None:
+@pytest.mark.parametrize("coding", ["compress", "identity, gzip"])
+def test_another_coding_is_refused(client: Client, coding: str) -> None:
     answer = client.post(content_encoding=coding)
     assert_problem(answer, 415)
-    assert answer.headers["accept-encoding"] == "identity"
+    assert answer.headers["accept-encoding"] == "gzip, deflate, br, zstd"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_a_compressed_body_is_refused(client: Client, coding: str) -> None:
         ({"Authorization": None}, 401),
         ({"Authorization": "Bearer x"}, 401),
         ({"Content-Type": "text/html"}, 415),
-        ({"Content-Encoding": "gzip"}, 415),
+        ({"Content-Encoding": "compress"}, 415),
     ],
 )
 def test_a_refused_head_keeps_the_connection_and_its_body_is_dropped(

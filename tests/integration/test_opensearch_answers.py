@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 from msgspec import Raw
 
-from forebay.model import DELIVERED, Address, Document, Entry, EventInfo, Outcome, Verdict, encode_entry
+from forebay.document import Document, EventInfo, encode_entry
+from forebay.model import DELIVERED, Address, Entry, Outcome, Verdict
 from forebay.setting_values import SinkHost
 from forebay.settings import Settings
 from forebay.sinks.opensearch.sink import OpenSearchSink

@@ -13,17 +13,9 @@ import aiohttp
 import pytest
 from msgspec import Raw
 
+from forebay.document import Document, EventInfo, encode_entry
 from forebay.errors import SinkUnreachable
-from forebay.model import (
-    DELIVERED,
-    Address,
-    Document,
-    Entry,
-    EventInfo,
-    Outcome,
-    Verdict,
-    encode_entry,
-)
+from forebay.model import DELIVERED, Address, Entry, Outcome, Verdict
 from forebay.settings import Settings
 from forebay.sinks.opensearch.refusals import UNEXPECTED_ANSWER
 from forebay.sinks.opensearch.sink import OpenSearchSink

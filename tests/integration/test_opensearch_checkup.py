@@ -13,7 +13,8 @@ import pytest
 from forebay.doctor import clocks
 from forebay.doctor.checks import make_context
 from forebay.doctor.finding import Finding, Level
-from forebay.model import DELIVERED, Address, Document, EventInfo, Outcome, encode_entry
+from forebay.document import Document, EventInfo, encode_entry
+from forebay.model import DELIVERED, Address, Outcome
 from forebay.setting_values import SinkHost
 from forebay.settings import Settings
 from forebay.sinks.months import index_of

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec import Raw
 
-from forebay.model import DELIVERED, Address, Document, Entry, EventInfo, encode_entry
+from forebay.document import Document, EventInfo, encode_entry
+from forebay.model import DELIVERED, Address, Entry
 from forebay.setting_values import SinkHost
 from forebay.settings import Settings
 from forebay.sinks.opensearch.access import Access

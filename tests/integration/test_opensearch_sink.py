@@ -11,7 +11,8 @@ import aiohttp
 import pytest
 from msgspec import Raw
 
-from forebay.model import DELIVERED, DUPLICATE, Address, Document, Entry, EventInfo, Verdict, encode_entry
+from forebay.document import Document, EventInfo, encode_entry
+from forebay.model import DELIVERED, DUPLICATE, Address, Entry, Verdict
 from forebay.setting_values import SinkHost
 from forebay.settings import Settings
 from forebay.sinks.opensearch.sink import OpenSearchSink

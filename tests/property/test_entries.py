@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET, Raw
 
+from forebay.document import Document, EventInfo, encode_entry
 from forebay.errors import Rejection
 from forebay.intake import month
 from forebay.intake.documents import DocumentMaker, encode_sender
@@ -20,7 +21,7 @@ from forebay.intake.formats.batch import EventBatch
 from forebay.intake.formats.format import Decoded
 from forebay.intake.formats.lines import EventLines
 from forebay.intake.formats.single import SingleEvent
-from forebay.model import Address, Document, Entry, Event, EventInfo, encode_entry
+from forebay.model import Address, Entry, Event
 from forebay.telemetry.counters import Counters
 
 # A loaded machine is no reason to fail.

@@ -6,7 +6,7 @@ import sys
 
 FAILURE = """
 import structlog
-from forebay.model import LogFormat
+from forebay.setting_values import LogFormat
 from forebay.telemetry.logs import configure_logs
 configure_logs(LogFormat("{log_format}"), "info")
 def fail(secret):
@@ -48,7 +48,7 @@ def test_a_failure_as_text_shows_its_traceback_and_not_the_values_of_variables()
 
 SIGNING = """
 import asyncio
-from forebay.model import LogFormat
+from forebay.setting_values import LogFormat
 from forebay.setting_values import (AwsService)
 from forebay.sinks.opensearch.signing import Signer
 from forebay.telemetry.logs import configure_logs
@@ -73,7 +73,7 @@ SLOT = """
 import logging
 import threading
 import structlog
-from forebay.model import LogFormat
+from forebay.setting_values import LogFormat
 from forebay.telemetry.logs import configure_logs
 configure_logs(LogFormat.JSON, "info", 2)
 threading.Thread(target=lambda: structlog.get_logger("forebay.test").info("ours")).start()

@@ -8,16 +8,14 @@ from datetime import UTC, datetime
 import pytest
 from msgspec import Raw
 
+from forebay.document import Document, EventInfo, encode_entry
 from forebay.history import ATTEMPT_TIMES_MAX, History
 from forebay.model import (
     DELIVERED,
     DUPLICATE,
     Address,
-    Document,
-    EventInfo,
     Outcome,
     Verdict,
-    encode_entry,
     entry_address,
     entry_document,
     entry_index,

@@ -15,10 +15,10 @@ import pytest
 
 from forebay import settings as settings_module
 from forebay.errors import SettingsError
-from forebay.model import Ack, LogFormat
+from forebay.model import Ack
 from forebay.provider_entry import ScopeName
 from forebay.secret import resolve_secret
-from forebay.setting_values import SecretAlgorithm
+from forebay.setting_values import LogFormat, SecretAlgorithm
 from forebay.settings import Settings, load_settings, unknown_variables, variable_name
 from forebay.tokens.claims import Scope
 

@@ -14,8 +14,9 @@ import msgspec
 import typer
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from forebay.document import Document, EventInfo, encode_entry
 from forebay.errors import ForebayError, NotADocument
-from forebay.model import Address, Document, Entry, EventInfo, Text, encode_entry, entry_document
+from forebay.model import Address, Entry, Text, entry_document
 from forebay.sinks.port import document_path
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -15,7 +15,7 @@ from msgspec import Raw
 
 from forebay.cli.options import AsJson, Limit
 from forebay.cli.output import print_json, print_table, read_columns, say
-from forebay.model import Document, EventInfo
+from forebay.document import Document, EventInfo
 from forebay.settings import load_settings
 from forebay.sinks.port import Query, Sink
 from forebay.sinks.selection import make_sink

@@ -117,11 +117,10 @@ def head(status: int, content_type: str, length: int, headers: Headers = ()) -> 
     return b"".join(lines)
 
 
-def ok(body: bytes) -> Answer:
-    """Return an answer with JSON."""
-    return 200, _OK_HEAD % len(body), body
+def ok_head(content_type: str) -> bytes:
+    """Return the head of an answer 200 of this type, in which `%d` stands for the length of the body."""
+    return b"%bcontent-type: %b\r\ncontent-length: %%d\r\n" % (_STATUS_LINES[200], content_type.encode())
 
 
-_OK_HEAD = _STATUS_LINES[200] + b"content-type: application/json\r\ncontent-length: %d\r\n"
 PONG: Answer = (200, head(200, "text/plain; charset=utf-8", len(b"pong")), b"pong")
 PONG_WITHOUT_BODY: Answer = (*PONG[:2], b"")

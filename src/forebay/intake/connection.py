@@ -19,13 +19,13 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
-from forebay.errors import KeyNotKnown, Rejection
+from forebay.errors import NotYet, Rejection
 from forebay.intake import answers, refusals
 from forebay.intake.addresses import find_peer
 from forebay.intake.answers import Answer, AnswerQueue, KnownTurn, ServerLines, Turn
 from forebay.intake.asgi import AsgiRequest, make_asgi_request
 from forebay.intake.formats.registry import resolve
-from forebay.intake.guard import Head
+from forebay.intake.guard import Head, find_format
 from forebay.intake.heads import Grant, find_end
 from forebay.intake.intake import Intake, Request
 from forebay.intake.limits import BLANKS, ConnectionLimits, ConnectionTimeouts, overloaded
@@ -253,7 +253,7 @@ class Connection(asyncio.Protocol):
             if is_asked or self._reader.announced_body_bytes > self._intake.limits.body_bytes_max:
                 self.refuse(error, lines)
                 return
-            turn = KnownTurn(answer=refusals.rejection(error))
+            turn = KnownTurn(answer=find_format(head).refuse(error))
         else:
             # After an unanswered request, or in HTTP/1.0, it would be taken for an answer.
             if is_asked and not self._queue and self._reader.parser.get_http_version() != "1.0":
@@ -333,33 +333,33 @@ class Connection(asyncio.Protocol):
             if limits.used_bytes > limits.bytes_max and not limits.find_room():
                 # Who sends too much is told so even now: to send again soon would be no use.
                 self._intake.rates.check(request.grant.limited_as)
-                self.answer(request, refusals.rejection(limits.reject_request()))
+                self.answer(request, request.grant.format.refuse(limits.reject_request()))
                 return
             if request.head is not None:
                 self._intake.decide(request, request.head, body, is_last_try=is_last_try)
             self._intake.take(request, body)
-        except KeyNotKnown as error:
+        except NotYet as error:
             self._take_later(request, body, error)
             return
         except Rejection as error:
             self._intake.counters.rejected += 1
-            self.answer(request, refusals.rejection(error))
+            self.answer(request, request.grant.format.refuse(error))
             error.without_frames()  # it may be one of the request's results
         except Exception:
             log.exception("request_failed", path=request.grant.format.paths[0])
             request.is_last = True
-            self.answer(request, refusals.failed())
+            self.answer(request, request.grant.format.refuse(refusals.FAILED))
         if request.response is None:
             request.used_bytes = request.entry_bytes + EVENT_BYTES * request.events
             limits.used_bytes += request.used_bytes
 
-    def _take_later(self, request: Request, body: bytes, error: KeyNotKnown) -> None:
-        """Take a request once the key of its token is there, or certainly is not."""
+    def _take_later(self, request: Request, body: bytes, error: NotYet) -> None:
+        """Take a request once the key of its token is there, or certainly is not; or its body is unpacked."""
         limits = self._limits
         # Anybody can make a token of a key that is not known: those who wait leave half of the memory to others.
         # Input of this connection counts as its own until it is parsed.
         if limits.used_bytes - self.used_bytes + len(body) > limits.bytes_max // 2:
-            self.answer(request, refusals.rejection(limits.reject_request()))
+            self.answer(request, request.grant.format.refuse(limits.reject_request()))
             return
 
         def take(_: object) -> None:

@@ -6,9 +6,9 @@ encoded once; for each event only `log_id` and `event_info` are. The bytes are t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
@@ -16,10 +16,10 @@ from msgspec import Raw, Struct
 from forebay.errors import FieldError, Rejection
 from forebay.intake.client_clock import as_datetime, correct
 from forebay.intake.formats.event import TOO_DEEP, invalid_event
-from forebay.intake.formats.format import Result
+from forebay.intake.formats.format import Incoming, Result
 from forebay.intake.formats.json_split import is_too_deep
 from forebay.intake.month import PREFIX_DIGITS, Months, as_ms, new_log_id
-from forebay.model import LOG_ID_BYTES_MAX, NEWLINE, NO_PARAM, Entry, Event, Instant, on_one_line
+from forebay.model import LOG_ID_BYTES_MAX, NEWLINE, NO_PARAM, Entry, Event, Instant, entry_address, on_one_line
 from forebay.pipeline.group import Part
 from forebay.telemetry.counters import Counters
 
@@ -33,6 +33,8 @@ _encode = msgspec.json.Encoder().encode
 Sender: TypeAlias = tuple[bytes, bytes]
 """Who sends: the text between `log_id` and `event_info` of a document, and that behind `event_info`, to the end."""
 
+USER = b',"user_id":'
+DEVICES_END = b"}\n"
 SENDER_FIELDS = ("device_uuid", "app_version", "os_version", "user_agent", "client_address")
 
 
@@ -40,10 +42,10 @@ def encode_sender(user_id: str, *headers: bytes | None) -> Sender:
     """Return a sender, from the token's `sub` and the values of `SENDER_FIELDS`, as they came and as far as known."""
     named = zip(SENDER_FIELDS, headers, strict=False)
     devices = [b',"%b":%b' % (name.encode(), _encode(_text(value))) for name, value in named if value]
-    return b',"user_id":%b,"event_info":' % _encode(user_id), b"".join([*devices, b"}\n"])
+    return USER + _encode(user_id) + b',"event_info":', b"".join([*devices, DEVICES_END])
 
 
-class _Moment(Struct, gc=False):
+class Moment(Struct, gc=False):
     """The texts that all events share that arrived at the same time.
 
     Attributes:
@@ -56,6 +58,12 @@ class _Moment(Struct, gc=False):
     index: str
     lead: bytes
     times: bytes
+
+
+Made: TypeAlias = tuple[str, bytes, Entry]
+"""The index of an event, its `_id` as JSON, and its entry."""
+
+MakeEntry: TypeAlias = Callable[[Any, Moment, Sender, Instant | None], Made]
 
 
 class _Leads(dict[str, bytes]):
@@ -73,18 +81,24 @@ class DocumentMaker:
         self._months = Months(environment, oldest)
         self._counters = counters
         self._require_log_id = require_log_id
-        self._leads = _Leads()
+        self.leads = _Leads()
         self._moment = self._begin_moment(_EPOCH)
 
     def make(
-        self, events: Iterable[Event | Rejection], sender: Sender, received_at: datetime, sent_at: Instant | None
+        self,
+        events: Iterable[Incoming],
+        sender: Sender,
+        received_at: datetime,
+        sent_at: Instant | None,
+        make_entry: MakeEntry | None = None,
     ) -> tuple[list[Part], list[Result]]:
         """Return the entries of a request's events by their index, and the result of each event, in their order.
 
-        `sent_at` is the time at which all of them were sent, if it is known. An event of which no document can be made
-        has a `Rejection`: its required `log_id` is missing, its `log_id` is too long, its `param` too deep, or a time
-        is not valid. The events are changed.
+        `sent_at` is the time at which all of them were sent, if it is known. An event that was refused, or of which
+        `make_entry` makes no document, has a `Rejection`. An `_id` that comes once more is the same event. The events
+        are changed.
         """
+        make: MakeEntry = make_entry or self.make_entry
         moment = self._moment
         if moment.received_at != received_at:
             moment = self._moment = self._begin_moment(received_at)
@@ -95,7 +109,7 @@ class DocumentMaker:
                 results.append(event.without_frames())
                 continue
             try:
-                index, log_id, entry = self._make_entry(event, moment, sender, sent_at)
+                index, log_id, entry = make(event, moment, sender, sent_at)
             except Rejection as error:
                 results.append(error.without_frames())
             else:
@@ -104,20 +118,25 @@ class DocumentMaker:
                     entries_of[index].append(entry)
                 else:
                     entries_of[index] = [entry]
+        if len(set(results)) < len(results):
+            _drop_repeated(entries_of)
         parts = []
         for index, entries in entries_of.items():
             parts.append(Part(index, entries, sum(map(len, entries))))
         return parts, results
 
-    def _begin_moment(self, received_at: datetime) -> _Moment:
+    def _begin_moment(self, received_at: datetime) -> Moment:
         index = self._months.find_today(received_at)
         time = _encode(received_at)
-        return _Moment(received_at, index, self._leads[index], TIMES % (time, time))
+        return Moment(received_at, index, self.leads[index], TIMES % (time, time))
 
-    def _make_entry(
-        self, event: Event, moment: _Moment, sender: Sender, sent_at: Instant | None
-    ) -> tuple[str, bytes, Entry]:
-        """Return an event's index, its `log_id` as JSON, and its entry."""
+    def make_entry(self, event: Event, moment: Moment, sender: Sender, sent_at: Instant | None) -> Made:
+        """Return an event's index, its `log_id` as JSON, and its entry.
+
+        Raises:
+            Rejection: 400, its required `log_id` is missing, its `log_id` is too long, its `param` too deep, or a time
+                is not valid.
+        """
         named = event.log_id or self._new_log_id(moment.received_at)
         log_id = _encode(named)
         if len(log_id) > LOG_ID_BYTES_MAX and len(named.encode()) > LOG_ID_BYTES_MAX:
@@ -140,18 +159,18 @@ class DocumentMaker:
         user, devices = sender
         return index, log_id, b"".join((lead, log_id, times, log_id, user, info, devices))
 
-    def _place(self, event: Event, log_id: str, moment: _Moment, sent_at: Instant | None) -> tuple[str, bytes, bytes]:
+    def _place(self, event: Event, log_id: str, moment: Moment, sent_at: Instant | None) -> tuple[str, bytes, bytes]:
         """Return the index of an event, and the texts before its `_id` and its `log_id`."""
         if event.timestamp is None:
             index = self._months.find(log_id, None, moment.received_at)
-            return index, self._leads[index], moment.times
+            return index, self.leads[index], moment.times
         happened_at = as_datetime(event.timestamp, "timestamp")
         index = self._months.find(log_id, happened_at, moment.received_at)
         corrected = correct(happened_at, event.sent_at if sent_at is None else sent_at, moment.received_at)
         if corrected is None:
             self._counters.uncorrected += 1
             corrected = happened_at
-        return index, self._leads[index], TIMES % (_encode(corrected), _encode(moment.received_at))
+        return index, self.leads[index], TIMES % (_encode(corrected), _encode(moment.received_at))
 
     def _new_log_id(self, now: datetime) -> str:
         if self._require_log_id:
@@ -164,3 +183,16 @@ def _text(value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError:
         return value.decode("latin-1")
+
+
+def _drop_repeated(entries_of: dict[str, list[Entry]]) -> None:
+    """Keep one of the entries that have the same `_id`, whatever their indices."""
+    known: set[str] = set()
+    for index, entries in entries_of.items():
+        kept: dict[str, Entry] = {}
+        for entry in entries:
+            kept.setdefault(entry_address(entry).log_id, entry)
+        entries_of[index] = [entry for log_id, entry in kept.items() if log_id not in known]
+        known |= kept.keys()
+    for index in [index for index, entries in entries_of.items() if not entries]:
+        del entries_of[index]

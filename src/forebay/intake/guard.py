@@ -6,6 +6,9 @@ of a token may have to be fetched. Such a request is undecided until its body is
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import binascii
 import contextlib
 import time
 from collections.abc import Mapping
@@ -19,7 +22,8 @@ from forebay.errors import FieldError, KeyNotKnown, Rejection
 from forebay.intake.addresses import TrustedProxies, cut, limited_part
 from forebay.intake.documents import encode_sender
 from forebay.intake.formats.beacon import TextBeacon
-from forebay.intake.formats.format import TOKEN, Format
+from forebay.intake.formats.compressed import ACCEPTED_CODINGS, CODINGS, Compressed
+from forebay.intake.formats.format import TOKEN, Format, FormatOfHead
 from forebay.intake.formats.registry import Formats
 from forebay.intake.heads import Grant
 from forebay.intake.limits import RequestLimits, read_length
@@ -80,16 +84,17 @@ class Guard:
         self._clients = counters.clients
         self.origins = Origins(settings.cors_origins)
         self.proxies = TrustedProxies(settings.trusted_proxies, settings.forwarded_header)
+        self._unpacking = asyncio.Lock()
 
     def check(self, head: Head) -> Grant | None:
         """Return the grant of a request; None if it is undecided until its body is there.
 
         Raises:
-            Rejection: 401 or 403 for the sender, 413 for a body over the limit, 415 for one of a wrong type or a
-                compressed one, 400 for the query.
+            Rejection: 401 or 403 for the sender, 413 for a body over the limit, 415 for one of a wrong type or
+                coding, 400 for the query.
         """
         authorization, bytes_max = _find_authorization(head), self._body_bytes_max
-        if authorization is None and isinstance(_find_format(head), TextBeacon):
+        if authorization is None and isinstance(_find_format(head), TextBeacon) and _find_coding(head) is None:
             bytes_max = UNPROVEN_BODY_BYTES_MAX
         else:
             # By the time that the body is there, the key may be there, too.
@@ -157,14 +162,15 @@ class Guard:
         length = head.headers.get(b"content-length")
         if length is not None and read_length(length) > bytes_max:
             raise self.too_large(bytes_max)
-        coding = head.headers.get(b"content-encoding")
-        if coding is not None and coding.strip().lower() not in (b"", b"identity"):
-            detail = "the body must not be compressed"
-            raise Rejection(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, headers=(("Accept-Encoding", "identity"),))
+        coding = _find_coding(head)
+        if coding is not None and coding not in CODINGS:
+            detail = f"the content coding must be one of {ACCEPTED_CODINGS}, or none"
+            headers = (("Accept-Encoding", ACCEPTED_CODINGS),)
+            raise Rejection(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, headers=headers)
         form = _find_format(head)
         if form is None:
             raise _wrong_type(head.formats)
-        return form
+        return form if coding is None else Compressed(form, coding, self._body_bytes_max, self._unpacking)
 
     def _check_denials(self, head: Head) -> bytes | None:
         """Check that neither the device nor the address is shut out; return the device."""
@@ -193,18 +199,42 @@ def _find_authorization(head: Head) -> bytes | None:
     if authorization is None and head.query:
         tokens = parse_qs(head.query.decode("latin-1"), encoding="latin-1").get(TOKEN)
         return None if tokens is None else b"Bearer " + tokens[-1].encode("latin-1")
+    if authorization is not None and authorization[:6].lower() == b"basic " and find_format(head).takes_basic:
+        return _read_basic(authorization[6:])
     return authorization
+
+
+def _read_basic(credentials: bytes) -> bytes | None:
+    """Return the user name of Basic authentication as a token (RFC 7617, section 2)."""
+    try:
+        return b"Bearer " + base64.b64decode(credentials, validate=True).partition(b":")[0]
+    except binascii.Error:
+        return None
+
+
+def find_format(head: Head) -> Format:
+    """Return the format of a request, or the usual one of its address if it names none that is known."""
+    return _find_format(head) or next(iter(head.formats.values()))
 
 
 def _find_format(head: Head) -> Format | None:
     content_type = head.headers.get(b"content-type")
+    for form in head.formats.values():
+        # Only some addresses have such a format.
+        if isinstance(form, FormatOfHead) and form.marker in head.headers:
+            return form.of_head(head.headers)
     if content_type is None:
         return next(iter(head.formats.values()))
     return head.formats.get(content_type) or head.formats.get(content_type.partition(b";")[0].strip().lower())
 
 
+def _find_coding(head: Head) -> str | None:
+    coding = head.headers.get(b"content-encoding", b"").strip().lower()
+    return None if coding in {b"", b"identity"} else coding.decode("latin-1")
+
+
 def _wrong_type(formats: Formats) -> Rejection:
-    types = [media_type.decode() for media_type in formats]
+    types = [media_type.decode() for media_type in formats if b"/" in media_type]
     detail = f"the content type must be {', '.join(types[:-1])} or {types[-1]}"
     return Rejection(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, headers=(("Accept", ", ".join(types)),))
 

@@ -89,7 +89,12 @@ class KnownHeads:
         # The body ends the request, so its size gives the end of the head. If the head has `Content-Length:5`, the
         # first `ength: ` may stand in the body, and the cut has another end. Newlines behind a body, which the parser
         # drops, could make up for the difference.
-        if body_bytes <= 0 or end != len(request) - body_bytes or request.endswith((b"\r", b"\n")):
+        if (
+            body_bytes <= 0
+            or grant.format.is_for_one_request
+            or end != len(request) - body_bytes
+            or request.endswith((b"\r", b"\n"))
+        ):
             return
         name = key[key.rfind(b"\n", 0, key.find(NAME_END)) + 1 :][: len(NAME)]
         if name.lower() != NAME or digits != b"%d" % body_bytes or end > self._head_bytes_max:

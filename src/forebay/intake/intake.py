@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Protocol
 
+from msgspec import structs
+
 from forebay.clock import Clock
 from forebay.errors import Rejection, SpoolInDoubt, SpoolUnavailable
-from forebay.intake import answers, refusals
+from forebay.intake import refusals
 from forebay.intake.answers import Answer, Turn
 from forebay.intake.documents import DocumentMaker
+from forebay.intake.foreign import ForeignEntries
+from forebay.intake.formats.compressed import StillPacked
 from forebay.intake.formats.format import Result
 from forebay.intake.formats.registry import FORMATS, Addresses
 from forebay.intake.guard import Guard, Head
@@ -74,9 +78,10 @@ class Request(Turn, eq=False, kw_only=True):
         Raises:
             Rejection: it had one event, which was refused; only if `parts` is empty.
         """
-        body = self.grant.format.answer(self.places, self.results, admission)
+        form = self.grant.format
+        body = form.answer(self.places, self.results, admission)
         self.counters.accepted += self.events
-        self.connection.answer(self, answers.ok(body))
+        self.connection.answer(self, (200, form.ok_head % len(body), body))
 
     def refused(self, error: SpoolUnavailable) -> None:
         """Tell the client to send again; if no answer can be right, close without one."""
@@ -86,7 +91,7 @@ class Request(Turn, eq=False, kw_only=True):
         if isinstance(error, SpoolInDoubt):
             self.connection.abandon(self)
         else:
-            self.connection.answer(self, refusals.unavailable(error))
+            self.connection.answer(self, self.grant.format.refuse(refusals.unavailable(error)))
 
 
 class Intake:
@@ -108,6 +113,7 @@ class Intake:
         self._batch_events_max = limits.batch_events_max
         self.counters = counters
         self._maker = maker
+        self._make_foreign = ForeignEntries(maker).make_entry
         self._admitter = admitter
         self._clock = Clock()
         self.heads = KnownHeads(limits.header_bytes_max)
@@ -152,6 +158,7 @@ class Intake:
 
         Raises:
             Rejection: all of them are refused.
+            StillPacked: wait until the body is unpacked.
         """
         grant = request.grant
         limited_as = grant.limited_as
@@ -164,10 +171,15 @@ class Intake:
             if len(decoded.places) > self._batch_events_max:
                 detail = f"a batch has at most {self._batch_events_max} events, not {len(decoded.places)}"
                 raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
-            parts, results = self._maker.make(decoded.events, grant.sender, self._clock.now(), decoded.sent_at)
+            make_entry = self._make_foreign if decoded.is_foreign else self._maker.make_entry
+            now = self._clock.now()
+            parts, results = self._maker.make(decoded.events, grant.sender, now, decoded.sent_at, make_entry)
             for part in parts:
                 events += len(part.entries)
                 entry_bytes += part.entry_bytes
+        except StillPacked as error:
+            request.grant = structs.replace(grant, format=error.unpacked)
+            raise
         finally:
             # One is counted already, whose room was needed; refused events count nothing.
             if limited_as is not None and events != 1:

@@ -6,11 +6,14 @@ from functools import lru_cache
 from http import HTTPStatus
 
 from forebay.errors import FieldError, Rejection, SpoolUnavailable
-from forebay.intake.answers import Answer, head
+from forebay.intake.answers import Answer, Headers, head
 from forebay.problems import PROBLEM_TYPE, problem
 
 ANSWERS_MAX = 100
 """How many answers are kept: a client that is refused often, or a flood of them, should cost little."""
+
+FAILED = Rejection(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; nothing was taken")
+"""After a fault of our own."""
 
 
 def rejection(error: Rejection) -> Answer:
@@ -19,20 +22,12 @@ def rejection(error: Rejection) -> Answer:
 
 
 @lru_cache(maxsize=ANSWERS_MAX)
-def _reject(status: int, detail: str, errors: tuple[FieldError, ...], headers: tuple[tuple[str, str], ...]) -> Answer:
+def _reject(status: int, detail: str, errors: tuple[FieldError, ...], headers: Headers) -> Answer:
     body = problem(status, detail, errors)
     return status, head(status, PROBLEM_TYPE, len(body), headers), body
 
 
-def unavailable(error: SpoolUnavailable) -> Answer:
-    """Return the answer that asks a client to send again, and when."""
-    status = HTTPStatus.SERVICE_UNAVAILABLE
-    body = problem(status, str(error))
-    return status, head(status, PROBLEM_TYPE, len(body), (("Retry-After", str(error.retry_after_s)),)), body
-
-
-def failed() -> Answer:
-    """Return the answer after a fault of our own; nothing was taken."""
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
-    body = problem(status, "the server failed; nothing was taken")
-    return status, head(status, PROBLEM_TYPE, len(body)), body
+def unavailable(error: SpoolUnavailable) -> Rejection:
+    """Return the refusal that asks a client to send again, and when."""
+    retry_after = ("Retry-After", str(error.retry_after_s))
+    return Rejection(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers=(retry_after,))

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import zstandard
 
 from forebay.history import History
 from forebay.model import Address, Entry, entry_address, entry_index, join_entries, split_entries
 from forebay.spool.records import StoredGroup
+from forebay.zstd import zstd
 
 PLAIN_BYTES_MAX = 1024
 LEVEL = 1
@@ -36,14 +36,18 @@ class GroupCodec:
     """Turns groups into rows and back, in one thread at a time."""
 
     def __init__(self) -> None:
-        self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
-        self._decompressor = zstandard.ZstdDecompressor()
+        options: dict[int, int] = {
+            zstd.CompressionParameter.compression_level: LEVEL,
+            zstd.CompressionParameter.checksum_flag: 1,
+        }
+        self._compressor = zstd.ZstdCompressor(options=options)
 
     def pack(self, body: bytes) -> tuple[Codec, bytes]:
         """Return the better form of a body for the disk, and its bytes in that form."""
         if len(body) <= PLAIN_BYTES_MAX:
             return Codec.PLAIN, body
-        return Codec.ZSTD, self._compressor.compress(body)
+        self._compressor.set_pledged_input_size(len(body))
+        return Codec.ZSTD, self._compressor.compress(body, zstd.ZstdCompressor.FLUSH_FRAME)
 
     def unpack(self, codec: int, stored: bytes) -> bytes:
         """Return a body as it was before `pack`.
@@ -54,8 +58,8 @@ class GroupCodec:
         if Codec(codec) is Codec.PLAIN:
             return stored
         try:
-            return self._decompressor.decompress(stored)
-        except (zstandard.ZstdError, MemoryError) as error:  # MemoryError: the size in its head is damaged
+            return zstd.decompress(stored)
+        except zstd.ZstdError as error:
             raise ValueError(f"a compressed body is damaged: {error}") from error
 
     def body_columns(self, entries: Sequence[Entry]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from functools import partial
 
 import structlog
 
-from forebay.model import LogFormat
+from forebay.setting_values import LogFormat
 
 
 def configure_logs(log_format: LogFormat, level: str, worker: int | None = None) -> None:

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, Protocol
 
 from msgspec import Raw
 
+from forebay.document import Document, EventInfo, encode_entry
 from forebay.history import DeadLetter, History
-from forebay.model import Address, Document, Entry, EventInfo, encode_entry
+from forebay.model import Address, Entry
 from forebay.sinks.local import LocalSink
 from forebay.spool import database
 from forebay.spool.beside.connecting import connect_beside

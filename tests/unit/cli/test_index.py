@@ -10,7 +10,8 @@ import pytest
 import typer
 
 from forebay.cli.index import parse_before
-from forebay.model import Address, Document, EventInfo, encode_entry
+from forebay.document import Document, EventInfo, encode_entry
+from forebay.model import Address
 from forebay.sinks.opensearch.sink import OpenSearchSink
 from unit.cli.running import Folder, Run
 

@@ -8,8 +8,9 @@ from io import StringIO
 import pytest
 
 from forebay.clock import now_ms
+from forebay.document import Document, EventInfo, encode_entry
 from forebay.history import History
-from forebay.model import Address, Document, Entry, EventInfo, encode_entry
+from forebay.model import Address, Entry
 from forebay.spool.beside.requests import Burial
 from forebay.spool.records import NewGroup, Transaction
 from unit.cli.running import INDEX, NOON, Folder, Run, make_entry

@@ -17,9 +17,10 @@ from forebay.doctor.spool_file import check_integrity
 from forebay.doctor.spool_pending import measure_drain
 from forebay.doctor.spool_room import count_file_bytes
 from forebay.doctor.spool_state import count_left, find_owner, open_read_only, read_state
+from forebay.document import Document, EventInfo, encode_entry
 from forebay.errors import SpoolError, SpoolUnavailable, SpoolUnusable
 from forebay.history import DeadLetter, History
-from forebay.model import Address, Document, Entry, EventInfo, encode_entry
+from forebay.model import Address, Entry
 from forebay.spool import database
 from forebay.spool.files import PAGE_BYTES
 from forebay.spool.records import NewGroup, Transaction

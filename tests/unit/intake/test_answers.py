@@ -50,12 +50,12 @@ def test_every_status_that_is_answered_has_its_line_and_title(status: int) -> No
 
 
 def test_an_unavailable_spool_tells_when_to_send_again() -> None:
-    status, headers, body = read(refusals.unavailable(SpoolUnavailable("the spool is full", 60)))
+    status, headers, body = read(refusals.rejection(refusals.unavailable(SpoolUnavailable("the spool is full", 60))))
     assert (status, headers["retry-after"], json.loads(body)["detail"]) == (503, "60", "the spool is full")
 
 
 def test_a_fault_of_our_own_is_not_explained() -> None:
-    status, _, body = read(refusals.failed())
+    status, _, body = read(refusals.rejection(refusals.FAILED))
     assert (status, json.loads(body)["detail"]) == (500, "the server failed; nothing was taken")
 
 
@@ -65,7 +65,7 @@ def test_ping_is_answered_with_pong() -> None:
 
 
 def test_any_json_is_the_body_of_an_answer() -> None:
-    status, headers, body = read(answers.ok(b'{"results":[]}'))
+    status, headers, body = read((200, answers.ok_head("application/json") % 14, b'{"results":[]}'))
     assert (status, headers["content-type"], body) == (200, "application/json", b'{"results":[]}')
 
 

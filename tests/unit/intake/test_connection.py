@@ -413,7 +413,7 @@ def test_a_request_with_a_known_head_takes_its_place_among_all_in_memory(
     "refused",
     [
         pytest.param(event().replace(BEARER, b""), id="without a token"),
-        pytest.param(event(head=b"Content-Encoding: gzip\r\n"), id="compressed"),
+        pytest.param(event(head=b"Content-Encoding: compress\r\n"), id="compressed in an unknown way"),
         pytest.param(event().replace(b"/events", b"/ping").replace(b"POST", b"GET"), id="for another address"),
     ],
 )

@@ -17,7 +17,7 @@ from forebay.intake.answers import Answer, Turn
 from forebay.intake.documents import DocumentMaker, encode_sender
 from forebay.intake.formats.batch import EventBatch
 from forebay.intake.formats.event import decode_event
-from forebay.intake.formats.format import Decoded, Format, Result
+from forebay.intake.formats.format import Decoded, Example, Format, Result
 from forebay.intake.formats.registry import Formats, list_addresses
 from forebay.intake.formats.single import SingleEvent
 from forebay.intake.guard import Guard, Head
@@ -216,8 +216,8 @@ def test_the_media_type_chooses_the_format(
 @pytest.mark.parametrize(
     ("formats", "media_type", "accept"),
     [
-        (EVENTS, b"application/x-ndjson", f"application/json, {BEACONS}"),
-        (EVENTS, b"", f"application/json, {BEACONS}"),
+        (EVENTS, b"text/x-ndjson", f"application/json, application/x-ndjson, {BEACONS}"),
+        (EVENTS, b"", f"application/json, application/x-ndjson, {BEACONS}"),
         (BATCH, b"text/html", f"application/json, application/x-ndjson, {BEACONS}"),
         (BATCH, b"application/jsonx", f"application/json, application/x-ndjson, {BEACONS}"),
     ],
@@ -318,12 +318,14 @@ def test_a_batch_has_no_more_events_than_the_limit(
 def test_a_format_needs_nothing_but_its_own_class(
     intake: Intake, connection: RecordingConnection, admitter: FakeAdmitter
 ) -> None:
-    class Pages:
+    class Pages(Format):
         """Pages, separated by commas."""
 
         name = "pages"
         paths = ("/pages",)
         media_type = "text/x-pages"
+        summary = "Pages."
+        example = Example(b"a,b")
 
         def decode(self, body: bytes) -> Decoded:
             pages = body.decode().split(",")

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
+from forebay.document import Document, EventInfo, encode_entry
 from forebay.errors import SinkUnreachable
-from forebay.model import DELIVERED, DUPLICATE, Address, Document, Entry, EventInfo, Verdict, encode_entry
+from forebay.model import DELIVERED, DUPLICATE, Address, Entry, Verdict
 from forebay.sinks import local
 from forebay.sinks.local import LocalSink
 from forebay.sinks.port import Query

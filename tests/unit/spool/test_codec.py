@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import zstandard
 
 from forebay.spool.codec import PLAIN_BYTES_MAX, Codec, GroupCodec
+from forebay.zstd import zstd
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_the_numbers_in_the_database_mean_the_same_for_ever() -> None:
 def test_a_body_of_another_process_can_be_read() -> None:
     body = b"line\n" * 1000
 
-    assert GroupCodec().unpack(1, zstandard.ZstdCompressor(level=19).compress(body)) == body
+    assert GroupCodec().unpack(1, zstd.compress(body, level=19)) == body
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from forebay.intake.formats.event import (
     not_json,
     reason_of,
 )
-from forebay.intake.formats.format import Decoded, Result, answer_each
+from forebay.intake.formats.format import Decoded, Example, Format, Result, answer_each
 from forebay.intake.formats.json_split import WHITE_SPACE, NotSplit, split_array, split_object
 from forebay.model import Admission, Event, Instant
 
@@ -42,12 +42,14 @@ _decode_raw_envelope = msgspec.json.Decoder(_RawEnvelope).decode
 _decode_text = msgspec.json.Decoder(str).decode
 
 
-class EventBatch:
+class EventBatch(Format):
     """Events in one JSON text; each is taken or refused for itself."""
 
     name = "batch"
     paths = ("/events/batch",)
     media_type = "application/json"
+    summary = "Events in a JSON array, or in an object beside the time of sending."
+    example = Example(b'[{"page":"/home","event":"open"},{"page":"/home","event":"click"}]')
 
     def decode(self, body: bytes) -> Decoded:
         """Return the events.

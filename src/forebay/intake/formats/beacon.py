@@ -30,7 +30,7 @@ _decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
 
 
-class TextBeacon:
+class TextBeacon(Format):
     """The JSON of another format, sent as plain text."""
 
     media_type = TEXT_TYPE
@@ -39,6 +39,9 @@ class TextBeacon:
         self._inner = inner
         self.name = inner.name
         self.paths = inner.paths
+        self.summary = inner.summary
+        self.example = inner.example
+        self.ok_head = inner.ok_head
 
     def find_token(self, body: bytes) -> bytes | None:
         """Return the token in a body, if there is one.
@@ -47,7 +50,7 @@ class TextBeacon:
             Rejection: 400, as by `decode`.
         """
         try:
-            return _decode_text(_decode_object(body)[TOKEN]).encode()
+            return _decode_text(_decode_object(body)[self._inner.token_field]).encode()
         except (*DECODING_ERRORS, KeyError, UnicodeEncodeError):
             return None
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol, TypeAlias
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from forebay.errors import Rejection
+from forebay.intake.answers import Answer, ok_head
+from forebay.intake.refusals import rejection
 from forebay.model import Admission, Event, Instant
 from forebay.problems import field_errors
+
+EMPTY: Mapping[str, str] = MappingProxyType({})
 
 TOKEN = "access_token"  # noqa: S105 - the name of a field
 """The field in which a beacon has its token (RFC 6750, section 2.2): the one unknown field that no event keeps."""
@@ -19,41 +25,106 @@ Result: TypeAlias = bytes | Rejection
 """An event's `log_id` as JSON, or the refusal of the event."""
 
 
+class ForeignEvent(Struct, gc=False):
+    """An event of a format that names more than a native one does.
+
+    Attributes:
+        event: everything that a native event has.
+        user_id: its own user; empty if that is the token's.
+        sender: what it says of its sender, by the names of `SENDER_FIELDS`; the rest is known from the head.
+        document_id: the `_id` of its document, if that is not its `log_id`.
+    """
+
+    event: Event
+    user_id: str = ""
+    sender: Mapping[str, str] = EMPTY
+    document_id: str = ""
+
+
+class OwnDocument(Struct, gc=False):
+    """An event of a format with an index and documents of its own.
+
+    Attributes:
+        index: the name of the index.
+        document_id: the `_id` of the document.
+        document: the document, as JSON without newlines.
+    """
+
+    index: str
+    document_id: str
+    document: bytes
+
+
+Incoming: TypeAlias = Event | ForeignEvent | OwnDocument | Rejection
+"""An event as a format finds it, or the refusal of it."""
+
+
 class Decoded(Struct, gc=False):
-    """The events of a body, each as an `Event` or as its refusal.
+    """The events of a body.
 
     Attributes:
         events: read once. A format decodes events one by one only while this is read: there may be too many of them.
         places: the number of each in the body, as the answer names it.
         sent_at: the time at which the client sent all of them, by its own clock.
+        is_foreign: whether events are of another kind than `Event`.
     """
 
-    events: Iterable[Event | Rejection]
+    events: Iterable[Incoming]
     places: Sequence[int]
     sent_at: Instant | None = None
+    is_foreign: bool = False
+
+
+class Example(NamedTuple):
+    """A request that is taken, for the description of the interface; a test sends it.
+
+    Attributes:
+        body: the body.
+        headers: header lines beside `Authorization` and `Content-Type`.
+        path: the address, if it is not the first of the format.
+    """
+
+    body: bytes
+    headers: Mapping[str, str] = EMPTY
+    path: str = ""
 
 
 class Format(Protocol):
-    """A wire format. A request with a single event is a batch of one."""
+    """A wire format. A request with a single event is a batch of one.
 
-    @property
-    def name(self) -> str:
-        """Its name, by which a token may be limited to it."""
+    Attributes:
+        name: its name, by which a token may be limited to it.
+        paths: its addresses.
+        media_type: the type of its bodies.
+        summary: one line about it, for the description of the interface.
+        example: a request.
+        ok_head: the head of its answers 200, in which `%d` stands for the length.
+        token_field: the field of a JSON body in which a beacon may have its token.
+        takes_basic: whether the token may be the user name of Basic authentication (RFC 7617).
+        is_for_one_request: whether it is no use for another request with the same head.
+    """
 
-    @property
-    def paths(self) -> Sequence[str]:
-        """Its addresses."""
-
-    @property
-    def media_type(self) -> str:
-        """The type of its bodies."""
+    name: str
+    paths: Sequence[str]
+    media_type: str
+    summary: str
+    example: Example
+    ok_head: bytes = ok_head("application/json")
+    token_field: str = TOKEN
+    takes_basic: bool = False
+    is_for_one_request: bool = False
 
     def decode(self, body: bytes) -> Decoded:
         """Return the events of a body.
 
         Raises:
             Rejection: 400, the body is not of this format.
+            NotYet: wait until the body is unpacked.
         """
+
+    def refuse(self, error: Rejection) -> Answer:
+        """Return the answer that refuses a request of this format."""
+        return rejection(error)
 
     def answer(self, places: Sequence[int], results: Sequence[Result], admission: Admission) -> bytes:
         """Return the JSON of the answer, once all events that were not refused are safe.
@@ -64,6 +135,20 @@ class Format(Protocol):
         Raises:
             Rejection: the refusal of the only event is the one of the request.
         """
+
+
+class FormatOfHead(Format):
+    """A format whose events are in the head, too: each request has one of its own.
+
+    Attributes:
+        marker: the header line, in small letters, that tells such a request.
+    """
+
+    marker: bytes
+
+    @abstractmethod
+    def of_head(self, headers: Mapping[bytes, bytes]) -> Format:
+        """Return the format for the body behind a head; it is no use for any other request."""
 
 
 def answer_each(place_name: str, places: Sequence[int], results: Sequence[Result], admission: Admission) -> bytes:

@@ -1,4 +1,4 @@
-"""`POST /events/batch` as NDJSON: one native event a line. Empty lines are passed over."""
+"""`POST /events` and `/events/batch` as NDJSON: one native event a line. Empty lines are passed over."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from collections.abc import Sequence
 
 from forebay.errors import Rejection
 from forebay.intake.formats.event import check_text, decode_event
-from forebay.intake.formats.format import Decoded, Result, answer_each
+from forebay.intake.formats.format import Decoded, Example, Format, Result, answer_each
 from forebay.intake.formats.json_split import WHITE_SPACE
 from forebay.model import Admission, Event
 
 
-class EventLines:
+class EventLines(Format):
     """Events in lines; each is taken or refused for itself, and named by the number of its line, from 1 on."""
 
     name = "lines"
-    paths = ("/events/batch",)
+    paths = ("/events/batch", "/events")
     media_type = "application/x-ndjson"
+    summary = "Events in lines (NDJSON)."
+    example = Example(b'{"page":"/home","event":"open"}\n{"page":"/home","event":"click"}\n')
 
     def decode(self, body: bytes) -> Decoded:
         """Return the events. A body as a whole is never refused."""

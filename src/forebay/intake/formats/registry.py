@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import httptools
 
 from forebay.errors import Rejection
 from forebay.intake.formats.batch import EventBatch
 from forebay.intake.formats.beacon import FormBeacon, TextBeacon
-from forebay.intake.formats.format import Format
+from forebay.intake.formats.format import TOKEN, Format, FormatOfHead
 from forebay.intake.formats.lines import EventLines
 from forebay.intake.formats.single import SingleEvent
 
@@ -21,8 +22,12 @@ FORMATS: tuple[Format, ...] = (
     EventLines(),
 )
 
+_TOKEN_IN_PATH = re.compile(rb"/ubi/([^/]+)(/ubi_(?:events|queries))")
+"""The addresses of a client that sends no token of its own accord."""
+
 Formats = Mapping[bytes, Format]
-"""The formats of one address, by the media type of their bodies. The first also takes bodies without a type."""
+"""The formats of one address, by the media type of their bodies, or by the header line that tells one which is in the
+head. The first also takes bodies without a type."""
 
 Addresses = Mapping[bytes, Formats]
 
@@ -41,11 +46,12 @@ def list_addresses(paths_extra: Iterable[str] = ()) -> Addresses:
 def _list_formats(path: str) -> Formats:
     forms = [form for form in FORMATS if path in form.paths]
     # A page that is being closed can send the first one also as plain text or in a form.
-    return {form.media_type.encode(): form for form in (*forms, TextBeacon(forms[0]), FormBeacon(forms[0]))}
+    forms += [TextBeacon(forms[0]), FormBeacon(forms[0])]
+    return {(form.marker if isinstance(form, FormatOfHead) else form.media_type.encode()): form for form in forms}
 
 
 def resolve(url: bytes) -> tuple[bytes, bytes]:
-    """Return the path of a request, and its query.
+    """Return the path of a request, and its query. A token in the path is moved into the query.
 
     Raises:
         Rejection: 400 if it is not an address.
@@ -57,4 +63,10 @@ def resolve(url: bytes) -> tuple[bytes, bytes]:
         parsed = None
     if parsed is None or parsed.path is None:
         raise Rejection(HTTPStatus.BAD_REQUEST, "the address of the request is not valid")
-    return unquote_to_bytes(parsed.path), parsed.query or b""
+    path, query = unquote_to_bytes(parsed.path), parsed.query or b""
+    named = _TOKEN_IN_PATH.fullmatch(path)
+    if named is None:
+        return path, query
+    # From here on it is in the query, as that of a beacon.
+    token = b"%b=%b" % (TOKEN.encode(), quote_from_bytes(named[1], safe="").encode())
+    return named[2], b"%b&%b" % (query, token) if query else token

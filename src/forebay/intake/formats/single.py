@@ -6,18 +6,20 @@ from collections.abc import Sequence
 
 from forebay.errors import Rejection
 from forebay.intake.formats.event import check_text, decode_event
-from forebay.intake.formats.format import Decoded, Result
+from forebay.intake.formats.format import Decoded, Example, Format, Result
 from forebay.model import Admission
 
 ONLY = range(1)
 
 
-class SingleEvent:
+class SingleEvent(Format):
     """One event, a batch of one; its refusal is the one of the request."""
 
     name = "event"
     paths = ("/events",)
     media_type = "application/json"
+    summary = "One event."
+    example = Example(b'{"page":"/home","event":"click","label":"buy","param":{"price":12}}')
 
     def decode(self, body: bytes) -> Decoded:
         """Return the event.

@@ -20,7 +20,8 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from forebay.model import DELIVERED, Address, Document, Entry, EventInfo, Verdict, encode_entry
+from forebay.document import Document, EventInfo, encode_entry
+from forebay.model import DELIVERED, Address, Entry, Verdict
 from forebay.setting_values import AwsService
 from forebay.settings import Settings
 from forebay.sinks.opensearch.signing import Signer

@@ -14,18 +14,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from forebay.model import (
-    DELIVERED,
-    Address,
-    Document,
-    Entry,
-    EventInfo,
-    Outcome,
-    Verdict,
-    encode_entry,
-    entry_address,
-    entry_document,
-)
+from forebay.document import Document, EventInfo, encode_entry
+from forebay.model import DELIVERED, Address, Entry, Outcome, Verdict, entry_address, entry_document
 from forebay.settings import Settings
 from forebay.sinks.opensearch.refusals import UNEXPECTED_ANSWER
 from forebay.sinks.opensearch.sink import OpenSearchSink

@@ -13,7 +13,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from forebay.model import DELIVERED, Address, Document, Entry, EventInfo, Outcome, encode_entry, entry_index
+from forebay.document import Document, EventInfo, encode_entry
+from forebay.model import DELIVERED, Address, Entry, Outcome, entry_index
 from forebay.settings import Settings
 from forebay.sinks.opensearch import template_keeper
 from forebay.sinks.opensearch.sink import OpenSearchSink

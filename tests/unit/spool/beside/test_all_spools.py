@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from forebay.document import Document, EventInfo, encode_entry
 from forebay.errors import GroupDamaged, SpoolError, SpoolUnusable
 from forebay.history import DeadLetter, History
-from forebay.model import Address, Document, Entry, EventInfo, encode_entry
+from forebay.model import Address, Entry
 from forebay.spool import database
 from forebay.spool.beside.all_spools import AllSpools
 from forebay.spool.beside.connecting import connect_beside

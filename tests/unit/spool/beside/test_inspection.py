@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from forebay.clock import now_ms
+from forebay.document import Document, EventInfo, encode_entry
 from forebay.errors import GroupDamaged, SpoolError, SpoolUnavailable, SpoolUnusable
 from forebay.history import DeadLetter, History
-from forebay.model import Address, Document, Entry, EventInfo, encode_entry
+from forebay.model import Address, Entry
 from forebay.spool import database
 from forebay.spool.beside import inspection
 from forebay.spool.beside.connecting import connect_beside
