@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Protocol
-from weakref import WeakSet
 
 import brotli
 
@@ -51,22 +50,23 @@ class StillPacked(NotYet):
         unpacked: the format of the body, which has it unpacked at the end of the wait.
     """
 
-    def __init__(self, unpacked: Unpacked) -> None:
-        super().__init__("the body is still packed", unpacked.unpack)
+    def __init__(self, unpacked: Unpacked, coding: str, body: bytes, bytes_max: int) -> None:
+        # The format may be kept by a request that is refused for want of memory. So it does not keep the body.
+        super().__init__("the body is still packed", lambda: unpacked.unpack(coding, body, bytes_max))
         self.unpacked = unpacked
 
 
 class Turns:
-    """The large bodies that are not unpacked yet, and whose turn it is.
+    """Whose turn it is to be unpacked.
 
     Attributes:
-        turn: whoever has it unpacks.
-        waiting: those that wait, and the one whose turn it is. One that was refused meanwhile is not kept.
+        turn: whoever has it is unpacked.
+        waiting: how many wait for it or have it.
     """
 
     def __init__(self) -> None:
         self.turn = asyncio.Lock()
-        self.waiting: WeakSet[Unpacked] = WeakSet()
+        self.waiting = 0
 
 
 class _Wrapped(Format):
@@ -122,30 +122,32 @@ class Compressed(_Wrapped):
                     raise
             else:
                 return self._decode_unpacked(unpacked)
-        if len(self._turns.waiting) >= WAITING_MAX:
+        if self._turns.waiting >= WAITING_MAX:
             raise overloaded("too many compressed bodies wait to be unpacked")
-        raise StillPacked(Unpacked(self._inner, self._coding, body, self._bytes_max, self._turns))
+        raise StillPacked(Unpacked(self._inner, self._turns), self._coding, body, self._bytes_max)
 
 
 class Unpacked(_Wrapped):
     """A format whose one body is unpacked here."""
 
-    def __init__(self, inner: Format, coding: str, body: bytes, bytes_max: int, turns: Turns) -> None:
+    def __init__(self, inner: Format, turns: Turns) -> None:
         super().__init__(inner)
-        self._packed = coding, body, bytes_max
         self._turns = turns
         self._body: bytes | Rejection = refusals.FAILED
-        turns.waiting.add(self)
 
-    async def unpack(self) -> None:
-        """Unpack the body when it is its turn, or find out why not."""
-        async with self._turns.turn:
-            try:
-                self._body = await asyncio.to_thread(unpack, *self._packed)
-            except Rejection as error:
-                self._body = error.without_frames()
-            finally:
-                self._turns.waiting.discard(self)
+    def unpack(self, coding: str, body: bytes, bytes_max: int) -> Awaitable[None]:
+        """Unpack the body when it is its turn, or find out why not; it waits from this call on."""
+        self._turns.waiting += 1
+        return self._unpack_in_turn(coding, body, bytes_max)
+
+    async def _unpack_in_turn(self, coding: str, body: bytes, bytes_max: int) -> None:
+        try:
+            async with self._turns.turn:
+                self._body = await asyncio.to_thread(unpack, coding, body, bytes_max)
+        except Rejection as error:
+            self._body = error.without_frames()
+        finally:
+            self._turns.waiting -= 1
 
     def decode(self, body: bytes) -> Decoded:
         """Return the events of the unpacked body.
