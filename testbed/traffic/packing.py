@@ -34,20 +34,20 @@ PACK: Mapping[str, Callable[[bytes], bytes]] = {
 
 
 def bomb(coding: str, bytes_unpacked: int) -> bytes:
-    """Return as few bytes as possible that unpack to so many MiB of zeros."""
+    """Return few bytes that unpack to so many zeros, in whole MiB."""
     return b"".join(_pack_zeros(coding, bytes_unpacked // MIB))
 
 
 def _pack_zeros(coding: str, mib: int) -> Iterator[bytes]:
     zeros = bytes(MIB)
     if coding == "br":
-        packer = brotli.Compressor(lgwin=BROTLI_WINDOW_LOG_MAX)
+        packer = brotli.Compressor(quality=5, lgwin=BROTLI_WINDOW_LOG_MAX)
         yield from (packer.process(zeros) for _ in range(mib))
         yield packer.finish()
     elif coding == "zstd":
-        small = zstd.ZstdCompressor(options={zstd.CompressionParameter.compression_level: 19})
-        yield from (small.compress(zeros) for _ in range(mib))
-        yield small.flush()
+        shrunk = zstd.ZstdCompressor()
+        yield from (shrunk.compress(zeros) for _ in range(mib))
+        yield shrunk.flush()
     else:
         inflated = zlib.compressobj(9, wbits=zlib.MAX_WBITS if coding == "deflate" else 16 + zlib.MAX_WBITS)
         yield from (inflated.compress(zeros) for _ in range(mib))

@@ -16,7 +16,6 @@ from typing import Protocol
 import brotli
 
 from forebay.errors import NotYet, Rejection
-from forebay.intake import refusals
 from forebay.intake.answers import Answer
 from forebay.intake.formats.format import BYTE_ORDER_MARK, Decoded, Format, Result
 from forebay.intake.limits import overloaded
@@ -133,7 +132,8 @@ class Unpacked(_Wrapped):
     def __init__(self, inner: Format, turns: Turns) -> None:
         super().__init__(inner)
         self._turns = turns
-        self._body: bytes | Rejection = refusals.FAILED
+        # A wait that is cut off, mostly by the end of the server, leaves it so: the client is to send again.
+        self._body: bytes | Rejection = overloaded("the body could not be unpacked")
 
     def unpack(self, coding: str, body: bytes, bytes_max: int) -> Awaitable[None]:
         """Unpack the body when it is its turn, or find out why not; it waits from this call on."""

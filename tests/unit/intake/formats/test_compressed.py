@@ -351,6 +351,18 @@ async def test_few_bodies_wait_and_the_others_may_come_again() -> None:
     assert form._turns.waiting == 0
 
 
+async def test_a_body_whose_wait_is_cut_off_may_come_again() -> None:
+    form = compressed_form(SingleEvent(), "br")
+    with pytest.raises(StillPacked) as caught:
+        form.decode(PACK["br"](EVENT))
+    await form._turns.turn.acquire()
+    waiting = asyncio.ensure_future(caught.value.wait())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert (refusal(caught.value.unpacked.decode, b"").status, form._turns.waiting) == (503, 0)
+
+
 async def test_a_fault_of_ours_is_no_fault_of_the_body(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> bytes:
         raise MemoryError
@@ -361,7 +373,7 @@ async def test_a_fault_of_ours_is_no_fault_of_the_body(monkeypatch: pytest.Monke
     monkeypatch.setattr(compressed, "unpack", fail)
     with pytest.raises(MemoryError):
         await caught.value.wait()
-    assert refusal(caught.value.unpacked.decode, b"").status == 500
+    assert refusal(caught.value.unpacked.decode, b"").status == 503
     assert form._turns.waiting == 0
 
 
