@@ -26,8 +26,8 @@ from forebay.intake.intake import Intake, Request
 from forebay.intake.limits import RequestLimits
 from forebay.intake.senders import encode_sender
 from forebay.model import Ack, Admission, entry_document
+from forebay.pipeline.admitter import Admitter
 from forebay.pipeline.group import Part, Submission
-from forebay.pipeline.pipeline import Admitter
 from forebay.settings import Settings
 from forebay.telemetry.counters import Counters
 from forebay.tokens.claims import Claims, Scope
