@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from forebay.admin.openapi import Body, EventAddress, describe
+from forebay.admin.bodies import Body
+from forebay.admin.openapi import EventAddress, describe
 from forebay.admin.schemas import Json
 from forebay.errors import Rejection
+from forebay.intake.formats.beacon import TextBeacon
 from forebay.intake.formats.compressed import ACCEPTED_CODINGS
 from forebay.intake.formats.format import Format, FormatOfHead
 from forebay.intake.formats.registry import Addresses, Formats, with_token
@@ -46,6 +48,7 @@ def _describe(path: str, key: str, form: Format) -> Body:
         example=example.body if example.path in {"", path} else None,
         headers=example.headers,
         takes_basic=form.takes_basic,
+        token_field=form.token_field if isinstance(form, TextBeacon) else "",
         answer_type=answer_type,
         answer=answer,
         refusal_type=_content_type(form.refuse(REFUSAL)[1]),

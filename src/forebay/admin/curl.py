@@ -9,7 +9,8 @@ from shlex import quote
 IN_PATH = "{access_token}"
 """The part of an address that stands for a token."""
 
-AUTHORIZATION = '-H "Authorization: Bearer $TOKEN"'
+BEARER = '-H "Authorization: Bearer $TOKEN"'
+BASIC = '-u "$TOKEN:"'
 
 
 def read(path: str, *options: str) -> str:
@@ -17,19 +18,17 @@ def read(path: str, *options: str) -> str:
     return _join(f'curl "$FOREBAY{path}"', *options)
 
 
-def send(path: str, media_type: str, headers: Mapping[str, str], body: bytes, *, is_beacon: bool) -> str:
-    """Return the line that sends a body, with the token in the address if that is for beacons or has a place for it."""
+def send(path: str, media_type: str, headers: Mapping[str, str], body: bytes, *options: str) -> str:
+    """Return the line that sends a body; the options say who sends, if the address does not."""
     packer, data = "", "@-"
     try:
         data = quote(body.decode())
     except UnicodeDecodeError:
         packer = f"echo {base64.b64encode(body).decode()} | base64 -d | "
-    is_in_path = IN_PATH in path
-    query = "?access_token=$TOKEN" if is_beacon and not is_in_path else ""
     lines = {"Content-Type": media_type, **headers}
     return _join(
-        f'{packer}curl "$FOREBAY{path.replace(IN_PATH, "$TOKEN")}{query}"',
-        *([] if is_beacon or is_in_path else [AUTHORIZATION]),
+        f'{packer}curl "$FOREBAY{path.replace(IN_PATH, "$TOKEN")}"',
+        *([] if IN_PATH in path else options),
         *(f"-H {quote(f'{name}: {value}')}" for name, value in lines.items()),
         f"--data-binary {data}",
     )

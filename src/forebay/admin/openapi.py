@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from forebay import __version__
 from forebay.admin import curl
+from forebay.admin.bodies import FORM_TYPE, TEXT_TYPE, Body, describe_answers, describe_bodies
 from forebay.admin.operations import OPERATIONS
 from forebay.admin.schemas import (
     PARAMETERS,
@@ -21,46 +21,6 @@ from forebay.admin.schemas import (
 )
 from forebay.problems import PROBLEM_TYPE
 from forebay.tokens.claims import Scope
-
-TEXT_TYPE = "text/plain"
-FORM_TYPE = "application/x-www-form-urlencoded"
-
-BODY_SCHEMAS = {"event": ref("schemas", "Event"), "batch": ref("schemas", "Batch")}
-"""The schemas of the formats, by their names, if they are JSON of our own."""
-
-ANSWER_SCHEMAS = {
-    "event": ref("schemas", "Taken"),
-    "batch": ref("schemas", "BatchAnswer"),
-    "lines": ref("schemas", "BatchAnswer"),
-}
-
-
-class Body(NamedTuple):
-    """A body that an event address takes, and the answers to it.
-
-    Attributes:
-        name: the name of its format.
-        media_type: its type.
-        summary: one line about it.
-        marker: the header line that tells it, if its type does not.
-        example: one that is taken; None if there is none for this address.
-        headers: the header lines of the example.
-        takes_basic: whether the token may be the user name of Basic authentication.
-        answer_type: the type of the answer 200.
-        answer: such an answer.
-        refusal_type: the type of a refusal.
-    """
-
-    name: str
-    media_type: str
-    summary: str
-    marker: str
-    example: bytes | None
-    headers: Mapping[str, str]
-    takes_basic: bool
-    answer_type: str
-    answer: bytes
-    refusal_type: str
 
 
 class EventAddress(NamedTuple):
@@ -121,7 +81,8 @@ An event is safe as soon as its request got 200. Whatever got 429, 503 or no ans
 that has an id is then stored once.
 
 Every address that asks for a token answers 401 without one. With one, an unknown address answers 404, and a method
-that an address does not take 405.
+that an address does not take 405. Any address may answer 408, 431 or 503 to a request that comes too slowly, has too
+large a head, or finds no room.
 
 The examples are for a shell in which `FOREBAY` is the address of the server, and `TOKEN` is a token."""
 
@@ -170,10 +131,10 @@ def _describe_events(address: EventAddress) -> Json:
     return {
         "tags": ["Events"],
         "summary": bodies[0].summary,
-        "description": "\n".join(f"- {_kind(body)}: {body.summary}" for body in bodies),
+        "description": "\n".join(f"- {_kind(body)}: {body.summary}{_token_note(body)}" for body in bodies),
         "parameters": parameters,
-        "requestBody": {"required": True, "content": _describe_bodies(bodies)},
-        "responses": {"200": _describe_answer(bodies), **_describe_refusals(bodies)},
+        "requestBody": {"required": True, "content": describe_bodies(bodies)},
+        "responses": {"200": describe_answers(bodies), **_describe_refusals(bodies)},
         "security": [] if is_token_in_path else [{scheme: write} for scheme in schemes],
         "x-codeSamples": [
             {"lang": "Shell", "label": _kind(body), "source": _curl(address.path, body, body.example)}
@@ -187,92 +148,30 @@ def _kind(body: Body) -> str:
     return f"{body.media_type} with the header {body.marker}" if body.marker else body.media_type
 
 
+def _token_note(body: Body) -> str:
+    return f" A token may be its member `{body.token_field}`." if body.token_field else ""
+
+
 def _curl(path: str, body: Body, example: bytes) -> str:
     if body.media_type == FORM_TYPE:
         return curl.send_form(path, example)
-    # The beacon of a page can set no header.
-    return curl.send(path, body.media_type, body.headers, example, is_beacon=body.media_type == TEXT_TYPE)
+    if body.media_type == TEXT_TYPE:
+        # The beacon of a page can set no header.
+        return curl.send(f"{path}?access_token=$TOKEN", body.media_type, body.headers, example)
+    authorization = curl.BASIC if body.takes_basic else curl.BEARER
+    return curl.send(path, body.media_type, body.headers, example, authorization)
 
 
 def _describe_headers(bodies: Sequence[Body]) -> list[Json]:
     """Return the header lines that only some bodies have, by those of their examples."""
     named = {name.lower(): (value, body) for body in bodies for name, value in body.headers.items()}
+    # It stands with the bodies.
+    named.pop("content-type", None)
     return [
         {"name": name, "in": "header", "description": f"For this: {body.summary}", "example": value}
         | {"schema": {"type": "string"}}
         for name, (value, body) in named.items()
     ]
-
-
-def _describe_bodies(bodies: Sequence[Body]) -> Json:
-    """Return the bodies by their type; some have the same, and are told apart by a header line."""
-    content: Json = {}
-    for body in bodies:
-        media = content.setdefault(body.media_type, {"schema": {"anyOf": []}})
-        schema = _describe_body(body)
-        if schema not in media["schema"]["anyOf"]:
-            media["schema"]["anyOf"].append(schema)
-        value = _example_value(body)
-        if value is not None:
-            media.setdefault("examples", {})[_example_name(body, media)] = {"summary": body.summary, "value": value}
-    return {media_type: _simplify(media) for media_type, media in content.items()}
-
-
-def _example_name(body: Body, media: Json) -> str:
-    return body.name if body.name not in media.get("examples", {}) else f"{body.name}-{body.marker}"
-
-
-def _simplify(media: Json) -> Json:
-    """Return a media type whose schema is no choice, if there is only one."""
-    (first, *others) = media["schema"]["anyOf"]
-    return media if others else media | {"schema": first}
-
-
-def _describe_body(body: Body) -> Json:
-    schema = BODY_SCHEMAS.get(body.name, {})
-    if _is_json(body.media_type):
-        return schema
-    packed: Json = {"type": "string"}
-    if schema:
-        packed |= {"contentMediaType": "application/json", "contentSchema": schema}
-    if body.media_type != FORM_TYPE:
-        return packed if _text_of(body.example) is not None or schema else {}
-    token = {"type": "string", "description": "A token, if it is not in `Authorization` or in the address."}
-    return {"type": "object", "required": ["data"], "properties": {"data": packed, "access_token": token}}
-
-
-def _example_value(body: Body) -> object:
-    text = _text_of(body.example)
-    if text is None or body.media_type == FORM_TYPE:
-        return None if text is None else {"data": text}
-    return json.loads(text) if _is_json(body.media_type) else text
-
-
-def _text_of(body: bytes | None) -> str | None:
-    """Return a body as text; None if it is none."""
-    try:
-        return None if body is None else body.decode()
-    except UnicodeDecodeError:
-        return None
-
-
-def _is_json(media_type: str) -> bool:
-    return media_type.partition(";")[0].endswith(("/json", "+json"))
-
-
-def _describe_answer(bodies: Sequence[Body]) -> Json:
-    content: Json = {}
-    for body in bodies:
-        media = content.setdefault(body.answer_type, {"schema": {"anyOf": []}})
-        schema = ANSWER_SCHEMAS.get(body.name, {})
-        if schema not in media["schema"]["anyOf"]:
-            media["schema"]["anyOf"].append(schema)
-        text = _text_of(body.answer)
-        if text:
-            value = json.loads(text) if _is_json(body.answer_type) else text
-            media.setdefault("examples", {}).setdefault(body.name, {"summary": body.summary, "value": value})
-    simple = {media_type: _simplify(media) for media_type, media in content.items()}
-    return {"description": "Every event that is not named as rejected is safe.", "content": simple}
 
 
 def _describe_refusals(bodies: Sequence[Body]) -> Json:

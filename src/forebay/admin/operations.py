@@ -62,7 +62,7 @@ OPERATIONS: Json = {
                 "503": _answer("No events are taken.", "application/json", _HEALTH, {"status": "unready"}),
             },
             [{}, *_MAY_READ],
-            curl.read("/health/ready", curl.AUTHORIZATION),
+            curl.read("/health/ready", curl.BEARER),
         )
     },
     "/metrics": {
@@ -75,7 +75,7 @@ OPERATIONS: Json = {
                 "403": _FORBIDDEN,
             },
             _MAY_READ,
-            curl.read("/metrics", curl.AUTHORIZATION),
+            curl.read("/metrics", curl.BEARER),
         )
     },
     "/openapi.json": {
@@ -87,7 +87,7 @@ OPERATIONS: Json = {
                 "401": _UNAUTHORIZED,
             },
             _ANY_TOKEN,
-            curl.read("/openapi.json", curl.AUTHORIZATION),
+            curl.read("/openapi.json", curl.BEARER),
         )
     },
     "/docs": {
@@ -96,7 +96,7 @@ OPERATIONS: Json = {
             "This description, for a browser.",
             {"200": _answer("A page.", "text/html", {"type": "string"}), "401": _UNAUTHORIZED},
             _ANY_TOKEN,
-            curl.read("/docs", curl.AUTHORIZATION),
+            curl.read("/docs", curl.BEARER),
         )
     },
 }

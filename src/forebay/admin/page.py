@@ -74,7 +74,9 @@ def _render_operations(document: Json, tag: str) -> Iterator[str]:
             parameters = (_resolve(document, parameter) for parameter in operation["parameters"])
             yield f"<h4>Parameters</h4>{_definitions(map(_render_parameter, parameters))}"
         if "requestBody" in operation:
-            yield f"<h4>Body</h4>{_definitions(_render_contents(operation['requestBody']['content']))}"
+            kinds = (f"<li>{_text(line.removeprefix('- '))}" for line in operation["description"].splitlines())
+            yield f"<h4>Body</h4><ul>{''.join(kinds)}</ul>"
+            yield _definitions(_render_contents(operation["requestBody"]["content"]))
         answers = ((status, _resolve(document, answer)) for status, answer in operation["responses"].items())
         yield f"<h4>Answers</h4>{_definitions((status, _render_answer(answer)) for status, answer in answers)}"
         yield "</article>"

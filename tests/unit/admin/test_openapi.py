@@ -26,7 +26,7 @@ from forebay.intake.formats.batch import EventBatch
 from forebay.intake.formats.event import decode_event
 from forebay.intake.formats.format import Result
 from forebay.intake.formats.lines import EventLines
-from forebay.intake.formats.registry import FORMATS, list_addresses
+from forebay.intake.formats.registry import list_addresses
 from forebay.intake.formats.single import SingleEvent
 from forebay.model import Admission, Event
 from forebay.problems import problem
@@ -90,13 +90,6 @@ def test_an_event_address_has_each_type_of_body_that_the_registry_has_for_it(pat
     assert content.keys() == {form.media_type for form in formats.values()}
     markers = {key.decode() for key in formats if b"/" not in key}
     assert markers <= {parameter.get("name") for parameter in EVENT_PATHS[path]["parameters"]}
-
-
-def test_each_format_has_an_example_at_the_address_that_it_names() -> None:
-    for form in FORMATS:
-        path = form.example.path or form.paths[0]
-        sources = [sample["source"] for sample in EVENT_PATHS[path]["x-codeSamples"]]
-        assert any(f"'Content-Type: {form.media_type}'" in source for source in sources), (form.name, path)
 
 
 @every_event_path
