@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from forebay.admin.bodies import Body
+from forebay.admin.bodies import Body, is_json
 from forebay.admin.openapi import EventAddress, describe
 from forebay.admin.schemas import Json
 from forebay.errors import Rejection
@@ -56,11 +56,14 @@ def _describe(path: str, key: str, form: Format) -> Body:
 
 
 def _answer(form: Format) -> tuple[str, bytes]:
-    """Return the type and the body of the answer to the example of a format."""
+    """Return the type and the body of the answer to the example of a format; no body if it is no JSON."""
+    answer_type = _content_type(form.ok_head)
+    if not is_json(answer_type):
+        return answer_type, b""
     if isinstance(form, FormatOfHead):
         form = form.of_head({name.lower().encode(): value.encode() for name, value in form.example.headers.items()})
     places = form.decode(form.example.body).places
-    return _content_type(form.ok_head), form.answer(places, [LOG_ID] * len(places), Admission.CREATED)
+    return answer_type, form.answer(places, [LOG_ID] * len(places), Admission.CREATED)
 
 
 def _content_type(head: bytes) -> str:

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from forebay.admin.schemas import Json, ref
+from forebay.admin import curl
+from forebay.admin.schemas import SCHEMAS, Json, ref
 
 TEXT_TYPE = "text/plain"
 FORM_TYPE = "application/x-www-form-urlencoded"
@@ -14,11 +15,8 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 BODY_SCHEMAS = {"event": ref("schemas", "Event"), "batch": ref("schemas", "Batch")}
 """The schemas of the formats, by their names, if they are JSON of our own."""
 
-ANSWER_SCHEMAS = {
-    "event": ref("schemas", "Taken"),
-    "batch": ref("schemas", "BatchAnswer"),
-    "lines": ref("schemas", "BatchAnswer"),
-}
+ANSWER_SCHEMAS = ("Taken", "BatchAnswer")
+"""The names of the schemas of answers; those of some formats look otherwise."""
 
 
 class Body(NamedTuple):
@@ -70,10 +68,8 @@ def describe_bodies(bodies: Iterable[Body]) -> Json:
 
 def describe_answers(bodies: Iterable[Body]) -> Json:
     """Return the answers 200 by their types."""
-    contents = (
-        (body, _Content(body.answer_type, ANSWER_SCHEMAS.get(body.name, {}), _read(body.answer_type, body.answer)))
-        for body in bodies
-    )
+    answers = ((body, _read(body.answer_type, body.answer)) for body in bodies)
+    contents = ((body, _Content(body.answer_type, _schema_of_answer(answer), answer)) for body, answer in answers)
     return {"description": "Every event that is not named as rejected is safe.", "content": _gather(contents)}
 
 
@@ -96,7 +92,7 @@ def _gather(contents: Iterable[tuple[Body, _Content]]) -> Json:
 
 def _schema_of(body: Body) -> Json:
     schema = BODY_SCHEMAS.get(body.name, {})
-    if _is_json(body.media_type):
+    if is_json(body.media_type):
         return schema
     if body.media_type not in {TEXT_TYPE, FORM_TYPE}:
         return {} if _read(body.media_type, body.example) is None else {"type": "string"}
@@ -105,6 +101,14 @@ def _schema_of(body: Body) -> Json:
         return packed
     token = {"type": "string", "description": "A token, if it is not in `Authorization` or in the address."}
     return {"type": "object", "required": ["data"], "properties": {"data": packed, "access_token": token}}
+
+
+def _schema_of_answer(answer: object) -> Json:
+    """Return the schema of ours by which an answer is made; none for those of other formats."""
+    for name in ANSWER_SCHEMAS:
+        if isinstance(answer, dict) and answer.keys() == SCHEMAS[name]["properties"].keys():
+            return ref("schemas", name)
+    return {}
 
 
 def _example_of(body: Body) -> object:
@@ -116,14 +120,12 @@ def _read(media_type: str, text: bytes | None) -> object:
     """Return the value of a text; None if it is empty, or cannot stand in JSON."""
     if not text:
         return None
-    if _is_json(media_type):
+    if is_json(media_type):
         value: object = json.loads(text)
         return value
-    try:
-        return text.decode()
-    except UnicodeDecodeError:
-        return None
+    return curl.as_text(text)
 
 
-def _is_json(media_type: str) -> bool:
+def is_json(media_type: str) -> bool:
+    """Return whether bodies of this type are JSON."""
     return media_type.partition(";")[0].endswith(("/json", "+json"))

@@ -13,6 +13,15 @@ BEARER = '-H "Authorization: Bearer $TOKEN"'
 BASIC = '-u "$TOKEN:"'
 
 
+def as_text(body: bytes) -> str | None:
+    """Return a body that can be read and copied; None for any other one."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if text.replace("\n", "").isprintable() else None
+
+
 def read(path: str, *options: str) -> str:
     """Return the line that asks for an address."""
     return _join(f'curl "$FOREBAY{path}"', *options)
@@ -20,11 +29,9 @@ def read(path: str, *options: str) -> str:
 
 def send(path: str, media_type: str, headers: Mapping[str, str], body: bytes, *options: str) -> str:
     """Return the line that sends a body; the options say who sends, if the address does not."""
-    packer, data = "", "@-"
-    try:
-        data = quote(body.decode())
-    except UnicodeDecodeError:
-        packer = f"echo {base64.b64encode(body).decode()} | base64 -d | "
+    text = as_text(body)
+    packer = "" if text is not None else f"echo {base64.b64encode(body).decode()} | base64 -d | "
+    data = "@-" if text is None else quote(text)
     lines = {"Content-Type": media_type, **headers}
     return _join(
         f'{packer}curl "$FOREBAY{path.replace(IN_PATH, "$TOKEN")}"',

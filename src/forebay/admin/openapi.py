@@ -157,7 +157,8 @@ def _curl(path: str, body: Body, example: bytes) -> str:
         return curl.send_form(path, example)
     if body.media_type == TEXT_TYPE:
         # The beacon of a page can set no header.
-        return curl.send(f"{path}?access_token=$TOKEN", body.media_type, body.headers, example)
+        query = "" if curl.IN_PATH in path else "?access_token=$TOKEN"
+        return curl.send(f"{path}{query}", body.media_type, body.headers, example)
     authorization = curl.BASIC if body.takes_basic else curl.BEARER
     return curl.send(path, body.media_type, body.headers, example, authorization)
 

@@ -154,7 +154,7 @@ def _name_schema(schema: Json) -> str:
         fields = (f"<code>{escape(name)}</code>: {_name_schema(one)}" for name, one in schema["properties"].items())
         return f"object with {', '.join(fields)}"
     values = schema.get("enum", [schema["const"]] if "const" in schema else [])
-    types = schema.get("type", [] if values else "any")
+    types = schema.get("type", [] if values or "description" in schema else "as in the example")
     return escape(" or ".join([types] if isinstance(types, str) else [*map(str, types), *map(str, values)]))
 
 
