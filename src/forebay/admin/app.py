@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Protocol, TypeAlias
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -100,12 +102,22 @@ class AdminApp:
 
     async def _show_document(self, request: Request) -> Response:
         self._verifier.verify(_find_authorization(request), is_last_try=True)
-        return JSONResponse(self._describe(), headers=NOT_STORED)
+        return Response(self._document, media_type="application/json", headers=NOT_STORED)
 
     async def _show_page(self, request: Request) -> Response:
         self._verifier.verify(_find_authorization(request), is_last_try=True)
-        page = render_page(self._describe())
-        return HTMLResponse(page, headers={**NOT_STORED, "Content-Security-Policy": content_security_policy(page)})
+        policy = content_security_policy(self._page)
+        return HTMLResponse(self._page, headers={**NOT_STORED, "Content-Security-Policy": policy})
+
+    # Made once, when somebody asks: a token that ships in an application is enough to ask again and again.
+
+    @cached_property
+    def _document(self) -> bytes:
+        return msgspec.json.encode(self._describe())
+
+    @cached_property
+    def _page(self) -> str:
+        return render_page(self._describe())
 
     async def _answer_unknown(self, request: Request, error: HTTPException) -> Response:
         """Answer if no route matches: an event address with a method that it does not take, or an unknown address."""
