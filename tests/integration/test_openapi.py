@@ -10,19 +10,23 @@ from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
 import pytest
+from jsonschema import Draft202012Validator
 from playwright.async_api import BrowserContext
 from prometheus_client.parser import text_string_to_metric_families
 
 from forebay.admin.operations import OPERATIONS
 from forebay.description import describe_server
 from forebay.intake.formats.registry import FORMATS, list_addresses
+from forebay.tokens.claims import Scope
+from forebay.tokens.making import make_token
 from testbed.servers.chromium import ChromiumMissingError, open_chromium
 from testbed.servers.fixtures import report_missing
-from testbed.servers.forebay import ForebayServer
+from testbed.servers.forebay import SECRET, ForebayServer
 from testbed.traffic.requests import Client, assert_problem
-from testbed.traffic.wire import TIMEOUT_S
+from testbed.traffic.wire import TIMEOUT_S, Answer
 
 EXTRA = "/c"
+BODY_BYTES_MAX = 2048
 DOCUMENT = describe_server(list_addresses([EXTRA]), metrics_open=False)
 
 
@@ -46,7 +50,12 @@ EVENT_LINES = [line for line in LINES if line.path not in OPERATIONS]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForebayServer]:
-    settings = {"FOREBAY_BULK_INTERVAL_S": "0.1", "FOREBAY_PATHS_EXTRA": EXTRA}
+    settings = {
+        "FOREBAY_BULK_INTERVAL_S": "0.1",
+        "FOREBAY_PATHS_EXTRA": EXTRA,
+        "FOREBAY_BODY_BYTES_MAX": str(BODY_BYTES_MAX),
+        "FOREBAY_REQUEST_TIMEOUT_S": "2",
+    }
     with ForebayServer(tmp_path_factory.mktemp("openapi"), settings) as server:
         server.start()
         yield server
@@ -122,6 +131,61 @@ def test_the_other_addresses_answer_as_described(client: Client, line: Line) -> 
     assert line.method == "head" or content_type in answer["content"]
 
 
+# Refusals
+
+
+def check_described(answer: Answer, path: str) -> None:
+    """Check the status, the type, the header lines and the body of a refusal by the description."""
+    responses = DOCUMENT["paths"][path]["post"]["responses"]
+    described = responses[str(answer.status)]
+    if "$ref" in described:
+        described = DOCUMENT["components"]["responses"][described["$ref"].rpartition("/")[2]]
+    media = described["content"][answer.headers["content-type"]]
+    if answer.headers["content-type"].endswith("json"):
+        Draft202012Validator({**media["schema"], "components": DOCUMENT["components"]}).validate(answer.json)
+    lines = {name.lower() for name in described.get("headers", {})}
+    told = {"www-authenticate", "accept", "accept-encoding", "retry-after", "ratelimit", "ratelimit-policy"}
+    assert answer.headers.keys() & told <= lines
+    assert lines <= answer.headers.keys() or answer.status in (403, 415)
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENT["paths"] if path not in OPERATIONS])
+def test_each_address_refuses_as_described(client: Client, path: str) -> None:
+    media_types = DOCUMENT["paths"][path]["post"]["requestBody"]["content"]
+    token = client.bearer.removeprefix("Bearer ")
+    address = path.replace("{access_token}", token)
+    answer = client.post(path.replace("{access_token}", "x"), Authorization=None)
+    assert answer.status == 401
+    check_described(answer, path)
+    for media_type in media_types:
+        check_described(client.post(address, b"\xff{[", Content_Type=media_type), path)
+        for status, answer in (
+            (415, client.post(address, Content_Type="image/png")),
+            (415, client.post(address, Content_Encoding="lzma")),
+            (413, client.post(address, b" " * (BODY_BYTES_MAX + 1), Content_Type=media_type)),
+        ):
+            assert answer.status == status
+            check_described(answer, path)
+
+
+def test_a_sender_is_refused_as_described(client: Client) -> None:
+    server = client.server
+    reader = Client(server, f"Bearer {server.token(scope='events:read')}")
+    slow = Client(server, f"Bearer {make_token(SECRET, 'slow', [Scope.WRITE], 600, rate=0.001)}")
+    assert slow.post().status == 200
+    for status, answer in ((403, reader.post()), (429, slow.post()), (431, client.post(X_Large="x" * 20_000))):
+        assert answer.status == status
+        check_described(answer, "/events")
+    with client.wire() as wire:
+        wire.send(client.request()[:-1])
+        answer = wire.answer()
+        assert answer.status == 408
+        check_described(answer, "/events")
+
+
+# The two addresses
+
+
 def test_a_server_shows_the_description_of_its_own_addresses(client: Client) -> None:
     answer = client.get("/openapi.json", client.bearer)
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
@@ -139,8 +203,7 @@ def test_nobody_without_a_token_sees_it_and_no_token_is_in_the_log(client: Clien
     assert "eyJ" not in client.server.log
 
 
-@pytest.mark.parametrize("width", [360, 1200])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1200, "light")])
 async def test_a_browser_shows_every_operation_and_asks_for_nothing_else(
     chromium: BrowserContext, client: Client, width: int, scheme: str
 ) -> None:
