@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from importlib.resources import files
 
+from forebay.admin.curl import IN_PATH
 from forebay.admin.schemas import Json
 
 _TEMPLATE = files("forebay.admin").joinpath("page.html")
@@ -58,28 +59,32 @@ def _render(document: Json) -> Iterator[str]:
 
 def _render_operations(document: Json, tag: str) -> Iterator[str]:
     operations = [
-        (f"<code><span class=method>{method}</span> {escape(path)}</code>", operation)
+        (path, f"<code><span class=method>{method}</span> {escape(path)}</code>", operation)
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
         if tag in operation["tags"]
     ]
-    links = (f"<li><a href='#{operation['operationId']}'>{title}</a>" for title, operation in operations)
+    links = (f"<li><a href='#{operation['operationId']}'>{title}</a>" for _, title, operation in operations)
     yield f"<nav><ul>{''.join(links)}</ul></nav>"
-    for title, operation in operations:
-        asked = " or ".join(_ask(requirement) for requirement in operation["security"]) or "no token"
+    for path, title, operation in operations:
+        asked = " or ".join(map(_ask, operation["security"])) or ("in the path" if IN_PATH in path else "none")
         yield f"<article id='{operation['operationId']}'><h3>{title}</h3>"
         yield f"<p>{_text(operation['summary'])}<br><span class=quiet>Token: {asked}</span></p>"
         yield from (_figure(escape(one["label"]), escape(one["source"])) for one in operation["x-codeSamples"])
-        if "parameters" in operation:
-            parameters = (_resolve(document, parameter) for parameter in operation["parameters"])
-            yield f"<h4>Parameters</h4>{_definitions(map(_render_parameter, parameters))}"
-        if "requestBody" in operation:
-            kinds = (f"<li>{_text(line.removeprefix('- '))}" for line in operation["description"].splitlines())
-            yield f"<h4>Body</h4><ul>{''.join(kinds)}</ul>"
-            yield _definitions(_render_contents(operation["requestBody"]["content"]))
-        answers = ((status, _resolve(document, answer)) for status, answer in operation["responses"].items())
-        yield f"<h4>Answers</h4>{_definitions((status, _render_answer(answer)) for status, answer in answers)}"
+        yield from _render_details(document, operation)
         yield "</article>"
+
+
+def _render_details(document: Json, operation: Json) -> Iterator[str]:
+    if "parameters" in operation:
+        parameters = (_resolve(document, parameter) for parameter in operation["parameters"])
+        yield f"<h4>Parameters</h4>{_definitions(map(_render_parameter, parameters))}"
+    if "requestBody" in operation:
+        kinds = (f"<li>{_text(line.removeprefix('- '))}" for line in operation["description"].splitlines())
+        yield f"<h4>Body</h4><ul>{''.join(kinds)}</ul>"
+        yield _definitions(_render_contents(operation["requestBody"]["content"]))
+    answers = ((status, _resolve(document, answer)) for status, answer in operation["responses"].items())
+    yield f"<h4>Answers</h4>{_definitions((status, _render_answer(answer)) for status, answer in answers)}"
 
 
 def _ask(requirement: Json) -> str:
@@ -100,14 +105,16 @@ def _render_parameter(parameter: Json) -> tuple[str, str]:
     name, schema = escape(parameter["name"]), _name_schema(parameter["schema"])
     example = f" Such as <code>{escape(parameter['example'])}</code>." if "example" in parameter else ""
     return (
-        f"{name} <small class=quiet>{parameter['in']}</small>",
-        f"{_text(parameter['description'])}{example} {schema}",
+        f"{name} {_quiet(parameter['in'])}",
+        f"{_text(parameter['description'])}{example} {_quiet(schema)}",
     )
 
 
 def _render_contents(contents: Json) -> Iterator[tuple[str, str]]:
+    """Yield the types whose schema is known."""
     for media_type, media in contents.items():
-        yield escape(media_type), _name_schema(media["schema"])
+        if media["schema"]:
+            yield escape(media_type), _name_schema(media["schema"])
 
 
 def _render_answer(answer: Json) -> str:
@@ -131,8 +138,8 @@ def _render_schema(schema: Json) -> str:
     required = schema.get("required", [])
     rows = (
         (
-            f"{escape(name)}{' <small class=quiet>required</small>' if name in required else ''}",
-            f"{_text(field.get('description', ''))} {_name_schema(field)}",
+            f"{escape(name)}{_quiet(' required') if name in required else ''}",
+            f"{_text(field.get('description', ''))} {_quiet(_name_schema(field))}",
         )
         for name, field in schema.get("properties", {}).items()
     )
@@ -145,17 +152,21 @@ def _name_schema(schema: Json) -> str:
         name = escape(schema["$ref"].rpartition("/")[2])
         return f"<a href='#{name}'>{name}</a>"
     if "anyOf" in schema:
-        return " or ".join(map(_name_schema, schema["anyOf"]))
+        return " or ".join(filter(None, map(_name_schema, schema["anyOf"])))
     if "contentSchema" in schema:
-        return f"text with {_name_schema(schema['contentSchema'])}"
+        return f"text with {_name_schema(schema['contentSchema']) or 'JSON'}"
     if "items" in schema:
         return f"array of {_name_schema(schema['items'])}"
     if "properties" in schema:
         fields = (f"<code>{escape(name)}</code>: {_name_schema(one)}" for name, one in schema["properties"].items())
         return f"object with {', '.join(fields)}"
     values = schema.get("enum", [schema["const"]] if "const" in schema else [])
-    types = schema.get("type", [] if values or "description" in schema else "as in the example")
+    types = schema.get("type", [])
     return escape(" or ".join([types] if isinstance(types, str) else [*map(str, types), *map(str, values)]))
+
+
+def _quiet(text: str) -> str:
+    return f"<small class=quiet>{text}</small>" if text else ""
 
 
 def _figure(caption: str, source: str) -> str:
