@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from forebay.errors import Rejection
-from forebay.intake.documents import DocumentMaker, encode_sender
-from forebay.intake.foreign import ForeignEntries
+from forebay.intake.foreign import ForeignDocumentMaker
 from forebay.intake.formats.format import Format
 from forebay.intake.formats.segment import CALLS, SHARED_BYTES_MAX, SegmentBatch, SegmentCall
+from forebay.intake.senders import encode_sender
 from forebay.model import Admission, entry_document
 from forebay.telemetry.counters import Counters
 from forebay.tokens.claims import Scope
@@ -50,11 +50,11 @@ class Taken:
     """The documents that a body becomes, and the refusals."""
 
     def __init__(self, form: Format, body: bytes, *, require_log_id: bool = False) -> None:
-        maker = DocumentMaker("test", datetime(2026, 1, 1, tzinfo=UTC), Counters(), require_log_id=require_log_id)
+        oldest, counters = datetime(2026, 1, 1, tzinfo=UTC), Counters()
+        maker = ForeignDocumentMaker("test", oldest, counters, require_log_id=require_log_id, drops_repeated=True)
         decoded = form.decode(body)
         sender = encode_sender("token's user", b"device of the head", b"1", b"2", b"a client")
-        make_entry = ForeignEntries(maker).make_entry
-        parts, results = maker.make(decoded.events, sender, NOW, decoded.sent_at, make_entry)
+        parts, results = maker.make(decoded.events, sender, NOW, decoded.sent_at)
         self.answer = form.answer(decoded.places, results, Admission.CREATED)
         self.documents = [json.loads(entry_document(entry)) for part in parts for entry in part.entries]
 
