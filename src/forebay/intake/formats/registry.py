@@ -14,12 +14,15 @@ from forebay.intake.formats.batch import EventBatch
 from forebay.intake.formats.beacon import FormBeacon, TextBeacon
 from forebay.intake.formats.format import TOKEN, Format, FormatOfHead
 from forebay.intake.formats.lines import EventLines
+from forebay.intake.formats.otlp import OtlpJson, OtlpProtobuf
 from forebay.intake.formats.single import SingleEvent
 
 FORMATS: tuple[Format, ...] = (
     SingleEvent(),
     EventBatch(),
     EventLines(),
+    OtlpJson(),
+    OtlpProtobuf(),
 )
 
 _TOKEN_IN_PATH = re.compile(rb"/ubi/([^/]+)(/ubi_(?:events|queries))")
