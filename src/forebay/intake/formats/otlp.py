@@ -7,7 +7,8 @@ again makes no second document, and equal records in one request stay two.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 
@@ -23,6 +24,10 @@ from forebay.intake.refusals import ANSWERS_MAX
 from forebay.model import Admission
 
 DIGEST_DIGITS = 32
+
+COPIES_BYTES_MAX = 32 * 1024 * 1024
+"""Most bytes of resources and scopes in all documents of a request. A client sends them once for any number of records,
+and a large one with many small records would take gigabytes here."""
 
 MORE = 0x80
 """The bit of a byte behind which an integer of protobuf goes on, seven bits a byte."""
@@ -47,9 +52,9 @@ class OtlpJson(Format):
         """Return the events.
 
         Raises:
-            Rejection: 400, it is no request of this kind.
+            Rejection: 400, it is no request of this kind; 413, its documents would be too large.
         """
-        return _decode(body, otlp_json.read_logs(body), otlp_json.read_record)
+        return _decode(body, *otlp_json.read_logs(body), otlp_json.read_record)
 
     def refuse(self, error: Rejection) -> Answer:
         """Return the answer that refuses a request, with a `google.rpc.Status`."""
@@ -83,11 +88,11 @@ class OtlpProtobuf(Format):
         """Return the events.
 
         Raises:
-            Rejection: 400, it is no request of this kind.
+            Rejection: 400, it is no request of this kind; 413, its documents would be too large.
         """
         from forebay.intake.formats import otlp_protobuf  # noqa: PLC0415 - protobuf takes 10 MB
 
-        return _decode(body, otlp_protobuf.read_logs(body), otlp_protobuf.read_record)
+        return _decode(body, *otlp_protobuf.read_logs(body), otlp_protobuf.read_record)
 
     def refuse(self, error: Rejection) -> Answer:
         """Return the answer that refuses a request, with a `google.rpc.Status`."""
@@ -106,26 +111,31 @@ class OtlpProtobuf(Format):
         return _field(1, b"\x08%b%b" % (_varint(rejected), _field(2, _utf8(message))))
 
 
-def _decode(body: bytes, scopes: Sequence[ScopeLogs], read_record: Callable[[bytes | Raw], Fields]) -> Decoded:
+def _decode(
+    body: bytes, records: int, scopes: Iterable[ScopeLogs], read_record: Callable[[bytes | Raw], Fields]
+) -> Decoded:
     digest = hashlib.sha256(body).hexdigest()[:DIGEST_DIGITS]
-    records = sum(len(scope.records) for scope in scopes)
     return Decoded(_make_events(scopes, read_record, digest), range(records), is_foreign=True)
 
 
 def _make_events(
-    scopes: Sequence[ScopeLogs], read_record: Callable[[bytes | Raw], Fields], digest: str
+    scopes: Iterable[ScopeLogs], read_record: Callable[[bytes | Raw], Fields], digest: str
 ) -> Iterator[Incoming]:
-    number = 0
+    first = copies_bytes = 0
     for shared, records in scopes:
-        for record in records:
-            if isinstance(shared, Rejection):
-                yield shared
-            else:
+        if isinstance(shared, Rejection):
+            yield from itertools.repeat(shared, len(records))
+        else:
+            copies_bytes += shared.copied_bytes * len(records)
+            if copies_bytes > COPIES_BYTES_MAX:
+                detail = f"the copies of resources and scopes, one for each record, exceed {COPIES_BYTES_MAX} bytes"
+                raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+            for number, record in enumerate(records, first):
                 try:
                     yield make_event(read_record(record), shared, f"{digest}-{number}")
                 except Rejection as error:
                     yield error
-            number += 1
+        first += len(records)
 
 
 def _count_refused(places: Sequence[int], results: Sequence[Result]) -> tuple[int, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -38,6 +39,9 @@ EVENT_UNKNOWN = "log"
 PAGE_UNKNOWN = "unknown_service"
 """The word of OpenTelemetry's own for a service without a name."""
 
+PARTS_MAX = 10_000
+"""Most resources of a request, and most scopes: without records in them they are no events, and cost time."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = msgspec.json.Encoder().encode
 
@@ -48,6 +52,7 @@ class Shared(Struct, gc=False):
     Attributes:
         extra: resource and scope, encoded once for all records.
         sender: by the names of an event's sender.
+        copied_bytes: the size of `extra`, which each record gets a copy of.
     """
 
     extra: Mapping[str, Raw]
@@ -55,6 +60,7 @@ class Shared(Struct, gc=False):
     page: str
     user_id: str
     sender: Mapping[str, str]
+    copied_bytes: int
 
 
 class ScopeLogs(NamedTuple):
@@ -71,12 +77,14 @@ def share(others: Fields, resource: Fields) -> Shared:
         Rejection: 400, a field is too deep.
     """
     attributes = _by_name(resource.get("attributes", {}))
+    extra = _encode_each({**others, "resource": resource} if resource else others)
     return Shared(
-        _encode_each({**others, "resource": resource} if resource else others),
+        extra,
         _find_text(EVENT, attributes) or EVENT_UNKNOWN,
         _find_text(PAGE, attributes) or PAGE_UNKNOWN,
         _find_text(USER_ID, attributes),
         _find_sender(attributes),
+        _count_bytes(extra),
     )
 
 
@@ -86,7 +94,10 @@ def share_scope(shared: Shared, scope: Fields) -> Shared:
     Raises:
         Rejection: 400, a field is too deep.
     """
-    return structs.replace(shared, extra={**shared.extra, **_encode_each({"scope": scope})}) if scope else shared
+    if not scope:
+        return shared
+    extra = {**shared.extra, **_encode_each({"scope": scope})}
+    return structs.replace(shared, extra=extra, copied_bytes=_count_bytes(extra))
 
 
 def make_event(record: Fields, shared: Shared, log_id: str) -> ForeignEvent:
@@ -112,6 +123,17 @@ def make_event(record: Fields, shared: Shared, log_id: str) -> ForeignEvent:
         _find_text(USER_ID, named) or shared.user_id,
         shared.sender if SENDER.keys().isdisjoint(named) else {**shared.sender, **_find_sender(named)},
     )
+
+
+def check_parts(parts: int) -> None:
+    """Check the number of the resources of a request, or of its scopes.
+
+    Raises:
+        Rejection: 413, there are too many.
+    """
+    if parts > PARTS_MAX:
+        detail = f"a request has at most {PARTS_MAX} resources and {PARTS_MAX} scopes"
+        raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
 
 
 def name_pairs(pairs: Sequence[tuple[str, Any]]) -> Any:
@@ -146,9 +168,13 @@ def _encode_each(fields: Fields) -> dict[str, Raw]:
     return encoded
 
 
+def _count_bytes(extra: Mapping[str, Raw]) -> int:
+    return sum(len(bytes(value)) for value in extra.values())
+
+
 def _as_datetime(nanoseconds: Any) -> datetime | None:
     """Return a time to the microsecond; None if it is unknown, which is 0, or none that Python can count."""
-    if not isinstance(nanoseconds, int) or nanoseconds <= 0:
+    if not isinstance(nanoseconds, int | float) or nanoseconds <= 0:
         return None
     try:
         return _EPOCH + timedelta(microseconds=nanoseconds // 1000)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -27,7 +27,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from forebay.errors import FieldError, Rejection
 from forebay.intake.formats.event import invalid_event
-from forebay.intake.formats.otlp_mapping import Fields, ScopeLogs, Shared, name_pairs, share, share_scope
+from forebay.intake.formats.otlp_mapping import Fields, ScopeLogs, Shared, check_parts, name_pairs, share, share_scope
 
 UNKNOWN_FIELDS = "unknownFields"
 """Fields of a newer version of OTLP, which have no names here: as protobuf, in base64."""
@@ -54,23 +54,23 @@ def _make_envelope() -> Any:
 _Envelope = _make_envelope()
 
 
-def read_logs(body: bytes) -> list[ScopeLogs]:
-    """Return the records of a request.
+def read_logs(body: bytes) -> tuple[int, Iterator[ScopeLogs]]:
+    """Return the number of the records of a request, and its scopes, read once.
 
     Raises:
-        Rejection: 400, it is none.
+        Rejection: 400, it is none; 413, it has too many parts.
     """
     try:
         request = _Envelope.FromString(body)
     except DecodeError as error:
         raise Rejection(HTTPStatus.BAD_REQUEST, f"the body is no ExportLogsServiceRequest: {error}") from None
-    scopes = []
+    check_parts(len(request.resource_logs))
+    scopes = records = 0
     for resource_logs in request.resource_logs:
-        shared = _share(resource_logs.resource, resource_logs.schema_url)
-        for scope_logs in resource_logs.scope_logs:
-            in_scope = _share_scope(shared, scope_logs.scope, scope_logs.schema_url)
-            scopes.append(ScopeLogs(in_scope, scope_logs.log_records))
-    return scopes
+        scopes += len(resource_logs.scope_logs)
+        check_parts(scopes)
+        records += sum(len(scope_logs.log_records) for scope_logs in resource_logs.scope_logs)
+    return records, _read_scopes(request)
 
 
 def read_record(text: bytes | Raw) -> Fields:
@@ -83,6 +83,14 @@ def read_record(text: bytes | Raw) -> Fields:
         return _read_message(LogRecord.FromString(bytes(text)))
     except DecodeError as error:
         raise invalid_event(FieldError("logRecords", str(error))) from None
+
+
+def _read_scopes(request: Any) -> Iterator[ScopeLogs]:
+    for resource_logs in request.resource_logs:
+        shared = _share(resource_logs.resource, resource_logs.schema_url)
+        for scope_logs in resource_logs.scope_logs:
+            in_scope = _share_scope(shared, scope_logs.scope, scope_logs.schema_url)
+            yield ScopeLogs(in_scope, scope_logs.log_records)
 
 
 def _share(resource: bytes, schema_url: str) -> Shared | Rejection:
