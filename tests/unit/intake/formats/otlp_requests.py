@@ -14,10 +14,10 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from forebay.errors import Rejection
-from forebay.intake.documents import DocumentMaker, encode_sender
-from forebay.intake.foreign import ForeignEntries
+from forebay.intake.foreign import document_makers
 from forebay.intake.formats.format import Format
 from forebay.intake.formats.otlp import OtlpJson, OtlpProtobuf
+from forebay.intake.senders import encode_sender
 from forebay.model import Admission, entry_document
 from forebay.telemetry.counters import Counters
 
@@ -35,9 +35,8 @@ def take(form: Format, body: bytes) -> tuple[list[dict[str, Any] | Rejection], d
     """Return the document or the refusal of each record, and the answer."""
     decoded = form.decode(body)
     assert decoded.is_foreign
-    maker = DocumentMaker("test", datetime(2018, 1, 1, tzinfo=UTC), Counters(), require_log_id=False)
-    make_entry = ForeignEntries(maker).make_entry
-    parts, results = maker.make(decoded.events, SENDER, NOW, decoded.sent_at, make_entry)
+    _, maker = document_makers("test", datetime(2018, 1, 1, tzinfo=UTC), Counters(), require_log_id=False)
+    parts, results = maker.make(decoded.events, SENDER, NOW, decoded.sent_at)
     assert len(decoded.places) == len(results)
     documents = {document["log_id"]: document for part in parts for document in map(load, part.entries)}
     answer = form.answer(decoded.places, results, Admission.CREATED)
