@@ -209,7 +209,7 @@ def test_a_refusal_by_the_head_and_one_by_the_body_are_statuses(tmp_path: Path) 
 async def test_with_opensearch_away_and_the_server_killed_in_the_middle_each_record_is_there_once(
     opensearch: OpenSearchAddress, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    records = 6_000
+    records = 8_000
     with (
         FaultyProxy(opensearch.url) as proxy,
         ForebayServer(tmp_path, settings(proxy.url, "otlp-killed")) as server,
