@@ -15,6 +15,7 @@ from forebay.intake.formats.beacon import FormBeacon, TextBeacon
 from forebay.intake.formats.cloudevents import BatchedCloudEvents, BinaryCloudEvent, StructuredCloudEvent
 from forebay.intake.formats.format import TOKEN, Format, FormatOfHead
 from forebay.intake.formats.lines import EventLines
+from forebay.intake.formats.otlp import OtlpJson, OtlpProtobuf
 from forebay.intake.formats.segment import CALLS, SegmentBatch, SegmentCall
 from forebay.intake.formats.single import SingleEvent
 
@@ -27,6 +28,8 @@ FORMATS: tuple[Format, ...] = (
     BinaryCloudEvent(),
     SegmentBatch(),
     *map(SegmentCall, CALLS),
+    OtlpJson(),
+    OtlpProtobuf(),
 )
 
 _TOKEN_IN_PATH = re.compile(rb"/ubi/([^/]+)(/ubi_(?:events|queries))")

@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from forebay.errors import Rejection
-from forebay.intake.formats import batch, beacon, lines, registry, segment, single
+from forebay.intake.formats import batch, beacon, lines, otlp, registry, segment, single
 from forebay.intake.formats.registry import FORMATS, list_addresses, resolve
 
 ADDRESSES = list_addresses()
@@ -19,6 +19,8 @@ ADDRESSES = list_addresses()
         (b"/events", b"application/json", single.SingleEvent),
         (b"/events/batch", b"application/json", batch.EventBatch),
         (b"/events/batch", b"application/x-ndjson", lines.EventLines),
+        (b"/v1/logs", b"application/json", otlp.OtlpJson),
+        (b"/v1/logs", b"application/x-protobuf", otlp.OtlpProtobuf),
         (b"/events", b"text/plain", beacon.TextBeacon),
         (b"/events/batch", b"application/x-www-form-urlencoded", beacon.FormBeacon),
         (b"/v1/batch", b"application/json", segment.SegmentBatch),
