@@ -34,6 +34,7 @@ Sender: TypeAlias = tuple[bytes, bytes]
 """Who sends: the text between `log_id` and `event_info` of a document, and that behind `event_info`, to the end."""
 
 USER = b',"user_id":'
+USER_END = b',"event_info":'
 DEVICES_END = b"}\n"
 SENDER_FIELDS = ("device_uuid", "app_version", "os_version", "user_agent", "client_address")
 
@@ -42,7 +43,7 @@ def encode_sender(user_id: str, *headers: bytes | None) -> Sender:
     """Return a sender, from the token's `sub` and the values of `SENDER_FIELDS`, as they came and as far as known."""
     named = zip(SENDER_FIELDS, headers, strict=False)
     devices = [b',"%b":%b' % (name.encode(), _encode(_text(value))) for name, value in named if value]
-    return USER + _encode(user_id) + b',"event_info":', b"".join([*devices, DEVICES_END])
+    return USER + _encode(user_id) + USER_END, b"".join([*devices, DEVICES_END])
 
 
 class Moment(Struct, gc=False):

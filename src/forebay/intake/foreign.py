@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 
 from forebay.errors import FieldError
-from forebay.intake.documents import DEVICES_END, SENDER_FIELDS, USER, DocumentMaker, Made, Moment, Sender
+from forebay.intake.documents import DEVICES_END, SENDER_FIELDS, USER, USER_END, DocumentMaker, Made, Moment, Sender
 from forebay.intake.formats.event import invalid_event
 from forebay.intake.formats.format import ForeignEvent, OwnDocument
 from forebay.model import LOG_ID_BYTES_MAX, Event, Instant
+from forebay.own_indices import RECEIPT
 
 _ID = b'"_id":'
 _encode = msgspec.json.Encoder().encode
@@ -42,8 +43,8 @@ class ForeignEntries:
             return index, document_id, entry[:start] + document_id + entry[start + len(log_id) :]
         if isinstance(event, OwnDocument):
             document_id = _encode_id(event.document_id)
-            entry = b"%b%b}}\n%b\n" % (self._leads[event.index], document_id, event.document)
-            return event.index, document_id, entry
+            document = _add_receipt(event, moment, sender)
+            return event.index, document_id, b"%b%b}}\n%b" % (self._leads[event.index], document_id, document)
         return self._make_native(event, moment, sender, sent_at)
 
 
@@ -51,6 +52,21 @@ def _encode_id(document_id: str) -> bytes:
     if len(document_id.encode()) > LOG_ID_BYTES_MAX:
         raise invalid_event(FieldError("id", f"must not be longer than {LOG_ID_BYTES_MAX} bytes"))
     return _encode(document_id)
+
+
+def _add_receipt(event: OwnDocument, moment: Moment, sender: Sender) -> bytes:
+    """Return a document with its newline, and in a field of its own the time of receipt, the token's user and device.
+
+    A field beside those of the document could be one of them.
+    """
+    user, devices = sender
+    received_at = _encode(moment.received_at)
+    fields = [] if event.document == b"{}" else [event.document[1:-1]]
+    if event.time_field:
+        fields.append(b"%b:%b" % (_encode(event.time_field), received_at))
+    source = user.removeprefix(USER).removesuffix(USER_END)
+    fields.append(b'"%b":{"received_at":%b,"source":%b%b' % (RECEIPT.encode(), received_at, source, devices[:-1]))
+    return b"{%b}\n" % b",".join(fields)
 
 
 def _name_sender(sender: Sender, event: ForeignEvent) -> Sender:

@@ -15,11 +15,14 @@ from forebay.intake.formats.beacon import FormBeacon, TextBeacon
 from forebay.intake.formats.format import TOKEN, Format, FormatOfHead
 from forebay.intake.formats.lines import EventLines
 from forebay.intake.formats.single import SingleEvent
+from forebay.intake.formats.ubi import UbiEvents, UbiQueries
 
 FORMATS: tuple[Format, ...] = (
     SingleEvent(),
     EventBatch(),
     EventLines(),
+    UbiEvents(),
+    UbiQueries(),
 )
 
 _TOKEN_IN_PATH = re.compile(rb"/ubi/([^/]+)(/ubi_(?:events|queries))")
