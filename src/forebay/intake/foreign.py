@@ -52,7 +52,7 @@ def document_makers(
 
 
 def _add_receipt(event: OwnDocument, moment: Moment, sender: Sender) -> bytes:
-    """Return a document with the time of receipt and the sender, in one field: beside its own, one could be the same."""
+    """Return a document with the time of receipt and the sender, in one field: of several one might be there."""
     received_at = _encode(moment.received_at)
     fields = [] if event.document == b"{}" else [event.document[1:-1]]
     if event.time_field:

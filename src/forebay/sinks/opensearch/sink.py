@@ -47,6 +47,8 @@ class OpenSearchSink:
         self._months = OpenSearchMonths(self._access, self._environment)
         wait_ms = max(1, round(settings.bulk_timeout_s * SHARDS_WAIT * 1000))
         self._path = f"/_bulk?filter_path={FILTER_PATH}&timeout={wait_ms}ms"
+        if settings.open_search_pipeline is not None:
+            self._path += f"&pipeline={settings.open_search_pipeline}"
         self._sends_ids = not settings.open_search_auto_id
         self._templates = Templates(self._client, is_wanted=settings.index_template)
 

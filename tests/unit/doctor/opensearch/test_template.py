@@ -9,7 +9,8 @@ import pytest
 
 from forebay.doctor.finding import Level
 from forebay.doctor.opensearch import mapping, template
-from forebay.sinks.opensearch.template import NAME, TEMPLATE, UNINDEXED, VERSION
+from forebay.own_indices import UNINDEXED
+from forebay.sinks.opensearch.template import NAME, TEMPLATE, VERSION
 from unit.doctor.contexts import INDEX, judge, levels, make_settings
 
 
