@@ -18,11 +18,14 @@ from forebay.intake.formats.lines import EventLines
 from forebay.intake.formats.otlp import OtlpJson, OtlpProtobuf
 from forebay.intake.formats.segment import CALLS, SegmentBatch, SegmentCall
 from forebay.intake.formats.single import SingleEvent
+from forebay.intake.formats.ubi import UbiEvents, UbiQueries
 
 FORMATS: tuple[Format, ...] = (
     SingleEvent(),
     EventBatch(),
     EventLines(),
+    UbiEvents(),
+    UbiQueries(),
     StructuredCloudEvent(),
     BatchedCloudEvents(),
     BinaryCloudEvent(),
