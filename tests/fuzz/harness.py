@@ -113,9 +113,10 @@ class Taking:
             client.answers.append(form.refuse(error))
         else:
             assert len(request.results) == len(request.places)
-        ((status, _, answer),) = client.answers
+        ((status, head, answer),) = client.answers
         assert 200 <= status < 500
-        answer.decode()
+        if b"json" in head:
+            json.loads(answer)
 
 
 def _read_head(head: bytes) -> dict[bytes, bytes]:
@@ -180,7 +181,9 @@ def main(arguments: list[str]) -> None:
             words_file = Path(folder, "words")
             words_file.write_text("".join(f'"{word.decode()}"\n' for word in sorted(words)))
             limits.append(f"-dict={words_file}")
-        atheris.Setup([sys.argv[0], *limits, *options, str(corpus)], decoder.feed)
+        # Files are fed as they are; with a folder beside them libFuzzer would take them for folders.
+        is_repeating = any(not option.startswith("-") for option in options)
+        atheris.Setup([sys.argv[0], *limits, *options, *([] if is_repeating else [str(corpus)])], decoder.feed)
         atheris.Fuzz()
 
 
