@@ -1,98 +1,23 @@
-"""Fetches a real OpenSearch once and keeps it, unpacked, in the repository's cache folder."""
+"""The real OpenSearch of the tests: its version, and how to get it."""
 
-import fcntl
-import hashlib
-import shutil
-import subprocess
-import tempfile
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from testbed.servers.distribution import Distribution
+from testbed.servers.distribution import install as install_distribution
+
 VERSION = "3.4.0"
-ARTIFACT = f"org.opensearch.distribution.integ-test-zip:opensearch:{VERSION}:zip"
-ZIP_SHA256 = "6540e95fe8bfaedc3eb1c58e829912ea2203af2ac1f88f76411c20a2fc5254a6"
-# Pinned, so that the same command runs under every Maven.
-COPY_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
-FETCH_TIMEOUT_S = 600
-NAME = f"opensearch-{VERSION}"
-CACHE = Path(__file__).resolve().parents[2] / ".cache"
+OPENSEARCH = Distribution(
+    title="OpenSearch",
+    name=f"opensearch-{VERSION}",
+    artifact=f"org.opensearch.distribution.integ-test-zip:opensearch:{VERSION}:zip",
+    zip_sha256="6540e95fe8bfaedc3eb1c58e829912ea2203af2ac1f88f76411c20a2fc5254a6",
+)
 
 
-class OpenSearchUnavailableError(Exception):
-    """OpenSearch cannot be had on this machine; the message names in one line the missing part."""
-
-
-def install(cache: Path = CACHE) -> Path:
+def install() -> Path:
     """Return the folder of the unpacked OpenSearch, fetching it the first time.
 
     Raises:
-        OpenSearchUnavailableError: there is no Maven, or Maven got nothing.
+        ServerUnavailableError: it cannot be had on this machine.
     """
-    home = cache / NAME
-    if home.is_dir():
-        return home
-    cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / f"{NAME}.lock"):
-        # Another test run may have put it there while this one waited for the lock.
-        if not home.is_dir():
-            _remove_interrupted(cache)
-            _fetch_into(home)
-    return home
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _remove_interrupted(cache: Path) -> None:
-    for leftover in cache.glob(f"{NAME}.part-*"):
-        shutil.rmtree(leftover)
-
-
-def _fetch_into(home: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=home.parent, prefix=f"{NAME}.part-") as part:
-        archive = _download(Path(part))
-        _verify(archive)
-        _unpack(archive, Path(part))
-        # Last, and in one step: a folder of this name is always whole.
-        (Path(part) / NAME).rename(home)
-
-
-def _download(folder: Path) -> Path:
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise OpenSearchUnavailableError("a real OpenSearch needs Maven to fetch it: `mvn` is not on PATH")
-    command = [maven, "-q", "-B", COPY_GOAL, f"-Dartifact={ARTIFACT}", f"-DoutputDirectory={folder}"]
-    try:
-        # In the empty folder, so that no pom.xml further up has a say.
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise OpenSearchUnavailableError(f"Maven did not fetch {ARTIFACT} within {FETCH_TIMEOUT_S} s") from None
-    if done.returncode != 0:
-        raise OpenSearchUnavailableError(f"Maven could not fetch {ARTIFACT}: {_first_error(done.stdout)}")
-    return folder / f"{NAME}.zip"
-
-
-def _first_error(maven_output: str) -> str:
-    errors = (line.partition("[ERROR] ")[2] for line in maven_output.splitlines())
-    return next(filter(None, errors), "it gave no reason")
-
-
-def _verify(archive: Path) -> None:
-    with archive.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != ZIP_SHA256:
-        raise ValueError(f"{archive.name} has SHA-256 {found}, expected {ZIP_SHA256}")
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    with zipfile.ZipFile(archive) as zipped:
-        for entry in zipped.infolist():
-            unpacked = Path(zipped.extract(entry, folder))
-            # zipfile drops the permissions, and OpenSearch's scripts call one another.
-            unpacked.chmod(entry.external_attr >> 16 & 0o755)
+    return install_distribution(OPENSEARCH)
