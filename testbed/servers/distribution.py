@@ -25,13 +25,11 @@ class Distribution(NamedTuple):
     """A zip file with a server in it.
 
     Attributes:
-        title: of the server, for messages.
         name: of the only folder in the zip.
         artifact: for Maven.
         zip_sha256: of the file.
     """
 
-    title: str
     name: str
     artifact: str
     zip_sha256: str
@@ -54,7 +52,7 @@ def install(distribution: Distribution, prepare: Callable[[Path], None] = leave,
     if home.is_dir():
         return home
     cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / f"{distribution.name}.lock"):
+    with locked(cache / f"{distribution.name}.lock"):
         # Another test run may have put it there while this one waited for the lock.
         if not home.is_dir():
             _remove_interrupted(cache, distribution)
@@ -63,7 +61,7 @@ def install(distribution: Distribution, prepare: Callable[[Path], None] = leave,
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -76,8 +74,9 @@ def _remove_interrupted(cache: Path, distribution: Distribution) -> None:
 
 def _fetch_into(home: Path, distribution: Distribution, prepare: Callable[[Path], None]) -> None:
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=f"{distribution.name}.part-") as part:
-        archive = _download(Path(part), distribution)
-        _verify(archive, distribution)
+        copy_artifact(distribution.artifact, Path(part))
+        (archive,) = Path(part).glob("*.zip")
+        verify(archive, distribution.zip_sha256)
         _unpack(archive, Path(part))
         unpacked = Path(part) / distribution.name
         prepare(unpacked)
@@ -85,11 +84,15 @@ def _fetch_into(home: Path, distribution: Distribution, prepare: Callable[[Path]
         unpacked.rename(home)
 
 
-def _download(folder: Path, distribution: Distribution) -> Path:
+def copy_artifact(artifact: str, folder: Path) -> None:
+    """Fetch a file from Maven's repository into a folder.
+
+    Raises:
+        ServerUnavailableError: there is no Maven, or Maven got nothing.
+    """
     maven = shutil.which("mvn")
     if maven is None:
-        raise ServerUnavailableError(f"a real {distribution.title} needs Maven to fetch it: `mvn` is not on PATH")
-    artifact = distribution.artifact
+        raise ServerUnavailableError(f"Maven is needed to fetch {artifact}: `mvn` is not on PATH")
     command = [maven, "-q", "-B", COPY_GOAL, f"-Dartifact={artifact}", f"-DoutputDirectory={folder}"]
     try:
         # In the empty folder, so that no pom.xml further up has a say.
@@ -98,8 +101,6 @@ def _download(folder: Path, distribution: Distribution) -> Path:
         raise ServerUnavailableError(f"Maven did not fetch {artifact} within {FETCH_TIMEOUT_S} s") from None
     if done.returncode != 0:
         raise ServerUnavailableError(f"Maven could not fetch {artifact}: {_first_error(done.stdout)}")
-    (archive,) = folder.glob("*.zip")
-    return archive
 
 
 def _first_error(maven_output: str) -> str:
@@ -107,11 +108,16 @@ def _first_error(maven_output: str) -> str:
     return next(filter(None, errors), "it gave no reason")
 
 
-def _verify(archive: Path, distribution: Distribution) -> None:
+def verify(archive: Path, sha256: str) -> None:
+    """Check that a file is the one that was meant.
+
+    Raises:
+        ValueError: it is another one.
+    """
     with archive.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != distribution.zip_sha256:
-        raise ValueError(f"{archive.name} has SHA-256 {found}, expected {distribution.zip_sha256}")
+    if found != sha256:
+        raise ValueError(f"{archive.name} has SHA-256 {found}, expected {sha256}")
 
 
 def _unpack(archive: Path, folder: Path) -> None:

@@ -11,7 +11,6 @@ from testbed.servers.distribution import install as install_distribution
 
 VERSION = "26.7.5"
 KEYCLOAK = Distribution(
-    title="Keycloak",
     name=f"keycloak-{VERSION}",
     artifact=f"org.keycloak:keycloak-quarkus-dist:{VERSION}:zip",
     zip_sha256="30ef87fb7101c43d29688d1ae80c0588ff4a151b3330e9f664bf9692d398658a",

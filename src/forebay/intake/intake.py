@@ -21,8 +21,8 @@ from forebay.intake.guard import Guard, Head
 from forebay.intake.heads import Grant, KnownHeads
 from forebay.intake.limits import RequestLimits
 from forebay.model import CREATED, Ack, Admission
+from forebay.pipeline.admitter import Admitter
 from forebay.pipeline.group import Part
-from forebay.pipeline.pipeline import Admitter
 from forebay.telemetry.counters import Counters
 from forebay.tokens.claims import Claims
 

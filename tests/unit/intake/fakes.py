@@ -23,7 +23,7 @@ from forebay.intake.guard import Guard
 from forebay.intake.intake import Intake, Request
 from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, RequestLimits
 from forebay.model import Ack
-from forebay.pipeline.pipeline import Admitter
+from forebay.pipeline.admitter import Admitter
 from forebay.settings import Settings
 from forebay.telemetry.counters import Counters
 from forebay.tokens.keys import Key
