@@ -24,7 +24,7 @@ from forebay.errors import SettingsError
 from forebay.http_server import HttpServer
 from forebay.intake.answers import ServerLines
 from forebay.intake.connection import PING, Connection
-from forebay.intake.documents import DocumentMaker
+from forebay.intake.foreign import document_makers
 from forebay.intake.formats.registry import list_addresses
 from forebay.intake.guard import Guard
 from forebay.intake.intake import Intake
@@ -216,13 +216,17 @@ def configure_http(
 ) -> uvicorn.Config:
     """Return the configuration of the HTTP server, with the class that is called for each connection."""
     counters = deliverer.counters
-    maker = DocumentMaker(
-        settings.server_environment, settings.oldest_month_start, counters, require_log_id=settings.require_log_id
+    makers = document_makers(
+        settings.server_environment,
+        settings.oldest_month_start,
+        counters,
+        require_log_id=settings.require_log_id,
+        drops_repeated=settings.open_search_auto_id,
     )
     limits = RequestLimits(settings.header_bytes_max, settings.body_bytes_max, settings.batch_events_max)
     guard = Guard(verifier, denials, settings, limits, counters)
     addresses = list_addresses(settings.paths_extra)
-    intake = Intake(addresses, guard, maker, deliverer.pipeline.admitter, limits, counters)
+    intake = Intake(addresses, guard, makers, deliverer.pipeline.admitter, limits, counters)
     timeouts = ConnectionTimeouts(settings.request_timeout_s, settings.keep_alive_s)
     connection_limits = ConnectionLimits(
         fit_connections(settings.connections_max), settings.in_hand_bytes_max, counters

@@ -13,8 +13,9 @@ import aiohttp
 import pytest
 
 from forebay.errors import Rejection
-from forebay.intake.documents import DocumentMaker, Sender, encode_sender
+from forebay.intake.documents import DocumentMaker
 from forebay.intake.formats.single import SingleEvent
+from forebay.intake.senders import Sender, encode_sender
 from forebay.model import Entry, entry_address, entry_document, join_entries
 from forebay.sinks.opensearch.repair import may_overwhelm, repair
 from forebay.sinks.opensearch.template import PATH, TEMPLATE

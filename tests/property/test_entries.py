@@ -16,11 +16,12 @@ from msgspec import UNSET, Raw
 from forebay.document import Document, EventInfo, encode_entry
 from forebay.errors import Rejection
 from forebay.intake import month
-from forebay.intake.documents import DocumentMaker, encode_sender
+from forebay.intake.documents import DocumentMaker
 from forebay.intake.formats.batch import EventBatch
 from forebay.intake.formats.format import Decoded
 from forebay.intake.formats.lines import EventLines
 from forebay.intake.formats.single import SingleEvent
+from forebay.intake.senders import encode_sender
 from forebay.model import Address, Entry, Event
 from forebay.telemetry.counters import Counters
 

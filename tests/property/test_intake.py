@@ -14,13 +14,14 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from forebay.errors import Rejection
-from forebay.intake.documents import DocumentMaker, encode_sender
+from forebay.intake.documents import DocumentMaker
 from forebay.intake.formats.batch import EventBatch
 from forebay.intake.formats.event import decode_event
 from forebay.intake.formats.format import Decoded
 from forebay.intake.formats.lines import EventLines
 from forebay.intake.formats.single import SingleEvent
 from forebay.intake.month import new_log_id, uuid7_time_ms
+from forebay.intake.senders import encode_sender
 from forebay.model import Entry, Event, ExtendedEvent, entry_address, entry_document, split_entries
 from forebay.telemetry.counters import Counters
 from forebay.tokens.provider import make_own_provider

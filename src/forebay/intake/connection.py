@@ -39,6 +39,10 @@ PIECE_BYTES = 2 * 1024
 BODY_PIECE_BYTES = 16 * 1024
 """The same within a body, which takes next to nothing to parse."""
 
+EXCESS_PAUSE_S = 0.005
+"""How long input waits if several requests behind each other were over a limit. Each has one sender: no proxy sends the
+requests of several clients without waiting for answers."""
+
 UNANSWERED_MAX = 100
 """How many requests of a connection may wait for answers before its input is left waiting, too."""
 
@@ -97,6 +101,7 @@ class Connection(asyncio.Protocol):
         self._abort_at: float | None = None  # when a closing connection is aborted
         self._unparsed = b""
         self._is_resuming = False
+        self._excess = 0  # requests of the newest piece that were over a limit
         self._new_grant: Grant | None = None  # of a head in the newest piece, if a request may be taken by it again
         self._arriving: Turn | None = None  # the request whose body is arriving
         self._body: bytes | bytearray = b""  # the part of it that is there
@@ -129,6 +134,7 @@ class Connection(asyncio.Protocol):
 
     def _read(self, piece: bytes) -> None:
         reader = self._reader
+        self._excess = 0
         try:
             while piece:
                 is_between = not (reader.is_in_request or reader.is_stopped)
@@ -147,6 +153,9 @@ class Connection(asyncio.Protocol):
             self._note_arriving()
         elif self.used_bytes:
             self._count_memory()
+        if self._excess > 1:
+            self._flow.pause_reading()
+            self._resume_soon()
 
     def _parse(self, piece: bytes, *, is_between: bool) -> bytes:
         """Parse the first request of a piece, whose head may be known to the next one; return the rest of the piece."""
@@ -206,7 +215,7 @@ class Connection(asyncio.Protocol):
     def _resume_soon(self) -> None:
         if not self._is_resuming:
             self._is_resuming = True
-            self._loop.call_soon(self._resume)
+            self._loop.call_later(EXCESS_PAUSE_S if self._excess > 1 else 0, self._resume)
 
     def _resume(self) -> None:
         """Take input again, unless the client has to read answers first."""
@@ -343,6 +352,7 @@ class Connection(asyncio.Protocol):
             return
         except Rejection as error:
             self._intake.counters.rejected += 1
+            self._excess += error.status == HTTPStatus.TOO_MANY_REQUESTS
             self.answer(request, request.grant.format.refuse(error))
             error.without_frames()  # it may be one of the request's results
         except Exception:

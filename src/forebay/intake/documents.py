@@ -6,7 +6,7 @@ encoded once; for each event only `log_id` and `event_info` are. The bytes are t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -16,9 +16,10 @@ from msgspec import Raw, Struct
 from forebay.errors import FieldError, Rejection
 from forebay.intake.client_clock import as_datetime, correct
 from forebay.intake.formats.event import TOO_DEEP, invalid_event
-from forebay.intake.formats.format import Incoming, Result
+from forebay.intake.formats.format import Result
 from forebay.intake.formats.json_split import is_too_deep
 from forebay.intake.month import PREFIX_DIGITS, Months, as_ms, new_log_id
+from forebay.intake.senders import Sender
 from forebay.model import LOG_ID_BYTES_MAX, NEWLINE, NO_PARAM, Entry, Event, Instant, entry_address, on_one_line
 from forebay.pipeline.group import Part
 from forebay.telemetry.counters import Counters
@@ -28,21 +29,6 @@ TIMES = b'}}\n{"@timestamp":%b,"received_at":%b,"log_id":'
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = msgspec.json.Encoder().encode
-
-
-Sender: TypeAlias = tuple[bytes, bytes]
-"""Who sends: the text between `log_id` and `event_info` of a document, and that behind `event_info`, to the end."""
-
-USER = b',"user_id":'
-DEVICES_END = b"}\n"
-SENDER_FIELDS = ("device_uuid", "app_version", "os_version", "user_agent", "client_address")
-
-
-def encode_sender(user_id: str, *headers: bytes | None) -> Sender:
-    """Return a sender, from the token's `sub` and the values of `SENDER_FIELDS`, as they came and as far as known."""
-    named = zip(SENDER_FIELDS, headers, strict=False)
-    devices = [b',"%b":%b' % (name.encode(), _encode(_text(value))) for name, value in named if value]
-    return USER + _encode(user_id) + b',"event_info":', b"".join([*devices, DEVICES_END])
 
 
 class Moment(Struct, gc=False):
@@ -63,8 +49,6 @@ class Moment(Struct, gc=False):
 Made: TypeAlias = tuple[str, bytes, Entry]
 """The index of an event, its `_id` as JSON, and its entry."""
 
-MakeEntry: TypeAlias = Callable[[Any, Moment, Sender, Instant | None], Made]
-
 
 class _Leads(dict[str, bytes]):
     """The text before the `_id`s of each index."""
@@ -75,30 +59,40 @@ class _Leads(dict[str, bytes]):
 
 
 class DocumentMaker:
-    """Makes entries for one environment; a time before `oldest` does not decide the index."""
+    """Makes entries for one environment; a time before `oldest` does not decide the index.
 
-    def __init__(self, environment: str, oldest: datetime, counters: Counters, *, require_log_id: bool) -> None:
+    `drops_repeated` is for a sink that does not know the `_id`s: there, a `log_id` that a request has twice would be
+    two documents. Any other sink sees it.
+    """
+
+    def __init__(
+        self,
+        environment: str,
+        oldest: datetime,
+        counters: Counters,
+        *,
+        require_log_id: bool,
+        drops_repeated: bool = False,
+    ) -> None:
+        self._drops_repeated = drops_repeated
         self._months = Months(environment, oldest)
         self._counters = counters
         self._require_log_id = require_log_id
-        self.leads = _Leads()
+        self._leads = _Leads()
         self._moment = self._begin_moment(_EPOCH)
 
     def make(
         self,
-        events: Iterable[Incoming],
+        events: Iterable[Any],
         sender: Sender,
         received_at: datetime,
         sent_at: Instant | None,
-        make_entry: MakeEntry | None = None,
     ) -> tuple[list[Part], list[Result]]:
         """Return the entries of a request's events by their index, and the result of each event, in their order.
 
-        `sent_at` is the time at which all of them were sent, if it is known. An event that was refused, or of which
-        `make_entry` makes no document, has a `Rejection`. An `_id` that comes once more is the same event. The events
-        are changed.
+        `sent_at` is the time at which all of them were sent, if it is known. An event that was refused, or of which no
+        document can be made, has a `Rejection`. The events are changed.
         """
-        make: MakeEntry = make_entry or self.make_entry
         moment = self._moment
         if moment.received_at != received_at:
             moment = self._moment = self._begin_moment(received_at)
@@ -109,7 +103,7 @@ class DocumentMaker:
                 results.append(event.without_frames())
                 continue
             try:
-                index, log_id, entry = make(event, moment, sender, sent_at)
+                index, log_id, entry = self._make_entry(event, moment, sender, sent_at)
             except Rejection as error:
                 results.append(error.without_frames())
             else:
@@ -118,7 +112,7 @@ class DocumentMaker:
                     entries_of[index].append(entry)
                 else:
                     entries_of[index] = [entry]
-        if len(set(results)) < len(results):
+        if self._drops_repeated:
             _drop_repeated(entries_of)
         parts = []
         for index, entries in entries_of.items():
@@ -128,9 +122,9 @@ class DocumentMaker:
     def _begin_moment(self, received_at: datetime) -> Moment:
         index = self._months.find_today(received_at)
         time = _encode(received_at)
-        return Moment(received_at, index, self.leads[index], TIMES % (time, time))
+        return Moment(received_at, index, self._leads[index], TIMES % (time, time))
 
-    def make_entry(self, event: Event, moment: Moment, sender: Sender, sent_at: Instant | None) -> Made:
+    def _make_entry(self, event: Event, moment: Moment, sender: Sender, sent_at: Instant | None) -> Made:
         """Return an event's index, its `log_id` as JSON, and its entry.
 
         Raises:
@@ -163,26 +157,19 @@ class DocumentMaker:
         """Return the index of an event, and the texts before its `_id` and its `log_id`."""
         if event.timestamp is None:
             index = self._months.find(log_id, None, moment.received_at)
-            return index, self.leads[index], moment.times
+            return index, self._leads[index], moment.times
         happened_at = as_datetime(event.timestamp, "timestamp")
         index = self._months.find(log_id, happened_at, moment.received_at)
         corrected = correct(happened_at, event.sent_at if sent_at is None else sent_at, moment.received_at)
         if corrected is None:
             self._counters.uncorrected += 1
             corrected = happened_at
-        return index, self.leads[index], TIMES % (_encode(corrected), _encode(moment.received_at))
+        return index, self._leads[index], TIMES % (_encode(corrected), _encode(moment.received_at))
 
     def _new_log_id(self, now: datetime) -> str:
         if self._require_log_id:
             raise invalid_event(FieldError("log_id", "is required"))
         return new_log_id(as_ms(now))
-
-
-def _text(value: bytes) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
 
 
 def _drop_repeated(entries_of: dict[str, list[Entry]]) -> None:

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any
+from datetime import datetime
 
 import msgspec
 
 from forebay.errors import FieldError
-from forebay.intake.documents import DEVICES_END, SENDER_FIELDS, USER, DocumentMaker, Made, Moment, Sender
+from forebay.intake.documents import DocumentMaker, Made, Moment
 from forebay.intake.formats.event import invalid_event
 from forebay.intake.formats.format import ForeignEvent, OwnDocument
+from forebay.intake.senders import Sender, name_sender
 from forebay.model import LOG_ID_BYTES_MAX, Event, Instant
+from forebay.telemetry.counters import Counters
 
 _ID = b'"_id":'
 _encode = msgspec.json.Encoder().encode
 
 
-class ForeignEntries:
-    """Makes entries of events that are more than native ones, with the means of a `DocumentMaker`."""
+class ForeignDocumentMaker(DocumentMaker):
+    """Makes entries of events that are more than native ones."""
 
-    def __init__(self, maker: DocumentMaker) -> None:
-        self._make_native = maker.make_entry
-        self._leads = maker.leads
-
-    def make_entry(
+    def _make_entry(
         self, event: Event | ForeignEvent | OwnDocument, moment: Moment, sender: Sender, sent_at: Instant | None
     ) -> Made:
-        """Return an event's index, its `_id` as JSON, and its entry.
-
-        Raises:
-            Rejection: as by `DocumentMaker.make_entry`.
-        """
         if isinstance(event, ForeignEvent):
-            index, log_id, entry = self._make_native(event.event, moment, _name_sender(sender, event), sent_at)
+            named = name_sender(sender, event.user_id, event.sender)
+            index, log_id, entry = super()._make_entry(event.event, moment, named, sent_at)
             if not event.document_id:
                 return index, log_id, entry
             document_id = _encode_id(event.document_id)
@@ -44,28 +36,21 @@ class ForeignEntries:
             document_id = _encode_id(event.document_id)
             entry = b"%b%b}}\n%b\n" % (self._leads[event.index], document_id, event.document)
             return event.index, document_id, entry
-        return self._make_native(event, moment, sender, sent_at)
+        return super()._make_entry(event, moment, sender, sent_at)
+
+
+def document_makers(
+    environment: str, oldest: datetime, counters: Counters, *, require_log_id: bool, drops_repeated: bool = False
+) -> tuple[DocumentMaker, DocumentMaker]:
+    """Return the maker for native events, and the one for all."""
+    native, foreign = (
+        kind(environment, oldest, counters, require_log_id=require_log_id, drops_repeated=drops_repeated)
+        for kind in (DocumentMaker, ForeignDocumentMaker)
+    )
+    return native, foreign
 
 
 def _encode_id(document_id: str) -> bytes:
     if len(document_id.encode()) > LOG_ID_BYTES_MAX:
         raise invalid_event(FieldError("id", f"must not be longer than {LOG_ID_BYTES_MAX} bytes"))
     return _encode(document_id)
-
-
-def _name_sender(sender: Sender, event: ForeignEvent) -> Sender:
-    """Return a sender with the user and the devices that an event names."""
-    user, devices = sender
-    if event.user_id:
-        # The token's user is then the one who passes the event on.
-        user = b',"user_id":%b,"source":%b' % (_encode(event.user_id), user.removeprefix(USER))
-    if event.sender:
-        named = {**_read_devices(devices), **event.sender}
-        lines = [b',"%b":%b' % (field.encode(), _encode(named[field])) for field in SENDER_FIELDS if field in named]
-        devices = b"".join([*lines, DEVICES_END])
-    return user, devices
-
-
-@lru_cache(maxsize=1000)
-def _read_devices(devices: bytes) -> Mapping[str, Any]:
-    return msgspec.json.decode(b"{%b" % devices[1:], type=dict[str, Any]) if devices != DEVICES_END else {}

@@ -20,7 +20,6 @@ from msgspec import Struct
 from forebay.denials.denials import Denials
 from forebay.errors import FieldError, KeyNotKnown, Rejection
 from forebay.intake.addresses import TrustedProxies, cut, limited_part
-from forebay.intake.documents import encode_sender
 from forebay.intake.formats.beacon import TextBeacon
 from forebay.intake.formats.compressed import ACCEPTED_CODINGS, CODINGS, Compressed
 from forebay.intake.formats.format import TOKEN, Format, FormatOfHead
@@ -29,6 +28,7 @@ from forebay.intake.heads import Grant
 from forebay.intake.limits import RequestLimits, read_length
 from forebay.intake.origins import Origins, forbidden
 from forebay.intake.rates import RateLimiter
+from forebay.intake.senders import encode_sender
 from forebay.model import Ack
 from forebay.setting_values import StoreAddress
 from forebay.settings import Settings

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from forebay.intake.documents import Sender
 from forebay.intake.formats.format import Format
 from forebay.intake.rates import LimitedAs
+from forebay.intake.senders import Sender
 from forebay.model import Ack
 from forebay.tokens.claims import Claims
 

@@ -14,7 +14,6 @@ from forebay.errors import Rejection, SpoolInDoubt, SpoolUnavailable
 from forebay.intake import refusals
 from forebay.intake.answers import Answer, Turn
 from forebay.intake.documents import DocumentMaker
-from forebay.intake.foreign import ForeignEntries
 from forebay.intake.formats.compressed import StillPacked
 from forebay.intake.formats.format import Result
 from forebay.intake.formats.registry import FORMATS, Addresses
@@ -22,8 +21,8 @@ from forebay.intake.guard import Guard, Head
 from forebay.intake.heads import Grant, KnownHeads
 from forebay.intake.limits import RequestLimits
 from forebay.model import CREATED, Ack, Admission
+from forebay.pipeline.admitter import Admitter
 from forebay.pipeline.group import Part
-from forebay.pipeline.pipeline import Admitter
 from forebay.telemetry.counters import Counters
 from forebay.tokens.claims import Claims
 
@@ -101,7 +100,7 @@ class Intake:
         self,
         addresses: Addresses,
         guard: Guard,
-        maker: DocumentMaker,
+        makers: tuple[DocumentMaker, DocumentMaker],
         admitter: Admitter,
         limits: RequestLimits,
         counters: Counters,
@@ -112,8 +111,7 @@ class Intake:
         self.limits = limits
         self._batch_events_max = limits.batch_events_max
         self.counters = counters
-        self._maker = maker
-        self._make_foreign = ForeignEntries(maker).make_entry
+        self._makers = makers
         self._admitter = admitter
         self._clock = Clock()
         self.heads = KnownHeads(limits.header_bytes_max)
@@ -171,9 +169,8 @@ class Intake:
             if len(decoded.places) > self._batch_events_max:
                 detail = f"a batch has at most {self._batch_events_max} events, not {len(decoded.places)}"
                 raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
-            make_entry = self._make_foreign if decoded.is_foreign else self._maker.make_entry
-            now = self._clock.now()
-            parts, results = self._maker.make(decoded.events, grant.sender, now, decoded.sent_at, make_entry)
+            maker = self._makers[decoded.is_foreign]
+            parts, results = maker.make(decoded.events, grant.sender, self._clock.now(), decoded.sent_at)
             for part in parts:
                 events += len(part.entries)
                 entry_bytes += part.entry_bytes

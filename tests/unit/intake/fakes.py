@@ -17,13 +17,13 @@ from forebay.denials.denials import Denials
 from forebay.errors import KeyNotKnown, Rejection
 from forebay.intake.answers import ServerLines
 from forebay.intake.connection import Connection
-from forebay.intake.documents import DocumentMaker
+from forebay.intake.foreign import document_makers
 from forebay.intake.formats.registry import list_addresses
 from forebay.intake.guard import Guard
 from forebay.intake.intake import Intake, Request
 from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, RequestLimits
 from forebay.model import Ack
-from forebay.pipeline.pipeline import Admitter
+from forebay.pipeline.admitter import Admitter
 from forebay.settings import Settings
 from forebay.telemetry.counters import Counters
 from forebay.tokens.keys import Key
@@ -147,7 +147,7 @@ class Server:
         self.admitter = FakeAdmitter()
         self.limits = ConnectionLimits(CONNECTIONS_MAX, in_hand_bytes_max, self.counters)
         self.state = ServerState()
-        maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), self.counters, require_log_id=False)
+        makers = document_makers("test", datetime(2024, 1, 1, tzinfo=UTC), self.counters, require_log_id=False)
         guard = Guard(
             self.verifier,
             self.denials,
@@ -156,7 +156,7 @@ class Server:
             self.counters,
         )
         admitter = cast("Admitter", self.admitter)
-        self.intake = Intake(list_addresses(), guard, maker, admitter, request_limits, self.counters)
+        self.intake = Intake(list_addresses(), guard, makers, admitter, request_limits, self.counters)
         self._timeouts = ConnectionTimeouts(REQUEST_TIMEOUT_S, KEEP_ALIVE_S)
         self._lines = ServerLines()
 

@@ -12,9 +12,10 @@ import pytest
 
 from forebay.errors import FieldError, Rejection
 from forebay.intake.client_clock import CLOCK_ERROR_MAX, as_datetime
-from forebay.intake.documents import DocumentMaker, Sender, encode_sender
+from forebay.intake.documents import DocumentMaker
 from forebay.intake.formats.event import decode_event
 from forebay.intake.month import new_log_id, uuid7_time_ms
+from forebay.intake.senders import Sender, encode_sender
 from forebay.model import Entry, Event, Instant, entry_address, entry_document
 from forebay.telemetry.counters import Counters
 
@@ -332,3 +333,18 @@ def test_ids_with_the_same_first_digits_on_both_sides_of_a_month_are_told_apart(
         event = decode_event(json.dumps({"page": "a", "event": "b", "log_id": uuid7(moment)}).encode())
         entry = make_one(maker, event, NOBODY, received_at, None)
         assert entry_address(entry).index == f"events_test_{moment:%Y-%m}"
+
+
+@pytest.mark.parametrize("times", [(None, None, None), ("2026-01-01T00:00:00Z", None, "2026-02-01T00:00:00Z")])
+def test_a_log_id_that_a_request_has_twice_is_one_event_for_a_sink_that_does_not_know_ids(
+    times: tuple[str | None, ...],
+) -> None:
+    maker = DocumentMaker("test", OLDEST, Counters(), require_log_id=False, drops_repeated=True)
+    sent = [{"page": str(number), "event": "e", "log_id": "same", "timestamp": at} for number, at in enumerate(times)]
+    sent += [{"page": "other", "event": "e", "log_id": "other"}, {"page": "of its own", "event": "e"}] * 2
+    parts, results = maker.make([decode_event(json.dumps(event).encode()) for event in sent], NOBODY, NOW, None)
+    assert [result for result in results if result == b'"same"'] == [b'"same"'] * 3
+    entries = [entry for part in parts for entry in part.entries]
+    assert all(part.entries and part.entry_bytes == sum(map(len, part.entries)) for part in parts)
+    pages = sorted(json.loads(entry_document(entry))["event_info"]["page"] for entry in entries)
+    assert pages == ["0", "of its own", "of its own", "other"]

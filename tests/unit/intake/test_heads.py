@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from forebay.intake import heads
-from forebay.intake.documents import encode_sender
 from forebay.intake.formats.single import SingleEvent
 from forebay.intake.heads import HEAD_BYTES_MAX, HEADS_MAX, Grant, KnownHeads, find_end
+from forebay.intake.senders import encode_sender
 from forebay.model import Ack
 from forebay.tokens.claims import Claims
 

@@ -14,7 +14,7 @@ import pytest
 from forebay.denials.denials import Denials
 from forebay.errors import FieldError, Rejection, SpoolInDoubt, SpoolUnavailable
 from forebay.intake.answers import Answer, Turn
-from forebay.intake.documents import DocumentMaker, encode_sender
+from forebay.intake.foreign import document_makers
 from forebay.intake.formats.batch import EventBatch
 from forebay.intake.formats.event import decode_event
 from forebay.intake.formats.format import Decoded, Example, Format, Result
@@ -24,9 +24,10 @@ from forebay.intake.guard import Guard, Head
 from forebay.intake.heads import Grant
 from forebay.intake.intake import Intake, Request
 from forebay.intake.limits import RequestLimits
+from forebay.intake.senders import encode_sender
 from forebay.model import Ack, Admission, entry_document
+from forebay.pipeline.admitter import Admitter
 from forebay.pipeline.group import Part, Submission
-from forebay.pipeline.pipeline import Admitter
 from forebay.settings import Settings
 from forebay.telemetry.counters import Counters
 from forebay.tokens.claims import Claims, Scope
@@ -93,8 +94,8 @@ def admitter() -> FakeAdmitter:
 @pytest.fixture
 def intake(counters: Counters, admitter: FakeAdmitter) -> Intake:
     guard = Guard(TokenVerifier(make_own_provider([SECRET])), NO_DENIALS, Settings(_env_file=None), LIMITS, counters)
-    maker = DocumentMaker("test", datetime(2024, 1, 1, tzinfo=UTC), counters, require_log_id=False)
-    return Intake(list_addresses(), guard, maker, cast("Admitter", admitter), LIMITS, counters)
+    makers = document_makers("test", datetime(2024, 1, 1, tzinfo=UTC), counters, require_log_id=False)
+    return Intake(list_addresses(), guard, makers, cast("Admitter", admitter), LIMITS, counters)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -133,6 +134,30 @@ async def test_a_beacon_counts_once_its_token_is_known() -> None:
     body = json.dumps(EVENT | {"access_token": BEARER["alice"].partition(" ")[2]})
     beacon = f"POST /events HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
     assert send(server, beacon, beacon, request()).statuses == [200, 429, 429]
+
+
+async def test_a_client_that_sends_on_and_on_without_waiting_is_read_more_slowly_once_it_is_over_its_limit() -> None:
+    server = Server(token_rate_per_s=0.01, rate_burst_s=100)
+    transport = send(server, request() * 3)
+    assert (transport.statuses, transport.is_paused) == ([200, 429, 429], True)
+    while transport.is_paused:
+        await asyncio.sleep(0)
+    assert transport.statuses == [200, 429, 429]
+
+
+async def test_all_that_a_client_over_its_limit_sends_is_answered_in_the_end() -> None:
+    server = Server(token_rate_per_s=0.01, rate_burst_s=100)
+    transport = send(server, request() * 60)
+    while len(transport.statuses) < 60:
+        await asyncio.sleep(0)
+    assert transport.statuses == [200] + [429] * 59
+
+
+async def test_a_client_that_waits_for_its_answers_is_read_at_once_also_over_its_limit() -> None:
+    # It may be a proxy, whose next request is another client's.
+    server = Server(token_rate_per_s=0.01, rate_burst_s=100)
+    transport = send(server, request(), request(), request(), request(user="bob") + request())
+    assert (transport.statuses, transport.is_paused) == ([200, 429, 429, 200, 429], False)
 
 
 async def test_without_limits_nothing_is_counted() -> None:

@@ -13,11 +13,11 @@ from msgspec import structs
 from forebay.errors import SpoolLost, SpoolUnavailable
 from forebay.history import History
 from forebay.model import DELIVERED, Ack, Admission, Outcome
+from forebay.pipeline.admitter import FULL_RETRY_AFTER_S, Admitter
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.group import Bulk, Group, Settlement, abandon
 from forebay.pipeline.journal import FAILURE_REMEMBERED_S, RETRY_S, Journal
-from forebay.pipeline.pipeline import FULL_RETRY_AFTER_S, Admitter
 from forebay.pipeline.settlement import settle
 from forebay.spool.records import NewGroup, StoredGroup, Transaction
 from unit.pipeline.fakes import (

@@ -90,7 +90,7 @@ class OtlpProtobuf(Format):
         Raises:
             Rejection: 400, it is no request of this kind; 413, its documents would be too large.
         """
-        from forebay.intake.formats import otlp_protobuf  # noqa: PLC0415 - protobuf takes 10 MB
+        from forebay.intake.formats import otlp_protobuf  # noqa: PLC0415 - protobuf takes 2 MB
 
         return _decode(body, *otlp_protobuf.read_logs(body), otlp_protobuf.read_record)
 

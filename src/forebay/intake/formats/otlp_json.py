@@ -28,10 +28,11 @@ NULL = b"null"
 
 INT64_MIN, UINT64_MAX = -(2**63), 2**64 - 1
 
-_AS_TEXT = frozenset({"stringValue", "boolValue", "doubleValue", "bytesValue"})
+_AS_THEY_ARE = frozenset({"stringValue", "boolValue", "doubleValue"})
 _TIMES = ("timeUnixNano", "observedTimeUnixNano")
 _IDS = ("traceId", "spanId")
 
+_encode = msgspec.json.Encoder().encode
 _decode_object = msgspec.json.Decoder(dict[str, Raw] | None).decode
 _decode_array = msgspec.json.Decoder(list[Raw] | None).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Any] | None).decode
@@ -179,15 +180,10 @@ def _read_value(value: Any) -> Any:
     if not isinstance(value, dict) or len(value) != 1:
         return None if value == {} else value
     ((kind, inner),) = value.items()
-    if kind in _AS_TEXT:
+    if kind in _AS_THEY_ARE:
         return inner
-    if kind == "intValue":
-        return _read_integer(inner)
-    if kind == "arrayValue":
-        return [_read_value(item) for item in _read_list(kind, inner)]
-    if kind == "kvlistValue":
-        return _read_pairs(kind, _read_list(kind, inner))
-    return value
+    read = KINDS.get(kind)
+    return value if read is None else read(inner)
 
 
 def _read_pairs(name: str, pairs: Any) -> Any:
@@ -214,3 +210,13 @@ def _read_integer(value: Any) -> Any:
     if isinstance(value, str) and _INTEGER.fullmatch(value) and INT64_MIN <= int(value) <= UINT64_MAX:
         return int(value)
     return value
+
+
+KINDS: dict[str, Callable[[Any], Any]] = {
+    "arrayValue": lambda inner: [_read_value(item) for item in _read_list("arrayValue", inner)],
+    # Its text is base64, which is no label and no name.
+    "bytesValue": lambda inner: Raw(_encode(inner)),
+    "intValue": _read_integer,
+    "kvlistValue": lambda inner: _read_pairs("kvlistValue", _read_list("kvlistValue", inner)),
+}
+"""How a value becomes a JSON value, by its kind."""

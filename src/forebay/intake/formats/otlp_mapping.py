@@ -20,7 +20,7 @@ from forebay.intake.formats.json_split import is_too_deep
 from forebay.model import NO_PARAM, ExtendedEvent
 
 Fields: TypeAlias = dict[str, Any]
-"""The fields of a message, as JSON values; those that are not set are missing."""
+"""The fields of a message, as values of JSON; those that are not set are missing. Bytes become base64."""
 
 LOG_ID = "log.record.uid"
 EVENT = ("event.name",)

@@ -6,7 +6,6 @@ records takes little memory.
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
@@ -122,23 +121,24 @@ def _read_message(message: Message) -> Fields:
     """Return those fields of a message that are set."""
     fields = {}
     for field, value in message.ListFields():
-        read = READERS.get(field.name)
-        fields[field.json_name] = value if read is None else read(value)
+        name = field.json_name
+        read = FIELDS.get(name)
+        fields[name] = value if read is None else read(value)
     if len(UnknownFieldSet(message)):
         for field, _ in message.ListFields():
             message.ClearField(field.name)
-        fields[UNKNOWN_FIELDS] = _read_bytes(message.SerializeToString())
+        fields[UNKNOWN_FIELDS] = message.SerializeToString()
     return fields
 
 
 def _read_value(value: AnyValue) -> Any:
-    """Return a value, which names its kind, as a JSON value."""
+    """Return a value, which names its kind, as a JSON value; bytes will be base64."""
     kind = value.WhichOneof("value")
     if kind == "string_value":
         return value.string_value
     if kind is None:
         return None
-    read = READERS.get(kind)
+    read = KINDS.get(kind)
     return getattr(value, kind) if read is None else read(getattr(value, kind))
 
 
@@ -153,21 +153,20 @@ def _read_number(number: float) -> float | str:
     return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
 
 
-def _read_bytes(value: bytes) -> str:
-    return base64.b64encode(value).decode()
-
-
-READERS: dict[str, Callable[[Any], Any]] = {
-    "array_value": lambda array: [_read_value(value) for value in array.values],
+FIELDS: dict[str, Callable[[Any], Any]] = {
     "attributes": _read_pairs,
     "body": _read_value,
-    "bytes_value": _read_bytes,
-    "description_keys": list,
-    "double_value": _read_number,
-    "entity_refs": lambda refs: [_read_message(ref) for ref in refs],
-    "id_keys": list,
-    "kvlist_value": lambda pairs: _read_pairs(pairs.values),
-    "span_id": bytes.hex,
-    "trace_id": bytes.hex,
+    "descriptionKeys": list,
+    "entityRefs": lambda refs: [_read_message(ref) for ref in refs],
+    "idKeys": list,
+    "spanId": bytes.hex,
+    "traceId": bytes.hex,
 }
 """How a field becomes a JSON value that is none already, by its name."""
+
+KINDS: dict[str, Callable[[Any], Any]] = {
+    "array_value": lambda array: [_read_value(value) for value in array.values],
+    "double_value": _read_number,
+    "kvlist_value": lambda pairs: _read_pairs(pairs.values),
+}
+"""The same for a value, by its kind."""

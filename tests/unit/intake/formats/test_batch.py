@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 import pytest
 
 from forebay.errors import Rejection
-from forebay.intake.documents import DocumentMaker, encode_sender
+from forebay.intake.documents import DocumentMaker
 from forebay.intake.formats.batch import EventBatch
 from forebay.intake.formats.format import Decoded
+from forebay.intake.senders import encode_sender
 from forebay.model import Event
 from forebay.telemetry.counters import Counters
 

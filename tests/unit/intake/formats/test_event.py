@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from forebay.errors import FieldError, Rejection
-from forebay.intake.documents import DocumentMaker, encode_sender
+from forebay.intake.documents import DocumentMaker
 from forebay.intake.formats.batch import EventBatch
 from forebay.intake.formats.event import check_text, decode_event
+from forebay.intake.senders import encode_sender
 from forebay.model import LOG_ID_BYTES_MAX, PARAM_DEPTH_MAX, Event, ExtendedEvent
 from forebay.telemetry.counters import Counters
 

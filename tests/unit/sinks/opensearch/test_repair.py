@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from forebay.intake.documents import DocumentMaker, encode_sender
+from forebay.intake.documents import DocumentMaker
 from forebay.intake.formats.event import decode_event
+from forebay.intake.senders import encode_sender
 from forebay.model import Entry, entry_address, entry_document
 from forebay.sinks.opensearch.repair import OVERWHELMING_BYTES_MIN, may_overwhelm, repair
 from forebay.telemetry.counters import Counters

@@ -1,0 +1,52 @@
+"""Who sends, in the words of a document, encoded once for all events of a head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import msgspec
+
+_encode = msgspec.json.Encoder().encode
+
+Sender: TypeAlias = tuple[bytes, bytes]
+"""Who sends: the text between `log_id` and `event_info` of a document, and that behind `event_info`, to the end."""
+
+USER = b',"user_id":'
+DEVICES_END = b"}\n"
+SENDER_FIELDS = ("device_uuid", "app_version", "os_version", "user_agent", "client_address")
+
+
+def encode_sender(user_id: str, *headers: bytes | None) -> Sender:
+    """Return a sender, from the token's `sub` and the values of `SENDER_FIELDS`, as they came and as far as known."""
+    named = zip(SENDER_FIELDS, headers, strict=False)
+    devices = [b',"%b":%b' % (name.encode(), _encode(_text(value))) for name, value in named if value]
+    return USER + _encode(user_id) + b',"event_info":', b"".join([*devices, DEVICES_END])
+
+
+def name_sender(sender: Sender, user_id: str, named: Mapping[str, str]) -> Sender:
+    """Return a sender with the user and the values of `SENDER_FIELDS` that an event names itself, if it names any."""
+    user, devices = sender
+    if user_id:
+        # The token's user is then the one who passes the event on.
+        user = b',"user_id":%b,"source":%b' % (_encode(user_id), user.removeprefix(USER))
+    if named:
+        all_named = {**_read_devices(devices), **named}
+        lines = [
+            b',"%b":%b' % (field.encode(), _encode(all_named[field])) for field in SENDER_FIELDS if field in all_named
+        ]
+        devices = b"".join([*lines, DEVICES_END])
+    return user, devices
+
+
+@lru_cache(maxsize=1000)
+def _read_devices(devices: bytes) -> Mapping[str, Any]:
+    return msgspec.json.decode(b"{%b" % devices[1:], type=dict[str, Any]) if devices != DEVICES_END else {}
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
