@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import time
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from google.rpc.status_pb2 import Status
 from opentelemetry._logs import Logger, SeverityNumber
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http import Compression
@@ -19,10 +22,12 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
+from forebay.intake.formats.otlp import OtlpJson, OtlpProtobuf
 from testbed.servers.faulty_proxy import FaultyProxy
 from testbed.servers.fixtures import OpenSearchAddress
 from testbed.servers.forebay import ForebayServer
 from testbed.traffic.index import Index
+from testbed.traffic.requests import Client
 
 QUICK = {"FOREBAY_BULK_INTERVAL_S": "0.5", "FOREBAY_RETRY_DELAY_S_MAX": "2", "FOREBAY_RETRY_INTERVAL_S": "5"}
 STALLED_S = 60.0
@@ -168,10 +173,43 @@ async def test_a_record_is_in_opensearch_field_by_field_as_the_sdk_was_given_it(
     }
 
 
+def test_a_request_that_is_sent_again_makes_no_second_document_in_either_encoding(tmp_path: Path) -> None:
+    with ForebayServer(tmp_path, QUICK) as server:
+        server.start()
+        client = Client(server)
+        for form in (OtlpJson(), OtlpProtobuf()):
+            answers = [client.post("/v1/logs", form.example.body, Content_Type=form.media_type) for _ in range(2)]
+            assert [answer.status for answer in answers] == [200, 200]
+            assert {answer.headers["content-type"] for answer in answers} == {form.media_type}
+        log_ids = [f"{sha256(form.example.body).hexdigest()[:32]}-0" for form in (OtlpJson(), OtlpProtobuf())]
+        assert [client.document(log_id)["event_info"]["label"] for log_id in log_ids] == ["buy", "buy"]
+        assert server.stop() == 0
+        assert len(client.stored("1")) == 2
+
+
+def test_a_refusal_by_the_head_and_one_by_the_body_are_statuses(tmp_path: Path) -> None:
+    with ForebayServer(tmp_path, QUICK) as server:
+        server.start()
+        client = Client(server)
+        protobuf = {"Content_Type": OtlpProtobuf.media_type}
+        refusals = [
+            (401, client.post("/v1/logs", b"", Authorization=None, **protobuf)),
+            (400, client.post("/v1/logs", b"nonsense", **protobuf)),
+            (400, client.post("/v1/logs", gzip.compress(b"nonsense"), Content_Encoding="gzip", **protobuf)),
+            (415, client.post("/v1/logs", b"", Content_Encoding="rot13", **protobuf)),
+        ]
+        for status, answer in refusals:
+            assert (answer.status, answer.headers["content-type"]) == (status, OtlpProtobuf.media_type)
+            assert Status.FromString(answer.body).message
+        answer = client.post("/v1/logs", b"nonsense")
+        assert (answer.status, answer.headers["content-type"]) == (400, "application/json")
+        assert answer.json["message"].startswith("the body is not JSON")
+
+
 async def test_with_opensearch_away_and_the_server_killed_in_the_middle_each_record_is_there_once(
     opensearch: OpenSearchAddress, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    records = 6_000
+    records = 8_000
     with (
         FaultyProxy(opensearch.url) as proxy,
         ForebayServer(tmp_path, settings(proxy.url, "otlp-killed")) as server,

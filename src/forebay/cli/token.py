@@ -21,7 +21,7 @@ MINUTE_S = 60
 MINUTES_MAX = DAYS_MAX * DAY_S // MINUTE_S
 
 TOKEN_ID_BYTES = 16
-FORMAT_NAMES = [*dict.fromkeys(form.name for form in FORMATS)]
+FORMAT_NAMES = list(dict.fromkeys(form.name for form in FORMATS))
 
 app = typer.Typer()
 

@@ -18,6 +18,7 @@ from msgspec import Raw
 from forebay.errors import FieldError, Rejection
 from forebay.intake.answers import Answer, Headers, head, ok_head
 from forebay.intake.formats import otlp_json
+from forebay.intake.formats.event import TOO_DEEP, invalid_event
 from forebay.intake.formats.format import Decoded, Example, Format, Incoming, Result
 from forebay.intake.formats.otlp_mapping import Fields, ScopeLogs, make_event
 from forebay.intake.refusals import ANSWERS_MAX
@@ -135,6 +136,8 @@ def _make_events(
                     yield make_event(read_record(record), shared, f"{digest}-{number}")
                 except Rejection as error:
                     yield error
+                except RecursionError:
+                    yield invalid_event(FieldError("logRecords", TOO_DEEP))
         first += len(records)
 
 

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from forebay.errors import FieldError, Rejection
-from forebay.intake.formats.event import DECODING_ERRORS, TOO_DEEP, invalid_event, not_json, reason_of
+from forebay.intake.formats.event import DECODING_ERRORS, invalid_event, not_json, reason_of
 from forebay.intake.formats.format import TOKEN
 from forebay.intake.formats.json_split import WHITE_SPACE, NotSplit, split_array, split_object
 from forebay.intake.formats.otlp_mapping import Fields, ScopeLogs, Shared, check_parts, name_pairs, share, share_scope
@@ -79,14 +79,13 @@ def read_record(text: bytes | Raw) -> Fields:
 
     Raises:
         Rejection: 400, it is none.
+        RecursionError: it is too deep.
     """
     try:
         fields = _decode_record(text)
         body = _read_value(fields.pop("body", None))
         fields = _read_fields(fields)
-    except RecursionError:
-        raise invalid_event(FieldError("logRecords", TOO_DEEP)) from None
-    except DECODING_ERRORS as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise invalid_event(FieldError("logRecords", reason_of(error))) from None
     for name in _TIMES:
         if name in fields:

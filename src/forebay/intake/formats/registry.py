@@ -12,6 +12,7 @@ import httptools
 from forebay.errors import Rejection
 from forebay.intake.formats.batch import EventBatch
 from forebay.intake.formats.beacon import FormBeacon, TextBeacon
+from forebay.intake.formats.cloudevents import BatchedCloudEvents, BinaryCloudEvent, StructuredCloudEvent
 from forebay.intake.formats.format import TOKEN, Format, FormatOfHead
 from forebay.intake.formats.lines import EventLines
 from forebay.intake.formats.otlp import OtlpJson, OtlpProtobuf
@@ -21,6 +22,9 @@ FORMATS: tuple[Format, ...] = (
     SingleEvent(),
     EventBatch(),
     EventLines(),
+    StructuredCloudEvent(),
+    BatchedCloudEvents(),
+    BinaryCloudEvent(),
     OtlpJson(),
     OtlpProtobuf(),
 )

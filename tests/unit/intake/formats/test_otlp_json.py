@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from forebay.errors import Rejection
+from forebay.model import PARAM_DEPTH_MAX
 from unit.intake.formats.otlp_requests import (
     JSON,
     encode,
@@ -84,3 +85,14 @@ def test_a_bad_record_of_json_costs_no_other(bad: bytes) -> None:
     assert not isinstance(third, Rejection)
     assert third["event_info"]["label"] == "b"
     assert third["log_id"].endswith("-2")
+
+
+def test_a_record_of_any_depth_is_an_event_or_a_refusal() -> None:
+    for depth in range(1, 1_100, 9):
+        for opening, closing in ((b"[", b"]"), (b'{"arrayValue":{"values":[', b"]}}")):
+            body = b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":%b},{}]}]}]}' % (
+                opening * depth + closing * depth
+            )
+            first, second = take(JSON, body)[0]
+            assert isinstance(first, Rejection) == (depth > PARAM_DEPTH_MAX)
+            assert not isinstance(second, Rejection)
