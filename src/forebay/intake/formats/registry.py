@@ -57,6 +57,12 @@ def _list_formats(path: str) -> Formats:
     return {(form.marker if isinstance(form, FormatOfHead) else form.media_type.encode()): form for form in forms}
 
 
+def with_token(path: str) -> str:
+    """Return the form of an address that has a token in it, written `{access_token}`; empty if there is none."""
+    named = f"/ubi/{{{TOKEN}}}{path}"
+    return named if _TOKEN_IN_PATH.fullmatch(named.encode()) else ""
+
+
 def resolve(url: bytes) -> tuple[bytes, bytes]:
     """Return the path of a request, and its query. A token in the path is moved into the query.
 
