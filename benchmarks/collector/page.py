@@ -107,7 +107,7 @@ that there are get cut. At second {killed:g} the server is killed with `kill -9`
 settings on the same disk. The client sends a request again, unchanged, if the answer is 429, 502, 503 or 504, or if
 there is none, as OTLP's specification says; so a record without an acknowledgement is not lost but late. When no
 document has come for {quiet:g} seconds, every document is read back from OpenSearch and its number compared with those
-that were acknowledged.
+that were acknowledged. Other work ran on the machine meanwhile: the counts don't depend on that, the times do.
 """
 
 HEADINGS = [
@@ -172,9 +172,9 @@ In this trial its queue was empty sooner, too (*drained*).
 CONFIGURATION = """\
 ## Settings
 
-Forebay runs with its defaults; only addresses and its key are given. The collector runs with `shared.yaml` and a file
-for its exporter: the queue is on disk, each request is synced before its answer, a full queue makes clients wait, and
-retries have no end.
+Forebay runs with its defaults; only addresses and its key are given. The collector runs with
+`benchmarks/collector/shared.yaml` and a file for its exporter: the queue is on disk, each request is synced before its
+answer, a full queue makes clients wait, and retries have no end.
 
 ```yaml
 {}```
