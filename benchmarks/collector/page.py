@@ -107,7 +107,7 @@ that there are get cut. At second {killed:g} the server is killed with `kill -9`
 settings on the same disk. The client sends a request again, unchanged, if the answer is 429, 502, 503 or 504, or if
 there is none, as OTLP's specification says; so a record without an acknowledgement is not lost but late. When no
 document has come for {quiet:g} seconds, every document is read back from OpenSearch and its number compared with those
-that were acknowledged. Other work ran on the machine meanwhile: the counts don't depend on that, the times do.
+that were acknowledged. Times depend on what else the machine does meanwhile, and so may the number of doubled records.
 """
 
 HEADINGS = [
