@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from forebay.errors import Rejection
-from forebay.intake.formats import batch, beacon, lines, otlp, registry, single
+from forebay.intake.formats import batch, beacon, lines, otlp, registry, segment, single
 from forebay.intake.formats.registry import FORMATS, list_addresses, resolve
 
 ADDRESSES = list_addresses()
@@ -23,6 +23,9 @@ ADDRESSES = list_addresses()
         (b"/v1/logs", b"application/x-protobuf", otlp.OtlpProtobuf),
         (b"/events", b"text/plain", beacon.TextBeacon),
         (b"/events/batch", b"application/x-www-form-urlencoded", beacon.FormBeacon),
+        (b"/v1/batch", b"application/json", segment.SegmentBatch),
+        (b"/v1/track", b"application/json", segment.SegmentCall),
+        (b"/v1/t", b"text/plain", beacon.TextBeacon),
     ],
 )
 def test_an_address_and_a_media_type_lead_to_a_format(path: bytes, media_type: bytes, form: type) -> None:
@@ -30,11 +33,9 @@ def test_an_address_and_a_media_type_lead_to_a_format(path: bytes, media_type: b
 
 
 def test_a_body_without_a_type_is_json() -> None:
-    assert {path: next(iter(formats)) for path, formats in ADDRESSES.items()} == {
-        b"/events": b"application/json",
-        b"/events/batch": b"application/json",
-        b"/v1/logs": b"application/json",
-    }
+    firsts = {path: next(iter(formats)) for path, formats in ADDRESSES.items()}
+    assert firsts == dict.fromkeys(ADDRESSES, b"application/json")
+    assert {b"/events", b"/events/batch"} < ADDRESSES.keys()
 
 
 def test_no_two_formats_have_the_same_address_and_media_type() -> None:
@@ -76,6 +77,12 @@ def test_the_addresses_follow_from_the_list_of_formats_alone() -> None:
         (b"/events/", b"/events/", b""),
         (b"/metrics", b"/metrics", b""),
         (b"/%ff%2f", b"/\xff/", b""),
+        (b"/ubi_events", b"/ubi_events", b""),
+        (b"/ubi/a.b-c_d/ubi_events", b"/ubi_events", b"access_token=a.b-c_d"),
+        (b"/ubi/a.b/ubi_queries?ack=memory", b"/ubi_queries", b"ack=memory&access_token=a.b"),
+        (b"/ubi/a%26b%3Dc+/ubi_events", b"/ubi_events", b"access_token=a%26b%3Dc%2B"),
+        (b"/ubi/a.b/other", b"/ubi/a.b/other", b""),
+        (b"/ubi//ubi_events", b"/ubi//ubi_events", b""),
     ],
 )
 def test_an_address_has_its_path_however_it_is_written(url: bytes, path: bytes, query: bytes) -> None:
