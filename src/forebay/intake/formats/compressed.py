@@ -55,6 +55,7 @@ class _Wrapped(Format):
         self.summary = inner.summary
         self.example = inner.example
         self.ok_head = inner.ok_head
+        self.is_for_one_request = inner.is_for_one_request
 
     def answer(self, places: Sequence[int], results: Sequence[Result], admission: Admission) -> bytes:
         """Return the answer of the format."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -92,8 +91,8 @@ class Example(NamedTuple):
     path: str = ""
 
 
-class Format(Protocol):
-    """A wire format. A request with a single event is a batch of one.
+class Format:
+    """A wire format, to be derived from. A request with a single event is a batch of one.
 
     Attributes:
         name: its name, by which a token may be limited to it.
@@ -126,6 +125,7 @@ class Format(Protocol):
             Rejection: 400, the body is not of this format.
             NotYet: wait until the body is unpacked.
         """
+        raise NotImplementedError
 
     def refuse(self, error: Rejection) -> Answer:
         """Return the answer that refuses a request of this format."""
@@ -140,6 +140,7 @@ class Format(Protocol):
         Raises:
             Rejection: the refusal of the only event is the one of the request.
         """
+        raise NotImplementedError
 
 
 class FormatOfHead(Format):
@@ -151,9 +152,9 @@ class FormatOfHead(Format):
 
     marker: bytes
 
-    @abstractmethod
     def of_head(self, headers: Mapping[bytes, bytes]) -> Format:
         """Return the format for the body behind a head; it is no use for any other request."""
+        raise NotImplementedError
 
 
 def answer_each(place_name: str, places: Sequence[int], results: Sequence[Result], admission: Admission) -> bytes:

@@ -12,15 +12,20 @@ import httptools
 from forebay.errors import Rejection
 from forebay.intake.formats.batch import EventBatch
 from forebay.intake.formats.beacon import FormBeacon, TextBeacon
+from forebay.intake.formats.cloudevents import BatchedCloudEvents, BinaryCloudEvent, StructuredCloudEvent
 from forebay.intake.formats.format import TOKEN, Format, FormatOfHead
 from forebay.intake.formats.lines import EventLines
-from forebay.intake.formats.segment import CALLS, SegmentBatch, SegmentCall
+from forebay.intake.formats.segment import SegmentBatch, SegmentCall
+from forebay.intake.formats.segment_call import CALLS
 from forebay.intake.formats.single import SingleEvent
 
 FORMATS: tuple[Format, ...] = (
     SingleEvent(),
     EventBatch(),
     EventLines(),
+    StructuredCloudEvent(),
+    BatchedCloudEvents(),
+    BinaryCloudEvent(),
     SegmentBatch(),
     *map(SegmentCall, CALLS),
 )

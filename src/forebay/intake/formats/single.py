@@ -16,7 +16,7 @@ class SingleEvent(Format):
     """One event, a batch of one; its refusal is the one of the request."""
 
     name = "event"
-    paths = ("/events",)
+    paths: Sequence[str] = ("/events",)
     media_type = "application/json"
     summary = "One event."
     example = Example(b'{"page":"/home","event":"click","label":"buy","param":{"price":12}}')
