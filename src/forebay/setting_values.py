@@ -40,6 +40,9 @@ OWN_PATHS = (
     "/docs",
     "/openapi",
 )
+PIPELINE_FORM = (
+    "the name of an ingest pipeline: letters, digits, . _ and -, the first a letter or digit, 512 at the most"
+)
 PROXIES_FORM = "addresses and networks with commas, such as 10.0.0.0/8,::1, and not all addresses"
 SINK_HOST_FORM = "an address such as http://localhost:9200 or https://user:password@host:9200, several with commas"
 
@@ -166,6 +169,16 @@ def _check_header_secret(value: SecretStr) -> SecretStr:
 
 
 HeaderSecret = Annotated[SecretStr, AfterValidator(_check_header_secret)]
+
+
+def _check_pipeline(name: str) -> str:
+    # OpenSearch would take more, and takes `_none` for no pipeline at all.
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,511}", name):
+        raise ValueError(PIPELINE_FORM)
+    return name
+
+
+PipelineName = Annotated[str, AfterValidator(_check_pipeline)]
 
 
 def check_token_key(key: str) -> None:

@@ -35,6 +35,7 @@ from forebay.setting_values import (
     NetworkList,
     OriginList,
     PathList,
+    PipelineName,
     SecretAlgorithm,
     SinkHosts,
     StoreAddress,
@@ -149,6 +150,10 @@ class Settings(BaseSettings):
 
     open_search_auto_id: bool = False
     """Send events without `_id`, to services that refuse it. Events then arrive at least once, not exactly once."""
+
+    open_search_pipeline: PipelineName | None = None
+    """Ingest pipeline of OpenSearch through which all events go, by its name. It replaces an index's
+    `default_pipeline`. Not set: none, or that of the index."""
 
     # Taking events
 

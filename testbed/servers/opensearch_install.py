@@ -34,7 +34,7 @@ def install(cache: Path = CACHE) -> Path:
     if home.is_dir():
         return home
     cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / f"{NAME}.lock"):
+    with locked(cache / f"{NAME}.lock"):
         # Another test run may have put it there while this one waited for the lock.
         if not home.is_dir():
             _remove_interrupted(cache)
@@ -43,7 +43,7 @@ def install(cache: Path = CACHE) -> Path:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -57,25 +57,34 @@ def _remove_interrupted(cache: Path) -> None:
 def _fetch_into(home: Path) -> None:
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=f"{NAME}.part-") as part:
         archive = _download(Path(part))
-        _verify(archive)
+        verify(archive, ZIP_SHA256)
         _unpack(archive, Path(part))
         # Last, and in one step: a folder of this name is always whole.
         (Path(part) / NAME).rename(home)
 
 
 def _download(folder: Path) -> Path:
+    copy_artifact(ARTIFACT, folder)
+    return folder / f"{NAME}.zip"
+
+
+def copy_artifact(artifact: str, folder: Path) -> None:
+    """Fetch a file from Maven's repository into a folder.
+
+    Raises:
+        OpenSearchUnavailableError: there is no Maven, or Maven got nothing.
+    """
     maven = shutil.which("mvn")
     if maven is None:
         raise OpenSearchUnavailableError("a real OpenSearch needs Maven to fetch it: `mvn` is not on PATH")
-    command = [maven, "-q", "-B", COPY_GOAL, f"-Dartifact={ARTIFACT}", f"-DoutputDirectory={folder}"]
+    command = [maven, "-q", "-B", COPY_GOAL, f"-Dartifact={artifact}", f"-DoutputDirectory={folder}"]
     try:
         # In the empty folder, so that no pom.xml further up has a say.
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        raise OpenSearchUnavailableError(f"Maven did not fetch {ARTIFACT} within {FETCH_TIMEOUT_S} s") from None
+        raise OpenSearchUnavailableError(f"Maven did not fetch {artifact} within {FETCH_TIMEOUT_S} s") from None
     if done.returncode != 0:
-        raise OpenSearchUnavailableError(f"Maven could not fetch {ARTIFACT}: {_first_error(done.stdout)}")
-    return folder / f"{NAME}.zip"
+        raise OpenSearchUnavailableError(f"Maven could not fetch {artifact}: {_first_error(done.stdout)}")
 
 
 def _first_error(maven_output: str) -> str:
@@ -83,11 +92,16 @@ def _first_error(maven_output: str) -> str:
     return next(filter(None, errors), "it gave no reason")
 
 
-def _verify(archive: Path) -> None:
+def verify(archive: Path, sha256: str) -> None:
+    """Check that a file is the one that was meant.
+
+    Raises:
+        ValueError: it is another one.
+    """
     with archive.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != ZIP_SHA256:
-        raise ValueError(f"{archive.name} has SHA-256 {found}, expected {ZIP_SHA256}")
+    if found != sha256:
+        raise ValueError(f"{archive.name} has SHA-256 {found}, expected {sha256}")
 
 
 def _unpack(archive: Path, folder: Path) -> None:

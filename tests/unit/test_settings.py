@@ -189,6 +189,21 @@ def test_what_no_browser_sends_is_no_origin(value: str, monkeypatch: pytest.Monk
     assert complain(monkeypatch, FOREBAY_CORS_ORIGINS=value).startswith("FOREBAY_CORS_ORIGINS: ")
 
 
+@pytest.mark.parametrize("value", ["geo", "geo-and-agent_2.1", "7", "x" * 512])
+def test_a_pipeline_has_a_name(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOREBAY_OPEN_SEARCH_PIPELINE", value)
+    assert load_settings().open_search_pipeline == value
+
+
+@pytest.mark.parametrize(
+    "value", ["_none", "_all", "-a", ".a", "a b", "a&b=c", "a/b", "a%20", "ä", "a\nb", "*", "x" * 513]
+)
+def test_what_may_be_no_name_is_no_pipeline(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = complain(monkeypatch, FOREBAY_OPEN_SEARCH_PIPELINE=value)
+    assert said.startswith("FOREBAY_OPEN_SEARCH_PIPELINE: ")
+    assert "the name of an ingest pipeline" in said
+
+
 def test_extra_paths_are_no_addresses_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOREBAY_PATHS_EXTRA", "/c, /a/b-1")
     assert load_settings().paths_extra == ("/c", "/a/b-1")

@@ -33,6 +33,7 @@ from forebay.cli.output import (
 )
 from forebay.errors import SpoolError
 from forebay.model import Entry, entry_document
+from forebay.own_indices import has_own_documents
 from forebay.settings import load_settings
 from forebay.spool.beside.all_spools import AllSpools, FoundLetter
 from forebay.spool.beside.inspection import Choice, StoredLetter
@@ -134,7 +135,9 @@ def edit(
     if file:
         entry = encode_edited(address, file.read())
     elif changes:
-        entry = encode_edited(address, _set_fields(found.letter.entry, changes))
+        entry = encode_edited(
+            address, _set_fields(found.letter.entry, changes, is_own=has_own_documents(address.index))
+        )
     else:
         entry = edit_document(address, found.letter.entry)
     if entry == found.letter.entry and not replay:
@@ -203,13 +206,13 @@ def _find_one(spools: AllSpools, choice: Choice) -> FoundLetter:
     return found[0]
 
 
-def _set_fields(entry: Entry, changes: list[str]) -> bytes:
+def _set_fields(entry: Entry, changes: list[str], *, is_own: bool) -> bytes:
     document = entry_document(entry)
     for change in changes:
         field, equals, value = change.partition("=")
         if not field or not equals:
             raise typer.BadParameter(f"{change!r} is not of the form FIELD=JSON", param_hint="--set")
-        document = set_field(document, field, value.encode("utf-8", "surrogateescape"))
+        document = set_field(document, field, value.encode("utf-8", "surrogateescape"), is_own=is_own)
     return document
 
 

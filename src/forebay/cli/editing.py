@@ -12,11 +12,12 @@ from typing import Annotated
 
 import msgspec
 import typer
-from msgspec import UNSET, Meta, Raw, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from forebay.document import Document, EventInfo, encode_entry
 from forebay.errors import ForebayError, NotADocument
-from forebay.model import Address, Entry, Text, entry_document
+from forebay.model import Address, Entry, Text, entry_document, on_one_line
+from forebay.own_indices import RECEIPT, has_own_documents
 from forebay.sinks.port import document_path
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -41,19 +42,29 @@ class _StrictDocument(Document, forbid_unknown_fields=True, kw_only=True):
     event_info: _StrictInfo
 
 
+class _Receipt(Struct):
+    received_at: Time
+
+
+class _OwnDocument(Struct):
+    receipt: _Receipt = msgspec.field(name=RECEIPT)
+
+
 _decode_strictly = msgspec.json.Decoder(_StrictDocument).decode
+_decode_own = msgspec.json.Decoder(_OwnDocument).decode
 _decode_document = msgspec.json.Decoder(Document).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def set_field(document: bytes, field: str, value: bytes) -> bytes:
+def set_field(document: bytes, field: str, value: bytes, *, is_own: bool = False) -> bytes:
     """Return a document with a field set; every other field stays as it was written, to the last digit.
 
     Args:
         document: JSON.
         field: a dotted path; `page`, `param.…` and the like are those under `event_info`.
         value: JSON.
+        is_own: whether the document has a form of its own, without `event_info`.
 
     Raises:
         NotADocument: the path leads through something that is not an object, or the value is not JSON.
@@ -65,7 +76,8 @@ def set_field(document: bytes, field: str, value: bytes) -> bytes:
     except UNREADABLE as error:
         reason = f"the value is not JSON: {_explain(error)}; text needs quotes, as in '{field}=\"text\"'"
         raise _wrong(field, reason) from None
-    return _set(document, document_path(field).split("."), value, field)
+    path = field if is_own else document_path(field)
+    return _set(document, path.split("."), value, field)
 
 
 def edit_document(address: Address, entry: Entry) -> Entry:
@@ -103,6 +115,8 @@ def encode_edited(address: Address, document: bytes) -> Entry:
     """
     try:
         document.decode()
+        if has_own_documents(address.index):
+            return _encode_own(address, document)
         decoded = _decode_strictly(document)
     except UNREADABLE as error:
         raise _read_error(error) from None
@@ -110,6 +124,12 @@ def encode_edited(address: Address, document: bytes) -> Entry:
         raise _wrong("log_id", f"must stay {address.log_id}: it is the document's _id")
     _check_object("event_info.param", decoded.event_info.param)
     return encode_entry(address, _decode_document(document))
+
+
+def _encode_own(address: Address, document: bytes) -> Entry:
+    """Return the entry of a document of a form of its own, of which only the part that is ours is checked."""
+    _decode_own(document)
+    return b'{"create":%b}\n%b\n' % (_encode(address), on_one_line(document.strip()))
 
 
 def _set(document: bytes, path: list[str], value: bytes, field: str) -> bytes:

@@ -117,12 +117,13 @@ def _find_start(seen: Documents) -> str | None:
 
 
 def _select_new(found: Documents, seen: Documents) -> Documents:
-    seen_ids = set(map(_log_id, seen))
-    return [document for document in found if _log_id(document) not in seen_ids]
+    seen_ids = set(map(_identify, seen))
+    return [document for document in found if _identify(document) not in seen_ids]
 
 
-def _log_id(document: Raw) -> str | None:
-    return read_columns(document).get("log_id")
+def _identify(document: Raw) -> str | bytes:
+    """Return an event's `log_id`; a document of a form of its own has none, and is told by all of it."""
+    return read_columns(document).get("log_id") or bytes(document)
 
 
 async def _search(query: Query) -> Documents:

@@ -44,9 +44,16 @@ def parse_before(text: str) -> datetime:
 
 
 @app.command("init")
-def init() -> None:
-    """Put the index template into OpenSearch; every start does so, too."""
-    say(asyncio.run(_with_sink(load_settings(), lambda sink: sink.prepare())))
+def init(
+    *,
+    ubi: Annotated[bool, typer.Option("--ubi", help="Also those of ubi_events and ubi_queries.")] = False,
+) -> None:
+    """Put the index template into OpenSearch; every start does so, too.
+
+    Those of ubi_events and ubi_queries are put by the server before the first of their events.
+    """
+    for line in asyncio.run(_with_sink(load_settings(), lambda sink: sink.prepare(with_ubi=ubi))).splitlines():
+        say(line)
 
 
 @app.command()

@@ -21,6 +21,7 @@ from msgspec import Raw
 from forebay.errors import ForebayError
 from forebay.jsontext import escape_unsafe, read_json, write_indented, write_line
 from forebay.model import Address, Entry, entry_address, entry_document
+from forebay.own_indices import RECEIPT
 
 PIPE_COLUMNS = 10_000
 """Width of a table that is not for a terminal: no line is folded."""
@@ -123,9 +124,10 @@ def read_document(entry: Entry) -> Raw | str:
 
 
 def read_columns(document: Raw | str) -> dict[str, str | None]:
-    """Return the fields of a document and of its `event_info`: texts as they are, other values as JSON."""
+    """Return the fields of a document and of our objects in it: texts as they are, other values as JSON."""
     fields = _read_fields(document)
-    fields |= _read_fields(fields.get("event_info", Raw()))
+    for name in ("event_info", RECEIPT):
+        fields |= _read_fields(fields.get(name, Raw()))
     return {name: _read_text(value) for name, value in fields.items()}
 
 

@@ -11,7 +11,7 @@ from forebay.doctor import clients, clocks, denials, months, server, sink, spool
 from forebay.doctor import settings as own_settings
 from forebay.doctor.context import Context
 from forebay.doctor.finding import Finding, fail
-from forebay.doctor.opensearch import blocks, bulk_bytes, cluster, disks, ids, mapping, shards, template
+from forebay.doctor.opensearch import blocks, bulk_bytes, cluster, disks, ids, mapping, pipeline, shards, template
 from forebay.doctor.opensearch.answers import Answers, NotAsked
 from forebay.doctor.runner import Check, run_checks, start
 from forebay.errors import SettingsError
@@ -41,6 +41,7 @@ CHECKS = (
     Check("template", template.check),
     Check("mapping", mapping.check),
     Check("ids", ids.check),
+    Check("pipeline", pipeline.check),
     Check("bulk bytes", bulk_bytes.check),
     Check("rights", sink.check_rights),
     Check("clock", clocks.check),

@@ -6,9 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote_from_bytes
 
-import httptools
 from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -16,6 +15,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
 from forebay.intake.answers import Turn
+from forebay.intake.formats.registry import resolve
 from forebay.intake.limits import BLANKS
 from forebay.intake.reader import RequestReader
 
@@ -102,7 +102,8 @@ def make_asgi_request(
 
 
 def _scope(reader: RequestReader, headers: list[tuple[bytes, bytes]], transport: asyncio.Transport) -> HTTPScope:
-    url = httptools.parse_url(reader.url)
+    # Without a token that stands in the path; the application names the path in its answers.
+    path, query = resolve(reader.url)
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -112,9 +113,9 @@ def _scope(reader: RequestReader, headers: list[tuple[bytes, bytes]], transport:
         "scheme": "http",
         "method": reader.parser.get_method().decode("ascii"),
         "root_path": "",
-        "path": unquote(url.path.decode("ascii")),
-        "raw_path": url.path,
-        "query_string": url.query or b"",
+        "path": path.decode("utf-8", "replace"),
+        "raw_path": quote_from_bytes(path).encode(),
+        "query_string": query,
         "headers": headers,
         "state": {},
     }

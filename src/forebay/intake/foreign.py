@@ -10,8 +10,9 @@ from forebay.errors import FieldError
 from forebay.intake.documents import DocumentMaker, Made, Moment
 from forebay.intake.formats.event import invalid_event
 from forebay.intake.formats.format import ForeignEvent, OwnDocument
-from forebay.intake.senders import Sender, name_sender
+from forebay.intake.senders import Sender, encode_receipt, name_sender
 from forebay.model import LOG_ID_BYTES_MAX, Event, Instant
+from forebay.own_indices import RECEIPT
 from forebay.telemetry.counters import Counters
 
 _ID = b'"_id":'
@@ -34,8 +35,8 @@ class ForeignDocumentMaker(DocumentMaker):
             return index, document_id, entry[:start] + document_id + entry[start + len(log_id) :]
         if isinstance(event, OwnDocument):
             document_id = _encode_id(event.document_id)
-            entry = b"%b%b}}\n%b\n" % (self._leads[event.index], document_id, event.document)
-            return event.index, document_id, entry
+            document = _add_receipt(event, moment, sender)
+            return event.index, document_id, b"%b%b}}\n%b\n" % (self._leads[event.index], document_id, document)
         return super()._make_entry(event, moment, sender, sent_at)
 
 
@@ -48,6 +49,16 @@ def document_makers(
         for kind in (DocumentMaker, ForeignDocumentMaker)
     )
     return native, foreign
+
+
+def _add_receipt(event: OwnDocument, moment: Moment, sender: Sender) -> bytes:
+    """Return a document with the time of receipt and the sender, in one field: of several one might be there."""
+    received_at = _encode(moment.received_at)
+    fields = [] if event.document == b"{}" else [event.document[1:-1]]
+    if event.time_field:
+        fields.append(b"%b:%b" % (_encode(event.time_field), received_at))
+    fields.append(b"%b:%b" % (_encode(RECEIPT), encode_receipt(sender, received_at)))
+    return b"{%b}" % b",".join(fields)
 
 
 def _encode_id(document_id: str) -> bytes:

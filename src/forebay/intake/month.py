@@ -4,6 +4,8 @@ So an event that is sent again goes to the same index and becomes the same docum
 `log_id` (RFC 9562, section 5.7), else the event's `timestamp`. Either counts only from a fixed month on, however late
 the event comes, and up to a day ahead of our own clock, so that nobody can create indices at will. If neither counts,
 it is the time of receipt.
+
+An event with an index of a fixed name has no month (`own_indices.py`): there its `_id` is unique for ever.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ Sender: TypeAlias = tuple[bytes, bytes]
 """Who sends: the text between `log_id` and `event_info` of a document, and that behind `event_info`, to the end."""
 
 USER = b',"user_id":'
+USER_END = b',"event_info":'
 DEVICES_END = b"}\n"
 SENDER_FIELDS = ("device_uuid", "app_version", "os_version", "user_agent", "client_address")
 
@@ -22,7 +23,7 @@ def encode_sender(user_id: str, *headers: bytes | None) -> Sender:
     """Return a sender, from the token's `sub` and the values of `SENDER_FIELDS`, as they came and as far as known."""
     named = zip(SENDER_FIELDS, headers, strict=False)
     devices = [b',"%b":%b' % (name.encode(), _encode(_text(value))) for name, value in named if value]
-    return USER + _encode(user_id) + b',"event_info":', b"".join([*devices, DEVICES_END])
+    return USER + _encode(user_id) + USER_END, b"".join([*devices, DEVICES_END])
 
 
 def name_sender(sender: Sender, user_id: str, named: Mapping[str, str]) -> Sender:
@@ -38,6 +39,13 @@ def name_sender(sender: Sender, user_id: str, named: Mapping[str, str]) -> Sende
         ]
         devices = b"".join([*lines, DEVICES_END])
     return user, devices
+
+
+def encode_receipt(sender: Sender, received_at: bytes) -> bytes:
+    """Return the JSON object that names a time of receipt, the token's user as the source, and his device."""
+    user, devices = sender
+    source = user.removeprefix(USER).removesuffix(USER_END)
+    return b'{"received_at":%b,"source":%b%b' % (received_at, source, devices[:-1])
 
 
 @lru_cache(maxsize=1000)

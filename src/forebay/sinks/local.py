@@ -17,11 +17,12 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 import structlog
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, field
 
 from forebay.byte_size import format_bytes
 from forebay.errors import SinkUnreachable
 from forebay.model import DELIVERED, DUPLICATE, Entry, Outcome, SameOutcome, Verdict, entry_address, entry_document
+from forebay.own_indices import RECEIPT, has_own_documents
 from forebay.sinks.months import StoredMonth, require_month, select_months
 from forebay.sinks.port import CheckResult, Query, SinkCheck, document_path
 
@@ -66,7 +67,12 @@ class _Receipt(Struct):
     received_at: Annotated[datetime, Meta(tz=True)]
 
 
+class _OwnDocument(Struct):
+    receipt: _Receipt = field(name=RECEIPT)
+
+
 _decode_receipt = msgspec.json.Decoder(_Receipt).decode
+_decode_own = msgspec.json.Decoder(_OwnDocument).decode
 
 
 class LocalSink:
@@ -90,8 +96,9 @@ class LocalSink:
         except sqlite3.Error as error:
             log.warning("sink_unreachable", cause=f"{self._path}: {error}", consequence="events wait in the spool")
 
-    async def prepare(self) -> str:
+    async def prepare(self, *, with_ubi: bool = False) -> str:
         """Refuse: there is nothing to prepare."""
+        del with_ubi
         raise SinkUnreachable("OPEN_SEARCH_DNS: not set; the embedded store needs no index template")
 
     def expect(self, index: str) -> None:
@@ -205,7 +212,9 @@ def _read_entry(entry: Entry) -> Row | Outcome:
     try:
         address = entry_address(entry)
         document = entry_document(entry)
-        return address.index, address.log_id, _sortable(_decode_receipt(document).received_at), document.decode()
+        is_own = has_own_documents(address.index)
+        receipt = _decode_own(document).receipt if is_own else _decode_receipt(document)
+        return address.index, address.log_id, _sortable(receipt.received_at), document.decode()
     except (ValueError, RecursionError) as error:
         return Outcome(Verdict.DEAD, "unreadable_entry", str(error))
 

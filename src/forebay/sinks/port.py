@@ -66,8 +66,8 @@ class Sink(Protocol):
     async def open(self) -> None:
         """Get ready for bulks as far as possible; a sink that is down is no error, delivery meets it again."""
 
-    async def prepare(self) -> str:
-        """Put in place the template that an operator asked for; return one line about it.
+    async def prepare(self, *, with_ubi: bool = False) -> str:
+        """Put in place the templates that an operator asked for; return one line about each.
 
         Raises:
             SinkUnreachable: the sink did not answer, refused, or needs none.

@@ -54,13 +54,14 @@ def left(folder: Folder) -> set[str]:
 
 
 def test_init_puts_the_template_and_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def prepare(sink: OpenSearchSink) -> str:
-        return f"put into {sink.location}"
+    async def prepare(sink: OpenSearchSink, *, with_ubi: bool) -> str:
+        return f"put into {sink.location}" + ("\nand those of UBI" if with_ubi else "")
 
     monkeypatch.setattr(OpenSearchSink, "prepare", prepare)
     monkeypatch.setenv("OPEN_SEARCH_DNS", "http://localhost:9200")
 
     assert run("index", "init") == (0, "put into OpenSearch at http://localhost:9200\n", "")
+    assert run("index", "init", "--ubi") == (0, "put into OpenSearch at http://localhost:9200\nand those of UBI\n", "")
 
 
 @pytest.mark.parametrize("command", ["init", "prune --older-than 6m --yes"])

@@ -29,6 +29,7 @@ QUESTIONS = {
     "months": "/_cat/indices/events_{environment}_*?format=json&h=index",
     "blocks": "/events_{environment}_*/_settings/index.blocks*?flat_settings=true&expand_wildcards=open",
     "mapping": "/{index}/_mapping",
+    "pipelines": "/_ingest/pipeline",
     "names": "/_resolve/index/events_{environment}_*",
 }
 """The clocks come first: while they wait for a connection, they cannot be compared."""

@@ -1,4 +1,4 @@
-"""Checks whether the index template is there, as new as this Forebay's, and the one that counts."""
+"""Checks whether our index templates are there, as new as this Forebay's, and those that count."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 from msgspec import Struct
 
 from forebay.doctor.context import Context
-from forebay.doctor.finding import Finding, fail, ok, warn
-from forebay.sinks.opensearch.template import NAME, VERSION
+from forebay.doctor.finding import Finding, Level, fail, ok, warn
+from forebay.sinks.opensearch.template import EVENTS, NAME, IndexTemplate
+from forebay.sinks.opensearch.ubi_templates import UBI_TEMPLATES
 
 
 class _Template(Struct):
@@ -50,23 +51,37 @@ def read_templates(context: Context) -> list[Template]:
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Check our template, and those that may come before it."""
-    templates, index = read_templates(context), context.index()
-    ours = next((template for template in templates if template.name == NAME), None)
-    if ours is None:
+    """Check our templates, and those that may come before them.
+
+    The months need theirs. Those of UBI are there once they were needed, and are not spoken of if they are well.
+    """
+    there, month = read_templates(context), context.index()
+    if all(template.name != EVENTS.name for template in there):
         yield _describe_missing(is_put=context.settings.index_template)
+    else:
+        yield from _check_one(EVENTS, month, there, "`forebay index init`")
+    for index, template in UBI_TEMPLATES.items():
+        found = _check_one(template, index, there, "`forebay index init --ubi`")
+        yield from (finding for finding in found if finding.level is not Level.OK)
+
+
+def _check_one(template: IndexTemplate, index: str, there: list[Template], remedy: str) -> Iterator[Finding]:
+    """Check a template that should be for an index, if it is there."""
+    name = template.name
+    ours = next((other for other in there if other.name == name), None)
+    if ours is None:
         return
     version = ours.index_template.version or 0
-    text = f"{NAME} is there, version {version}"
-    if version < VERSION:
-        yield warn(f"{text}; this Forebay has {VERSION}", "`forebay index init`")
-    others = sorted(other.name for other in templates if other.priority > ours.priority and other.fits(index))
+    text = f"{name} is there, version {version}"
+    if version < template.version:
+        yield warn(f"{text}; this Forebay has {template.version}", remedy)
+    others = sorted(other.name for other in there if other.priority > ours.priority and other.fits(index))
     if others:
         yield fail(
-            f"{NAME} does not count for {index}: {', '.join(others)} has a higher priority than {ours.priority}",
+            f"{name} does not count for {index}: {', '.join(others)} has a higher priority than {ours.priority}",
             "give the other narrower index_patterns or a lower priority",
         )
-    elif version >= VERSION:
+    elif version >= template.version:
         yield ok(text)
 
 

@@ -49,12 +49,14 @@ class OwnDocument(Struct, gc=False):
     Attributes:
         index: the name of the index.
         document_id: the `_id` of the document.
-        document: the document, as JSON without newlines.
+        document: the document, a JSON object without newlines; `RECEIPT` is added to it.
+        time_field: the field that gets the time of receipt, as the document has no time of its own; empty if it has.
     """
 
     index: str
     document_id: str
     document: bytes
+    time_field: str = ""
 
 
 Incoming: TypeAlias = Event | ForeignEvent | OwnDocument | Rejection

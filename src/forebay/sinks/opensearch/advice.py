@@ -49,7 +49,7 @@ OPERATORS_400 = {
         "no write index": "name the index of the alias to write to (is_write_index)",
         "explicit index in bulk": "set rest.action.multi.allow_explicit_index to true",
         "Number of documents in the index": "make room: an index with more shards, or delete documents",
-        "pipeline with id [": "create that ingest pipeline, or take it out of the index's settings",
+        "pipeline with id [": "create that ingest pipeline, or correct FOREBAY_OPEN_SEARCH_PIPELINE or the index's own",
     },
 }
 """400s that every event would get, and not a faulty one alone: by type, then by a part of the reason.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -11,7 +11,7 @@ import structlog
 from msgspec import Raw
 
 from forebay.errors import AnswerTooLarge, OperatorNeeded, SinkUnreachable
-from forebay.model import Entry, Outcome, SameOutcome, Verdict, entry_without_id, join_entries
+from forebay.model import Entry, Outcome, SameOutcome, Verdict, entry_index, entry_without_id, join_entries
 from forebay.settings import Settings
 from forebay.sinks.months import StoredMonth, index_of
 from forebay.sinks.opensearch.access import make_access
@@ -22,8 +22,9 @@ from forebay.sinks.opensearch.indices import OpenSearchMonths
 from forebay.sinks.opensearch.reader import OpenSearchReader
 from forebay.sinks.opensearch.refusals import retry
 from forebay.sinks.opensearch.repair import OVERWHELMING_BYTES_MIN, may_overwhelm, repair
-from forebay.sinks.opensearch.template import NAME, VERSION
-from forebay.sinks.opensearch.template_keeper import TemplateKeeper, ensure_template
+from forebay.sinks.opensearch.template import EVENTS
+from forebay.sinks.opensearch.templates import Templates
+from forebay.sinks.opensearch.ubi_templates import UBI_TEMPLATES
 from forebay.sinks.port import Query, SinkCheck
 
 log = structlog.get_logger("forebay.opensearch")
@@ -35,7 +36,7 @@ the bulk any more."""
 
 
 class OpenSearchSink:
-    """A `Sink`. No bulk goes before the index template is in place (`TemplateKeeper`)."""
+    """A `Sink`. No event goes before the template of its index is in place (`Templates`)."""
 
     def __init__(self, settings: Settings) -> None:
         self.location = "OpenSearch at " + ", ".join(host.url for host in settings.open_search_dns)
@@ -46,25 +47,25 @@ class OpenSearchSink:
         self._months = OpenSearchMonths(self._access, self._environment)
         wait_ms = max(1, round(settings.bulk_timeout_s * SHARDS_WAIT * 1000))
         self._path = f"/_bulk?filter_path={FILTER_PATH}&timeout={wait_ms}ms"
+        if settings.open_search_pipeline is not None:
+            self._path += f"&pipeline={settings.open_search_pipeline}"
         self._sends_ids = not settings.open_search_auto_id
-        self._template = TemplateKeeper(self._client, is_wanted=settings.index_template)
+        self._templates = Templates(self._client, is_wanted=settings.index_template)
 
     async def open(self) -> None:
         """Put the index template in place, if OpenSearch is there already."""
         try:
-            await self._template.ensure()
+            await self._templates.ensure()
         except SinkUnreachable as error:
             log.warning("sink_unreachable", cause=str(error), consequence="events wait in the spool")
 
-    async def prepare(self) -> str:
-        """Put the index template in place, also with FOREBAY_INDEX_TEMPLATE=false."""
-        was_put = await ensure_template(self._client)
-        done = "put in place" if was_put else "there already"
-        return f"index template {NAME} (version {VERSION}, for events_*): {done}"
+    async def prepare(self, *, with_ubi: bool = False) -> str:
+        """Put index templates in place, also with FOREBAY_INDEX_TEMPLATE=false."""
+        return await self._templates.prepare([EVENTS, *(UBI_TEMPLATES.values() if with_ubi else ())])
 
     def expect(self, index: str) -> None:
         """Look for the template before the next bulk if the index is new to this process."""
-        self._template.expect(index)
+        self._templates.expect(index)
 
     async def deliver(self, entries: list[Entry]) -> Sequence[Outcome]:
         """Return the outcome of each entry."""
@@ -72,19 +73,19 @@ class OpenSearchSink:
         if not self._sends_ids:
             sent = [entry_without_id(entry) for entry in sent]
         try:
-            await self._template.ensure()
+            waiting = await self._templates.ensure(sent)
         except SinkUnreachable as error:
-            return SameOutcome(_outcome(error), len(entries))
-        outcomes = await self._deliver(sent)
+            return SameOutcome(_outcome(error, whole=True), len(entries))
+        outcomes = await (self._deliver_others(sent, waiting) if waiting else self._deliver(sent))
         if not outcomes[0].whole:
-            self._template.answered()
+            self._templates.answered()
         elif not outcomes[0].is_too_large:
-            self._template.failed()
+            self._templates.failed()
         return outcomes
 
     def repair(self, entry: Entry) -> Entry:
         """Return an entry in a form that OpenSearch takes; the same one if it is in it already."""
-        return repair(entry)
+        return repair(entry, is_refused=True)
 
     async def search(self, query: Query) -> list[Raw]:
         """Return documents, newest `received_at` first."""
@@ -108,9 +109,19 @@ class OpenSearchSink:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._template.close()
+        await self._templates.close()
         for part in (self._reader, self._months, self._client):
             await part.close()
+
+    async def _deliver_others(self, entries: list[Entry], waiting: Mapping[str, OperatorNeeded]) -> Sequence[Outcome]:
+        """Deliver all entries but those of indices that are to wait."""
+        outcomes = [_outcome(waiting[index]) if (index := entry_index(entry)) in waiting else None for entry in entries]
+        going = [entry for entry, outcome in zip(entries, outcomes, strict=True) if outcome is None]
+        found = await self._deliver(going) if going else []
+        if going and found[0].whole:
+            return SameOutcome(found[0], len(entries))
+        rest = iter(found)
+        return [outcome or next(rest) for outcome in outcomes]
 
     async def _deliver(self, entries: list[Entry]) -> Sequence[Outcome]:
         try:
@@ -125,7 +136,7 @@ class OpenSearchSink:
             )
             return SameOutcome(outcome, len(entries))
         except SinkUnreachable as error:
-            return SameOutcome(_outcome(error), len(entries))
+            return SameOutcome(_outcome(error, whole=True), len(entries))
         return read_answer(answer.status, answer.body, len(entries))
 
 
@@ -138,7 +149,7 @@ async def _repair_overwhelming(entries: list[Entry]) -> list[Entry]:
     return await asyncio.to_thread(lambda: [repair(entry) if may_overwhelm(entry) else entry for entry in entries])
 
 
-def _outcome(error: SinkUnreachable) -> Outcome:
+def _outcome(error: SinkUnreachable, *, whole: bool = False) -> Outcome:
     if isinstance(error, OperatorNeeded):
-        return Outcome(Verdict.PAUSE, error.error_type, str(error), error.advice, whole=True)
-    return retry(error.error_type, str(error), whole=True)
+        return Outcome(Verdict.PAUSE, error.error_type, str(error), error.advice, whole=whole)
+    return retry(error.error_type, str(error), whole=whole)

@@ -6,18 +6,17 @@ searchable by exact match (https://docs.opensearch.org/latest/mappings/supported
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
+
+from forebay.own_indices import UNINDEXED
 
 NAME = "forebay-events"
 PATH = f"/_index_template/{NAME}"
-VERSION = 3
+VERSION = 4
 """Grows with every change of the template; one in OpenSearch that is as new stays as it is, edited or not."""
 
 _KEYWORD = {"type": "keyword", "ignore_above": 8191}  # 32,766 bytes is the longest term, 4 bytes the longest character
 _FLAT = {"type": "flat_object"}
-
-UNINDEXED = "unindexed"
-"""The field for values of an event that OpenSearch cannot index (`repair`): kept, and not searched."""
 
 TEMPLATE: dict[str, Any] = {
     "index_patterns": ["events_*"],
@@ -39,6 +38,7 @@ TEMPLATE: dict[str, Any] = {
                 "os_version": _KEYWORD,
                 "user_agent": _KEYWORD,
                 "client_address": {"type": "ip"},
+                "source": _KEYWORD,
                 "event_info": {
                     "properties": {
                         "page": _KEYWORD,
@@ -55,3 +55,27 @@ TEMPLATE: dict[str, Any] = {
         },
     },
 }
+
+
+class IndexTemplate(NamedTuple):
+    """An index template of ours, as it is put."""
+
+    name: str
+    body: dict[str, Any]
+
+    @property
+    def path(self) -> str:
+        """Return its address."""
+        return f"/_index_template/{self.name}"
+
+    @property
+    def version(self) -> int:
+        """Return its version."""
+        return int(self.body["version"])
+
+    def describe(self) -> str:
+        """Return its name, version and indices in words."""
+        return f"{self.name} (version {self.version}, for {', '.join(self.body['index_patterns'])})"
+
+
+EVENTS = IndexTemplate(NAME, TEMPLATE)

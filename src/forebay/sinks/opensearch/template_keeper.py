@@ -1,4 +1,4 @@
-"""Keeps the index template in place ahead of the bulks, also if OpenSearch comes back without its data.
+"""Keeps an index template in place ahead of the bulks, also if OpenSearch comes back without its data.
 
 A document that makes an index without the template leaves it with a mapping guessed from that document, which cannot be
 changed afterwards: good events would become dead letters.
@@ -23,7 +23,7 @@ from forebay.sinks.opensearch.answers import read_answer
 from forebay.sinks.opensearch.client import Answer, OpenSearchClient
 from forebay.sinks.opensearch.excerpt import excerpt
 from forebay.sinks.opensearch.refusals import UNEXPECTED_ANSWER
-from forebay.sinks.opensearch.template import PATH, TEMPLATE, VERSION
+from forebay.sinks.opensearch.template import IndexTemplate
 
 log = structlog.get_logger("forebay.opensearch")
 
@@ -43,8 +43,9 @@ class TemplateKeeper:
     reports each bulk with `answered` or `failed`.
     """
 
-    def __init__(self, client: OpenSearchClient, *, is_wanted: bool) -> None:
+    def __init__(self, client: OpenSearchClient, template: IndexTemplate, *, is_wanted: bool) -> None:
         self._client = client
+        self._template = template
         self._is_wanted = is_wanted
         self._valid_until_s = -math.inf
         self._has_failed = False
@@ -59,6 +60,11 @@ class TemplateKeeper:
                 self._indices.clear()
             self._indices.add(index)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the next bulk that may need the template has to look for it."""
+        return self._is_wanted and monotonic() >= self._valid_until_s
+
     async def ensure(self) -> None:
         """Return once the template is in place; bulks that wait share one attempt and its result.
 
@@ -66,9 +72,7 @@ class TemplateKeeper:
             OperatorNeeded: OpenSearch refuses the template.
             SinkUnreachable: OpenSearch does not answer, or is not able to.
         """
-        if not self._is_wanted:
-            return
-        if monotonic() < self._valid_until_s:
+        if not self.is_due:
             return
         if self._attempt is None:
             self._attempt = asyncio.create_task(self._check())
@@ -97,8 +101,8 @@ class TemplateKeeper:
         self._valid_until_s = -math.inf
         while True:
             self._has_failed = False
-            if await ensure_template(self._client):
-                log.info("index_template_put")
+            if await ensure_template(self._client, self._template):
+                log.info("index_template_put", template=self._template.name)
             # A bulk that failed meanwhile may tell of an OpenSearch that answered us and then went away.
             if not self._has_failed:
                 break
@@ -115,17 +119,17 @@ class _Acknowledgement(Struct):
     acknowledged: bool
 
 
-async def ensure_template(client: OpenSearchClient) -> bool:
-    """Put the template in place unless one as new is there; return whether it was put.
+async def ensure_template(client: OpenSearchClient, template: IndexTemplate) -> bool:
+    """Put a template in place unless one as new is there; return whether it was put.
 
     Raises:
         OperatorNeeded: OpenSearch refuses it.
         SinkUnreachable: OpenSearch does not answer, or is not able to.
     """
-    there = await client.request("GET", PATH)
-    if there.status == HTTPStatus.OK and _version(there.body) >= VERSION:
+    there = await client.request("GET", template.path)
+    if there.status == HTTPStatus.OK and _version(there.body) >= template.version:
         return False
-    put = await client.request("PUT", PATH, msgspec.json.encode(TEMPLATE), "application/json")
+    put = await client.request("PUT", template.path, msgspec.json.encode(template.body), "application/json")
     if put.status == HTTPStatus.OK and _is_acknowledged(put):
         return True
     raise _refusal(put)

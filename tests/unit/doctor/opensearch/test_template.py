@@ -9,7 +9,9 @@ import pytest
 
 from forebay.doctor.finding import Level
 from forebay.doctor.opensearch import mapping, template
-from forebay.sinks.opensearch.template import NAME, TEMPLATE, UNINDEXED, VERSION
+from forebay.own_indices import UNINDEXED
+from forebay.sinks.opensearch.template import NAME, TEMPLATE, VERSION
+from forebay.sinks.opensearch.ubi_templates import UBI_TEMPLATES
 from unit.doctor.contexts import INDEX, judge, levels, make_settings
 
 
@@ -39,6 +41,20 @@ def test_template_is_judged(there: Any, level: Level, said: str) -> None:
     assert finding.level is level
     assert said in finding.text
     assert bool(finding.advice) is (level is not Level.OK)
+
+
+def of_ubi(version: int, index: str = "ubi_events", **others: dict[str, Any]) -> dict[str, Any]:
+    ours = UBI_TEMPLATES[index]
+    return templates(VERSION, **{ours.name: ours.body | {"version": version}}, **others)
+
+
+@pytest.mark.parametrize("index", UBI_TEMPLATES)
+def test_a_template_of_ubi_is_spoken_of_only_if_it_is_there_and_not_well(index: str) -> None:
+    assert levels(judge(template.check, templates=of_ubi(1, index))) == [Level.OK]
+    _, old = judge(template.check, templates=of_ubi(0, index))
+    assert (old.level, "--ubi" in old.advice) == (Level.WARN, True)
+    _, hidden = judge(template.check, templates=of_ubi(1, index, a=other("ubi_*", 200)))
+    assert f"does not count for {index}" in hidden.text
 
 
 def test_old_template_that_does_not_count_either_is_both() -> None:
@@ -95,7 +111,7 @@ def test_missing_fields_are_named_up_to_a_limit() -> None:
     (finding,) = judge(mapping.check, mapping={INDEX: {"mappings": {}}})
 
     assert finding.level is Level.WARN
-    assert "@timestamp, received_at, log_id, user_id, device_uuid and 5 more" in finding.text
+    assert "@timestamp, received_at, log_id, user_id, device_uuid and 6 more" in finding.text
 
 
 def test_field_that_must_not_be_indexed_is_a_clash_if_it_is_and_not_missed_if_it_is_not_there() -> None:

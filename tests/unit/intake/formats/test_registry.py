@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from forebay.errors import Rejection
-from forebay.intake.formats import batch, beacon, lines, registry, segment, single
+from forebay.intake.formats import batch, beacon, lines, otlp, registry, segment, single
 from forebay.intake.formats.registry import FORMATS, list_addresses, resolve
 
 ADDRESSES = list_addresses()
@@ -19,6 +19,8 @@ ADDRESSES = list_addresses()
         (b"/events", b"application/json", single.SingleEvent),
         (b"/events/batch", b"application/json", batch.EventBatch),
         (b"/events/batch", b"application/x-ndjson", lines.EventLines),
+        (b"/v1/logs", b"application/json", otlp.OtlpJson),
+        (b"/v1/logs", b"application/x-protobuf", otlp.OtlpProtobuf),
         (b"/events", b"text/plain", beacon.TextBeacon),
         (b"/events/batch", b"application/x-www-form-urlencoded", beacon.FormBeacon),
         (b"/v1/batch", b"application/json", segment.SegmentBatch),
@@ -75,6 +77,12 @@ def test_the_addresses_follow_from_the_list_of_formats_alone() -> None:
         (b"/events/", b"/events/", b""),
         (b"/metrics", b"/metrics", b""),
         (b"/%ff%2f", b"/\xff/", b""),
+        (b"/ubi_events", b"/ubi_events", b""),
+        (b"/ubi/a.b-c_d/ubi_events", b"/ubi_events", b"access_token=a.b-c_d"),
+        (b"/ubi/a.b/ubi_queries?ack=memory", b"/ubi_queries", b"ack=memory&access_token=a.b"),
+        (b"/ubi/a%26b%3Dc+/ubi_events", b"/ubi_events", b"access_token=a%26b%3Dc%2B"),
+        (b"/ubi/a.b/other", b"/ubi/a.b/other", b""),
+        (b"/ubi//ubi_events", b"/ubi//ubi_events", b""),
     ],
 )
 def test_an_address_has_its_path_however_it_is_written(url: bytes, path: bytes, query: bytes) -> None:
