@@ -20,6 +20,7 @@ from forebay.admin.app import AdminApp, Collect
 from forebay.admin.peers import Peers
 from forebay.admin.snapshot import Snapshot, measure_process
 from forebay.denials.denials import Denials
+from forebay.description import describe_server
 from forebay.errors import SettingsError
 from forebay.http_server import HttpServer
 from forebay.intake.answers import ServerLines
@@ -232,9 +233,10 @@ def configure_http(
         fit_connections(settings.connections_max), settings.in_hand_bytes_max, counters
     )
     methods = {"/ping": tuple(method.decode() for method in PING)} | {path.decode(): ("POST",) for path in addresses}
+    describe_interface = partial(describe_server, addresses, metrics_open=settings.metrics_open)
     connection = ProxiedConnection if settings.proxy_protocol else Connection
     return uvicorn.Config(
-        AdminApp(verifier, collect, methods, metrics_open=settings.metrics_open).build(),
+        AdminApp(verifier, collect, methods, describe_interface, metrics_open=settings.metrics_open).build(),
         # uvicorn asks for a class, and calls it for each connection.
         http=cast("type[Connection]", partial(connection, intake, timeouts, connection_limits, ServerLines())),
         ws="none",

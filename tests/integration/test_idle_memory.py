@@ -22,6 +22,7 @@ UNUSED = {
     "cryptography": "verifies the tokens of identity providers, if the settings name any (9 MB)",
     "forebay.cli.commands": "holds all commands but the server",
     "forebay.doctor": "is a command",
+    "google.protobuf": "reads messages of OTLP, once a client sends some (2 MB)",
     "rich": "draws the tables of commands (4 MB)",
     "typer": "reads the options of commands, and the server has none (2 MB)",
     "uvicorn.protocols.websockets": "is for WebSockets, which nobody speaks here",

@@ -1,23 +1,30 @@
-"""The ASGI application: health, metrics, and the answer to a request for any other address."""
+"""The ASGI application: health, metrics, the description of the interface, and the answer at any other address."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Protocol, TypeAlias
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from forebay.admin.health import judge_readiness
 from forebay.admin.metrics import CONTENT_TYPE, render
+from forebay.admin.page import content_security_policy, render_page
+from forebay.admin.schemas import Json
 from forebay.admin.snapshot import ServerSnapshot
 from forebay.errors import Rejection
 from forebay.problems import PROBLEM_TYPE, problem
 from forebay.tokens.claims import OPERATOR_SCOPES
+
+NOT_STORED = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
+"""The address may have a token in it, which is for this one request."""
 
 Collect: TypeAlias = Callable[[], Awaitable[ServerSnapshot]]
 """Asks all workers for their state."""
@@ -37,6 +44,7 @@ class AdminApp:
         verifier: verifies tokens.
         collect: asks all workers for their state.
         methods: the methods of the addresses that are answered without ASGI.
+        describe: makes the description of the interface, when somebody asks for it.
         metrics_open: whether `/metrics` needs no token.
     """
 
@@ -45,12 +53,14 @@ class AdminApp:
         verifier: Verifier,
         collect: Collect,
         methods: Mapping[str, tuple[str, ...]],
+        describe: Callable[[], Json],
         *,
         metrics_open: bool,
     ) -> None:
         self._verifier = verifier
         self._collect = collect
         self._methods = methods
+        self._describe = describe
         self._metrics_open = metrics_open
 
     def build(self) -> Starlette:
@@ -59,6 +69,8 @@ class AdminApp:
             Route("/health/live", self._live),
             Route("/health/ready", self._ready),
             Route("/metrics", self._render_metrics),
+            Route("/openapi.json", self._show_document),
+            Route("/docs", self._show_page),
         ]
         handlers: dict[Any, Any] = {
             HTTPStatus.NOT_FOUND: self._answer_unknown,
@@ -88,6 +100,25 @@ class AdminApp:
             self._verifier.verify(_authorization(request), *OPERATOR_SCOPES, is_last_try=True)
         return Response(render(await self._collect()), media_type=CONTENT_TYPE)
 
+    async def _show_document(self, request: Request) -> Response:
+        self._verifier.verify(_find_authorization(request), is_last_try=True)
+        return Response(self._document, media_type="application/json", headers=NOT_STORED)
+
+    async def _show_page(self, request: Request) -> Response:
+        self._verifier.verify(_find_authorization(request), is_last_try=True)
+        policy = content_security_policy(self._page)
+        return HTMLResponse(self._page, headers={**NOT_STORED, "Content-Security-Policy": policy})
+
+    # Made once, when somebody asks: a token that ships in an application is enough to ask again and again.
+
+    @cached_property
+    def _document(self) -> bytes:
+        return msgspec.json.encode(self._describe())
+
+    @cached_property
+    def _page(self) -> str:
+        return render_page(self._describe())
+
     async def _answer_unknown(self, request: Request, error: HTTPException) -> Response:
         """Answer if no route matches: an event address with a method that it does not take, or an unknown address."""
         del error
@@ -115,6 +146,14 @@ class AdminApp:
 def _authorization(request: Request) -> bytes | None:
     value = request.headers.get("authorization")
     return None if value is None else value.encode("latin-1")
+
+
+def _find_authorization(request: Request) -> bytes | None:
+    """Return the token in the header, or that in the address: a browser that opens a page sends no header of ours."""
+    authorization = _authorization(request)
+    if authorization is not None or "access_token" not in request.query_params:
+        return authorization
+    return b"Bearer " + request.query_params["access_token"].encode()
 
 
 async def _answer_rejection(request: Request, error: Rejection) -> Response:

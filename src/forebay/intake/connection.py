@@ -215,7 +215,10 @@ class Connection(asyncio.Protocol):
     def _resume_soon(self) -> None:
         if not self._is_resuming:
             self._is_resuming = True
-            self._loop.call_later(EXCESS_PAUSE_S if self._excess > 1 else 0, self._resume)
+            if self._excess > 1:
+                self._loop.call_later(EXCESS_PAUSE_S, self._resume)
+            else:
+                self._loop.call_soon(self._resume)
 
     def _resume(self) -> None:
         """Take input again, unless the client has to read answers first."""

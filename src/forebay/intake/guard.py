@@ -6,7 +6,6 @@ of a token may have to be fetched. Such a request is undecided until its body is
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import contextlib
@@ -20,8 +19,8 @@ from msgspec import Struct
 from forebay.denials.denials import Denials
 from forebay.errors import FieldError, KeyNotKnown, Rejection
 from forebay.intake.addresses import TrustedProxies, cut, limited_part
-from forebay.intake.formats.beacon import TextBeacon
-from forebay.intake.formats.compressed import ACCEPTED_CODINGS, CODINGS, Compressed
+from forebay.intake.formats.beacon import HoldsToken
+from forebay.intake.formats.compressed import ACCEPTED_CODINGS, CODINGS, Compressed, Turns
 from forebay.intake.formats.format import TOKEN, Format, FormatOfHead
 from forebay.intake.formats.registry import Formats
 from forebay.intake.heads import Grant
@@ -37,9 +36,6 @@ from forebay.tokens.claims import Claims, Scope
 from forebay.tokens.verifier import TokenVerifier
 
 WRITE = Scope.WRITE
-
-UNPROVEN_BODY_BYTES_MAX = 64 * 1024
-"""Most bytes of a body whose sender has shown no token yet; browsers send no more in a beacon."""
 
 
 class Head(Struct, frozen=True):
@@ -84,7 +80,7 @@ class Guard:
         self._clients = counters.clients
         self.origins = Origins(settings.cors_origins)
         self.proxies = TrustedProxies(settings.trusted_proxies, settings.forwarded_header)
-        self._unpacking = asyncio.Lock()
+        self._unpacking = Turns()
 
     def check(self, head: Head) -> Grant | None:
         """Return the grant of a request; None if it is undecided until its body is there.
@@ -93,9 +89,9 @@ class Guard:
             Rejection: 401 or 403 for the sender, 413 for a body over the limit, 415 for one of a wrong type or
                 coding, 400 for the query.
         """
-        authorization, bytes_max = _find_authorization(head), self._body_bytes_max
-        if authorization is None and isinstance(_find_format(head), TextBeacon) and _find_coding(head) is None:
-            bytes_max = UNPROVEN_BODY_BYTES_MAX
+        authorization, form, bytes_max = _find_authorization(head), _find_format(head), self._body_bytes_max
+        if authorization is None and isinstance(form, HoldsToken) and _find_coding(head) is None:
+            bytes_max = min(bytes_max, form.unproven_bytes_max)
         else:
             # By the time that the body is there, the key may be there, too.
             with contextlib.suppress(KeyNotKnown):
@@ -114,9 +110,9 @@ class Guard:
             KeyNotKnown: wait for the key of its token; not at the last try.
         """
         authorization, form = _find_authorization(head), _find_format(head)
-        if authorization is None and isinstance(form, TextBeacon):
-            if len(body) > UNPROVEN_BODY_BYTES_MAX:
-                raise self.too_large(UNPROVEN_BODY_BYTES_MAX)
+        if authorization is None and isinstance(form, HoldsToken):
+            if len(body) > form.unproven_bytes_max:
+                raise self.too_large(form.unproven_bytes_max)
             token = form.find_token(body)
             authorization = None if token is None else b"Bearer " + token
         return self._decide(head, authorization, is_last_try=is_last_try)

@@ -14,7 +14,8 @@ from forebay.intake import refusals
 from forebay.intake.answers import KnownTurn
 from forebay.setting_values import EVERY_ORIGIN
 
-HEADERS_TAKEN = b"authorization, content-type, content-encoding, device-uuid, app-version, os-version"
+# The last one is what Segment's clients add when they send once more.
+HEADERS_TAKEN = b"authorization, content-type, content-encoding, device-uuid, app-version, os-version, x-retry-count"
 HEADERS_SHOWN = b"retry-after, ratelimit, ratelimit-policy, www-authenticate"
 
 PREFLIGHT_AGE_S = 86_400

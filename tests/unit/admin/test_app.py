@@ -1,17 +1,23 @@
-"""Health, metrics, and the answer at an unknown address; a token decides who may read."""
+"""Health, metrics, the description, and the answer at an unknown address; a token decides who may read."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pytest
 
 from forebay.admin.app import AdminApp, Collect
+from forebay.admin.schemas import Json
 from forebay.admin.snapshot import ServerSnapshot, Snapshot
+from forebay.description import describe_server
 from forebay.errors import Rejection
+from forebay.intake.formats.registry import list_addresses
 from forebay.pipeline.gate import Health
 from forebay.pipeline.pipeline import State
 from forebay.telemetry.counters import Counters
@@ -70,6 +76,10 @@ def as_collected(state: State) -> Collect:
 WELL_COLLECTED = as_collected(WELL)
 
 
+def describe() -> Json:
+    return describe_server(list_addresses(), metrics_open=False)
+
+
 async def call(
     path: str,
     method: str = "GET",
@@ -78,9 +88,11 @@ async def call(
     collect: Collect = WELL_COLLECTED,
     metrics_open: bool = False,
     headers: Sequence[tuple[bytes, bytes]] = ((b"host", b"forebay"),),
+    query: bytes = b"",
+    verifier: Verifier | None = None,
 ) -> Answer:
     """Send one request through the application."""
-    app = AdminApp(Verifier(), collect, METHODS, metrics_open=metrics_open).build()
+    app = AdminApp(verifier or Verifier(), collect, METHODS, describe, metrics_open=metrics_open).build()
     sent = [*headers, *([(b"authorization", token)] if token else [])]
     scope = {
         "type": "http",
@@ -88,7 +100,7 @@ async def call(
         "method": method,
         "path": path,
         "raw_path": path.encode(),
-        "query_string": b"",
+        "query_string": query,
         "root_path": "",
         "scheme": "http",
         "server": ("127.0.0.1", 3000),
@@ -195,3 +207,52 @@ async def test_a_fault_of_our_own_is_not_explained() -> None:
     answer = await call("/health/ready", collect=fail)
     assert_problem(answer, 500)
     assert b"hunter2" not in answer.body
+
+
+# The description of the interface
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
+async def test_anybody_with_a_token_may_read_the_description(path: str) -> None:
+    for token in (WRITER, READER):
+        answer = await call(path, token=token)
+        assert answer.status == 200
+        assert b"/events/batch" in answer.body
+        assert answer.headers["cache-control"] == "no-store"
+    assert_problem(await call(path), 401)
+    assert_problem(await call(path, token=b"mallory"), 401)
+    assert_problem(await call(path, "POST", WRITER), 405)
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
+async def test_a_browser_may_have_the_token_in_the_address_of_the_description(path: str) -> None:
+    seen: list[bytes | None] = []
+
+    class Recorder(Verifier):
+        def verify(self, authorization: bytes | None, *scopes: str, is_last_try: bool) -> object:
+            seen.append(authorization)
+            return super().verify(WRITER, *scopes, is_last_try=is_last_try)
+
+    answer = await call(path, query=b"x=1&access_token=abc", verifier=Recorder())
+    assert answer.status == 200
+    assert b"abc" not in answer.body
+    # The header is the better place, so it counts.
+    await call(path, token=READER, query=b"access_token=abc", verifier=Recorder())
+    assert seen == [b"Bearer abc", READER]
+
+
+async def test_nothing_else_takes_a_token_in_the_address() -> None:
+    for path in ("/metrics", "/nothing"):
+        assert_problem(await call(path, query=b"access_token=writer"), 401)
+
+
+async def test_the_page_may_do_nothing_but_run_its_own_script() -> None:
+    answer = await call("/docs", token=WRITER)
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == policy["base-uri"] == policy["form-action"] == policy["frame-ancestors"] == "'none'"
+    for element in ("style", "script"):
+        (text,) = re.findall(f"<{element}>(.*?)</{element}>", answer.body.decode(), flags=re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert policy[f"{element}-src"] == f"'sha256-{digest}'"
+    assert answer.headers["referrer-policy"] == "no-referrer"

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from forebay.intake.guard import UNPROVEN_BODY_BYTES_MAX
+from forebay.intake.formats.format import UNPROVEN_BODY_BYTES_MAX
 from forebay.model import Admission, entry_document
 from forebay.tokens.claims import Scope
 from forebay.tokens.making import make_token

@@ -311,26 +311,30 @@ async def test_a_key_is_used_with_the_algorithm_that_its_provider_names(world: W
 # A kid that nobody knows
 
 
-async def test_an_unknown_kid_in_every_request_asks_no_more_often_than_allowed(world: World, keys: Keys) -> None:
-    loop = asyncio.get_running_loop()
-    began_at = loop.time()
-    statuses: list[int] = []
-    answers = {200: 0, 401: 0}
+async def test_an_unknown_kid_in_every_request_asks_no_more_often_than_allowed(keys: Keys) -> None:
+    server = KeyServer(keys.publish())
+    await server.start()
+    # The provider shares a processor with all this signing: it is slow at times, and not away.
+    async with running(server, FAST._replace(timeout_s=30)) as world:
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
+        statuses: list[int] = []
+        answers = {200: 0, 401: 0}
 
-    async def send(number: int) -> None:
-        # One kid that comes again and again, and one that never comes twice.
-        statuses.append(await status_of(verify(world.verifier, token(keys, "wrong"))))
-        statuses.append(await status_of(verify(world.verifier, token(keys, f"wrong {number}"))))
-        answers[await status_of(verify(world.verifier, token(keys, "rsa", f"user {number}")))] += 1
+        async def send(number: int) -> None:
+            # One kid that comes again and again, and one that never comes twice.
+            statuses.append(await status_of(verify(world.verifier, token(keys, "wrong"))))
+            statuses.append(await status_of(verify(world.verifier, token(keys, f"wrong {number}"))))
+            answers[await status_of(verify(world.verifier, token(keys, "rsa", f"user {number}")))] += 1
 
-    async with asyncio.TaskGroup() as group:
-        for number in range(300):
-            group.create_task(send(number))
-            await asyncio.sleep(0.003)
+        async with asyncio.TaskGroup() as group:
+            for number in range(300):
+                group.create_task(send(number))
+                await asyncio.sleep(0.003)
 
-    assert set(statuses) == {401}
-    assert answers == {200: 300, 401: 0}
-    assert len(world.server.asked_at) <= 2 + (loop.time() - began_at) / FAST.asking_s
+        assert set(statuses) == {401}
+        assert answers == {200: 300, 401: 0}
+        assert len(world.server.asked_at) <= 2 + (loop.time() - began_at) / FAST.asking_s
 
 
 async def test_with_real_times_one_question_is_asked_in_ten_seconds(keys: Keys) -> None:

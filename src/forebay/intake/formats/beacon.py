@@ -30,7 +30,22 @@ _decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
 
 
-class TextBeacon(Format):
+class HoldsToken(Format):
+    """A format whose bodies may hold the token."""
+
+    def find_token(self, body: bytes) -> bytes | None:
+        """Return the token in a body, if there is one.
+
+        Raises:
+            Rejection: 400, as by `decode`.
+        """
+        try:
+            return _decode_text(_decode_object(body)[self.token_field]).encode()
+        except (*DECODING_ERRORS, KeyError, UnicodeEncodeError):
+            return None
+
+
+class TextBeacon(HoldsToken):
     """The JSON of another format, sent as plain text."""
 
     media_type = TEXT_TYPE
@@ -42,17 +57,9 @@ class TextBeacon(Format):
         self.summary = inner.summary
         self.example = inner.example
         self.ok_head = inner.ok_head
-
-    def find_token(self, body: bytes) -> bytes | None:
-        """Return the token in a body, if there is one.
-
-        Raises:
-            Rejection: 400, as by `decode`.
-        """
-        try:
-            return _decode_text(_decode_object(body)[self._inner.token_field]).encode()
-        except (*DECODING_ERRORS, KeyError, UnicodeEncodeError):
-            return None
+        self.token_field = inner.token_field
+        self.takes_basic = inner.takes_basic
+        self.unproven_bytes_max = inner.unproven_bytes_max
 
     def decode(self, body: bytes) -> Decoded:
         """Return the events, which keep no token.

@@ -20,6 +20,12 @@ EMPTY: Mapping[str, str] = MappingProxyType({})
 TOKEN = "access_token"  # noqa: S105 - the name of a field
 """The field in which a beacon has its token (RFC 6750, section 2.2): the one unknown field that no event keeps."""
 
+UNPROVEN_BODY_BYTES_MAX = 64 * 1024
+"""Most bytes of a body whose sender has shown no token yet; browsers send no more in a beacon."""
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""Windows writes it before a text, and a reader may ignore it (RFC 8259, section 8.1)."""
+
 Result: TypeAlias = bytes | Rejection
 """An event's `log_id` as JSON, or the refusal of the event."""
 
@@ -101,6 +107,7 @@ class Format:
         example: a request.
         ok_head: the head of its answers 200, in which `%d` stands for the length.
         token_field: the field of a JSON body in which a beacon may have its token.
+        unproven_bytes_max: most bytes of a body whose sender has shown no token before it.
         takes_basic: whether the token may be the user name of Basic authentication (RFC 7617).
         is_for_one_request: whether it is no use for another request with the same head.
     """
@@ -112,6 +119,7 @@ class Format:
     example: Example
     ok_head: bytes = ok_head("application/json")
     token_field: str = TOKEN
+    unproven_bytes_max: int = UNPROVEN_BODY_BYTES_MAX
     takes_basic: bool = False
     is_for_one_request: bool = False
 
@@ -163,7 +171,7 @@ def answer_each(place_name: str, places: Sequence[int], results: Sequence[Result
     rejected = len(results) - accepted
     if rejected:
         rows = [
-            _encode_refusal(place_name, place, result) if isinstance(result, Rejection) else taken % (place, result)
+            encode_refusal(place_name, place, result) if isinstance(result, Rejection) else taken % (place, result)
             for place, result in placed
         ]
     else:
@@ -171,7 +179,8 @@ def answer_each(place_name: str, places: Sequence[int], results: Sequence[Result
     return b'{"accepted":%d,"rejected":%d,"results":[%b]}' % (accepted, rejected, b",".join(rows))
 
 
-def _encode_refusal(place_name: str, place: int, refusal: Rejection) -> bytes:
+def encode_refusal(place_name: str, place: int, refusal: Rejection) -> bytes:
+    """Return the JSON of an event that was refused, by its place."""
     error: dict[str, object] = {"detail": refusal.detail}
     if refusal.errors:
         error["errors"] = field_errors(refusal.errors)

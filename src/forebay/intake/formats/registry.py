@@ -15,6 +15,8 @@ from forebay.intake.formats.beacon import FormBeacon, TextBeacon
 from forebay.intake.formats.cloudevents import BatchedCloudEvents, BinaryCloudEvent, StructuredCloudEvent
 from forebay.intake.formats.format import TOKEN, Format, FormatOfHead
 from forebay.intake.formats.lines import EventLines
+from forebay.intake.formats.otlp import OtlpJson, OtlpProtobuf
+from forebay.intake.formats.segment import CALLS, SegmentBatch, SegmentCall
 from forebay.intake.formats.single import SingleEvent
 from forebay.intake.formats.ubi import UbiEvents, UbiQueries
 
@@ -27,6 +29,10 @@ FORMATS: tuple[Format, ...] = (
     StructuredCloudEvent(),
     BatchedCloudEvents(),
     BinaryCloudEvent(),
+    SegmentBatch(),
+    *map(SegmentCall, CALLS),
+    OtlpJson(),
+    OtlpProtobuf(),
 )
 
 _TOKEN_IN_PATH = re.compile(rb"/ubi/([^/]+)(/ubi_(?:events|queries))")
@@ -55,6 +61,12 @@ def _list_formats(path: str) -> Formats:
     # A page that is being closed can send the first one also as plain text or in a form.
     forms += [TextBeacon(forms[0]), FormBeacon(forms[0])]
     return {(form.marker if isinstance(form, FormatOfHead) else form.media_type.encode()): form for form in forms}
+
+
+def with_token(path: str) -> str:
+    """Return the form of an address that has a token in it, written `{access_token}`; empty if there is none."""
+    named = f"/ubi/{{{TOKEN}}}{path}"
+    return named if _TOKEN_IN_PATH.fullmatch(named.encode()) else ""
 
 
 def resolve(url: bytes) -> tuple[bytes, bytes]:

@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from forebay.errors import Rejection
-from forebay.intake.formats import batch, beacon, lines, registry, single, ubi
+from forebay.intake.formats import batch, beacon, lines, otlp, registry, segment, single
 from forebay.intake.formats.registry import FORMATS, list_addresses, resolve
 
 ADDRESSES = list_addresses()
@@ -19,10 +19,13 @@ ADDRESSES = list_addresses()
         (b"/events", b"application/json", single.SingleEvent),
         (b"/events/batch", b"application/json", batch.EventBatch),
         (b"/events/batch", b"application/x-ndjson", lines.EventLines),
-        (b"/ubi_events", b"application/json", ubi.UbiEvents),
-        (b"/ubi_queries", b"application/json", ubi.UbiQueries),
+        (b"/v1/logs", b"application/json", otlp.OtlpJson),
+        (b"/v1/logs", b"application/x-protobuf", otlp.OtlpProtobuf),
         (b"/events", b"text/plain", beacon.TextBeacon),
         (b"/events/batch", b"application/x-www-form-urlencoded", beacon.FormBeacon),
+        (b"/v1/batch", b"application/json", segment.SegmentBatch),
+        (b"/v1/track", b"application/json", segment.SegmentCall),
+        (b"/v1/t", b"text/plain", beacon.TextBeacon),
     ],
 )
 def test_an_address_and_a_media_type_lead_to_a_format(path: bytes, media_type: bytes, form: type) -> None:
@@ -30,12 +33,9 @@ def test_an_address_and_a_media_type_lead_to_a_format(path: bytes, media_type: b
 
 
 def test_a_body_without_a_type_is_json() -> None:
-    assert {path: next(iter(formats)) for path, formats in ADDRESSES.items()} == {
-        b"/events": b"application/json",
-        b"/events/batch": b"application/json",
-        b"/ubi_events": b"application/json",
-        b"/ubi_queries": b"application/json",
-    }
+    firsts = {path: next(iter(formats)) for path, formats in ADDRESSES.items()}
+    assert firsts == dict.fromkeys(ADDRESSES, b"application/json")
+    assert {b"/events", b"/events/batch"} < ADDRESSES.keys()
 
 
 def test_no_two_formats_have_the_same_address_and_media_type() -> None:
