@@ -25,13 +25,13 @@ import atheris
 with atheris.instrument_imports(include=["forebay.intake", "forebay.model"]):
     from forebay.errors import Rejection
     from forebay.intake.answers import Answer, Turn
-    from forebay.intake.documents import encode_sender
     from forebay.intake.formats.beacon import TextBeacon
     from forebay.intake.formats.compressed import CODINGS, unpack
     from forebay.intake.formats.format import Format, FormatOfHead
     from forebay.intake.formats.registry import list_addresses
     from forebay.intake.heads import Grant
     from forebay.intake.intake import Request
+    from forebay.intake.senders import encode_sender
     from forebay.model import Ack, Admission
     from forebay.tokens.claims import Claims
     from unit.intake.fakes import FakeAdmitter, Server
