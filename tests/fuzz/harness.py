@@ -25,10 +25,10 @@ import atheris
 with atheris.instrument_imports(include=["forebay.intake", "forebay.model"]):
     from forebay.errors import Rejection
     from forebay.intake.answers import Answer, Turn
-    from forebay.intake.formats.beacon import TextBeacon
+    from forebay.intake.formats.beacon import FormBeacon, HoldsToken, TextBeacon
     from forebay.intake.formats.compressed import CODINGS, unpack
     from forebay.intake.formats.format import Format, FormatOfHead
-    from forebay.intake.formats.registry import list_addresses
+    from forebay.intake.formats.registry import FORMATS
     from forebay.intake.heads import Grant
     from forebay.intake.intake import Request
     from forebay.intake.senders import encode_sender
@@ -104,7 +104,7 @@ class Taking:
             if isinstance(form, FormatOfHead):
                 head, _, body = data.partition(HEAD_END)
                 form = form.of_head(_read_head(head))
-            if isinstance(form, TextBeacon):
+            if isinstance(form, HoldsToken):
                 form.find_token(body)
             grant = Grant(Claims("alice", frozenset(), 0.0), form, SENDER, Ack.DISK)
             request = Request(connection=client, counters=self._server.counters, grant=grant)
@@ -133,21 +133,15 @@ def _feed_coding(coding: str) -> Callable[[bytes], None]:
 
 
 def list_decoders() -> Iterator[Decoder]:
-    """Yield every decoder: each format, and each coding."""
+    """Yield every decoder: each format, a beacon of each kind, and each coding."""
     names: set[str] = set()
-    seen: set[tuple[type, int]] = set()
-    for path, formats in list_addresses().items():
-        for form in formats.values():
-            # Each address has beacons of its own.
-            key = type(form), id(getattr(form, "_inner", form))
-            if key in seen:
-                continue
-            seen.add(key)
-            name = f"{form.name}-{form.media_type.partition('/')[2]}"
-            if name in names:
-                name += path.decode().replace("/", "-")
-            names.add(name)
-            yield Decoder(name, Taking(form).feed, [_example_of(form)])
+    # Beacons differ only in the format that is inside.
+    for form in (*FORMATS, TextBeacon(FORMATS[0]), FormBeacon(FORMATS[0])):
+        name = f"{form.name}-{form.media_type.partition('/')[2]}".replace("*", "any")
+        if name in names:
+            name += form.paths[0].replace("/", "-")
+        names.add(name)
+        yield Decoder(name, Taking(form).feed, [_example_of(form)])
     for coding, examples in EXAMPLES.items():
         yield Decoder(coding, _feed_coding(coding), [*map(bytes.fromhex, examples)])
 

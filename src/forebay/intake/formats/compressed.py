@@ -82,6 +82,7 @@ class _Wrapped(Format):
         self.token_field = inner.token_field
         self.takes_basic = inner.takes_basic
         self.is_for_one_request = inner.is_for_one_request
+        self.unproven_bytes_max = inner.unproven_bytes_max
 
     def _decode_unpacked(self, body: bytes) -> Decoded:
         # It was hidden from whoever takes it off other bodies.

@@ -20,11 +20,11 @@ EMPTY: Mapping[str, str] = MappingProxyType({})
 TOKEN = "access_token"  # noqa: S105 - the name of a field
 """The field in which a beacon has its token (RFC 6750, section 2.2): the one unknown field that no event keeps."""
 
-UNPROVEN_BODY_BYTES_MAX = 64 * 1024
-"""Most bytes of a body whose sender has shown no token yet; browsers send no more in a beacon."""
-
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """Windows writes it before a text, and a reader may ignore it (RFC 8259, section 8.1)."""
+
+UNPROVEN_BODY_BYTES_MAX = 64 * 1024
+"""Most bytes of a body whose sender has shown no token yet; browsers send no more in a beacon."""
 
 Result: TypeAlias = bytes | Rejection
 """An event's `log_id` as JSON, or the refusal of the event."""

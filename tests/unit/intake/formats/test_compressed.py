@@ -385,6 +385,7 @@ class OneRequest(EventBatch):
     token_field = "writeKey"
     takes_basic = True
     is_for_one_request = True
+    unproven_bytes_max = 5
 
     def refuse(self, error: Rejection) -> tuple[int, bytes, bytes]:
         return error.status, b"own", b""
