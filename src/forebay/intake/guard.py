@@ -6,7 +6,6 @@ of a token may have to be fetched. Such a request is undecided until its body is
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import contextlib
@@ -21,7 +20,7 @@ from forebay.denials.denials import Denials
 from forebay.errors import FieldError, KeyNotKnown, Rejection
 from forebay.intake.addresses import TrustedProxies, cut, limited_part
 from forebay.intake.formats.beacon import HoldsToken
-from forebay.intake.formats.compressed import ACCEPTED_CODINGS, CODINGS, Compressed
+from forebay.intake.formats.compressed import ACCEPTED_CODINGS, CODINGS, Compressed, Turns
 from forebay.intake.formats.format import TOKEN, Format, FormatOfHead
 from forebay.intake.formats.registry import Formats
 from forebay.intake.heads import Grant
@@ -81,7 +80,7 @@ class Guard:
         self._clients = counters.clients
         self.origins = Origins(settings.cors_origins)
         self.proxies = TrustedProxies(settings.trusted_proxies, settings.forwarded_header)
-        self._unpacking = asyncio.Lock()
+        self._unpacking = Turns()
 
     def check(self, head: Head) -> Grant | None:
         """Return the grant of a request; None if it is undecided until its body is there.

@@ -15,7 +15,7 @@ from forebay.intake import refusals
 from forebay.intake.answers import Answer, Turn
 from forebay.intake.documents import DocumentMaker
 from forebay.intake.formats.compressed import StillPacked
-from forebay.intake.formats.format import Result
+from forebay.intake.formats.format import BYTE_ORDER_MARK, Result
 from forebay.intake.formats.registry import FORMATS, Addresses
 from forebay.intake.guard import Guard, Head
 from forebay.intake.heads import Grant, KnownHeads
@@ -25,8 +25,6 @@ from forebay.pipeline.admitter import Admitter
 from forebay.pipeline.group import Part
 from forebay.telemetry.counters import Counters
 from forebay.tokens.claims import Claims
-
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 UNDECIDED = Grant(Claims("", frozenset(), 0.0), FORMATS[0], (b"", b""), Ack.DISK)
 """The grant of a request before there is one. It grants nothing."""
@@ -164,7 +162,6 @@ class Intake:
             self.rates.charge(time.monotonic(), limited_as)
         events = entry_bytes = 0
         try:
-            # Windows writes it, and a reader may ignore it (RFC 8259, section 8.1).
             decoded = grant.format.decode(body.removeprefix(BYTE_ORDER_MARK))
             if len(decoded.places) > self._batch_events_max:
                 detail = f"a batch has at most {self._batch_events_max} events, not {len(decoded.places)}"

@@ -23,6 +23,9 @@ TOKEN = "access_token"  # noqa: S105 - the name of a field
 UNPROVEN_BODY_BYTES_MAX = 64 * 1024
 """Most bytes of a body whose sender has shown no token yet; browsers send no more in a beacon."""
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""Windows writes it before a text, and a reader may ignore it (RFC 8259, section 8.1)."""
+
 Result: TypeAlias = bytes | Rejection
 """An event's `log_id` as JSON, or the refusal of the event."""
 
