@@ -29,8 +29,9 @@ from chaos.mixture import Mixture  # noqa: E402
 from chaos.sampling import ProcessRun, Sampler, find_trend, judge  # noqa: E402
 from chaos.troubles import ENDINGS, TROUBLES, Trouble  # noqa: E402
 from testbed.servers.faulty_proxy import FaultyProxy  # noqa: E402
-from testbed.servers.opensearch import START_TIMEOUT_S, OpenSearchServer  # noqa: E402
+from testbed.servers.opensearch import OpenSearchServer  # noqa: E402
 from testbed.servers.opensearch_admin import Template  # noqa: E402
+from testbed.servers.server_process import START_TIMEOUT_S  # noqa: E402
 from testbed.servers.shaky_forebay import ShakyForebay  # noqa: E402
 from testbed.traffic.index import Index  # noqa: E402
 

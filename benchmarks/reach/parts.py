@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from benchmarks.processes import BenchmarkError
 from benchmarks.reach import backlog, latency, memory, real_sink, workers, written
-from testbed.servers.opensearch_install import OpenSearchUnavailableError
+from testbed.servers.distribution import ServerUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ def measure(names: list[str], work: Path, rounds: int, seconds: int) -> tuple[di
         print(f"measuring {name}", flush=True)
         try:
             results[name] = PARTS[name].measure(work, rounds, seconds)
-        except (BenchmarkError, OpenSearchUnavailableError) as error:
+        except (BenchmarkError, ServerUnavailableError) as error:
             reasons[name] = str(error)
             print("\n".join([f"{name}: {error}", *getattr(error, "__notes__", [])]), flush=True)
     return results, reasons

@@ -223,6 +223,7 @@ def configure_http(
         counters,
         require_log_id=settings.require_log_id,
         drops_repeated=settings.open_search_auto_id,
+        denials=denials,
     )
     limits = RequestLimits(settings.header_bytes_max, settings.body_bytes_max, settings.batch_events_max)
     guard = Guard(verifier, denials, settings, limits, counters)

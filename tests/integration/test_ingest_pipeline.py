@@ -16,13 +16,13 @@ from forebay.doctor.finding import Level
 from forebay.settings import Settings
 from forebay.spool.beside.all_spools import AllSpools
 from forebay.spool.beside.inspection import Choice
+from testbed.servers.distribution import ServerUnavailableError
 from testbed.servers.fixtures import report_missing
 from testbed.servers.forebay import ForebayServer
 from testbed.servers.ingest_processors import install_with_processors
 from testbed.servers.observing import log_lines, read_metrics
 from testbed.servers.opensearch import OpenSearchServer
 from testbed.servers.opensearch_admin import call
-from testbed.servers.opensearch_install import OpenSearchUnavailableError
 from testbed.traffic.requests import Client, event
 from testbed.traffic.ubi import Shop, make_event
 from unit.doctor.contexts import check_opensearch
@@ -36,7 +36,7 @@ def processing() -> Iterator[OpenSearchServer]:
     """An OpenSearch with processors."""
     try:
         home = install_with_processors()
-    except OpenSearchUnavailableError as error:
+    except ServerUnavailableError as error:
         missing = str(error)
     else:
         with OpenSearchServer(home) as server:

@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from testbed.servers.fixtures import GIVEN_URL, OpenSearchAddress, StartOpenSearch
-from testbed.servers.opensearch import OpenSearchServer, OpenSearchStartError
+from testbed.servers.opensearch import OpenSearchServer
 from testbed.servers.opensearch_install import VERSION
 from testbed.servers.process_usage import thread_states
+from testbed.servers.server_process import ServerStartError
 from testbed.traffic.index import Index, IndexUnreadable
 
 
@@ -80,7 +81,7 @@ def test_server_that_was_changed_filled_and_killed_is_empty_again(own_opensearch
 
 
 def test_setting_that_opensearch_refuses_is_shown_from_its_log(start_opensearch: StartOpenSearch) -> None:
-    with pytest.raises(OpenSearchStartError, match=r"unknown setting \[no\.such\.setting\]"):
+    with pytest.raises(ServerStartError, match=r"unknown setting \[no\.such\.setting\]"):
         start_opensearch({"no.such.setting": "1"})
 
 

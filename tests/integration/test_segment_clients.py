@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import pytest
 from segment.analytics.client import Client as PythonClient
 
-from forebay.intake.formats.segment import CALLS
+from forebay.intake.formats.segment_call import CALLS
 from testbed.clients.segment_node import NodeMissingError, SegmentNode, Sent, install
 from testbed.servers.faulty_proxy import FaultyProxy
 from testbed.servers.fixtures import OpenSearchAddress, report_missing

@@ -24,6 +24,7 @@ import (
 // and its retries are the collector's own code.
 type Config struct {
 	Endpoint string                                                   `mapstructure:"endpoint"`
+	Timeout  exporterhelper.TimeoutConfig                             `mapstructure:",squash"`
 	Retry    configretry.BackOffConfig                                `mapstructure:"retry_on_failure"`
 	Queue    configoptional.Optional[exporterhelper.QueueBatchConfig] `mapstructure:"sending_queue"`
 }
@@ -31,7 +32,7 @@ type Config struct {
 type action struct {
 	Create struct {
 		Index string `json:"_index"`
-		ID    string `json:"_id"`
+		ID    string `json:"_id,omitempty"`
 	} `json:"create"`
 }
 
@@ -43,8 +44,9 @@ type pusher struct {
 func newFactory() exporter.Factory {
 	defaults := func() component.Config {
 		return &Config{
-			Retry: configretry.NewDefaultBackOffConfig(),
-			Queue: configoptional.Some(exporterhelper.NewDefaultQueueConfig()),
+			Timeout: exporterhelper.NewDefaultTimeoutConfig(),
+			Retry:   configretry.NewDefaultBackOffConfig(),
+			Queue:   configoptional.Some(exporterhelper.NewDefaultQueueConfig()),
 		}
 	}
 	return exporter.NewFactory(component.MustNewType("opensearch"), defaults,
@@ -61,6 +63,7 @@ func newExporter(ctx context.Context, set exporter.Settings, cfg component.Confi
 	}
 	return exporterhelper.NewLogs(ctx, set, cfg, to.push,
 		exporterhelper.WithCapabilities(consumer.Capabilities{MutatesData: false}),
+		exporterhelper.WithTimeout(config.Timeout),
 		exporterhelper.WithRetry(config.Retry),
 		exporterhelper.WithQueue(config.Queue))
 }
@@ -108,6 +111,7 @@ func bulk(logs plog.Logs) (*bytes.Buffer, error) {
 		for _, scope := range resource.ScopeLogs().All() {
 			for _, record := range scope.LogRecords().All() {
 				document := document(sender, record, received)
+				line.Create.ID = ""
 				if id, found := record.Attributes().Get("log_id"); found {
 					line.Create.ID = id.Str()
 				}

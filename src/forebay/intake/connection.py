@@ -262,10 +262,11 @@ class Connection(asyncio.Protocol):
             turn = request = self._intake.begin(self, head)
         except Rejection as error:
             self._intake.counters.rejected += 1
+            answer = find_format(head).refuse(error)
             if is_asked or self._reader.announced_body_bytes > self._intake.limits.body_bytes_max:
-                self.refuse(error, lines)
+                self._end_input(answer, lines)
                 return
-            turn = KnownTurn(answer=find_format(head).refuse(error))
+            turn = KnownTurn(answer=answer)
         else:
             # After an unanswered request, or in HTTP/1.0, it would be taken for an answer.
             if is_asked and not self._queue and self._reader.parser.get_http_version() != "1.0":
@@ -432,12 +433,13 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.close()
 
-    def refuse(self, error: Rejection, origin_lines: bytes = b"") -> None:
+    def refuse(self, error: Rejection) -> None:
         """Answer input that is not taken, after all requests before it; drop the rest of it, and close.
 
         Closing at once would reset the connection under a client that is still sending, and it would never see why.
         """
-        self._end_input(refusals.rejection(error), origin_lines)
+        turn = self._arriving
+        self._end_input(turn.grant.format.refuse(error) if isinstance(turn, Request) else refusals.rejection(error))
 
     def _end_input(self, answer: Answer, origin_lines: bytes = b"") -> None:
         if self._state is LINGERING or self._transport.is_closing():
@@ -507,9 +509,11 @@ class Connection(asyncio.Protocol):
                 self._transport.abort()
         elif self._deadline is not None and now >= self._deadline:
             if self._state is READING:
-                late = refusals.rejection(Rejection(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time"))
-                # To send a refused request again would be no use.
-                self._end_input(self._arriving.answer if isinstance(self._arriving, KnownTurn) else late)
+                if isinstance(self._arriving, KnownTurn):
+                    # To send a refused request again would be no use.
+                    self._end_input(self._arriving.answer)
+                else:
+                    self.refuse(Rejection(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time"))
                 self._count_memory()
             else:
                 self._transport.close()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from http import HTTPStatus
 
 import msgspec
 
-from forebay.errors import FieldError
+from forebay.denials.denials import Denials
+from forebay.errors import FieldError, Rejection
 from forebay.intake.documents import DocumentMaker, Made, Moment
 from forebay.intake.formats.event import invalid_event
 from forebay.intake.formats.format import ForeignEvent, OwnDocument
@@ -20,12 +22,19 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ForeignDocumentMaker(DocumentMaker):
-    """Makes entries of events that are more than native ones."""
+    """Makes entries of events that are more than native ones.
+
+    Attributes:
+        denials: the list that shuts out users and devices, also those that an event names.
+    """
+
+    denials: Denials | None = None
 
     def _make_entry(
         self, event: Event | ForeignEvent | OwnDocument, moment: Moment, sender: Sender, sent_at: Instant | None
     ) -> Made:
         if isinstance(event, ForeignEvent):
+            self._check_denials(event)
             named = name_sender(sender, event.user_id, event.sender)
             index, log_id, entry = super()._make_entry(event.event, moment, named, sent_at)
             if not event.document_id:
@@ -39,16 +48,30 @@ class ForeignDocumentMaker(DocumentMaker):
             return event.index, document_id, b"%b%b}}\n%b\n" % (self._leads[event.index], document_id, document)
         return super()._make_entry(event, moment, sender, sent_at)
 
+    def _check_denials(self, event: ForeignEvent) -> None:
+        if self.denials is None:
+            return
+        device = event.sender.get("device_uuid", "")
+        if self.denials.is_denied(device.encode() or None, None):
+            raise Rejection(HTTPStatus.FORBIDDEN, "the device is shut out")
+        if event.user_id and self.denials.is_revoked((), event.user_id):
+            raise Rejection(HTTPStatus.FORBIDDEN, "the user is shut out")
+
 
 def document_makers(
-    environment: str, oldest: datetime, counters: Counters, *, require_log_id: bool, drops_repeated: bool = False
+    environment: str,
+    oldest: datetime,
+    counters: Counters,
+    *,
+    require_log_id: bool,
+    drops_repeated: bool = False,
+    denials: Denials | None = None,
 ) -> tuple[DocumentMaker, DocumentMaker]:
     """Return the maker for native events, and the one for all."""
-    native, foreign = (
-        kind(environment, oldest, counters, require_log_id=require_log_id, drops_repeated=drops_repeated)
-        for kind in (DocumentMaker, ForeignDocumentMaker)
-    )
-    return native, foreign
+    rules = {"require_log_id": require_log_id, "drops_repeated": drops_repeated}
+    foreign = ForeignDocumentMaker(environment, oldest, counters, **rules)
+    foreign.denials = denials
+    return DocumentMaker(environment, oldest, counters, **rules), foreign
 
 
 def _add_receipt(event: OwnDocument, moment: Moment, sender: Sender) -> bytes:

@@ -141,11 +141,14 @@ class LocalSink:
         if file_bytes is None:
             return SinkCheck([CheckResult(subject, "no event has been delivered yet")])
         try:
-            months = await self.list_months()
+            stored = await self._ask(_list_months) or []
         except SinkUnreachable as error:
             return SinkCheck([CheckResult(subject, str(error), "see the file and its disk", is_usable=False)])
-        documents = sum(month.documents for month in months)
-        text = f"{documents} events in {len(months)} months, {format_bytes(file_bytes)}"
+        months = select_months(stored, self._environment)
+        text = f"{sum(month.documents for month in months)} events in {len(months)} months"
+        if own := sum(index.documents for index in stored if has_own_documents(index.name)):
+            text += f", {own} of UBI"
+        text += f", {format_bytes(file_bytes)}"
         return SinkCheck([CheckResult(subject, text)])
 
     async def close(self) -> None:

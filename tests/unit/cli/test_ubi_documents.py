@@ -16,6 +16,7 @@ from forebay.intake.foreign import document_makers
 from forebay.intake.formats.ubi import UbiEvents
 from forebay.intake.senders import encode_sender
 from forebay.model import Entry, entry_document
+from forebay.sinks.local import LocalSink
 from forebay.sinks.port import Query
 from forebay.spool.records import NewGroup, Transaction
 from forebay.telemetry.counters import Counters
@@ -77,6 +78,14 @@ def test_no_month_is_listed_or_deleted_for_it(run: Run, folder: Folder) -> None:
     folder.deliver(make_ubi_entry(1), make_entry("a"))
     assert run("index", "prune", "--older-than", "0d", "--yes").code == 0
     assert run("events", "count").out == "2\n"
+
+
+async def test_the_doctor_counts_them_beside_the_months(folder: Folder) -> None:
+    sink = LocalSink(folder.store_path, "local")
+    await sink.deliver([make_ubi_entry(1), make_ubi_entry(2), make_entry("a")])
+    (found,) = (await sink.check()).addresses
+    await sink.close()
+    assert found.text.startswith("1 events in 1 months, 2 of UBI, ")
 
 
 class Pages:

@@ -147,7 +147,9 @@ class Server:
         self.admitter = FakeAdmitter()
         self.limits = ConnectionLimits(CONNECTIONS_MAX, in_hand_bytes_max, self.counters)
         self.state = ServerState()
-        makers = document_makers("test", datetime(2024, 1, 1, tzinfo=UTC), self.counters, require_log_id=False)
+        makers = document_makers(
+            "test", datetime(2024, 1, 1, tzinfo=UTC), self.counters, require_log_id=False, denials=self.denials
+        )
         guard = Guard(
             self.verifier,
             self.denials,

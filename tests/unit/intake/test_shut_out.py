@@ -240,3 +240,39 @@ class _NoKeys:
     def find(self, key_id: str | None, *, is_last_try: bool) -> tuple[()]:
         del key_id, is_last_try
         return ()
+
+
+def call(user: str, device: str) -> dict[str, object]:
+    context = {"device": {"id": device}}
+    return {"type": "track", "event": "Paid", "messageId": f"{user} {device}", "userId": user, "context": context}
+
+
+def record(user: str, device: str) -> dict[str, object]:
+    named = {"user.id": user, "device.id": device}
+    return {"attributes": [{"key": key, "value": {"stringValue": value}} for key, value in named.items()]}
+
+
+SENT = [("carol", "9999"), ("carol", DEVICE), ("mallory", "9999")]
+NAMED = {
+    "Segment": ("/v1/batch", {"batch": [call(*sender) for sender in SENT]}),
+    "OTLP": ("/v1/logs", {"resourceLogs": [{"scopeLogs": [{"logRecords": [record(*sender) for sender in SENT]}]}]}),
+}
+
+
+@pytest.mark.parametrize("form", NAMED)
+async def test_a_user_or_a_device_that_an_event_names_is_shut_out_too_and_costs_no_other(
+    files: Files, form: str
+) -> None:
+    server = Server(denials=files.denials)
+    change(server, files, (Kind.DEVICE, DEVICE), (Kind.SUB, "mallory"))
+    path, body = NAMED[form]
+    sent = request(path, "application/json", json.dumps(body), OTHER)
+    sent = sent.replace(f"Device-UUID: {DEVICE}\r\n".encode(), b"")
+    connection, transport = server.connect(peer=PEER)
+    connection.data_received(sent)
+    (taken,) = server.admitter.requests
+    taken.admitted(Admission.CREATED)
+    assert transport.statuses == [200]
+    (entry,) = [entry for part in taken.parts for entry in part.entries]
+    assert b'"user_id":"carol"' in entry
+    assert (server.counters.denied["device"], server.counters.denied["sub"], server.counters.rejected) == (1, 1, 2)

@@ -59,7 +59,7 @@ class OtlpJson(Format):
 
     def refuse(self, error: Rejection) -> Answer:
         """Return the answer that refuses a request, with a `google.rpc.Status`."""
-        return _refuse_in_json(error.status, error.detail, error.errors, error.headers)
+        return _refuse_in_json(*_words(error))
 
     def answer(self, places: Sequence[int], results: Sequence[Result], admission: Admission) -> bytes:
         """Return an `ExportLogsServiceResponse`.
@@ -97,7 +97,7 @@ class OtlpProtobuf(Format):
 
     def refuse(self, error: Rejection) -> Answer:
         """Return the answer that refuses a request, with a `google.rpc.Status`."""
-        return _refuse_in_protobuf(error.status, error.detail, error.errors, error.headers)
+        return _refuse_in_protobuf(*_words(error))
 
     def answer(self, places: Sequence[int], results: Sequence[Result], admission: Admission) -> bytes:
         """Return an `ExportLogsServiceResponse`.
@@ -158,6 +158,16 @@ def _count_refused(places: Sequence[int], results: Sequence[Result]) -> tuple[in
     if len(refused) == len(results):
         raise Rejection(HTTPStatus.BAD_REQUEST, message, first.errors)
     return len(refused), message
+
+
+def _words(error: Rejection) -> tuple[int, str, tuple[FieldError, ...], tuple[tuple[str, str], ...]]:
+    """Return status, detail, fields and header lines of a refusal, in the statuses that this protocol knows.
+
+    Of those that ask a client to send again it has 429, 502, 503 and 504 alone.
+    """
+    if error.status == HTTPStatus.REQUEST_TIMEOUT:
+        return HTTPStatus.SERVICE_UNAVAILABLE, error.detail, error.errors, (("Retry-After", "1"),)
+    return error.status, error.detail, error.errors, error.headers
 
 
 @lru_cache(maxsize=ANSWERS_MAX)

@@ -16,7 +16,8 @@ from forebay.intake.formats.cloudevents import BatchedCloudEvents, BinaryCloudEv
 from forebay.intake.formats.format import TOKEN, Format, FormatOfHead
 from forebay.intake.formats.lines import EventLines
 from forebay.intake.formats.otlp import OtlpJson, OtlpProtobuf
-from forebay.intake.formats.segment import CALLS, SegmentBatch, SegmentCall
+from forebay.intake.formats.segment import SegmentBatch, SegmentCall
+from forebay.intake.formats.segment_call import CALLS
 from forebay.intake.formats.single import SingleEvent
 from forebay.intake.formats.ubi import UbiEvents, UbiQueries
 

@@ -1,58 +1,24 @@
 """Segment's HTTP API: `POST /v1/batch`, and an address for each kind of call.
 
-Sources: https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/ and
-https://segment.com/docs/connections/spec/common/. Segment's own clients use short addresses, too, such as `/v1/t`.
-
-A field that has a place of its own in a document goes there. All others are kept under `extra` as they came, and so is
-one whose value does not fit its place: an odd value is no reason to refuse an event.
+Source: https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/. Segment's own clients use short
+addresses, too, such as `/v1/t`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from http import HTTPStatus
-from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from forebay.errors import FieldError, Rejection
-from forebay.intake.client_clock import as_datetime
+from forebay.errors import Rejection
 from forebay.intake.formats.beacon import HoldsToken
-from forebay.intake.formats.event import (
-    DECODING_ERRORS,
-    TOO_DEEP,
-    check_text,
-    decode_instant,
-    invalid_event,
-    not_json,
-    reason_of,
-)
+from forebay.intake.formats.event import DECODING_ERRORS, check_text, not_json, reason_of
 from forebay.intake.formats.format import Decoded, Example, ForeignEvent, Result, encode_refusal
-from forebay.intake.formats.json_split import NotSplit, is_too_deep, split_array, split_object
-from forebay.model import LOG_ID_BYTES_MAX, NO_PARAM, Admission, ExtendedEvent, Instant
-
-CALLS = {
-    "track": "properties",
-    "page": "properties",
-    "screen": "properties",
-    "identify": "traits",
-    "group": "traits",
-    "alias": "traits",
-}
-"""The kinds of calls, and the field of each that becomes `param`."""
-
-NAMED = frozenset({"page", "screen"})
-"""The kinds that have a name, a category, and properties of the page itself."""
-
-NO_PAGE = "unknown"
-"""The page of an event that names none."""
-
-MERGED = frozenset({"context", "integrations"})
-"""The objects of a batch whose fields count for each of its events."""
-
-WRITE_KEY = "writeKey"
+from forebay.intake.formats.json_split import NotSplit, split_array, split_object
+from forebay.intake.formats.segment_call import WRITE_KEY, check_depth, decode_call, read_time
+from forebay.model import Admission
 
 BATCH_BYTES_MAX = 512 * 1024
 """Segment's clients send batches of 500 KB, some of them with the token only inside."""
@@ -66,7 +32,6 @@ _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_array = msgspec.json.Decoder(list[Raw]).decode
 _decode_raw = msgspec.json.Decoder(Raw).decode
 _decode_text = msgspec.json.Decoder(str).decode
-_decode_name = msgspec.json.Decoder(str | int | float).decode
 _encode = msgspec.json.encode
 
 
@@ -98,7 +63,7 @@ class SegmentCall(_Segment):
             Rejection: 400, it is not valid.
         """
         check_text(body)
-        return Decoded((_decode_call(body, {}, self._kind),), range(1), is_foreign=True)
+        return Decoded((decode_call(body, {}, self._kind),), range(1), is_foreign=True)
 
     def answer(self, places: Sequence[int], results: Sequence[Result], admission: Admission) -> bytes:
         """Return that it was taken.
@@ -136,12 +101,12 @@ class SegmentBatch(_Segment):
         except (Rejection, KeyError, *DECODING_ERRORS) as error:
             shared, calls = _split(body, _no_batch(error))
         shared.pop(WRITE_KEY, None)
-        _check_depth(shared)
+        check_depth(shared)
         shared_bytes = sum(len(name.encode()) + len(bytes(raw)) for name, raw in shared.items())
         if len(calls) * shared_bytes > SHARED_BYTES_MAX:
             detail = "the fields beside the batch are too large for so many events"
             raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
-        sent_at = _read_time(shared, "sentAt")
+        sent_at = read_time(shared, "sentAt")
         return Decoded(_decode_each(calls, shared), range(len(calls)), sent_at, is_foreign=True)
 
     def answer(self, places: Sequence[int], results: Sequence[Result], admission: Admission) -> bytes:
@@ -181,152 +146,6 @@ def _decode_each(calls: Iterable[bytes | Raw], shared: Mapping[str, Raw]) -> Ite
         try:
             if isinstance(call, bytes):
                 check_text(call, "event")
-            yield _decode_call(call, shared)
+            yield decode_call(call, shared)
         except Rejection as error:
             yield error
-
-
-def _decode_call(text: bytes | Raw, shared: Mapping[str, Raw], kind: str = "") -> ForeignEvent:
-    """Return the event of a call; `kind` is its kind if it names none.
-
-    Raises:
-        Rejection: 400, it is not valid.
-    """
-    fields = _read_call(text)
-    for name, value in shared.items():
-        if name not in fields:
-            fields[name] = value
-        elif name in MERGED:
-            fields[name] = _merge(value, fields[name])
-    fields.setdefault("type", Raw(_encode(kind)))
-    kind = _read_text(fields, "type")
-    context = _read_object(fields, "context")
-    is_named = kind in NAMED
-    values: dict[str, Any] = {
-        "page": _find_page(fields, context, is_named=is_named),
-        "event": _take_text(fields, "event") if kind == "track" else kind,
-        "log_id": _take_text(fields, "messageId"),
-        "label": _take_text(fields, "name") if is_named else None,
-        "section": _take_text(fields, "category") if is_named else None,
-        "param": fields.pop(CALLS.get(kind, ""), NO_PARAM),
-        "timestamp": _take_time(fields),
-        "sent_at": _read_time(fields, "sentAt"),
-    }
-    user_id = _take_text(fields, "userId") or ""
-    _check(kind, values)
-    event = ExtendedEvent(**values, extra=fields)
-    return ForeignEvent(event, user_id, _read_sender(context))
-
-
-def _read_call(text: bytes | Raw) -> dict[str, Raw]:
-    try:
-        fields = _decode_fields(text)
-    except msgspec.ValidationError as error:
-        raise Rejection(HTTPStatus.BAD_REQUEST, f"an event is a JSON object: {reason_of(error)}") from None
-    except DECODING_ERRORS as error:
-        raise not_json(error, "event") from None
-    fields.pop(WRITE_KEY, None)
-    _check_depth(fields)
-    return fields
-
-
-def _check_depth(fields: Mapping[str, Raw]) -> None:
-    errors = [FieldError(name, TOO_DEEP) for name, raw in fields.items() if is_too_deep(bytes(raw))]
-    if errors:
-        raise invalid_event(*errors)
-
-
-def _check(kind: str, values: Mapping[str, Any]) -> None:
-    errors = []
-    if kind not in CALLS:
-        errors.append(FieldError("type", f"must be one of {', '.join(CALLS)}"))
-    elif not values["event"]:
-        errors.append(FieldError("event", "is required, and must be text"))
-    log_id = values["log_id"]
-    if log_id is not None and len(log_id.encode()) > LOG_ID_BYTES_MAX:
-        errors.append(FieldError("messageId", f"must not be longer than {LOG_ID_BYTES_MAX} bytes"))
-    if errors:
-        raise invalid_event(*errors)
-
-
-def _merge(outer: Raw, inner: Raw) -> Raw:
-    """Return an object with the fields of two; what is in both, or is no object, counts as it is in the inner one."""
-    try:
-        below, above = _decode_fields(outer), _decode_fields(inner)
-    except DECODING_ERRORS:
-        return inner
-    merged = {name: _merge(below[name], raw) if name in below else raw for name, raw in above.items()}
-    return Raw(_encode(below | merged))
-
-
-def _find_page(fields: Mapping[str, Raw], context: Mapping[str, Raw], *, is_named: bool) -> str:
-    """Return the page of an event: the first of these that it names."""
-    page = _read_object(context, "page")
-    found = _read_text(page, "path") or _read_text(page, "url")
-    if not found and is_named:
-        properties = _read_object(fields, "properties")
-        found = _read_text(properties, "path") or _read_text(properties, "url") or _read_text(fields, "name")
-    return found or NO_PAGE
-
-
-def _read_sender(context: Mapping[str, Raw]) -> Mapping[str, str]:
-    named = {
-        "device_uuid": _read_text(_read_object(context, "device"), "id"),
-        "app_version": _read_text(_read_object(context, "app"), "version"),
-        "os_version": _read_text(_read_object(context, "os"), "version"),
-        "user_agent": _read_text(context, "userAgent"),
-    }
-    return {name: text for name, text in named.items() if text}
-
-
-def _read_object(fields: Mapping[str, Raw], name: str) -> Mapping[str, Raw]:
-    """Return the fields of an object; none if it is missing or something else."""
-    try:
-        return _decode_fields(fields[name])
-    except (KeyError, *DECODING_ERRORS):
-        return {}
-
-
-def _read_text(fields: Mapping[str, Raw], name: str) -> str:
-    """Return a text, or a number as it was written; nothing if the field is missing or something else."""
-    try:
-        value = _decode_name(fields[name])
-    except (KeyError, *DECODING_ERRORS):
-        return ""
-    return value if isinstance(value, str) else bytes(fields[name]).decode()
-
-
-def _take_text(fields: dict[str, Raw], name: str) -> str | None:
-    text = _read_text(fields, name)
-    if not text:
-        return None
-    del fields[name]
-    return text
-
-
-def _read_time(fields: Mapping[str, Raw], name: str) -> Instant | None:
-    """Return a time; None if the field is missing or something else."""
-    try:
-        time = _decode_time(fields[name])
-        if time is not None:
-            as_datetime(time, name)
-    except (KeyError, ValueError, Rejection, *DECODING_ERRORS):
-        return None
-    return time
-
-
-def _decode_time(value: Raw) -> Instant | None:
-    try:
-        return decode_instant(value)
-    except msgspec.ValidationError:
-        # ISO 8601 has more forms than RFC 3339.
-        return datetime.fromisoformat(_decode_text(value))
-
-
-def _take_time(fields: dict[str, Raw]) -> Instant | None:
-    for name in ("timestamp", "originalTimestamp"):
-        time = _read_time(fields, name)
-        if time is not None:
-            del fields[name]
-            return time
-    return None

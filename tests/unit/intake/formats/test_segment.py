@@ -17,7 +17,8 @@ import pytest
 from forebay.errors import Rejection
 from forebay.intake.foreign import ForeignDocumentMaker
 from forebay.intake.formats.format import Format
-from forebay.intake.formats.segment import CALLS, SHARED_BYTES_MAX, SegmentBatch, SegmentCall
+from forebay.intake.formats.segment import SHARED_BYTES_MAX, SegmentBatch, SegmentCall
+from forebay.intake.formats.segment_call import CALLS
 from forebay.intake.senders import encode_sender
 from forebay.model import Admission, entry_document
 from forebay.telemetry.counters import Counters
