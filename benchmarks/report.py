@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from benchmarks import speed
+from benchmarks import formats, speed
 from benchmarks.reach import goals, parts
 
 Run = dict[str, Any]
@@ -36,6 +36,13 @@ CANDIDATES = """\
 
 Medians of events per second of processor time. *Lost* are the events that were answered with 200 before a `kill -9`
 and did not reach OpenSearch, even after a new start on the same directory.
+"""
+
+FORMATS = """\
+## Formats
+
+The same events in batches of {events}, over {connections} connections, to one server: medians of events per second of
+processor time, and of the ratio to native batches in the same round. Documents differ in size, and so do bodies.
 """
 
 FIGURES = """\
@@ -127,6 +134,15 @@ def lost(kills: list[Run], name: str, *, sink_away: bool) -> str:
     return ""
 
 
+def wire_formats(results: Run) -> str:
+    """Show the rates of the wire formats."""
+    if not results["formats"]:
+        return ""
+    head = ["", "events per CPU second", "from … to", "against native batches"]
+    text = FORMATS.format(events=formats.EVENTS, connections=formats.CONNECTIONS)
+    return "\n".join([text, table(head, formats.rows(results["formats"]))])
+
+
 def figures(results: Run) -> str:
     """Show the absolute figures of each candidate and load."""
     head = ["", "load", "events per CPU second", "from … to", "events/s", "server CPU", "load CPU", "p99 ms", "peak MB"]
@@ -188,6 +204,6 @@ def machine(results: Run) -> str:
 def render(results: Run) -> str:
     """Write the whole page."""
     settings = results["settings"]
-    sections = [HEAD, reached(results), collectors(results), figures(results), machine(results)]
+    sections = [HEAD, reached(results), collectors(results), wire_formats(results), figures(results), machine(results)]
     sections += [METHOD.format(**settings), AGAIN.format(minutes=results["minutes"])]
     return "\n".join(section for section in sections if section)

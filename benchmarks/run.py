@@ -17,14 +17,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a script finds only its own directory
 
-from benchmarks import building, candidates, clients, killing, machine, report, speed
+from benchmarks import building, candidates, clients, formats, killing, machine, report, speed
 from benchmarks.candidates import ALL, INTERVAL_S, PROTOTYPE, ROOT, Candidate
 from benchmarks.processes import LOAD_CORE, SERVER_CORE, BenchmarkError
 from benchmarks.reach import parts
 
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
-PARTS = ("speed", "kills", *parts.PARTS)
+PARTS = ("speed", "kills", "formats", *parts.PARTS)
 QUICK = speed.Timing(rounds=1, seconds=1, warm_up=1)
 
 
@@ -81,9 +81,10 @@ def measure_parts(options: argparse.Namespace, able: list[Candidate], work: Path
     wanted, length = options.parts, timing(options)
     kills = killing.measure_all(able, work) if "kills" in wanted else []
     runs = speed.measure(able, length, work) if "speed" in wanted else []
+    by_format = formats.measure(work, length.rounds, length.seconds, length.warm_up) if "formats" in wanted else []
     beside = [name for name in parts.PARTS if name in wanted]
     reach, unmeasured = parts.measure(beside, work, length.rounds, length.seconds)
-    return {"speed": runs, "kills": kills, "reach": reach, "unmeasured": unmeasured}
+    return {"speed": runs, "kills": kills, "formats": by_format, "reach": reach, "unmeasured": unmeasured}
 
 
 def about(candidate: Candidate) -> dict[str, str]:

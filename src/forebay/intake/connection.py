@@ -262,6 +262,7 @@ class Connection(asyncio.Protocol):
             turn = request = self._intake.begin(self, head)
         except Rejection as error:
             self._intake.counters.rejected += 1
+            self._excess += error.status == HTTPStatus.TOO_MANY_REQUESTS
             answer = find_format(head).refuse(error)
             if is_asked or self._reader.announced_body_bytes > self._intake.limits.body_bytes_max:
                 self._end_input(answer, lines)

@@ -145,6 +145,12 @@ async def test_a_client_that_sends_on_and_on_without_waiting_is_read_more_slowly
     assert transport.statuses == [200, 429, 429]
 
 
+async def test_a_client_with_another_head_each_time_is_read_more_slowly_too() -> None:
+    server = Server(token_rate_per_s=0.01, rate_burst_s=100)
+    transport = send(server, b"".join(request(Device_UUID=str(number)) for number in range(3)))
+    assert (transport.statuses, transport.is_paused) == ([200, 429, 429], True)
+
+
 async def test_all_that_a_client_over_its_limit_sends_is_answered_in_the_end() -> None:
     server = Server(token_rate_per_s=0.01, rate_burst_s=100)
     transport = send(server, request() * 60)
