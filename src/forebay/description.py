@@ -8,7 +8,7 @@ from forebay.admin.bodies import Body, is_json
 from forebay.admin.openapi import EventAddress, describe
 from forebay.admin.schemas import Json
 from forebay.errors import Rejection
-from forebay.intake.formats.beacon import TextBeacon
+from forebay.intake.formats.beacon import HoldsToken
 from forebay.intake.formats.compressed import ACCEPTED_CODINGS
 from forebay.intake.formats.format import Format, FormatOfHead
 from forebay.intake.formats.registry import Addresses, Formats, with_token
@@ -48,7 +48,7 @@ def _describe(path: str, key: str, form: Format) -> Body:
         example=example.body if example.path in {"", path} else None,
         headers=example.headers,
         takes_basic=form.takes_basic,
-        token_field=form.token_field if isinstance(form, TextBeacon) else "",
+        token_field=form.token_field if isinstance(form, HoldsToken) else "",
         answer_type=answer_type,
         answer=answer,
         refusal_type=_content_type(form.refuse(REFUSAL)[1]),

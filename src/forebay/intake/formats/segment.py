@@ -51,7 +51,7 @@ class SegmentCall(_Segment):
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self.paths = (f"/v1/{kind}", f"/v1/{kind[0]}")
-        self.summary = f"A {kind} call of Segment's."
+        self.summary = f"One {kind} call of Segment's."
         self.example = Example(
             _encode({"type": kind, "userId": "u1", "event": "Song Played", "messageId": f"a {kind}"})
         )
