@@ -100,9 +100,9 @@ def start_opensearch(opensearch_home: Path) -> Iterator[StartOpenSearch]:
         yield start
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def keycloak() -> Iterator[KeycloakServer]:
-    """The identity provider of a module; a test leaves it running."""
+    """The identity provider of a run, whose processes take tests of several modules in turn; a test leaves it running."""
     try:
         home = KeycloakServer.install()
     except ServerUnavailableError as error:

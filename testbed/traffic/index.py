@@ -17,11 +17,11 @@ class IndexUnreadable(Exception):
 
 
 class Index:
-    """The documents of one environment."""
+    """The documents of one environment, or those of the indices that a pattern selects."""
 
-    def __init__(self, url: str, environment: str) -> None:
+    def __init__(self, url: str, environment: str, pattern: str = "") -> None:
         self._url = url
-        self._pattern = f"events_{environment}_*"
+        self._pattern = pattern or f"events_{environment}_*"
 
     async def wait_count(self, wanted: int, timeout_s: float) -> int:
         """Wait until there are that many documents, or no further one comes for the time; return their number."""

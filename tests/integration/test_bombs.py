@@ -97,8 +97,9 @@ async def send_steadily(server: ForebayServer, left: Counter[str]) -> Counter[in
     return statuses
 
 
-@pytest.mark.parametrize("mib", [10, 1024])
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+@pytest.mark.parametrize(
+    ("coding", "mib"), [("gzip", 10), ("gzip", 1024), ("deflate", 1024), ("br", 1024), ("zstd", 10), ("zstd", 1024)]
+)
 async def test_a_thousand_bombs_at_once_are_refused_and_others_are_served(
     server: ForebayServer, coding: str, mib: int
 ) -> None:

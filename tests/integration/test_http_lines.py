@@ -81,10 +81,9 @@ def test_lines_may_be_acknowledged_from_memory(client: Client) -> None:
     client.document("line in memory")
 
 
-def test_a_single_event_is_no_line(client: Client) -> None:
-    answer = client.post(body=EVENT, content_type=NDJSON)
-    assert_problem(answer, 415)
-    assert NDJSON not in answer.headers["accept"]
+def test_lines_are_taken_at_the_address_of_a_single_event_too(client: Client) -> None:
+    answer = client.post(body=EVENT + b"\n" + EVENT, content_type=NDJSON).json
+    assert (answer["accepted"], [row["line"] for row in answer["results"]]) == (2, [1, 2])
 
 
 def test_a_refused_media_type_names_all_that_are_taken(client: Client) -> None:

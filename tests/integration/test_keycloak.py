@@ -41,7 +41,7 @@ LIMIT_S = 60
 FORGED = ec.generate_private_key(ec.SECP256R1())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def realm(keycloak: KeycloakServer) -> Realm:
     """A realm with a client for each algorithm, which may send events."""
     realm = Realm(keycloak.url, "shop")

@@ -20,6 +20,7 @@ from testbed.servers.fixtures import report_missing
 from testbed.servers.forebay import ForebayServer
 from testbed.servers.opensearch import OpenSearchServer
 from testbed.servers.opensearch_admin import call
+from testbed.traffic.index import Index
 from testbed.traffic.ubi import Shop, make_attributes, make_body, make_event, make_query
 
 ARRIVAL_S = 30
@@ -77,10 +78,10 @@ async def read(opensearch: OpenSearchServer, index: str, wanted: int) -> list[di
     """Wait for so many documents, and return them without what Forebay has added; one too many is an error."""
     deadline = time.monotonic() + ARRIVAL_S
     while True:
-        options = "ignore_unavailable=true&allow_no_indices=true"
-        await call(opensearch.url, "POST", f"/{index}/_refresh?{options}")
-        answer = await call(opensearch.url, "POST", f"/{index}/_search?size=1000&{options}")
-        found = [hit["_source"] for hit in answer["hits"]["hits"]]
+        # A pattern, as the index may not be there yet.
+        stored = Index(opensearch.url, "", f"{index}*")
+        await stored.count()  # which refreshes it
+        found = [document async for _, document in stored.documents()]
         if len(found) >= wanted or time.monotonic() > deadline:
             break
         await asyncio.sleep(0.1)
