@@ -11,6 +11,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,8 +147,8 @@ WIRES = {
 }
 
 
-def measure(work: Path, rounds: int, seconds: int, warm_up: int) -> list[dict[str, Any]]:
-    """Measure each format in each round; the order moves on by one with each round."""
+def measure(work: Path, rounds: int, seconds: int, warm_up: int) -> dict[str, Any]:
+    """Measure each format in each round; the order moves on by one with each round. Return the runs, and the time."""
     runs: list[dict[str, Any]] = []
     names = list(WIRES)
     with stage(ALL["forebay"], work, 1) as on, _on_core(LOAD_CORE):
@@ -160,7 +161,7 @@ def measure(work: Path, rounds: int, seconds: int, warm_up: int) -> list[dict[st
                 sent = send(on.launch.port, requests[name], seconds)
                 cpu_s = processes.cpu_seconds(on.server.pid) - before
                 runs.append({"round": number, "format": name, "events": sent * EVENTS, "cpu_s": round(cpu_s, 2)})
-    return runs
+    return {"when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "runs": runs}
 
 
 def make_requests(wire: Wire, client: Client) -> list[bytes]:

@@ -42,7 +42,8 @@ FORMATS = """\
 ## Formats
 
 The same events in batches of {events}, over {connections} connections, to one server: medians of events per second of
-processor time, and of the ratio to native batches in the same round. Documents differ in size, and so do bodies.
+processor time, and of the ratio to native batches in the same round, measured {when}. Documents differ in size, and
+so do bodies.
 """
 
 FIGURES = """\
@@ -138,9 +139,10 @@ def wire_formats(results: Run) -> str:
     """Show the rates of the wire formats."""
     if not results["formats"]:
         return ""
+    runs = results["formats"]["runs"]
     head = ["", "events per CPU second", "from … to", "against native batches"]
-    text = FORMATS.format(events=formats.EVENTS, connections=formats.CONNECTIONS)
-    return "\n".join([text, table(head, formats.rows(results["formats"]))])
+    text = FORMATS.format(events=formats.EVENTS, connections=formats.CONNECTIONS, when=results["formats"]["when"])
+    return "\n".join([text, table(head, formats.rows(runs))])
 
 
 def figures(results: Run) -> str:

@@ -81,7 +81,7 @@ def measure_parts(options: argparse.Namespace, able: list[Candidate], work: Path
     wanted, length = options.parts, timing(options)
     kills = killing.measure_all(able, work) if "kills" in wanted else []
     runs = speed.measure(able, length, work) if "speed" in wanted else []
-    by_format = formats.measure(work, length.rounds, length.seconds, length.warm_up) if "formats" in wanted else []
+    by_format = formats.measure(work, *length) if "formats" in wanted else None
     beside = [name for name in parts.PARTS if name in wanted]
     reach, unmeasured = parts.measure(beside, work, length.rounds, length.seconds)
     return {"speed": runs, "kills": kills, "formats": by_format, "reach": reach, "unmeasured": unmeasured}
@@ -147,6 +147,19 @@ def without_prototype(results: dict[str, Any]) -> dict[str, Any]:
     return {**results, "candidates": named, **kept}
 
 
+def renewed(options: argparse.Namespace, results: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what the page shows from now on; None if a run measured too little to change it.
+
+    The formats can be measured alone: they say themselves when.
+    """
+    if complete(options):
+        return without_prototype(results)
+    if options.parts == ["formats"] and not options.quick:
+        kept: dict[str, Any] = json.loads(RESULTS.read_text())
+        return {**kept, "formats": results["formats"]}
+    return None
+
+
 def complete(options: argparse.Namespace) -> bool:
     """Return whether everything is measured; only then does a run replace the page."""
     return set(options.only) == set(ALL) and set(options.parts) == set(PARTS) and not options.quick
@@ -162,8 +175,9 @@ def main() -> int:
     except BenchmarkError as error:
         print("\n".join(["", f"benchmark: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr)
         return 1
-    if options.render or complete(options):
-        keep(without_prototype(results))
+    shown = results if options.render else renewed(options, results)
+    if shown is not None:
+        keep(shown)
     print(report.render(results))
     return 0
 

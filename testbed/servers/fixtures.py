@@ -102,7 +102,7 @@ def start_opensearch(opensearch_home: Path) -> Iterator[StartOpenSearch]:
 
 @pytest.fixture(scope="session")
 def keycloak() -> Iterator[KeycloakServer]:
-    """The identity provider of a run, whose processes take tests of several modules in turn; a test leaves it running."""
+    """The identity provider of a run, as tests of other modules come in between; a test leaves it running."""
     try:
         home = KeycloakServer.install()
     except ServerUnavailableError as error:
