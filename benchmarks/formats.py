@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from benchmarks import clients, processes
-from benchmarks.candidates import ALL
+from benchmarks.candidates import DISK
 from benchmarks.clients import Client, to_json
 from benchmarks.load import stage
 from benchmarks.processes import LOAD_CORE, BenchmarkError
@@ -151,7 +151,7 @@ def measure(work: Path, rounds: int, seconds: int, warm_up: int) -> dict[str, An
     """Measure each format in each round; the order moves on by one with each round. Return the runs, and the time."""
     runs: list[dict[str, Any]] = []
     names = list(WIRES)
-    with stage(ALL["forebay"], work, 1) as on, _on_core(LOAD_CORE):
+    with stage(DISK, work, 1) as on, _on_core(LOAD_CORE):
         requests = {name: make_requests(wire, on.clients[0]) for name, wire in WIRES.items()}
         for number in range(rounds):
             for name in names[number:] + names[:number]:
