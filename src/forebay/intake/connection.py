@@ -285,7 +285,12 @@ class Connection(asyncio.Protocol):
         return self._arriving is not None
 
     def _read_headers(self) -> dict[bytes, bytes]:
-        return {name.lower(): value.rstrip(BLANKS) for name, value in self._reader.headers}
+        headers = {name.lower(): value.rstrip(BLANKS) for name, value in self._reader.headers}
+        if len(headers) < len(self._reader.headers) and b"content-encoding" in headers:
+            # Lines that stand twice are one list (RFC 9110, section 5.3); of all others the last one counts.
+            codings = [value for name, value in self._reader.headers if name.lower() == b"content-encoding"]
+            headers[b"content-encoding"] = b", ".join(codings)
+        return headers
 
     @property
     def _connection_line(self) -> bytes:

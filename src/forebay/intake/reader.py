@@ -187,8 +187,13 @@ class RequestReader:
         self._stalled_bytes = 0
         self.announced_body_bytes = 0
         for name, value in self.headers:
-            if name.lower() == b"content-length":
+            lowered = name.lower()
+            if lowered == b"content-length":
                 self.announced_body_bytes = read_length(value)
+            elif lowered == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                # The parser would pass on the body as it came, in a coding that nobody undoes.
+                self._refuse(HTTPStatus.NOT_IMPLEMENTED, "of transfer codings only chunked is taken")
+                return
         self._connection.take_head()
 
     def on_body(self, data: bytes) -> None:

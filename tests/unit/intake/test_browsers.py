@@ -200,3 +200,49 @@ async def test_a_token_stays_in_no_event_wherever_it_stands(server: Server) -> N
     assert len(stored(server)) == 9
     assert TOKEN not in json.dumps(stored(server))
     assert {json.dumps(document["event_info"].get("extra")) for document in stored(server)} == {"null", '{"other": 1}'}
+
+
+# A token in a body is kept in no event, whatever its format
+
+
+OTLP_BODY = {
+    "access_token": "T",
+    "resourceLogs": [
+        {
+            "access_token": "T",
+            "resource": {"access_token": "T"},
+            "scopeLogs": [{"access_token": "T", "scope": {"access_token": "T"}, "logRecords": [{"access_token": "T"}]}],
+        }
+    ],
+}
+TRACK = {"event": "Paid", "messageId": "m", "access_token": "T", "writeKey": "T"}
+HOLDING = {
+    "/events": {"page": "/", "event": "e", "access_token": "T"},
+    "/events/batch": [{"page": "/", "event": "e", "access_token": "T"}],
+    "/v1/track": TRACK,
+    "/v1/batch": {"batch": [TRACK | {"type": "track"}], "access_token": "T", "writeKey": "T"},
+    "/v1/logs": OTLP_BODY,
+    "/ubi_events": [{"action_name": "a", "access_token": "T"}],
+}
+
+
+@pytest.mark.parametrize("path", HOLDING)
+async def test_a_token_in_a_body_ends_in_no_event(path: str) -> None:
+    server = Server()
+    connection, _ = server.connect()
+    body = json.dumps(HOLDING[path]).replace('"T"', json.dumps(TOKEN))
+    head = f"POST {path} HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
+    connection.data_received(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    (request,) = server.admitter.requests
+    (entry,) = [entry for part in request.parts for entry in part.entries]
+    assert TOKEN.encode() not in entry
+
+
+@pytest.mark.parametrize("field", ["writeKey", "access_token"])
+async def test_a_beacon_of_segment_may_have_its_token_in_either_field(field: str) -> None:
+    server = Server()
+    connection, _ = server.connect()
+    body = json.dumps({"event": "Paid", field: TOKEN})
+    head = "POST /v1/track HTTP/1.1\r\nContent-Type: text/plain\r\n"
+    connection.data_received(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    assert len(server.admitter.requests) == 1

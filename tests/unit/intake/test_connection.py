@@ -634,3 +634,19 @@ async def test_a_refused_event_leaves_nothing_for_the_collector_of_cycles(
     finally:
         gc.enable()
     assert transport.statuses == [200 if path == b"/events/batch" else 400] * 2
+
+
+def test_two_content_codings_are_refused_also_on_two_lines(opened: tuple[Connection, FakeTransport]) -> None:
+    connection, transport = opened
+    connection.data_received(event(head=b"Content-Encoding: br\r\nContent-Encoding: gzip\r\n"))
+    assert transport.statuses == [415]
+
+
+@pytest.mark.parametrize("coding", [b"gzip, chunked", b"identity", b"chunked, chunked"])
+def test_another_transfer_coding_than_chunked_is_refused(
+    opened: tuple[Connection, FakeTransport], coding: bytes
+) -> None:
+    connection, transport = opened
+    head = event().partition(b"Content-Length")[0] + b"Transfer-Encoding: " + coding + b"\r\n\r\n"
+    connection.data_received(head + b"0\r\n\r\n")
+    assert transport.statuses in ([501], [400])

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from forebay.errors import Rejection
+from forebay.intake.answers import Answer
 from forebay.intake.formats.event import DECODING_ERRORS
 from forebay.intake.formats.format import TOKEN, Decoded, Format, Result
 from forebay.intake.formats.json_split import WHITE_SPACE
@@ -40,7 +41,9 @@ class HoldsToken(Format):
             Rejection: 400, as by `decode`.
         """
         try:
-            return _decode_text(_decode_object(body)[self.token_field]).encode()
+            fields = _decode_object(body)
+            token = fields[self.token_field] if self.token_field in fields else fields[TOKEN]
+            return _decode_text(token).encode()
         except (*DECODING_ERRORS, KeyError, UnicodeEncodeError):
             return None
 
@@ -68,6 +71,10 @@ class TextBeacon(HoldsToken):
             Rejection: 400, the body is not of this format.
         """
         return self._inner.decode(body)
+
+    def refuse(self, error: Rejection) -> Answer:
+        """Return the refusal of the other format."""
+        return self._inner.refuse(error)
 
     def answer(self, places: Sequence[int], results: Sequence[Result], admission: Admission) -> bytes:
         """Return the answer of the other format, which a page may or may not be there to read."""

@@ -38,6 +38,7 @@ OCTETS = "application/octet-stream"
 TEXT_CHARSETS = frozenset({"utf-8", "us-ascii"})
 
 _NULL = Raw(b"null")
+_NO_TEXT = Raw(b'""')
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[1467][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 """Made of time or at random, so unique by itself; one that is made of a name (RFC 9562, section 5.5) is not."""
 _MEDIA_TYPE = re.compile(r"[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+\s*(?:;.*)?", re.ASCII | re.DOTALL)
@@ -63,6 +64,8 @@ def read_object(text: bytes | Raw, word: str) -> ForeignEvent:
     except DECODING_ERRORS as error:
         raise not_json(error, word) from None
     members = {name: value for name, value in members.items() if value != _NULL}  # the same as none (section 2.2)
+    if members.get("data") == _NO_TEXT:
+        del members["data"]
     errors: list[FieldError] = []
     encoded = members.pop("data_base64", None)
     if encoded is not None and "data" in members:

@@ -168,7 +168,8 @@ def _read_message(name: str, beside: Texts) -> Fields:
 
 
 def _read_fields(fields: Fields) -> Fields:
-    """Return those fields that have another value than by default, which is the same as none in proto3."""
+    """Return the fields that have another value than by default, which is the same as none in proto3, without a token."""
+    fields.pop(TOKEN, None)
     if fields.get("attributes"):
         fields["attributes"] = _read_pairs("attributes", fields["attributes"])
     return {name: value for name, value in fields.items() if value}

@@ -17,7 +17,7 @@ from forebay.intake.formats.beacon import HoldsToken
 from forebay.intake.formats.event import DECODING_ERRORS, check_text, not_json, reason_of
 from forebay.intake.formats.format import Decoded, Example, ForeignEvent, Result, encode_refusal
 from forebay.intake.formats.json_split import NotSplit, split_array, split_object
-from forebay.intake.formats.segment_call import WRITE_KEY, check_depth, decode_call, read_time
+from forebay.intake.formats.segment_call import TOKENS, WRITE_KEY, check_depth, decode_call, read_time
 from forebay.model import Admission
 
 BATCH_BYTES_MAX = 512 * 1024
@@ -45,6 +45,16 @@ class _Segment(HoldsToken):
     unproven_bytes_max = BATCH_BYTES_MAX
 
 
+SPECIFIC = {
+    "track": {"event": "Song Played"},
+    "page": {"name": "Home"},
+    "screen": {"name": "Player"},
+    "group": {"groupId": "g1"},
+    "alias": {"previousId": "u0"},
+}
+"""The fields of the examples that only one kind of call has."""
+
+
 class SegmentCall(_Segment):
     """One event, of the kind that the address names."""
 
@@ -53,7 +63,7 @@ class SegmentCall(_Segment):
         self.paths = (f"/v1/{kind}", f"/v1/{kind[0]}")
         self.summary = f"One {kind} call of Segment's."
         self.example = Example(
-            _encode({"type": kind, "userId": "u1", "event": "Song Played", "messageId": f"a {kind}"})
+            _encode({"type": kind, "userId": "u1", "messageId": f"m-{kind}"} | SPECIFIC.get(kind, {}))
         )
 
     def decode(self, body: bytes) -> Decoded:
@@ -100,7 +110,8 @@ class SegmentBatch(_Segment):
             calls: Sequence[bytes | Raw] = _decode_array(shared.pop("batch"))
         except (Rejection, KeyError, *DECODING_ERRORS) as error:
             shared, calls = _split(body, _no_batch(error))
-        shared.pop(WRITE_KEY, None)
+        for name in TOKENS:
+            shared.pop(name, None)
         check_depth(shared)
         shared_bytes = sum(len(name.encode()) + len(bytes(raw)) for name, raw in shared.items())
         if len(calls) * shared_bytes > SHARED_BYTES_MAX:

@@ -25,7 +25,7 @@ from forebay.intake.formats.event import (
     not_json,
     reason_of,
 )
-from forebay.intake.formats.format import ForeignEvent
+from forebay.intake.formats.format import TOKEN, ForeignEvent
 from forebay.intake.formats.json_split import is_too_deep
 from forebay.model import LOG_ID_BYTES_MAX, NO_PARAM, ExtendedEvent, Instant
 
@@ -49,6 +49,8 @@ MERGED = frozenset({"context", "integrations"})
 """The objects of a batch whose fields count for each of its events."""
 
 WRITE_KEY = "writeKey"
+TOKENS = (WRITE_KEY, TOKEN)
+"""Fields in which a token may be: kept in no event."""
 
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
@@ -63,6 +65,8 @@ def decode_call(text: bytes | Raw, shared: Mapping[str, Raw], kind: str = "") ->
         Rejection: 400, it is not valid.
     """
     fields = _read_call(text)
+    # Before the batch's own, which would be the same for all of its events.
+    log_id = _take_text(fields, "messageId")
     for name, value in shared.items():
         if name not in fields:
             fields[name] = value
@@ -75,7 +79,7 @@ def decode_call(text: bytes | Raw, shared: Mapping[str, Raw], kind: str = "") ->
     values: dict[str, Any] = {
         "page": _find_page(fields, context, is_named=is_named),
         "event": _take_text(fields, "event") if kind == "track" else kind,
-        "log_id": _take_text(fields, "messageId"),
+        "log_id": log_id,
         "label": _take_text(fields, "name") if is_named else None,
         "section": _take_text(fields, "category") if is_named else None,
         "param": fields.pop(CALLS.get(kind, ""), NO_PARAM),
@@ -95,7 +99,8 @@ def _read_call(text: bytes | Raw) -> dict[str, Raw]:
         raise Rejection(HTTPStatus.BAD_REQUEST, f"an event is a JSON object: {reason_of(error)}") from None
     except DECODING_ERRORS as error:
         raise not_json(error, "event") from None
-    fields.pop(WRITE_KEY, None)
+    for name in TOKENS:
+        fields.pop(name, None)
     check_depth(fields)
     return fields
 

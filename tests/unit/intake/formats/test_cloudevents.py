@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from forebay.errors import Rejection
 from forebay.intake.formats.cloudevents import BatchedCloudEvents, BinaryCloudEvent, StructuredCloudEvent
 from forebay.intake.formats.format import ForeignEvent, Format
-from forebay.model import LOG_ID_BYTES_MAX, Admission, entry_address, entry_document
+from forebay.model import LOG_ID_BYTES_MAX, NO_PARAM, Admission, entry_address, entry_document
 from forebay.tokens.claims import Scope
 from forebay.tokens.making import make_token
 from unit.intake.fakes import SECRET, FakeTransport, Server
@@ -710,3 +710,11 @@ def test_no_head_and_no_body_break_the_binary_mode(lines: dict[bytes, bytes], ki
     whole = {name.encode(): value.encode() for name, value in SOME_LINES.items()} | lines
     for headers in (lines, whole):
         read(BinaryCloudEvent().of_head(headers | {b"content-type": kind}), body)
+
+
+@pytest.mark.parametrize("more", [{"data": ""}, {"data": "", "datacontenttype": "text/plain"}, {"data_base64": ""}])
+def test_empty_data_is_none_in_every_mode(more: dict[str, str]) -> None:
+    body = json.dumps({"specversion": "1.0", "id": "1", "source": "/a", "type": "t", **more}).encode()
+    (found,) = StructuredCloudEvent().decode(body).events
+    assert isinstance(found, ForeignEvent)
+    assert found.event.param == NO_PARAM

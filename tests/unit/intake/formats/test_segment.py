@@ -16,7 +16,7 @@ import pytest
 
 from forebay.errors import Rejection
 from forebay.intake.foreign import ForeignDocumentMaker
-from forebay.intake.formats.format import Format
+from forebay.intake.formats.format import ForeignEvent, Format
 from forebay.intake.formats.segment import SHARED_BYTES_MAX, SegmentBatch, SegmentCall
 from forebay.intake.formats.segment_call import CALLS
 from forebay.intake.senders import encode_sender
@@ -566,3 +566,12 @@ def test_a_refused_call_gets_the_reason() -> None:
     with pytest.raises(Rejection):
         form.answer(range(1), [refusal], Admission.CREATED)
     assert form.answer(range(1), [b'"id"'], Admission.CREATED) == b'{"success":true}'
+
+
+def test_an_id_of_the_batch_is_no_id_of_its_events() -> None:
+    body = b'{"batch":[{"type":"track","event":"a"},{"type":"track","event":"b","messageId":"m"}],"messageId":"all"}'
+    first, second = SegmentBatch().decode(body).events
+    assert isinstance(first, ForeignEvent)
+    assert isinstance(second, ForeignEvent)
+    assert (first.event.log_id, second.event.log_id) == (None, "m")
+    assert all(json.loads(bytes(found.event.extra["messageId"])) == "all" for found in (first, second))
