@@ -10,8 +10,13 @@ from benchmarks.collector.servers import HERE
 from benchmarks.collector.trial import FULL, QUIET_S, RECORDS, REQUESTS_PER_S, Result
 from testbed.servers.opensearch_install import VERSION
 
-FOREBAY, OWN, CONTRIB = "forebay", "own", "contrib"
-TITLES = {FOREBAY: "Forebay", OWN: "Collector, an exporter of ours", CONTRIB: "Collector, contrib exporter"}
+FOREBAY, QUEUED, CONTRIB, OWN = "forebay", "queued", "contrib", "own"
+TITLES = {
+    FOREBAY: "Forebay",
+    QUEUED: "Collector, its own exporter behind its queue on disk",
+    CONTRIB: "Collector, its own exporter without a queue",
+    OWN: "Collector, an exporter of ours behind its queue on disk",
+}
 RESULTS = ROOT / "benchmarks" / "results" / "otlp.json"
 PAGE = ROOT / "docs" / "otlp-side-by-side.md"
 LINE_MAX = 500
@@ -37,7 +42,7 @@ def write() -> None:
 def render(kept: dict[str, Any]) -> str:
     """Return the page."""
     return "\n".join(
-        [_head(), _table(kept), LEGEND, _drops(kept), CONTRIB_PART, _better(kept), _configuration(), AGAIN]
+        [_head(), _table(kept), _legend(), _drops(kept), CONTRIB_PART, _better(kept), _configuration(), AGAIN]
     )
 
 
@@ -55,15 +60,16 @@ def _head() -> str:
 
 
 def _table(kept: dict[str, Any]) -> str:
-    lines = [HEADINGS, ["---", "---", *["---:"] * 6, "---"], *(_line(name, kept.get(name)) for name in TITLES)]
+    lines = [HEADINGS, ["---", "---", *["---:"] * 7, "---"], *(_line(name, kept.get(name)) for name in TITLES)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _line(name: str, result: dict[str, Any] | None) -> list[str]:
     if result is None:
-        return [TITLES[name], "not measured", *[""] * 7]
+        return [TITLES[name], "not measured", *[""] * 8]
     fate = result["fate"]
-    counts = (result["sent"], result["acknowledged"], fate["arrived"], fate["lost"], fate["doubled"])
+    told = (result["sent"], result["acknowledged"], result["refused"])
+    counts = (*told, fate["arrived"], fate["lost"], fate["doubled"])
     answers = ", ".join(f"{status}: {count:,}" for status, count in result["answers"].items())
     return [
         TITLES[name],
@@ -72,6 +78,10 @@ def _line(name: str, result: dict[str, Any] | None) -> list[str]:
         f"{result['drained_s']:.0f} s",
         answers,
     ]
+
+
+def _legend() -> str:
+    return LEGEND.format(sending=FULL.end - FULL.back)
 
 
 def _drops(kept: dict[str, Any]) -> str:
@@ -90,7 +100,7 @@ def _better(kept: dict[str, Any]) -> str:
 
 
 def _configuration() -> str:
-    files = ((HERE / f"{name}.yaml").read_text() for name in ("shared", CONTRIB))
+    files = ((HERE / f"{name}.yaml").read_text() for name in ("shared", QUEUED))
     return CONFIGURATION.format(*files)
 
 
@@ -115,6 +125,7 @@ HEADINGS = [
     "version, measured at",
     "sent",
     "acknowledged",
+    "refused",
     "arrived",
     "lost",
     "doubled",
@@ -124,9 +135,12 @@ HEADINGS = [
 
 LEGEND = """\
 - *acknowledged*: the client got a 200 for them.
+- *refused*: the client got an answer that tells it not to send them again. It has them no more, so they are lost, too,
+  though not in silence.
 - *lost*: acknowledged, and not in OpenSearch.
 - *doubled*: in OpenSearch more than once.
-- *drained*: from the return of OpenSearch until the last document came.
+- *drained*: from the return of OpenSearch until the last document came. The client goes on sending for {sending:g}
+  seconds of that.
 
 Forebay makes the `_id` of a record of the whole request and its place in it, so a document that is sent again is the
 same one. The collector sends documents without an `_id`, since a log record of OTLP has none: whenever OpenSearch has
@@ -137,19 +151,25 @@ records are there twice. The table counts how often that was so; it depends on t
 CONTRIB_PART = """\
 ## The Collector's own exporter to OpenSearch
 
-**It was not measured.** The Collector has an exporter to OpenSearch in its contrib distribution. Where this page was
-made, that exporter could not be had: the Go module proxy there serves the Collector's core, its receiver and its
-`file_storage`, and not this module. So the collector of the table has the Collector's own receiver, queue on disk,
-batches and retries, and an exporter of ours (`benchmarks/peers/otel/exporter.go`, about a hundred lines) which leaves
-every error of a connection to be retried. Its row shows what the Collector's queue on disk can do, and not what the
-contrib exporter makes of it.
+**Its version is an old one, and we put its queue before it.** The exporter is in the Collector's contrib distribution.
+Where this page was made, the Go module proxy has it whole, with the checksum that Go asks for, in version 0.115.0, and
+in no other that we tried (0.141.0 and 0.164.0 among them). That version has no queue yet; a later one got it by a few
+lines ([#33919][]). `benchmarks/peers/contrib` has the exporter twice, unchanged: as it is, and with the Collector's own
+queue before it ([`queued.go`](../benchmarks/peers/contrib/queued.go)). So the table shows this exporter with the
+Collector's queue, receiver and storage of the same version, and no distribution that was released.
 
-Of the contrib exporter there are reports by its users, which we have read and not repeated: with the queue on disk and
-`retry_on_failure` without an end, a refused connection is taken for a permanent error, and the Collector then drops the
-batch at once and says so in its log ([#38048][], with 0.120; [#45147][], with 0.141, for a name that was not found).
-[#49208][] names the cause in the code, and two changes were proposed to mend it ([#49207][], [#49605][]). When we read
-them, both were open; a newer version may have one of them. `--contrib` (below) puts your version to the trial.
+The cause is one rule of the exporter: whatever goes wrong with a bulk as a whole, a refused connection too, is a
+*permanent* error. After a permanent error `retry_on_failure` tries nothing again, however it is set. Without a queue
+the client is answered with 500, which OTLP forbids to send again. With a queue the client has its 200 already, and the
+Collector drops the batch, from its disk too. Before an exporter that leaves such errors to be retried (the row "an
+exporter of ours": `benchmarks/peers/otel/exporter.go`, about a hundred lines) the Collector's queue keeps everything.
 
+Newer versions we could not measure. Users report the same of 0.120 ([#38048][]) and, for a name that was not found, of
+0.141 ([#45147][]), both with a queue and with retries. [#49208][] names the same rule in the code of June 2026, and two
+changes were proposed to mend it ([#49207][], [#49605][]). When we read them, both were open; a newer version may have
+one of them.
+
+[#33919]: https://github.com/open-telemetry/opentelemetry-collector-contrib/pull/33919
 [#38048]: https://github.com/open-telemetry/opentelemetry-collector-contrib/issues/38048
 [#45147]: https://github.com/open-telemetry/opentelemetry-collector-contrib/issues/45147
 [#49207]: https://github.com/open-telemetry/opentelemetry-collector-contrib/pull/49207
@@ -172,27 +192,26 @@ In this trial its queue was empty sooner, too (*drained*).
 CONFIGURATION = """\
 ## Settings
 
-Forebay runs with its defaults; only addresses and its key are given. The collector runs with
-`benchmarks/collector/shared.yaml` and a file for its exporter: the queue is on disk, each request is synced before its
-answer, a full queue makes clients wait, and retries have no end.
+Forebay runs with its defaults; only addresses and its key are given. Each collector runs with
+`benchmarks/collector/shared.yaml` and a file for its exporter: each write to the disk is synced, and retries have no
+end. For the contrib exporter behind the queue, this is all of it:
 
 ```yaml
 {}```
 
-For the contrib exporter, besides:
-
 ```yaml
 {}```
+
+`contrib.yaml` beside it is the same without the queue. `own.yaml` has the queue of a newer version, with larger bulks.
 """
 
 AGAIN = """\
 ## Run it again
 
 ```sh
-.venv/bin/python benchmarks/collector/run.py    # Forebay, and a collector that it builds with Go
-.venv/bin/python benchmarks/collector/run.py --contrib ./otelcol-contrib    # the contrib distribution as well
+.venv/bin/python benchmarks/collector/run.py
 ```
 
-It takes about four minutes for each server, and needs Linux, Maven (for OpenSearch) and Go. `--contrib` itself has not
-been tried, since no executable of the contrib distribution was at hand.
+It builds the collectors itself, takes about four minutes for each server, and needs Linux, Maven (for OpenSearch) and
+Go.
 """

@@ -1,7 +1,4 @@
-"""Puts Forebay and the OpenTelemetry Collector to the same trial, and writes docs/otlp-side-by-side.md.
-
-A collector of the contrib distribution, which has the exporter to OpenSearch in it, is tried if `--contrib` names it.
-"""
+"""Puts Forebay and the OpenTelemetry Collector to the same trial, and writes docs/otlp-side-by-side.md."""
 
 from __future__ import annotations
 
@@ -20,13 +17,16 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # a script finds only its own directory
 
 from benchmarks import building  # noqa: E402 - behind the path
-from benchmarks.candidates import BUILT, OTEL_DISK  # noqa: E402
+from benchmarks.candidates import BUILT  # noqa: E402
 from benchmarks.collector import page, trial  # noqa: E402
 from benchmarks.collector.relay import Relay  # noqa: E402
 from benchmarks.collector.servers import Collector  # noqa: E402
 from chaos import setting  # noqa: E402
 from testbed.servers.forebay import ForebayServer  # noqa: E402
 from testbed.servers.opensearch import OpenSearchServer  # noqa: E402
+
+PROGRAMS = {page.CONTRIB: "contrib", page.QUEUED: "contrib", page.OWN: "otel"}
+"""The program with the exporter of a collector, by the collector's name."""
 
 
 class Candidate(NamedTuple):
@@ -39,27 +39,22 @@ class Candidate(NamedTuple):
 
 def read_options() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=page.TITLES, metavar="NAME", help=" ".join(page.TITLES))
-    parser.add_argument("--contrib", type=Path, help="the executable of a collector of the contrib distribution")
     parser.add_argument("--quick", action="store_true", help="20 seconds instead of 120; the page stays as it is")
     parser.add_argument("--render", action="store_true", help="only write the page again from the kept numbers")
     parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "collector", help="directory of the queues")
-    options = parser.parse_args()
-    if page.CONTRIB in (options.only or []) and options.contrib is None:
-        parser.error("name the collector of the contrib distribution with --contrib")
-    return options
+    return parser.parse_args()
 
 
 def choose(options: argparse.Namespace) -> list[Candidate]:
-    """Return the servers that the command line asks for; build the collector that is one of ours."""
-    wanted = options.only or [name for name in page.TITLES if name != page.CONTRIB or options.contrib]
+    """Return the servers that the command line asks for; build the collectors among them."""
     found = []
-    for name in wanted:
+    for name in options.only or page.TITLES:
         if name == page.FOREBAY:
             found.append(Candidate(name, prepare_forebay, setting.describe(options.work)["forebay"]))
         else:
-            executable = options.contrib if name == page.CONTRIB else build()
+            executable = build(PROGRAMS[name])
             found.append(Candidate(name, prepare_collector(name, executable), read_version(executable)))
     return found
 
@@ -70,15 +65,18 @@ def prepare_forebay(folder: Path, opensearch_url: str) -> ForebayServer:
 
 
 def prepare_collector(exporter: str, executable: Path) -> Callable[[Path, str], Collector]:
-    """Make a collector with one of the exporters."""
+    """Make a collector with the settings of one exporter."""
     return lambda folder, opensearch_url: Collector(executable, exporter, folder, opensearch_url)
 
 
-def build() -> Path:
-    """Build the collector with the exporter of ours, and return its executable."""
-    if reasons := building.build([OTEL_DISK.name]):
-        raise SystemExit(f"the collector cannot be built: {', '.join(reasons.values())}")
-    return BUILT / "otel"
+def build(program: str) -> Path:
+    """Build a collector from its folder in benchmarks/peers, and return its executable."""
+    BUILT.mkdir(parents=True, exist_ok=True)
+    try:
+        building.build_go(program)
+    except building.BuildError as error:
+        raise SystemExit(f"the collector cannot be built: {error}") from error
+    return BUILT / program
 
 
 def read_version(executable: Path) -> str:

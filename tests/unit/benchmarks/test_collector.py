@@ -14,10 +14,12 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceResponse,
 )
 
-from benchmarks.collector import page, sender, trial
+from benchmarks.candidates import PEERS
+from benchmarks.collector import page, run, sender, trial
 from benchmarks.collector.records import find_number, request_body
 from benchmarks.collector.relay import Relay
 from benchmarks.collector.sender import Sender
+from benchmarks.collector.servers import HERE
 from testbed.servers.ports import free_ports
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -117,3 +119,10 @@ def test_lines_about_dropped_data_are_found_in_a_log(words: str) -> None:
 
 def test_the_page_is_the_one_of_the_kept_numbers() -> None:
     assert page.render(page.read()) == page.PAGE.read_text()
+
+
+def test_every_collector_has_its_settings_and_its_sources() -> None:
+    assert set(run.PROGRAMS) == set(page.TITLES) - {page.FOREBAY}
+    for name, program in run.PROGRAMS.items():
+        assert (HERE / f"{name}.yaml").is_file()
+        assert (PEERS / program / "go.mod").is_file()
