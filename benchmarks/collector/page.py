@@ -110,7 +110,7 @@ HEAD = """\
 Made by `benchmarks/collector/run.py` from its measurements; edits are overwritten. The raw numbers are in
 [`benchmarks/results/otlp.json`](../benchmarks/results/otlp.json).
 
-Both servers go through the same trial, alone, on an empty disk and before an empty OpenSearch {opensearch}. A client
+All servers go through the same trial, alone, on an empty disk and before an empty OpenSearch {opensearch}. A client
 sends numbered log records over OTLP/HTTP in protobuf for {seconds:g} seconds: {requests} requests a second with
 {records} records each. OpenSearch is away from second {away:g} to {back:g}: its port refuses connections, and those
 that there are get cut. At second {killed:g} the server is killed with `kill -9` and started again with the same
@@ -140,7 +140,7 @@ LEGEND = """\
 - *lost*: acknowledged, and not in OpenSearch.
 - *doubled*: in OpenSearch more than once.
 - *drained*: from the return of OpenSearch until the last document came. The client goes on sending for {sending:g}
-  seconds of that.
+  seconds of that. Of Forebay, the last bulk waits up to ten seconds more to be filled (`FOREBAY_BULK_INTERVAL_S`).
 
 Forebay makes the `_id` of a record of the whole request and its place in it, so a document that is sent again is the
 same one. The collector sends documents without an `_id`, since a log record of OTLP has none: whenever OpenSearch has
@@ -164,10 +164,10 @@ the client is answered with 500, which OTLP forbids to send again. With a queue 
 Collector drops the batch, from its disk too. Before an exporter that leaves such errors to be retried (the row "an
 exporter of ours": `benchmarks/peers/otel/exporter.go`, about a hundred lines) the Collector's queue keeps everything.
 
-Newer versions we could not measure. Users report the same of 0.120 ([#38048][]) and, for a name that was not found, of
-0.141 ([#45147][]), both with a queue and with retries. [#49208][] names the same rule in the code of June 2026, and two
-changes were proposed to mend it ([#49207][], [#49605][]). When we read them, both were open; a newer version may have
-one of them.
+Newer versions we could not measure. Users report the same of 0.120, with the queue on disk and retries without an end
+([#38048][]), and of 0.141 with a queue, for a name that was not found ([#45147][]). [#49208][] names the same rule in
+the code of June 2026, and two changes were proposed to mend it ([#49207][], [#49605][]). When we read them, both were
+open; a newer version may have one of them.
 
 [#33919]: https://github.com/open-telemetry/opentelemetry-collector-contrib/pull/33919
 [#38048]: https://github.com/open-telemetry/opentelemetry-collector-contrib/issues/38048
@@ -186,15 +186,16 @@ only, and it sends them to OpenSearch only. A Collector can stand before it ([ho
 """
 
 SOONER = """
-In this trial its queue was empty sooner, too (*drained*).
+In this trial its last document came sooner, too (*drained*).
 """
 
 CONFIGURATION = """\
 ## Settings
 
 Forebay runs with its defaults; only addresses and its key are given. Each collector runs with
-`benchmarks/collector/shared.yaml` and a file for its exporter: each write to the disk is synced, and retries have no
-end. For the contrib exporter behind the queue, this is all of it:
+`benchmarks/collector/shared.yaml` and a file for its exporter: each write to the disk is synced, retries have no end,
+and the log leaves out no line (by itself it would write ten of a kind in ten seconds, and then each hundredth). For the
+contrib exporter behind the queue, this is all of it:
 
 ```yaml
 {}```

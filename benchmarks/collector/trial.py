@@ -24,7 +24,8 @@ QUIET_S = 90.0
 DRAIN_S_MAX = 900.0
 POLL_S = 3.0
 
-DROPPED = re.compile(r"^.*\b(?:Dropping|Rejecting) data\b.*$", re.MULTILINE)
+DROPPED = re.compile(r"^.*\bDropping data\b.*$", re.MULTILINE)
+REJECTED = re.compile(r"^.*\bRejecting data\b.*$", re.MULTILINE)
 
 
 class Timing(NamedTuple):
@@ -107,7 +108,7 @@ async def run(server: Server, relay: Relay, opensearch_url: str, timing: Timing)
         back_at = await _interfere(server, relay, timing)
     drained_at = await _wait_quiet(opensearch_url)
     copies = Counter([number async for number in _read_numbers(opensearch_url)])
-    drops = DROPPED.findall(server.log)
+    drops = find_drops(server.log)
     return Result(
         sent=sender.sent,
         acknowledged=len(sender.acknowledged),
@@ -127,6 +128,14 @@ def tally(acknowledged: set[int], copies: Counter[int]) -> Fate:
         lost=len(acknowledged - copies.keys()),
         doubled=sum(count > 1 for count in copies.values()),
     )
+
+
+def find_drops(log: str) -> list[str]:
+    """Return the lines about batches that are not tried again, one for each batch.
+
+    What an exporter rejects, the queue before it drops, and both tell it.
+    """
+    return DROPPED.findall(log) or REJECTED.findall(log)
 
 
 async def _interfere(server: Server, relay: Relay, timing: Timing) -> float:

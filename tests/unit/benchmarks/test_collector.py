@@ -114,7 +114,11 @@ def test_only_what_was_acknowledged_can_be_lost_and_every_record_can_be_doubled(
 @pytest.mark.parametrize("words", ["Dropping data", "Rejecting data"])
 def test_lines_about_dropped_data_are_found_in_a_log(words: str) -> None:
     line = f"2026-01-01\terror\tExporting failed. {words}.\t{{}}"
-    assert trial.DROPPED.findall(f"one\n{line}\nExporting failed. Will retry the request after interval.\n") == [line]
+    assert trial.find_drops(f"one\n{line}\nExporting failed. Will retry the request after interval.\n") == [line]
+
+
+def test_a_batch_that_an_exporter_rejects_and_its_queue_drops_counts_once() -> None:
+    assert trial.find_drops("Rejecting data. one\nDropping data. one\n") == ["Dropping data. one"]
 
 
 def test_the_page_is_the_one_of_the_kept_numbers() -> None:
