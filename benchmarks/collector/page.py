@@ -203,7 +203,8 @@ contrib exporter behind the queue, this is all of it:
 ```yaml
 {}```
 
-`contrib.yaml` beside it is the same without the queue. `own.yaml` has the queue of a newer version, with larger bulks.
+`benchmarks/collector/contrib.yaml` is the same without the queue. `benchmarks/collector/own.yaml` has the queue of a
+newer version, with larger bulks.
 """
 
 AGAIN = """\
