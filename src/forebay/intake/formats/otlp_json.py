@@ -168,7 +168,7 @@ def _read_message(name: str, beside: Texts) -> Fields:
 
 
 def _read_fields(fields: Fields) -> Fields:
-    """Return the fields that have another value than by default, which is the same as none in proto3, without a token."""
+    """Return the fields that are set: those by default are the same as none in proto3. A token is left out."""
     fields.pop(TOKEN, None)
     if fields.get("attributes"):
         fields["attributes"] = _read_pairs("attributes", fields["attributes"])
