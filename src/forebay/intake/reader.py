@@ -190,8 +190,8 @@ class RequestReader:
             lowered = name.lower()
             if lowered == b"content-length":
                 self.announced_body_bytes = read_length(value)
-            elif lowered == b"transfer-encoding" and value.strip().lower() != b"chunked":
-                # The parser would pass on the body as it came, in a coding that nobody undoes.
+            elif lowered == b"transfer-encoding" and b"," in value and value.strip().lower().endswith(b"chunked"):
+                # The parser would pass on the body in a coding that nobody undoes (RFC 9112, section 6.1).
                 self._refuse(HTTPStatus.NOT_IMPLEMENTED, "of transfer codings only chunked is taken")
                 return
         self._connection.take_head()
