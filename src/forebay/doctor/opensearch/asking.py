@@ -54,8 +54,8 @@ async def _ask(client: OpenSearchClient, path: str) -> TimedAnswer | AnswerUnkno
         answer = await client.request("GET", path)
     except SinkUnreachable as error:
         return AnswerUnknown(str(error), MONITOR)
-    # The month has no event yet.
-    if answer.status == HTTPStatus.NOT_FOUND and b"index_not_found_exception" in answer.body:
+    # The month has no event yet; or there is no pipeline at all, which is an empty object with this status.
+    if answer.status == HTTPStatus.NOT_FOUND and (b"index_not_found_exception" in answer.body or answer.body == b"{}"):
         return TimedAnswer(b"{}", asked_at_ms, now_ms())
     if answer.status != HTTPStatus.OK:
         return AnswerUnknown(f"status {answer.status}: {excerpt(answer.body)}", MONITOR)
