@@ -24,7 +24,7 @@ def render_page(document: Json) -> str:
 
 
 def content_security_policy(page: str) -> str:
-    """Return the policy that lets a page do nothing but what its own style and script do."""
+    """Return the policy that lets a page use its own style and script, and nothing else."""
     hashes = {name: _hash(page, name) for name in ("style", "script")}
     return (
         f"default-src 'none'; img-src data:; style-src {hashes['style']}; script-src {hashes['script']}; "

@@ -29,7 +29,7 @@ _EVENT: Json = {
     "description": f"An event. Fields of any other name are kept with it, at most {PARAM_DEPTH_MAX} levels deep.",
     "required": ["page", "event"],
     "properties": {
-        "page": _text("Where it happened.", minLength=1),
+        "page": _text("The page on which it happened.", minLength=1),
         "event": _text("The event itself: its name.", minLength=1),
         "log_id": _text(
             f"Names the event, in at most {LOG_ID_BYTES_MAX} bytes: sent twice, it is one event. If it is missing, the "
@@ -85,7 +85,7 @@ _FIELD_ERRORS: Json = {
     "items": {
         "type": "object",
         "required": ["field", "reason"],
-        "properties": {"field": _text("Its name."), "reason": _text("What is wrong with it.")},
+        "properties": {"field": _text("Its name."), "reason": _text("The fault.")},
         "additionalProperties": False,
     },
 }
@@ -143,7 +143,7 @@ _HEALTH: Json = {
         "causes": {
             "type": "array",
             "items": {"type": "string"},
-            "description": "What is wrong; only for a token that may read.",
+            "description": "The causes; only for a token that may read.",
         },
     },
     "additionalProperties": False,

@@ -7,7 +7,6 @@ or beside the fields of a JSON object, each time as `access_token` (RFC 6750, se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from http import HTTPStatus
 from urllib.parse import parse_qsl
 
@@ -15,11 +14,9 @@ import msgspec
 from msgspec import Raw
 
 from forebay.errors import Rejection
-from forebay.intake.answers import Answer
 from forebay.intake.formats.event import DECODING_ERRORS
-from forebay.intake.formats.format import TOKEN, Decoded, Format, Result
+from forebay.intake.formats.format import TOKEN, Decoded, Format, WrappedFormat
 from forebay.intake.formats.json_split import WHITE_SPACE
-from forebay.model import Admission
 
 DATA = "data"
 FORM_FIELDS_MAX = 20
@@ -48,21 +45,10 @@ class HoldsToken(Format):
             return None
 
 
-class TextBeacon(HoldsToken):
+class TextBeacon(WrappedFormat, HoldsToken):
     """The JSON of another format, sent as plain text."""
 
     media_type = TEXT_TYPE
-
-    def __init__(self, inner: Format) -> None:
-        self._inner = inner
-        self.name = inner.name
-        self.paths = inner.paths
-        self.summary = inner.summary
-        self.example = inner.example
-        self.ok_head = inner.ok_head
-        self.token_field = inner.token_field
-        self.takes_basic = inner.takes_basic
-        self.unproven_bytes_max = inner.unproven_bytes_max
 
     def decode(self, body: bytes) -> Decoded:
         """Return the events, which keep no token.
@@ -71,14 +57,6 @@ class TextBeacon(HoldsToken):
             Rejection: 400, the body is not of this format.
         """
         return self._inner.decode(body)
-
-    def refuse(self, error: Rejection) -> Answer:
-        """Return the refusal of the other format."""
-        return self._inner.refuse(error)
-
-    def answer(self, places: Sequence[int], results: Sequence[Result], admission: Admission) -> bytes:
-        """Return the answer of the other format, which a page may or may not be there to read."""
-        return self._inner.answer(places, results, admission)
 
 
 class FormBeacon(TextBeacon):

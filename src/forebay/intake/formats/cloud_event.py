@@ -1,6 +1,6 @@
 """One CloudEvent, 1.0 or 0.3: its members in JSON become an event, or a refusal that names every member at fault.
 
-What goes where is decided in `make_event` alone, for every mode of the HTTP binding; the table of it is in
+The place of each member is decided in `make_event` alone, for every mode of the HTTP binding; the table of it is in
 docs/reference/formats/cloudevents.md. The specifications are github.com/cloudevents/spec, cloudevents/spec.md,
 cloudevents/formats/json-format.md and cloudevents/extensions/authcontext.md.
 """

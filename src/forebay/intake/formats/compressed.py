@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Protocol
 
 import brotli
 
 from forebay.errors import NotYet, Rejection
-from forebay.intake.answers import Answer
-from forebay.intake.formats.format import BYTE_ORDER_MARK, Decoded, Format, Result
+from forebay.intake.formats.format import BYTE_ORDER_MARK, Decoded, Format, WrappedFormat
 from forebay.intake.limits import overloaded
-from forebay.model import Admission
 from forebay.zstd import zstd
 
 PIECE_BYTES = 64 * 1024
@@ -68,36 +66,19 @@ class Turns:
         self.waiting = 0
 
 
-class _Wrapped(Format):
+class _Packed(WrappedFormat):
     """A format with bodies that are not simply there."""
 
     def __init__(self, inner: Format) -> None:
-        self._inner = inner
-        self.name = inner.name
-        self.paths = inner.paths
+        super().__init__(inner)
         self.media_type = inner.media_type
-        self.summary = inner.summary
-        self.example = inner.example
-        self.ok_head = inner.ok_head
-        self.token_field = inner.token_field
-        self.takes_basic = inner.takes_basic
-        self.is_for_one_request = inner.is_for_one_request
-        self.unproven_bytes_max = inner.unproven_bytes_max
 
     def _decode_unpacked(self, body: bytes) -> Decoded:
         # It was hidden from whoever takes it off other bodies.
         return self._inner.decode(body.removeprefix(BYTE_ORDER_MARK))
 
-    def answer(self, places: Sequence[int], results: Sequence[Result], admission: Admission) -> bytes:
-        """Return the answer of the format."""
-        return self._inner.answer(places, results, admission)
 
-    def refuse(self, error: Rejection) -> Answer:
-        """Return the refusal of the format."""
-        return self._inner.refuse(error)
-
-
-class Compressed(_Wrapped):
+class Compressed(_Packed):
     """A format whose bodies are compressed."""
 
     def __init__(self, inner: Format, coding: str, bytes_max: int, turns: Turns) -> None:
@@ -127,7 +108,7 @@ class Compressed(_Wrapped):
         raise StillPacked(Unpacked(self._inner, self._turns), self._coding, body, self._bytes_max)
 
 
-class Unpacked(_Wrapped):
+class Unpacked(_Packed):
     """A format whose one body is unpacked here."""
 
     def __init__(self, inner: Format, turns: Turns) -> None:

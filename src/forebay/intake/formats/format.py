@@ -148,6 +148,30 @@ class Format:
         raise NotImplementedError
 
 
+class WrappedFormat(Format):
+    """A format whose bodies come in another form; everything else is that of the format inside."""
+
+    def __init__(self, inner: Format) -> None:
+        self._inner = inner
+        self.name = inner.name
+        self.paths = inner.paths
+        self.summary = inner.summary
+        self.example = inner.example
+        self.ok_head = inner.ok_head
+        self.token_field = inner.token_field
+        self.takes_basic = inner.takes_basic
+        self.is_for_one_request = inner.is_for_one_request
+        self.unproven_bytes_max = inner.unproven_bytes_max
+
+    def answer(self, places: Sequence[int], results: Sequence[Result], admission: Admission) -> bytes:
+        """Return the answer of the format inside."""
+        return self._inner.answer(places, results, admission)
+
+    def refuse(self, error: Rejection) -> Answer:
+        """Return the refusal of the format inside."""
+        return self._inner.refuse(error)
+
+
 class FormatOfHead(Format):
     """A format whose events are in the head, too: each request has one of its own.
 
