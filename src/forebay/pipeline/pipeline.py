@@ -103,12 +103,14 @@ class Pipeline:
         self.admitter.closed = True
         # Events that were admitted before the door closed must be in the channel before it is emptied.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._journal.wait_written(), WRITE_OUT_S)
+            async with asyncio.timeout(WRITE_OUT_S):
+                await self._journal.wait_written()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await self._delivery.drain(deliver_s)
         try:
-            await asyncio.wait_for(self._journal.wait_written(), WRITE_OUT_S)
+            async with asyncio.timeout(WRITE_OUT_S):
+                await self._journal.wait_written()
         except TimeoutError:
             log.error("spool_not_written", cause=self._journal.failure)  # noqa: TRY400 - the cause says it all
         log.info("pipeline_stopped", pending_events=self._ledger.stored_events)

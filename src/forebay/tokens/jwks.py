@@ -102,9 +102,10 @@ class PublishedKeys:
         found = self._keys.get(key_id)
         if found is not None:
             return found
-        now = time.monotonic()
-        # The answer to the last question holds as long as no other question may be asked.
-        if key_id in self._unknown and now < self._proved_at + self._intervals.asking_s:
+        # The answer to the last question holds as long as no other question may be asked. It also holds for those who
+        # have waited for it, however late they come to hear it.
+        is_proved = time.monotonic() < self._proved_at + self._intervals.asking_s
+        if key_id in self._unknown and (is_proved or (is_last_try and not self._failures)):
             return ()
         self._ask(key_id)
         never_answers = not self._keys and self._failures
@@ -149,7 +150,8 @@ class PublishedKeys:
         allowed_at, due_at = self._began_at + self._intervals.asking_s, self._began_at + refresh_s
         await asyncio.sleep(allowed_at - now)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wanted.wait(), due_at - max(now, allowed_at))
+            async with asyncio.timeout(due_at - max(now, allowed_at)):
+                await self._wanted.wait()
 
     async def _refresh(self, session: aiohttp.ClientSession) -> float:
         """Fetch the keys once; return the time after which to do so again."""

@@ -65,7 +65,7 @@ def other_keys() -> Keys:
 
 @contextlib.asynccontextmanager
 async def running(server: KeyServer, intervals: Intervals = FAST) -> AsyncIterator[World]:
-    """Run a verifier with the keys of a server, which may be down."""
+    """Run a verifier with the keys of a server, which may be down; stop both in the end."""
     counters, verifier = Counters(), TokenVerifier(make_own_provider([SECRET]))
     published = PublishedKeys(ISSUER, server.url, ALGORITHMS, verifier.forget, counters, intervals)
     verifier.add(ISSUER, Provider(published, frozenset(ALGORITHMS), ISSUER, AUDIENCE))
@@ -76,14 +76,12 @@ async def running(server: KeyServer, intervals: Intervals = FAST) -> AsyncIterat
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+        await server.stop()
 
 
 @pytest.fixture
 async def world(keys: Keys) -> AsyncIterator[World]:
     server = KeyServer(keys.publish())
     await server.start()
-    try:
-        async with running(server) as world:
-            yield world
-    finally:
-        await server.stop()
+    async with running(server) as world:
+        yield world

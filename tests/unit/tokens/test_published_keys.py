@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from forebay.errors import KeyNotKnown, Rejection
 from forebay.telemetry.counters import Counters
 from forebay.tokens import jwks
-from forebay.tokens.jwks import INTERVALS, PublishedKeys
+from forebay.tokens.jwks import INTERVALS, Intervals, PublishedKeys
 from forebay.tokens.keys import KEYS_MAX
 from forebay.tokens.parts import KEY_ID_CHARS_MAX
 from testbed.servers.identity_provider import (
@@ -335,6 +335,33 @@ async def test_an_unknown_kid_in_every_request_asks_no_more_often_than_allowed(k
         assert set(statuses) == {401}
         assert answers == {200: 300, 401: 0}
         assert len(world.server.asked_at) <= 2 + (loop.time() - began_at) / FAST.asking_s
+
+
+async def test_whoever_hears_the_answer_late_is_told_all_the_same(world: World, keys: Keys) -> None:
+    asking = token(keys, "wrong")
+    with pytest.raises(KeyNotKnown) as raised:
+        world.verifier.verify(b"Bearer " + asking)
+    await raised.value.wait()
+    # As if the server had other things to do meanwhile.
+    time.sleep(2 * FAST.asking_s)  # noqa: ASYNC251 the loop is to be late
+    with pytest.raises(Rejection) as refused:
+        world.verifier.verify(b"Bearer " + asking, is_last_try=True)
+    assert refused.value.status == 401
+
+
+async def test_the_fetching_ends_also_if_a_key_is_wanted_in_the_same_moment(world: World) -> None:
+    published = PublishedKeys(ISSUER, world.server.url, ALGORITHMS, lambda: None, Counters(), Intervals(asking_s=0))
+    fetching = asyncio.create_task(published.run())
+    with pytest.raises(KeyNotKnown) as raised:
+        published.find("rsa", is_last_try=False)
+    await raised.value.wait()
+    # It waits now.
+    await asyncio.sleep(0.1)
+    with pytest.raises(KeyNotKnown):
+        published.find("wrong", is_last_try=False)
+    fetching.cancel()
+    await asyncio.wait({fetching}, timeout=1)
+    assert fetching.cancelled()
 
 
 async def test_with_real_times_one_question_is_asked_in_ten_seconds(keys: Keys) -> None:
