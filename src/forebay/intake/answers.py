@@ -68,17 +68,21 @@ class AnswerQueue(deque[Turn]):
         self._limits = limits
 
     def write_due(self) -> bool:
-        """Write every answer whose turn it is; return whether one was the last on the connection."""
+        """Write every answer whose turn it is, all in one piece; return whether one was the last on the connection."""
+        due = b""
         while self and (response := self[0].response) is not None:
             turn = self.popleft()
-            if response:
-                self._transport.write(response)
+            due = due + response if due else response
             if turn.used_bytes:
                 self._limits.set_used_bytes(turn, 0)
             if turn.is_last:
+                self._transport.write(due)
                 return True
-            if self:
+            if self and self[0].response is None:
+                # That only starts a task: what it writes comes behind this.
                 self[0].begin()
+        if due:
+            self._transport.write(due)
         return False
 
     def end_connection(self) -> None:

@@ -39,9 +39,10 @@ PIECE_BYTES = 2 * 1024
 BODY_PIECE_BYTES = 16 * 1024
 """The same within a body, which takes next to nothing to parse."""
 
-EXCESS_PAUSE_S = 0.005
+EXCESS_PAUSE_S = 0.02
 """How long input waits if several requests behind each other were over a limit. Each has one sender: no proxy sends the
-requests of several clients without waiting for answers."""
+requests of several clients without waiting for answers. Meanwhile the sender's limit allows more events again, so it is
+not held below that."""
 
 UNANSWERED_MAX = 100
 """How many requests of a connection may wait for answers before its input is left waiting, too."""
@@ -101,7 +102,8 @@ class Connection(asyncio.Protocol):
         self._abort_at: float | None = None  # when a closing connection is aborted
         self._unparsed = b""
         self._is_resuming = False
-        self._excess = 0  # requests of the newest piece that were over a limit
+        self._has_answered = False  # whether requests of the newest piece are answered, and that is to be written
+        self._excess = 0  # such requests that were over a limit
         self._new_grant: Grant | None = None  # of a head in the newest piece, if a request may be taken by it again
         self._arriving: Turn | None = None  # the request whose body is arriving
         self._body: bytes | bytearray = b""  # the part of it that is there
@@ -134,7 +136,6 @@ class Connection(asyncio.Protocol):
 
     def _read(self, piece: bytes) -> None:
         reader = self._reader
-        self._excess = 0
         try:
             while piece:
                 is_between = not (reader.is_in_request or reader.is_stopped)
@@ -149,13 +150,21 @@ class Connection(asyncio.Protocol):
         except Exception:
             log.exception("connection_failed")
             self._transport.close()
+        if self._has_answered:
+            self._answer_piece()
         if reader.is_in_request:
             self._note_arriving()
         elif self.used_bytes:
             self._count_memory()
+
+    def _answer_piece(self) -> None:
+        """Write the answers to a piece; if several were to requests over a limit, read on later."""
         if self._excess > 1:
             self._flow.pause_reading()
             self._resume_soon()
+        self._excess = 0
+        self._has_answered = False
+        self._write_due()
 
     def _parse(self, piece: bytes, *, is_between: bool) -> bytes:
         """Parse the first request of a piece, whose head may be known to the next one; return the rest of the piece."""
@@ -269,6 +278,8 @@ class Connection(asyncio.Protocol):
                 return
             turn = KnownTurn(answer=answer)
         else:
+            if is_asked:
+                self._write_due()
             # After an unanswered request, or in HTTP/1.0, it would be taken for an answer.
             if is_asked and not self._queue and self._reader.parser.get_http_version() != "1.0":
                 self._transport.write(answers.CONTINUE)
@@ -331,7 +342,7 @@ class Connection(asyncio.Protocol):
         elif isinstance(turn, KnownTurn):
             self._queue.append(turn)
             self._wait()
-            self.answer(turn, turn.answer)
+            self._answer_in_piece(turn, turn.answer)
         elif isinstance(turn, AsgiRequest):
             self._wait()
             turn.end_body()
@@ -352,7 +363,7 @@ class Connection(asyncio.Protocol):
             if limits.used_bytes > limits.bytes_max and not limits.find_room():
                 # Who sends too much is told so even now: to send again soon would be no use.
                 self._intake.rates.check(request.grant.limited_as)
-                self.answer(request, request.grant.format.refuse(limits.reject_request()))
+                self._answer_in_piece(request, request.grant.format.refuse(limits.reject_request()))
                 return
             if request.head is not None:
                 self._intake.decide(request, request.head, body, is_last_try=is_last_try)
@@ -363,12 +374,12 @@ class Connection(asyncio.Protocol):
         except Rejection as error:
             self._intake.counters.rejected += 1
             self._excess += error.status == HTTPStatus.TOO_MANY_REQUESTS
-            self.answer(request, request.grant.format.refuse(error))
+            self._answer_in_piece(request, request.grant.format.refuse(error))
             error.without_frames()  # it may be one of the request's results
         except Exception:
             log.exception("request_failed", path=request.grant.format.paths[0])
             request.is_last = True
-            self.answer(request, request.grant.format.refuse(refusals.FAILED))
+            self._answer_in_piece(request, request.grant.format.refuse(refusals.FAILED))
         if request.response is None:
             request.used_bytes = request.entry_bytes + EVENT_BYTES * request.events
             limits.used_bytes += request.used_bytes
@@ -387,14 +398,19 @@ class Connection(asyncio.Protocol):
             # If the client is gone, or gets no more answers, it is to send its events again: none is taken now.
             if request in self._queue and not self._transport.is_closing():
                 self._take(request, body, is_last_try=True)
+                self._answer_piece()
 
         limits.set_used_bytes(request, len(body))
         asyncio.ensure_future(error.wait()).add_done_callback(take)
 
     # Answers leave
 
+    def _answer_in_piece(self, turn: Turn, answer: Answer) -> None:
+        self._has_answered = True
+        self.answer(turn, answer)
+
     def answer(self, turn: Turn, answer: Answer) -> None:
-        """Write an answer in its turn."""
+        """Write an answer in its turn: at once, or with all answers to the piece of the input that is being read."""
         status, head, body = answer
         self._intake.counters.requests[status] += 1
         self._limits.used_bytes -= turn.used_bytes
@@ -405,7 +421,8 @@ class Connection(asyncio.Protocol):
         if self._queue and turn is not self._queue[0]:
             # It waits in memory for its turn: a client may send one request after the other while a disk hangs.
             self._limits.set_used_bytes(turn, len(turn.response))
-        self._write_due()
+        if not self._has_answered:
+            self._write_due()
 
     def abandon(self, turn: Turn) -> None:
         """Close the connection in place of this answer, after the answers to the requests before it."""

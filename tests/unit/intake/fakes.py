@@ -57,6 +57,7 @@ class FakeTransport(asyncio.Transport):
         super().__init__()
         self.peer = peer
         self.written = b""
+        self.writes = 0
         self.unsent_bytes = 0
         self.ended = ""
         self.is_half_closed = False
@@ -66,6 +67,7 @@ class FakeTransport(asyncio.Transport):
         assert not self.is_half_closed, "written after write_eof"
         assert not self.ended, "written after the end"
         self.written += bytes(data)
+        self.writes += 1
 
     def write_eof(self) -> None:
         self.is_half_closed = True

@@ -121,7 +121,7 @@ def test_answers_leave_in_the_order_of_the_requests() -> None:
     assert written == []
     event.response = b"created"
     assert not queue.write_due()
-    assert written == [b"created", b"pong"]
+    assert written == [b"createdpong"]
     assert list(queue) == [late]
 
 

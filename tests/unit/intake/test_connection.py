@@ -330,6 +330,19 @@ def test_a_client_that_waits_for_a_word_gets_it_even_if_it_got_none_before(
     assert transport.statuses == [200, 200, 100]
 
 
+def test_a_client_gets_its_word_behind_the_answers_before_it(opened: tuple[Connection, FakeTransport]) -> None:
+    connection, transport = opened
+    connection.data_received(PING + event(head=b"Expect: 100-continue\r\n") + PING)
+    assert transport.statuses == [200, 100]
+
+
+def test_answers_to_requests_that_came_together_leave_together(opened: tuple[Connection, FakeTransport]) -> None:
+    connection, transport = opened
+    connection.data_received(PING * 5 + b"GET /ping HTTP/9\r\n\r\n")
+    assert (transport.statuses, transport.writes) == ([200] * 5 + [400], 1)
+    assert transport.is_half_closed
+
+
 async def test_a_head_behind_the_rest_of_a_body_is_not_remembered_with_that(server: Server) -> None:
     written = []
     for pieces in ([event()[:-1], event()[-1:] + event()], [event()[-1:] + event()]):
