@@ -22,11 +22,10 @@ from forebay.spool.spool import Spool
 from forebay.spool.store import Store
 from forebay.spool.upkeep import expiry
 from property.memory import make_folder
-from unit.pipeline.fakes import commit, make_entry, read_rows, settle_down
+from unit.pipeline.fakes import PLENTY, commit, make_entry, read_rows, settle_down
 
 T = TypeVar("T")
 
-PLENTY = (10**9, 10**9)
 
 lines = st.binary(max_size=40).map(lambda text: text.replace(b"\n", b" ")) | st.just(b"repeated " * 300)
 entries = st.builds(lambda action, body: b"%b\n%b\n" % (action, body), lines, lines)

@@ -13,12 +13,11 @@ import pytest
 
 from forebay.spool.loading import EVERY
 from testbed.servers.spool_writer import Script
-from unit.pipeline.fakes import open_spool, read_rows
+from unit.pipeline.fakes import PLENTY, open_spool, read_rows
 
 ROOT = Path(__file__).parents[2]
 KILLS = 8
 ANSWERS_BEFORE_KILL = 40
-PLENTY = (10**9, 10**9)
 START_TIMEOUT_S = 60.0
 
 

@@ -16,7 +16,7 @@ from structlog.testing import LogCapture
 
 from forebay.backoff import Backoff
 from forebay.errors import SpoolUnavailable
-from forebay.history import History
+from forebay.history import DeadLetter, History
 from forebay.model import DELIVERED, Admission, Entry, Outcome, Verdict, entry_index
 from forebay.pipeline.channel import Channel, Limits
 from forebay.pipeline.delivery import Delivery
@@ -32,6 +32,7 @@ from forebay.pipeline.requests import Requests
 from forebay.pipeline.separate_bulks import Suspects, Trials
 from forebay.pipeline.wake import Wake
 from forebay.settings import Settings
+from forebay.spool.loading import EVERY
 from forebay.spool.records import Totals, Transaction
 from forebay.spool.spool import Spool
 from forebay.telemetry.counters import Counters
@@ -366,6 +367,20 @@ class Parts:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+PLENTY = (10**9, 10**9)
+"""Bytes and events that no load reaches."""
+
+ONCE = History(1, (900,))
+
+
+def make_letter(entry: Entry, died_at_ms: int = 1000, history: History = ONCE, reason: str = "reason") -> DeadLetter:
+    return DeadLetter(entry, "type", reason, history, died_at_ms)
+
+
+async def load_all(spool: Spool) -> dict[int, list[Entry]]:
+    return {group.id: group.entries for group in await spool.load(0, frozenset(), PLENTY, EVERY)}
 
 
 @contextlib.asynccontextmanager

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
-
-import pytest
 
 from forebay.history import History
 from forebay.pipeline.ledger import Ledger
 from forebay.spool.records import NewGroup, StoredGroup, Transaction
 from forebay.spool.spool import Spool
-from unit.pipeline.fakes import commit, make_entries, make_entry, make_group, open_spool, read_rows
+from unit.pipeline.fakes import PLENTY, commit, make_entries, make_entry, make_group, read_rows
 
-PLENTY = (10**9, 10**9)
 NOVEMBER = "events_test_2026-11"
-
-
-@pytest.fixture
-async def spool(path: Path) -> AsyncIterator[Spool]:
-    async with open_spool(path) as spool:
-        yield spool
 
 
 async def test_a_group_that_is_taken_up_is_as_its_row_was_and_goes_alone(spool: Spool) -> None:

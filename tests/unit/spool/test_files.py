@@ -16,15 +16,9 @@ from forebay.spool.loading import EVERY
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.spool.store import Store
-from unit.pipeline.fakes import commit, make_entries, open_spool, read_rows
+from unit.pipeline.fakes import PLENTY, commit, make_entries, open_spool, read_rows
 
 ALL = ("", "-wal", "-shm", ".lock")
-PLENTY = (10**9, 10**9)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
 
 
 @pytest.fixture

@@ -63,11 +63,6 @@ class Failing(Policy):
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
-
-
-@pytest.fixture
 def disk() -> Failing:
     return Failing()
 

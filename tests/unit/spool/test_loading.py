@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -17,24 +16,10 @@ from forebay.model import Entry
 from forebay.spool.loading import EVERY, Wanted
 from forebay.spool.records import NewGroup, StoredGroup, Transaction
 from forebay.spool.spool import Spool
-from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool, read_rows, settle_down
-
-PLENTY = (10**9, 10**9)
-
+from unit.pipeline.fakes import PLENTY, commit, make_entries, make_entry, open_spool, read_rows, settle_down
 
 NOVEMBER, DECEMBER = "events_test_2026-11", "events_test_2026-12"
 REFUSED = History(1, (1,), refused_status=400)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
-
-
-@pytest.fixture
-async def spool(path: Path) -> AsyncIterator[Spool]:
-    async with open_spool(path) as spool:
-        yield spool
 
 
 # -- any groups

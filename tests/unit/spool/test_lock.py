@@ -22,7 +22,6 @@ from forebay.spool.spool import Spool
 from forebay.spool.store import Store
 from unit.pipeline.fakes import open_spool, read_rows
 
-PLENTY = (10**9, 10**9)
 NOBODY = 65534
 SRC = Path(__file__).parents[3] / "src"
 
@@ -52,11 +51,6 @@ from forebay.spool.spool import Spool
 spool = Spool(Path(sys.argv[1]))
 os._exit(9)
 """
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
 
 
 @pytest.fixture

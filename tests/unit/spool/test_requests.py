@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from forebay.errors import SpoolUnavailable
-from forebay.history import DeadLetter, History
-from forebay.model import Entry
+from forebay.history import History
 from forebay.spool import requests
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.beside.requests import Request
 from forebay.spool.loading import EVERY
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
-from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool, read_rows
-
-PLENTY = (10**9, 10**9)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
-
-
-@pytest.fixture
-async def spool(path: Path) -> AsyncIterator[Spool]:
-    async with open_spool(path) as spool:
-        yield spool
-
-
-ONCE = History(1, (900,))
-
-
-def make_letter(entry: Entry, died_at_ms: int = 1000, history: History = ONCE, reason: str = "reason") -> DeadLetter:
-    return DeadLetter(entry, "type", reason, history, died_at_ms)
-
-
-async def load_all(spool: Spool) -> dict[int, list[Entry]]:
-    return {group.id: group.entries for group in await spool.load(0, frozenset(), PLENTY, EVERY)}
+from unit.pipeline.fakes import PLENTY, commit, load_all, make_entries, make_entry, make_letter, read_rows
 
 
 async def test_requests_of_commands_are_taken_once(spool: Spool, path: Path) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,7 @@ from forebay.spool.loading import EVERY
 from forebay.spool.records import NewGroup, StoredGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.spool.store import Store
-from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool, read_rows, settle_down, until
-
-PLENTY = (10**9, 10**9)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
-
-
-@pytest.fixture
-async def spool(path: Path) -> AsyncIterator[Spool]:
-    async with open_spool(path) as spool:
-        yield spool
+from unit.pipeline.fakes import PLENTY, commit, make_entries, make_entry, open_spool, read_rows, settle_down, until
 
 
 async def try_to_commit(spool: Spool, transaction: Transaction) -> Mapping[int, int] | SpoolUnavailable:

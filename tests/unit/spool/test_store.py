@@ -4,52 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from forebay.clock import now_ms
 from forebay.errors import SpoolUnavailable
-from forebay.history import DeadLetter, History
-from forebay.model import Entry
+from forebay.history import History
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.loading import EVERY
 from forebay.spool.records import NewGroup, Totals, Transaction
 from forebay.spool.spool import Spool
 from forebay.spool.store import Store
 from forebay.spool.upkeep import expiry
-from unit.pipeline.fakes import commit, make_entries, make_entry, open_spool, read_rows
-
-PLENTY = (10**9, 10**9)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
-
-
-@pytest.fixture
-async def spool(path: Path) -> AsyncIterator[Spool]:
-    async with open_spool(path) as spool:
-        yield spool
-
-
-ONCE = History(1, (900,))
-
-
-def make_letter(entry: Entry, died_at_ms: int = 1000, history: History = ONCE, reason: str = "reason") -> DeadLetter:
-    return DeadLetter(entry, "type", reason, history, died_at_ms)
+from unit.pipeline.fakes import (
+    PLENTY,
+    commit,
+    load_all,
+    make_entries,
+    make_entry,
+    make_letter,
+    open_spool,
+    read_rows,
+)
 
 
 async def try_to_commit(spool: Spool, transaction: Transaction) -> Mapping[int, int] | SpoolUnavailable:
     future: asyncio.Future[Mapping[int, int] | SpoolUnavailable] = asyncio.get_running_loop().create_future()
     spool.commit(transaction, future.set_result)
     return await asyncio.wait_for(future, 5)
-
-
-async def load_all(spool: Spool) -> dict[int, list[Entry]]:
-    return {group.id: group.entries for group in await spool.load(0, frozenset(), PLENTY, EVERY)}
 
 
 # -- commits

@@ -47,11 +47,6 @@ async def commit(spool: Spool, transaction: Transaction) -> Mapping[int, int]:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
-
-
-@pytest.fixture
 async def spool(path: Path) -> AsyncIterator[Spool]:
     """Return a spool that its owner has open."""
     spool = Spool(path)

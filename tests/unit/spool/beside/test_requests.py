@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from forebay.spool.beside.inspection import inspect
 from forebay.spool.beside.requests import Burial, Request
 from forebay.spool.spool import Spool
-from unit.pipeline.fakes import make_entry, open_spool
+from unit.pipeline.fakes import make_entry
 
 BURIALS = [
     Burial(5),
@@ -18,12 +17,6 @@ BURIALS = [
     Burial(5, index_name="events_test_2026-11"),
     Burial(6, refused=True),
 ]
-
-
-@pytest.fixture
-async def spool(tmp_path: Path) -> AsyncIterator[Spool]:
-    async with open_spool(tmp_path / "spool.db") as spool:
-        yield spool
 
 
 @pytest.mark.parametrize("burial", BURIALS)

@@ -10,7 +10,7 @@ import os
 import re
 import resource
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,17 +32,6 @@ from forebay.spool.upkeep.retention import Clocks, Retention
 from unit.pipeline.fakes import capture_log, commit, make_entry, open_spool, read_rows, until
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
-
-
-@pytest.fixture
-async def spool(path: Path) -> AsyncIterator[Spool]:
-    async with open_spool(path) as spool:
-        yield spool
 
 
 def make_letter(log_id: str, died_at_ms: int) -> DeadLetter:
