@@ -13,9 +13,9 @@ from testbed.servers.opensearch_install import VERSION
 FOREBAY, QUEUED, CONTRIB, OWN = "forebay", "queued", "contrib", "own"
 TITLES = {
     FOREBAY: "Forebay",
-    QUEUED: "Collector, its own exporter behind its queue on disk",
+    QUEUED: "Collector, its own exporter with its queue on disk",
     CONTRIB: "Collector, its own exporter without a queue",
-    OWN: "Collector, an exporter of ours behind its queue on disk",
+    OWN: "Collector, an exporter of ours with its queue on disk",
 }
 RESULTS = ROOT / "benchmarks" / "results" / "otlp.json"
 PAGE = ROOT / "docs" / "otlp-side-by-side.md"
@@ -151,25 +151,19 @@ records are there twice. The table counts how often that was so; it depends on t
 CONTRIB_PART = """\
 ## The Collector's own exporter to OpenSearch
 
-**Its version is an old one, and we put its queue before it.** The exporter is in the Collector's contrib distribution.
-Where this page was made, the Go module proxy has it whole, with the checksum that Go asks for, in version 0.115.0, and
-in no other that we tried (0.141.0 and 0.164.0 among them). That version has no queue yet; a later one got it by a few
-lines ([#33919][]). `benchmarks/peers/contrib` has the exporter twice, unchanged: as it is, and with the Collector's own
-queue before it ([`queued.go`](../benchmarks/peers/contrib/queued.go)). So the table shows this exporter with the
-Collector's queue, receiver and storage of the same version, and no distribution that was released.
+The exporter is in the Collector's contrib distribution; `benchmarks/peers/contrib` builds a collector with it, with
+nothing of ours. Its version is the newest that the Go module proxy had where this page was made.
 
 The cause is one rule of the exporter: whatever goes wrong with a bulk as a whole, a refused connection too, is a
 *permanent* error. After a permanent error `retry_on_failure` tries nothing again, however it is set. Without a queue
 the client is answered with 500, which OTLP forbids to send again. With a queue the client has its 200 already, and the
-Collector drops the batch, from its disk too. Before an exporter that leaves such errors to be retried (the row "an
+Collector drops the batch, from its disk too. With an exporter that leaves such errors to be retried (the row "an
 exporter of ours": `benchmarks/peers/otel/exporter.go`, about a hundred lines) the Collector's queue keeps everything.
 
-Newer versions we could not measure. Users report the same of 0.120, with the queue on disk and retries without an end
-([#38048][]), and of 0.141 with a queue, for a name that was not found ([#45147][]). [#49208][] names the same rule in
-the code of June 2026, and two changes were proposed to mend it ([#49207][], [#49605][]). When we read them, both were
-open; a newer version may have one of them.
+Users report the same of 0.120, with the queue on disk and retries without an end ([#38048][]), and of 0.141, for a name
+that was not found ([#45147][]). [#49208][] names the same rule in the code of June 2026, and two changes were proposed
+to mend it ([#49207][], [#49605][]). When we read them, both were open; a newer version may have one of them.
 
-[#33919]: https://github.com/open-telemetry/opentelemetry-collector-contrib/pull/33919
 [#38048]: https://github.com/open-telemetry/opentelemetry-collector-contrib/issues/38048
 [#45147]: https://github.com/open-telemetry/opentelemetry-collector-contrib/issues/45147
 [#49207]: https://github.com/open-telemetry/opentelemetry-collector-contrib/pull/49207
@@ -195,7 +189,7 @@ CONFIGURATION = """\
 Forebay runs with its defaults; only addresses and its key are given. Each collector runs with
 `benchmarks/collector/shared.yaml` and a file for its exporter: each write to the disk is synced, retries have no end,
 and the log leaves out no line (by itself it would write ten of a kind in ten seconds, and then each hundredth). For the
-contrib exporter behind the queue, this is all of it:
+contrib exporter with its queue, this is all of it:
 
 ```yaml
 {}```

@@ -1,5 +1,4 @@
-// An OpenTelemetry Collector with the exporter to OpenSearch of the contrib distribution, as it is, and behind the
-// collector's queue: see queued.go.
+// An OpenTelemetry Collector with the exporter to OpenSearch of the contrib distribution, as it is.
 package main
 
 import (
@@ -16,23 +15,24 @@ import (
 	"go.opentelemetry.io/collector/otelcol"
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
+	"go.opentelemetry.io/collector/service/telemetry/otelconftelemetry"
 )
 
 func factories() (otelcol.Factories, error) {
 	receivers := otlpreceiver.NewFactory()
 	contrib := opensearchexporter.NewFactory()
-	queued := newQueuedFactory(contrib)
 	extensions := filestorage.NewFactory()
 	return otelcol.Factories{
 		Receivers:  map[component.Type]receiver.Factory{receivers.Type(): receivers},
-		Exporters:  map[component.Type]exporter.Factory{contrib.Type(): contrib, queued.Type(): queued},
+		Exporters:  map[component.Type]exporter.Factory{contrib.Type(): contrib},
 		Extensions: map[component.Type]extension.Factory{extensions.Type(): extensions},
+		Telemetry:  otelconftelemetry.NewFactory(),
 	}, nil
 }
 
 func main() {
 	settings := otelcol.CollectorSettings{
-		BuildInfo: component.BuildInfo{Command: "contrib", Description: "a collector to compare with", Version: "0.115.0"},
+		BuildInfo: component.BuildInfo{Command: "contrib", Description: "a collector to compare with", Version: "0.141.0"},
 		Factories: factories,
 		ConfigProviderSettings: otelcol.ConfigProviderSettings{
 			ResolverSettings: confmap.ResolverSettings{
