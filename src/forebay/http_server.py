@@ -16,6 +16,9 @@ from forebay.intake.connection import Connection
 
 SWEEP_INTERVAL_S = 1.0
 
+SLOW_S = 2.0
+"""How long the end waits for clients that are slow to send or to read. All that they sent whole is answered before."""
+
 
 class HttpServer(uvicorn.Server):
     """One server; `on_started` is called once connections are taken."""
@@ -28,6 +31,21 @@ class HttpServer(uvicorn.Server):
         """Begin to take connections, then call `on_started`."""
         await super().startup(sockets)
         self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish the requests in hand."""
+        giving_up = asyncio.get_running_loop().call_later(SLOW_S, self._give_up_slow)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            giving_up.cancel()
+
+    def _give_up_slow(self) -> None:
+        for connection in self._connections():
+            connection.stop_waiting()
+
+    def _connections(self) -> list[Connection]:
+        return [each for each in self.server_state.connections if isinstance(each, Connection)]
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -57,6 +75,5 @@ class HttpServer(uvicorn.Server):
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
             now = loop.time()
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, Connection):
-                    connection.expire(now)
+            for connection in self._connections():
+                connection.expire(now)

@@ -78,7 +78,9 @@ class AnswerQueue(deque[Turn]):
             if turn.is_last:
                 self._transport.write(due)
                 return True
-            if self and self[0].response is None:
+            if not self:
+                break
+            if self[0].response is None:
                 # That only starts a task: what it writes comes behind this.
                 self[0].begin()
         if due:

@@ -27,7 +27,7 @@ from forebay.intake.asgi import AsgiRequest, make_asgi_request
 from forebay.intake.formats.registry import resolve
 from forebay.intake.guard import Head, find_format
 from forebay.intake.heads import Grant, find_end
-from forebay.intake.intake import Intake, Request
+from forebay.intake.intake import UNDECIDED, Intake, Request
 from forebay.intake.limits import BLANKS, ConnectionLimits, ConnectionTimeouts, overloaded
 from forebay.intake.reader import RequestReader
 
@@ -284,7 +284,7 @@ class Connection(asyncio.Protocol):
             if is_asked and not self._queue and self._reader.parser.get_http_version() != "1.0":
                 self._transport.write(answers.CONTINUE)
             elif not is_asked and self._reader.parser.get_http_version() != "1.0":
-                self._new_grant = request.grant if request.head is None else None
+                self._new_grant = None if request.grant is UNDECIDED else request.grant
         if b"connection" in headers:
             turn.connection_line = self._connection_line
         turn.origin_lines = lines
@@ -396,9 +396,15 @@ class Connection(asyncio.Protocol):
         def take(_: object) -> None:
             limits.set_used_bytes(request, 0)
             # If the client is gone, or gets no more answers, it is to send its events again: none is taken now.
-            if request in self._queue and not self._transport.is_closing():
-                self._take(request, body, is_last_try=True)
-                self._answer_piece()
+            if request not in self._queue or request.response is not None or self._transport.is_closing():
+                return
+            if request.head is None and request.grant.version != self._intake.guard.version:
+                # It cannot be decided again. While a body is unpacked, the denial list changes hardly ever.
+                refusal = refusals.unavailable(refusals.CHANGED)
+                self.answer(request, request.grant.format.refuse(refusal))
+                return
+            self._take(request, body, is_last_try=True)
+            self._answer_piece()
 
         limits.set_used_bytes(request, len(body))
         asyncio.ensure_future(error.wait()).add_done_callback(take)
@@ -559,6 +565,17 @@ class Connection(asyncio.Protocol):
             self._reader.stop()
         else:
             self._transport.close()
+
+    def stop_waiting(self) -> None:
+        """Wait no longer for the client, nor for the key of a token: the server's end is due."""
+        if self._flow.write_paused or not self._queue:
+            # Without a request in the queue it is the client for whom the connection is still there.
+            self._transport.abort()
+            return
+        for turn in list(self._queue):
+            if isinstance(turn, Request) and turn.grant is UNDECIDED and turn.head is not None and not turn.response:
+                refusal = refusals.unavailable(refusals.STOPPING)
+                self.answer(turn, find_format(turn.head).refuse(refusal))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Free everything but the requests that the pipeline has: their memory is used until they are answered."""

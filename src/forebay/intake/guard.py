@@ -1,7 +1,8 @@
 """The guard in front: decides from the head of a request whether it may go on, and how its events are taken.
 
 Everything is decided before the body is read, with two exceptions: a beacon may have its token in its body, and the key
-of a token may have to be fetched. Such a request is undecided until its body is there.
+of a token may have to be fetched. Such a request is undecided until its body is there. If the denial list changes until
+then, all is decided again: a client may take half a minute to send a body.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Guard:
         return None
 
     def decide(self, head: Head, body: bytes, *, is_last_try: bool) -> Grant:
-        """Return the grant of a request that was undecided.
+        """Return the grant of a request whose body is there, too.
 
         Raises:
             Rejection: as by `check`, or 503 if the key of its token cannot be had.
@@ -124,6 +125,11 @@ class Guard:
             and time.time() < grant.claims.valid_until
             and grant.version == self._verifier.generation + self._denials.version
         )
+
+    @property
+    def version(self) -> int:
+        """Another number after each change of the keys and of the denial list."""
+        return self._verifier.generation + self._denials.version
 
     def too_large(self, bytes_max: int | None = None) -> Rejection:
         """Return the refusal of a body over a limit, by default the usual one."""
@@ -150,8 +156,7 @@ class Guard:
             headers.append((cut(head.client) if self._store_address is StoreAddress.CUT else head.client).encode())
         sender = encode_sender(claims.user_id, *headers)
         ack = (_read_ack(head.query) if head.query else None) or self._ack
-        version = self._verifier.generation + self._denials.version
-        return Grant(claims, form, sender, ack, self.origins.find_lines(head.headers), limited_as, version)
+        return Grant(claims, form, sender, ack, self.origins.find_lines(head.headers), limited_as, self.version)
 
     def _check_content(self, head: Head, bytes_max: int) -> Format:
         """Check the size, the coding and the type of a body; return its format."""

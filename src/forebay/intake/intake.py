@@ -26,8 +26,8 @@ from forebay.pipeline.group import Part
 from forebay.telemetry.counters import Counters
 from forebay.tokens.claims import Claims
 
-UNDECIDED = Grant(Claims("", frozenset(), 0.0), FORMATS[0], (b"", b""), Ack.DISK)
-"""The grant of a request before there is one. It grants nothing."""
+UNDECIDED = Grant(Claims("", frozenset(), 0.0), FORMATS[0], (b"", b""), Ack.DISK, version=-1)
+"""The grant of a request before there is one. It grants nothing, and no guard has its version."""
 
 
 class Connection(Protocol):
@@ -51,7 +51,7 @@ class Request(Turn, eq=False, kw_only=True):
 
     Attributes:
         grant: the decisions on its head.
-        head: the head itself, while these are not made.
+        head: the head itself, until its body is there: by then another decision may be right.
         places: the number of each event in the body.
         results: the result of each event.
         parts: the events that were not refused, by their index.
@@ -134,19 +134,18 @@ class Intake:
         Raises:
             Rejection: it may not go on.
         """
-        grant = self.guard.check(head)
-        if grant is None:
-            return Request(connection=connection, counters=self.counters, grant=UNDECIDED, head=head)
-        return Request(connection=connection, counters=self.counters, grant=grant)
+        grant = self.guard.check(head) or UNDECIDED
+        return Request(connection=connection, counters=self.counters, grant=grant, head=head)
 
     def decide(self, request: Request, head: Head, body: bytes, *, is_last_try: bool) -> None:
-        """Decide on a request whose body is there.
+        """Decide on a request whose body is there: also again, if a token or a sender may have been shut out since.
 
         Raises:
             Rejection: it may not go on.
             KeyNotKnown: wait for the key of its token; not at the last try.
         """
-        request.grant = self.guard.decide(head, body.removeprefix(BYTE_ORDER_MARK), is_last_try=is_last_try)
+        if request.grant.version != self.guard.version:
+            request.grant = self.guard.decide(head, body.removeprefix(BYTE_ORDER_MARK), is_last_try=is_last_try)
         request.head = None
 
     def take(self, request: Request, body: bytes) -> None:

@@ -578,6 +578,35 @@ def test_a_request_that_is_arriving_is_finished_before_the_end(
     assert transport.written.count(b"connection: close") == 1
 
 
+@pytest.mark.parametrize(
+    "beginning",
+    [event("late")[:-1], event("late")[:9], PING[:-2], b"X Y\r\n\r\n"],
+    ids=["a body", "a line", "a head", "refused input"],
+)
+def test_if_the_end_is_due_nobody_waits_for_the_client(
+    server: Server, opened: tuple[Connection, FakeTransport], beginning: bytes
+) -> None:
+    connection, transport = opened
+    connection.data_received(beginning)
+    connection.shutdown()
+    assert transport.ended != "aborted"
+    connection.stop_waiting()
+    assert transport.ended == "aborted"
+    assert server.admitter.requests == []
+
+
+def test_if_the_end_is_due_an_event_in_hand_is_still_answered(
+    server: Server, opened: tuple[Connection, FakeTransport]
+) -> None:
+    connection, transport = opened
+    connection.data_received(event())
+    connection.shutdown()
+    connection.stop_waiting()
+    assert transport.ended == ""
+    server.admitter.requests[0].admitted(Admission.CREATED)
+    assert (transport.statuses, transport.ended) == ([200], "closed")
+
+
 def test_an_idle_connection_ends_at_once(opened: tuple[Connection, FakeTransport]) -> None:
     connection, transport = opened
     connection.data_received(PING)

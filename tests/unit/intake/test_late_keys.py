@@ -435,7 +435,7 @@ async def test_no_time_limit_of_the_client_counts_while_it_waits(
     assert opened[1].statuses == [200]
 
 
-@pytest.mark.parametrize("more", [b"", request()[:-5]])
+@pytest.mark.parametrize("more", [b"", request()[:-5]], ids=["alone", "with half a request"])
 async def test_at_the_end_a_request_that_waits_is_finished(
     server: Server, opened: tuple[Connection, FakeTransport], keys: LateKeys, more: bytes
 ) -> None:
@@ -457,6 +457,17 @@ async def test_at_the_end_a_request_that_waits_in_vain_is_told_so(
     opened[0].shutdown()
     await stay_silent(keys)
     assert (opened[1].statuses, opened[1].ended, server.limits.used_bytes) == ([503], "closed", 0)
+
+
+async def test_if_the_end_is_due_a_request_that_waits_is_told_to_come_again(
+    server: Server, opened: tuple[Connection, FakeTransport], keys: LateKeys
+) -> None:
+    await wait_on(opened, request(), request())
+    opened[0].shutdown()
+    opened[0].stop_waiting()
+    assert (opened[1].statuses, opened[1].ended, server.limits.used_bytes) == ([503, 503], "closed", 0)
+    await publish(keys, KEY)
+    assert server.admitter.requests == []
 
 
 # Who can be refused at once

@@ -393,6 +393,19 @@ async def test_at_the_end_a_request_that_waits_is_finished(
     assert (opened[1].statuses, opened[1].ended, server.limits.used_bytes) == ([status], "closed", 0)
 
 
+async def test_if_somebody_is_shut_out_meanwhile_the_client_is_to_send_again(
+    server: Server, opened: tuple[Connection, FakeTransport]
+) -> None:
+    send(opened, request(PACK["gzip"](LARGE)))
+    server.denials.version += 1
+    await unpack_all(server)
+    assert (opened[1].statuses, server.limits.used_bytes) == ([503], 0)
+    assert b"retry-after: 1\r\n" in opened[1].written
+    send(opened, request(PACK["gzip"](LARGE)))
+    await unpack_all(server)
+    assert opened[1].statuses == [503, 200]
+
+
 # Rates
 
 

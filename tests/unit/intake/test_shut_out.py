@@ -161,16 +161,28 @@ async def test_a_client_cannot_begin_its_request_with_the_rest_of_an_address_tha
     assert len(server.admitter.requests) == 1
 
 
-async def test_a_request_whose_head_was_taken_before_the_change_is_the_last(files: Files) -> None:
-    server, sent = Server(denials=files.denials), WAYS["single"]
-    connection, transport = server.connect(peer=PEER)
-    connection.data_received(sent[:-5])
-    change(server, files, (Kind.DEVICE, DEVICE))
-    connection.data_received(sent[-5:])
-    for taken in server.admitter.requests:
-        taken.admitted(Admission.CREATED)
-    connection.data_received(sent)
-    assert transport.statuses == [200, 403]
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("who", SHUT_OUT)
+@pytest.mark.parametrize("is_head_known", [False, True])
+async def test_a_request_that_is_half_there_is_judged_by_the_list_that_is_there_when_all_of_it_is(
+    files: Files, who: str, way: str, *, is_head_known: bool
+) -> None:
+    kind, value, status = SHUT_OUT[who]
+    server, sent = Server(denials=files.denials), WAYS[way]
+    if is_head_known:
+        assert send(server, sent).statuses == [200]
+    taken = len(server.admitter.requests)
+    for entry, expected in (((Kind.DEVICE, "another"), 200), ((kind, value), status)):
+        connection, transport = server.connect(peer=PEER)
+        connection.data_received(sent[:-5])
+        change(server, files, entry)
+        connection.data_received(sent[-5:])
+        for each in server.admitter.requests[taken:]:
+            if each.response is None:
+                each.admitted(Admission.CREATED)
+        assert transport.statuses == [expected]
+    assert len(server.admitter.requests) == taken + 1
+    assert server.limits.used_bytes == 0
 
 
 async def test_a_beacon_is_judged_by_the_list_that_is_there_when_its_token_is(files: Files) -> None:
