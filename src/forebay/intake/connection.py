@@ -225,9 +225,15 @@ class Connection(asyncio.Protocol):
         if not self._is_resuming:
             self._is_resuming = True
             if self._excess > 1:
-                self._loop.call_later(EXCESS_PAUSE_S, self._resume)
+                # However many connections flood, as much is read of all of them as of one.
+                self._limits.paused += 1
+                self._loop.call_later(EXCESS_PAUSE_S * self._limits.paused, self._end_pause)
             else:
                 self._loop.call_soon(self._resume)
+
+    def _end_pause(self) -> None:
+        self._limits.paused -= 1
+        self._resume()
 
     def _resume(self) -> None:
         """Take input again, unless the client has to read answers first."""

@@ -64,6 +64,7 @@ class ConnectionLimits:
         used_bytes: their bytes now; whoever uses some adds them, and takes them away again.
         idle: connections without a request, the one that has been idle longest first.
         slow: connections that use memory and wait for their client, the one that has waited longest first.
+        paused: how many connections are not read for a while, as they flood.
     """
 
     def __init__(self, connections_max: int, bytes_max: int, counters: Counters) -> None:
@@ -72,6 +73,7 @@ class ConnectionLimits:
         self.slow: dict[LimitedConnection, None] = {}
         self.bytes_max = bytes_max
         self.used_bytes = 0
+        self.paused = 0
         self._counters = counters
         self._warned_at: dict[Overload, float] = {}
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from forebay.errors import SpoolUnavailable
+from forebay.intake.connection import EXCESS_PAUSE_S
 from forebay.intake.proxied import ProxiedConnection
 from forebay.model import Admission, entry_document
 from forebay.tokens.claims import Scope
@@ -143,6 +145,20 @@ async def test_a_client_that_sends_on_and_on_without_waiting_is_read_more_slowly
     while transport.is_paused:
         await asyncio.sleep(0)
     assert transport.statuses == [200, 429, 429]
+
+
+async def test_a_flood_on_many_connections_is_read_as_slowly_as_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    pauses: list[tuple[float, Callable[[], object]]] = []
+    monkeypatch.setattr(loop, "call_later", lambda delay_s, callback: pauses.append((delay_s, callback)))
+    server = Server(token_rate_per_s=0.01, rate_burst_s=100)
+    flooding = [send(server, request() * 3) for _ in range(3)]
+    assert [delay_s for delay_s, _ in pauses] == [EXCESS_PAUSE_S, 2 * EXCESS_PAUSE_S, 3 * EXCESS_PAUSE_S]
+    # It counts for the others until its pause is over, also if the client is gone.
+    flooding[0].abort()
+    for _, end_pause in pauses:
+        end_pause()
+    assert (server.limits.paused, [each.is_paused for each in flooding]) == (0, [True, False, False])
 
 
 async def test_a_client_with_another_head_each_time_is_read_more_slowly_too() -> None:
