@@ -42,14 +42,14 @@ BODY = b'{"page": "/home", "event": "click", "label": "button_click"}'
 
 
 async def measure(
-    server: ForebayServer, flooder: ProcessPoolExecutor, per_s: int, number: int
+    server: ForebayServer, flooder: ProcessPoolExecutor, per_s: int, seed: int
 ) -> tuple[list[float], Counter[int]]:
     """Return the times of the others in ms, and the answers to the one that sends so often."""
     flooding = make_request(server.token("flood"), "flood", BODY)
     others = [make_request(server.token(f"user-{number}"), f"device-{number}", BODY) for number in range(OTHERS)]
     # Times at random, as those of clients that know nothing of each other: evenly spread they would never meet, and any
     # event more would meet some. The same in each case of a round.
-    chance = random.Random(number)  # noqa: S311 no secret is made of it
+    chance = random.Random(seed)  # noqa: S311 no secret is made of it
     times_s = [sorted(chance.uniform(0, SECONDS) for _ in range(OTHER_PER_S * SECONDS)) for _ in others]
     task = asyncio.get_running_loop().run_in_executor(flooder, flood_apart, server.port, flooding, per_s)
     await asyncio.sleep(LEAD_S)
@@ -69,7 +69,7 @@ def give_way() -> None:
 
 def flood_apart(port: int, request: bytes, per_s: int) -> Counter[int]:
     """Flood the server from a process of its own, so that it is the server alone that can make others wait."""
-    return asyncio.run(flood(port, request, per_s, LEAD_S + SECONDS, answer_s_max=0))
+    return asyncio.run(flood(port, request, per_s, LEAD_S + SECONDS))
 
 
 def main(rounds: int) -> None:

@@ -33,7 +33,7 @@ async def test_a_flood_is_held_at_its_limit_and_nobody_else_is_refused(tmp_path:
         flooding = make_request(server.token("flood"), "flood", BODY)
         others = [make_request(server.token(f"user-{number}"), f"device-{number}", BODY) for number in range(OTHERS)]
         began_at = time.monotonic()
-        sending = asyncio.create_task(flood(server.port, flooding, FLOOD_PER_S, SECONDS, answer_s_max=0))
+        sending = asyncio.create_task(flood(server.port, flooding, FLOOD_PER_S, SECONDS))
         sends = OTHER_PER_S * SECONDS
         found = await asyncio.gather(
             *(

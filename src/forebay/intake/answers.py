@@ -81,7 +81,7 @@ class AnswerQueue(deque[Turn]):
             if not self:
                 break
             if self[0].response is None:
-                # That only starts a task: what it writes comes behind this.
+                # This only starts a task, so its answer comes behind those that are due.
                 self[0].begin()
         if due:
             self._transport.write(due)

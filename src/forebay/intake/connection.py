@@ -30,6 +30,7 @@ from forebay.intake.heads import Grant, find_end
 from forebay.intake.intake import UNDECIDED, Intake, Request
 from forebay.intake.limits import BLANKS, ConnectionLimits, ConnectionTimeouts, overloaded
 from forebay.intake.reader import RequestReader
+from forebay.pipeline.admitter import SHUTTING_DOWN
 
 log = structlog.get_logger("forebay.intake")
 
@@ -41,8 +42,7 @@ BODY_PIECE_BYTES = 16 * 1024
 
 EXCESS_PAUSE_S = 0.02
 """How long input waits if several requests behind each other were over a limit. Each has one sender: no proxy sends the
-requests of several clients without waiting for answers. Meanwhile the sender's limit allows more events again, so it is
-not held below that."""
+requests of several clients without waiting for answers. Meanwhile its limit allows more events again."""
 
 UNANSWERED_MAX = 100
 """How many requests of a connection may wait for answers before its input is left waiting, too."""
@@ -102,8 +102,8 @@ class Connection(asyncio.Protocol):
         self._abort_at: float | None = None  # when a closing connection is aborted
         self._unparsed = b""
         self._is_resuming = False
-        self._has_answered = False  # whether requests of the newest piece are answered, and that is to be written
-        self._excess = 0  # such requests that were over a limit
+        self._has_answered = False  # whether answers to the newest piece are to be written
+        self._excess = 0  # requests over a limit since answers were written
         self._new_grant: Grant | None = None  # of a head in the newest piece, if a request may be taken by it again
         self._arriving: Turn | None = None  # the request whose body is arriving
         self._body: bytes | bytearray = b""  # the part of it that is there
@@ -579,9 +579,9 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             return
         for turn in list(self._queue):
-            if isinstance(turn, Request) and turn.grant is UNDECIDED and turn.head is not None and not turn.response:
-                refusal = refusals.unavailable(refusals.STOPPING)
-                self.answer(turn, find_format(turn.head).refuse(refusal))
+            # Its body is there and it is not decided: it waits for a key.
+            if isinstance(turn, Request) and turn.head is not None and turn.response is None:
+                self.answer(turn, find_format(turn.head).refuse(refusals.unavailable(SHUTTING_DOWN)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Free everything but the requests that the pipeline has: their memory is used until they are answered."""

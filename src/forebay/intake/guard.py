@@ -123,6 +123,7 @@ class Guard:
         return (
             body_bytes <= self._body_bytes_max
             and time.time() < grant.claims.valid_until
+            # The version, written out: this is asked for each event.
             and grant.version == self._verifier.generation + self._denials.version
         )
 

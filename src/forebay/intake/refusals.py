@@ -15,9 +15,8 @@ ANSWERS_MAX = 100
 FAILED = Rejection(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; nothing was taken")
 """After a fault of our own."""
 
-STOPPING = SpoolUnavailable("the server is shutting down", retry_after_s=1)
 CHANGED = SpoolUnavailable("the denial list or a key has changed meanwhile", retry_after_s=1)
-"""Reasons to send again."""
+"""Whoever sends again is judged anew."""
 
 
 def rejection(error: Rejection) -> Answer:

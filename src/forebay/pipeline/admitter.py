@@ -15,6 +15,9 @@ FULL_RETRY_AFTER_S = 60
 """A full spool empties as fast as the sink takes events: no use in asking every second."""
 
 
+SHUTTING_DOWN = SpoolUnavailable("the server is shutting down", retry_after_s=1)
+
+
 class Admitter:
     """Takes the events of a request, or refuses them.
 
@@ -39,7 +42,7 @@ class Admitter:
     def admit(self, submission: Submission, ack: Ack) -> None:
         """Take the events of a request; it hears, now or later, that they are safe or that nothing was stored."""
         if self.closed:
-            submission.refused(SpoolUnavailable("the server is shutting down", retry_after_s=1))
+            submission.refused(SHUTTING_DOWN)
         elif self._journal.spool_bytes >= self._spool_bytes_max:
             # `ack=memory` too: events that the sink then does not take would have to go into the spool.
             submission.refused(SpoolUnavailable("the spool is full", FULL_RETRY_AFTER_S))
