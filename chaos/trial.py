@@ -188,6 +188,13 @@ def _describe(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(_describe(each) for each in error.exceptions)
     if isinstance(error, TimeoutError):
-        return "the fault, or its wait for a condition, did not end in time"
+        return f"did not end in time: {_find_wait(error)}"
     last = traceback.extract_tb(error.__traceback__)[-1:]
     return f"{type(error).__name__}: {error} ({', '.join(f'{Path(at.filename).name}:{at.lineno}' for at in last)})"
+
+
+def _find_wait(error: TimeoutError) -> str:
+    """Return the calls, from the outermost, that had not ended when the time was up."""
+    cancelled = error.__cause__ or error
+    calls = [at for at in traceback.extract_tb(cancelled.__traceback__) if Path(at.filename).parent.name != "asyncio"]
+    return " > ".join(f"{at.name} ({Path(at.filename).name}:{at.lineno})" for at in calls)

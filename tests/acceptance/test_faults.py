@@ -12,6 +12,8 @@ from chaos.scale import SHORT
 from chaos.trial import Backends, try_row
 from testbed.servers.fixtures import ONE_PROCESS, report_missing
 
+LOG_SHOWN_CHARS = 5_000
+
 
 def runs() -> Iterator[object]:
     for row in ROWS:
@@ -30,7 +32,11 @@ async def test_nothing_is_lost_and_nothing_doubled_by(
         result = await try_row(row, ack, SHORT, Backends(lambda: server.url, lambda: server), tmp_path)
     except NoFaketime as error:
         report_missing(str(error))
-    assert result.problem == ""
+    assert result.problem == "", f"{result.problem}; the end of the server's log:\n{_read_log_end(tmp_path)}"
     assert result.duplicated == 0
     if row.may_lose(ack) is Loss.NOTHING:
         assert result.lost == 0
+
+
+def _read_log_end(folder: Path) -> str:
+    return (folder / "forebay.err").read_text(errors="replace")[-LOG_SHOWN_CHARS:]
