@@ -90,7 +90,9 @@ ReceivedBefore = Annotated[
 Why = Annotated[str, typer.Option("--reason", help="Your own words, shown by list.")]
 Until = Annotated[
     datetime | None,
-    typer.Option(parser=parse_end, metavar="2027-01-01", help="Until this day begins, or this time, in UTC."),
+    typer.Option(
+        parser=parse_end, metavar="2027-01-01", help="Until this day begins in UTC, or this time: 2027-01-01T12:00:00Z."
+    ),
 ]
 Days = Annotated[int | None, typer.Option(min=1, max=DURATION_DAYS_MAX, help="For so many days from now on.")]
 

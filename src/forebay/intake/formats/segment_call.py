@@ -48,6 +48,8 @@ NO_PAGE = "unknown"
 MERGED = frozenset({"context", "integrations"})
 """The objects of a batch whose fields count for each of its events."""
 
+NULL = Raw(b"null")
+
 WRITE_KEY = "writeKey"
 TOKENS = (WRITE_KEY, TOKEN)
 """Fields in which a token may be: kept in no event."""
@@ -71,7 +73,8 @@ def decode_call(text: bytes | Raw, shared: Mapping[str, Raw], kind: str = "") ->
         if name not in fields:
             fields[name] = value
         elif name in MERGED:
-            fields[name] = _merge(value, fields[name])
+            # Clients that have no context of an event write null.
+            fields[name] = value if fields[name] == NULL else _merge(value, fields[name])
     fields.setdefault("type", Raw(_encode(kind)))
     kind = _read_text(fields, "type")
     context = _read_object(fields, "context")

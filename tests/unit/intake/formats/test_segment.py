@@ -281,6 +281,14 @@ def test_what_an_event_says_itself_counts_more_than_what_its_batch_says() -> Non
     }
 
 
+def test_an_event_without_a_context_of_its_own_has_that_of_its_batch() -> None:
+    call = {"type": "track", "event": "e", "context": None, "integrations": None}
+    shared = {"context": {"app": {"version": "1"}, "locale": "de"}, "integrations": {"All": False}}
+    document = take_batch(call, **shared).only
+    assert document["app_version"] == "1"
+    assert document["event_info"]["extra"] == {"type": "track"} | shared
+
+
 def test_a_user_is_the_tokens_if_the_event_names_none() -> None:
     document = take("track", {"event": "e", "anonymousId": "a"})
     assert document["user_id"] == "token's user"
