@@ -27,6 +27,10 @@ QUIET_S = 3.0
 """The time with nothing to deliver after which missing events count as lost."""
 
 START_S_MAX = 200.0
+FAULT_S_MAX = 240.0
+RECOVERY_S_MAX = 120.0
+"""A start, a fault or a recovery that takes longer has failed."""
+
 SHOWN_MAX = 3
 HOLDERS = {Loss.DAMAGED: "the damaged file", Loss.DELIVERED: "OpenSearch"}
 """The holder of the events that may be lost with it."""
@@ -95,12 +99,12 @@ async def _play(stage: Stage, row: Row, ack: str, result: Result) -> None:
     # In one group, so that a client with a wrong answer ends the trial at once.
     async with asyncio.TaskGroup() as tasks:
         sending = tasks.create_task(load.run())
-        async with asyncio.timeout(scale.fault_s_max):
+        async with asyncio.timeout(FAULT_S_MAX):
             await load.wait_accepted(scale.events_before)
             await row.fault(stage)
         ended_at = time.monotonic()
         load.stop()
-        async with asyncio.timeout(scale.recovery_s_max):
+        async with asyncio.timeout(RECOVERY_S_MAX):
             await sending
     found, drained_at = await _wait_recovered(stage, ended_at, ends_by_itself=row.loss is Loss.DAMAGED)
     result.recovery_s = None if drained_at is None else round(max(0.0, drained_at - ended_at), 2)
@@ -110,7 +114,7 @@ async def _play(stage: Stage, row: Row, ack: str, result: Result) -> None:
 async def _wait_recovered(stage: Stage, ended_at: float, *, ends_by_itself: bool) -> tuple[Comparison, float | None]:
     """Wait until nothing is left to deliver and nothing is missing; return the comparison, and the time of recovery."""
     drained_at, times = None, 0
-    while time.monotonic() < ended_at + stage.scale.recovery_s_max:
+    while time.monotonic() < ended_at + RECOVERY_S_MAX:
         if ends_by_itself:
             await stage.revive()
         if not (await stage.metrics()).is_drained:
@@ -146,7 +150,7 @@ def _judge(stage: Stage, row: Row, ack: str, found: Comparison, result: Result) 
     if found.dead != doomed:
         problems.append(f"{len(found.dead - doomed)} dead letters too many, {len(doomed - found.dead)} too few")
     if result.recovery_s is None:
-        problems.append(f"not recovered within {stage.scale.recovery_s_max:.0f} s, {result.lost:,} events not there")
+        problems.append(f"not recovered within {RECOVERY_S_MAX:.0f} s, {result.lost:,} events not there")
     result.problem = "; ".join(filter(None, problems))
 
 

@@ -135,6 +135,7 @@ ROWS: Sequence[Row] = (
         "OpenSearch frozen (SIGSTOP), bulk time-out shorter than that",
         freeze_beyond_timeout,
         backend=Backend.OWN,
+        settings={"FOREBAY_BULK_TIMEOUT_S": "2"},
         prose="""\
 The bulks that were sent before the time-out wait in the kernel's buffers, and OpenSearch carries them out when it goes
 on, while the server has put their events back. They are sent again with the same `_id`s and answered with 409.""",

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from http import HTTPStatus
 from typing import Any
 
@@ -42,6 +42,18 @@ class Index:
                 # An index that was made just now, and whose shard is still starting, cannot be counted yet.
                 return 0 if response.status == HTTPStatus.SERVICE_UNAVAILABLE else int(answer["count"])
 
+    async def find(self, log_ids: Collection[str]) -> set[str]:
+        """Return those of these `_id`s that a search finds."""
+        found: set[str] = set()
+        wanted = list(log_ids)
+        async with aiohttp.ClientSession() as session:
+            await session.post(f"{self._url}/{self._pattern}/_refresh?allow_no_indices=true")
+            for start in range(0, len(wanted), PAGE):
+                query = {"size": PAGE, "_source": False, "query": {"ids": {"values": wanted[start : start + PAGE]}}}
+                answer = await self._search(session, query, "")
+                found |= {hit["_id"] for hit in answer["hits"]["hits"]}
+        return found
+
     async def documents(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Yield `_id` and source of every document of every index, once for each index that holds it."""
         async for _, log_id, source in self.copies():
@@ -54,7 +66,7 @@ class Index:
             IndexUnreadable: OpenSearch can't search all shards; they have had time to start.
         """
         async with aiohttp.ClientSession() as session:
-            answer = await self._search(session)
+            answer = await self._search(session, {"size": PAGE, "sort": ["_doc"]}, "&scroll=1m")
             while hits := answer["hits"]["hits"]:
                 for hit in hits:
                     yield hit["_index"], hit["_id"], hit["_source"]
@@ -62,13 +74,12 @@ class Index:
                 async with session.post(f"{self._url}/_search/scroll", json=scroll) as response:
                     answer = await _read(response)
 
-    async def _search(self, session: aiohttp.ClientSession) -> dict[str, Any]:
+    async def _search(self, session: aiohttp.ClientSession, query: dict[str, Any], more: str) -> dict[str, Any]:
         """Ask for the first page, and wait for an index that was made just now."""
-        # Without the last parameter the documents of a shard that is starting are left out, with a status of 200.
-        parameters = "scroll=1m&allow_no_indices=true&allow_partial_search_results=false"
+        # Without the second parameter the documents of a shard that is starting are left out, with a status of 200.
+        parameters = "allow_no_indices=true&allow_partial_search_results=false" + more
         deadline = time.monotonic() + STARTING_S
         while True:
-            query = {"size": PAGE, "sort": ["_doc"]}
             async with session.post(f"{self._url}/{self._pattern}/_search?{parameters}", json=query) as response:
                 if response.status != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
                     return await _read(response)

@@ -23,6 +23,7 @@ from testbed.servers.ingest_processors import install_with_processors
 from testbed.servers.observing import log_lines, read_metrics
 from testbed.servers.opensearch import OpenSearchServer
 from testbed.servers.opensearch_admin import call
+from testbed.traffic.index import Index
 from testbed.traffic.requests import Client, event
 from testbed.traffic.ubi import Shop, make_event
 from unit.doctor.contexts import check_opensearch
@@ -81,16 +82,11 @@ class Site:
 
     async def read(self, wanted: int) -> list[dict[str, Any]]:
         """Wait for so many documents, and return them; one too many is an error."""
-        path, options = f"/events_{self._environment}_*", "ignore_unavailable=true&allow_no_indices=true"
-        deadline = time.monotonic() + ARRIVAL_S
-        while True:
-            await call(self._url, "POST", f"{path}/_refresh?{options}")
-            hits = (await call(self._url, "POST", f"{path}/_search?size=1000&{options}"))["hits"]["hits"]
-            if len(hits) >= wanted or time.monotonic() > deadline:
-                break
-            await asyncio.sleep(0.1)
-        assert len(hits) == wanted
-        return [hit["_source"] for hit in hits]
+        index = Index(self._url, self._environment)
+        await index.wait_count(wanted, ARRIVAL_S)
+        found = [document async for _, document in index.documents()]
+        assert len(found) == wanted
+        return found
 
     def outcomes(self, name: str) -> float:
         return read_metrics(self.server).get(f'forebay_outcomes_total{{outcome="{name}"}}', 0)

@@ -20,6 +20,7 @@ from forebay.sinks.opensearch.template import PATH as TEMPLATE_PATH
 from forebay.sinks.sifting import Sifting
 from testbed.servers.fixtures import OpenSearchAddress, StartOpenSearch
 from testbed.servers.opensearch import OpenSearchServer
+from testbed.traffic.index import Index
 
 MakeEntry = Callable[..., Entry]
 
@@ -205,18 +206,12 @@ async def test_of_two_nodes_one_that_is_killed_costs_no_event_and_is_used_again_
         for number in range(20):
             assert await sink.deliver([make_entry(f"down-{number}")]) == [DELIVERED]
         own_opensearch.start()
+        index = Index(own_opensearch.url, "", "events_*")
         async with asyncio.timeout(60):
             number = 0
-            while await documents(own_opensearch.url) < 3:
+            while await index.count() < 3:
                 number += 1
                 assert await sink.deliver([make_entry(f"after-{number}")]) == [DELIVERED]
                 await asyncio.sleep(0.1)
     finally:
         await sink.close()
-
-
-async def documents(url: str) -> int:
-    async with aiohttp.ClientSession() as session:
-        await session.post(f"{url}/_refresh")
-        async with session.get(f"{url}/events_*/_count?allow_no_indices=true") as response:
-            return int((await response.json())["count"])
