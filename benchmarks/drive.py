@@ -121,9 +121,9 @@ class InstantSpool:
         del repair
         self._loop = loop
 
-    def commit(self, transaction: Transaction, done: Done, *, is_awaited: bool) -> None:
+    def commit(self, transaction: Transaction, done: Done, awaited: Sequence[int]) -> None:
         """Answer with the size of each new row."""
-        del is_awaited
+        del awaited
         self._loop.call_soon(done, {group.id: 0 for group in transaction.inserts})
 
 

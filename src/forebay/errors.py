@@ -24,7 +24,7 @@ ForebayError
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 
@@ -148,6 +148,18 @@ class GroupDamaged(SpoolUnavailable):
     def __init__(self, group_id: int, reason: str) -> None:
         super().__init__(f"group {group_id} cannot be read: {reason}")
         self.group_id = group_id
+
+
+class EventsTakenBack(SpoolUnavailable):
+    """A commit is stored but for the events that clients wait for: these are not there, and all others are.
+
+    Attributes:
+        stored_bytes: as of a commit that succeeded.
+    """
+
+    def __init__(self, reason: str, stored_bytes: Mapping[int, int]) -> None:
+        super().__init__(reason)
+        self.stored_bytes = stored_bytes
 
 
 class SpoolLost(SpoolUnavailable):

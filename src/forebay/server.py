@@ -159,15 +159,15 @@ class Deliverer:
         self._spool.guard(on_lost=on_failed)
         self._pipeline_task = asyncio.create_task(self.pipeline.run())
         self._pipeline_task.add_done_callback(lambda _: on_failed())
-        folder = self._settings.dead_export_dir
-        export = None if folder is None else retention.Export(folder, self._settings.database_url.stem)
         tasks = (
             self.sink.open(),
-            retention.run(self._spool, self._settings.dead_retention_days, export),
+            retention.run(self._spool, self._settings.dead_retention_days, self._settings.dead_export_dir),
             give_back_memory(),
             *others,
         )
         self._background = [asyncio.create_task(task) for task in tasks]
+        for task in self._background:
+            task.add_done_callback(_tell_failure)
 
     def observe(self, number: int, *, stopping: bool) -> Snapshot:
         """Return the state of this process."""
@@ -188,6 +188,12 @@ class Deliverer:
         if error is not None:
             log.error("pipeline_failed", exc_info=error)
         return int(error is not None or bool(self._spool.lost))
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    """Log that a task in the background has ended by a fault of our own: events go on without it."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("task_failed", consequence="events go on without it; restart this server", exc_info=error)
 
 
 def listen(settings: Settings) -> socket.socket:

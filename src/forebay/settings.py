@@ -294,7 +294,8 @@ class Settings(BaseSettings):
     that is wrong for a while deletes none."""
 
     dead_export_dir: Path | None = None
-    """Folder to which dead letters are written before they go, one NDJSON file a day. Not set: they are deleted."""
+    """Folder to which dead letters are written before they go, one NDJSON file a day for each worker. Not set: they are
+    deleted."""
 
     # Operation
 

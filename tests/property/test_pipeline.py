@@ -7,7 +7,7 @@ import contextlib
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
@@ -70,8 +70,7 @@ class MoodySpool(Spool):
         self,
         transaction: Transaction,
         done: Callable[[Mapping[int, int] | SpoolUnavailable], None],
-        *,
-        is_awaited: bool = True,
+        awaited: Sequence[int] = (),
     ) -> None:
         if self.is_left:
             return
@@ -80,7 +79,7 @@ class MoodySpool(Spool):
         else:
             if self.is_slow():
                 self.submit(lambda _: time.sleep(SLOW_S))
-            super().commit(transaction, done, is_awaited=is_awaited)
+            super().commit(transaction, done, awaited)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from forebay.clock import now_ms
-from forebay.errors import SpoolLost, SpoolUnavailable
+from forebay.errors import EventsTakenBack, SpoolLost, SpoolUnavailable
 from forebay.model import CREATED, PENDING, Verdict, entry_index
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.evidence import OWN_FAULT
@@ -63,10 +63,9 @@ class Committer(Protocol):
         self,
         transaction: Transaction,
         done: Callable[[Mapping[int, int] | SpoolUnavailable], None],
-        *,
-        is_awaited: bool,
+        awaited: Sequence[int],
     ) -> None:
-        """Commit, then call `done` in the event loop; `is_awaited` if clients wait for some of it."""
+        """Commit, then call `done` in the event loop; clients wait for the rows `awaited`."""
 
 
 class RetryScope(enum.Enum):
@@ -203,7 +202,8 @@ class Journal:
         for group in groups:
             group.received_at_ms = received_at_ms
         self._committing = _Commit(groups, packed, settlements, time.perf_counter())
-        self._spool.commit(self._committing.transaction, self._end, is_awaited=bool(packed))
+        awaited = [group.row_id or 0 for group in groups]
+        self._spool.commit(self._committing.transaction, self._end, awaited)
 
     def _take_due(self) -> tuple[list[Submission], list[Settlement]]:
         """Take out the work of the next commit."""
@@ -221,7 +221,10 @@ class Journal:
             return
         self._counters.commits += 1
         self._counters.commit_seconds += time.perf_counter() - commit.began_at
-        if isinstance(result, SpoolUnavailable):
+        if isinstance(result, EventsTakenBack):
+            self._refuse_submissions(commit, result)
+            self._admit(commit._replace(groups=[], submissions=[]), result.stored_bytes)
+        elif isinstance(result, SpoolUnavailable):
             self._refuse(commit, result)
         else:
             self._admit(commit, result)
@@ -267,12 +270,17 @@ class Journal:
         self._wake.go_on()
         return False
 
-    def _refuse(self, commit: _Commit, error: SpoolUnavailable) -> None:
+    def _refuse_submissions(self, commit: _Commit, error: SpoolUnavailable) -> None:
         self._failure, self._failed_at = str(error), self._loop.time()
         self._counters.commit_failures += 1
         for submission, _ in commit.submissions:
             submission.refused(error)
+
+    def _refuse(self, commit: _Commit, error: SpoolUnavailable) -> None:
+        self._refuse_submissions(commit, error)
         if isinstance(error, SpoolLost):
+            # Also those that were left out of this commit have to hear of it.
+            self._scope = RetryScope.ALL
             self._give_up(commit.settlements)
             return
         settlements = self._leave_whole(commit.settlements)

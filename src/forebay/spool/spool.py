@@ -15,12 +15,12 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, TypeVar
 
-from forebay.errors import SpoolLost, SpoolUnavailable
+from forebay.errors import EventsTakenBack, SpoolLost, SpoolUnavailable
 from forebay.model import Entry
 from forebay.spool import database, loading, requests
 from forebay.spool.beside.requests import Burial
@@ -75,6 +75,11 @@ class Spool:
         self._loop: asyncio.AbstractEventLoop
 
     @property
+    def name(self) -> str:
+        """The name of its database without the end, other than that of each other worker's."""
+        return self._files.database.stem
+
+    @property
     def lost(self) -> str:
         """Why nothing is written or read any more, until the next start; empty while all is well."""
         return self._guard.lost
@@ -123,21 +128,22 @@ class Spool:
         self.submit(work, done)
         return await future
 
-    def commit(self, transaction: Transaction, done: Committed, *, is_awaited: bool = True) -> None:
-        """Commit a transaction, then call `done` in the loop; `is_awaited` if clients wait for some of its inserts.
+    def commit(self, transaction: Transaction, done: Committed, awaited: Sequence[int] = ()) -> None:
+        """Commit a transaction, then call `done` in the loop; `awaited` are those inserts for which clients wait.
 
         `done` gets the stored bytes by the number of each row that was inserted or shrunk. If it gets
-        `SpoolUnavailable` instead, nothing was stored; if it gets `SpoolInDoubt`, nobody knows.
+        `SpoolUnavailable` instead, nothing was stored; if `EventsTakenBack`, all but the awaited rows; if
+        `SpoolInDoubt`, nobody knows.
         """
 
         def write(store: Store) -> Mapping[int, int]:
             if transaction.inserts:
-                self._guard.refuse_new(is_awaited=is_awaited)
+                self._guard.refuse_new(is_awaited=bool(awaited))
             stored_bytes = store.write(transaction)
-            if transaction.inserts and is_awaited and self._guard.have_files_changed():
-                # Before anything else: a 503 means that nothing was taken.
-                store.take_back([group.id for group in transaction.inserts])
-                raise SpoolUnavailable(self._guard.check_files())
+            if awaited and self._guard.have_files_changed():
+                # Before anything else: a 503 means that nothing was taken. What was settled stays so: rows have moved.
+                store.take_back(awaited)
+                raise EventsTakenBack(self._guard.check_files(), stored_bytes)
             return stored_bytes
 
         self.submit(write, done)
@@ -213,8 +219,15 @@ class Spool:
         return await self.call(lambda store: requests.replay(store, group_id, events_max))
 
     def measure_log(self) -> int:
-        """Return the bytes of the write-ahead log, which grows while a reader stays in it."""
-        return self._files.measure_wal()
+        """Return the bytes of the write-ahead log, which grows while a reader stays in it.
+
+        Raises:
+            SpoolUnavailable: nobody can say.
+        """
+        try:
+            return self._files.measure_wal()
+        except OSError as error:
+            raise SpoolUnavailable(f"the size of the log cannot be read: {error}") from error
 
     def close(self) -> None:
         """Finish the work that is queued, close the file and give it up; doing it again does nothing."""

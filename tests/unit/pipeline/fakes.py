@@ -225,10 +225,9 @@ class FakeCommitter:
         self,
         transaction: Transaction,
         done: Callable[[Mapping[int, int] | SpoolUnavailable], None],
-        *,
-        is_awaited: bool = True,
+        awaited: Sequence[int] = (),
     ) -> None:
-        del is_awaited
+        del awaited
         assert not self.open, "one commit at a time"
         self.open.append((transaction, done))
         self.transactions.append(transaction)

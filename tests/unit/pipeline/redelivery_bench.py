@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,9 +86,9 @@ class FakeStore:
     ) -> list[StoredGroup]:
         raise NotImplementedError
 
-    def commit(self, transaction: Transaction, done: Done, *, is_awaited: bool = True) -> None:
+    def commit(self, transaction: Transaction, done: Done, awaited: Sequence[int] = ()) -> None:
         """Leave every commit under way."""
-        del transaction, is_awaited
+        del transaction, awaited
         self.commits.append(done)
 
     async def list_burials(self) -> list[Burial]:

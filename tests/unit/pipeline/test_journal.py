@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from forebay.errors import SpoolLost, SpoolUnavailable
+from forebay.errors import EventsTakenBack, SpoolLost, SpoolUnavailable
 from forebay.history import History
 from forebay.model import DELIVERED, Ack, Admission, Outcome
 from forebay.pipeline.admitter import FULL_RETRY_AFTER_S, Admitter
@@ -648,6 +648,43 @@ async def test_a_spool_that_is_lost_is_written_to_no_more_and_holds_up_no_shutdo
     assert [type(heard) for heard in inbox.heard] == [SpoolLost]
     assert parts.spool.open == [], "nothing is tried again"
     assert parts.journal.failure == "damaged"
+
+
+async def test_nobody_waits_for_an_answer_from_a_spool_that_is_lost(parts: Parts) -> None:
+    group = make_group(make_entries(2), 3)
+    parts.ledger.store(2, 77)
+    parts.ledger.add(group)
+    parts.channel.offer(group)
+    record(parts.journal, parts.channel.take(), [DELIVERED] * 2)
+    first, second = Inbox(make_entries(1)), Inbox(make_entries(1))
+    parts.journal.submit(first)
+    await parts.spool.answer("disk full")
+    parts.journal.submit(second)
+    await settle_down()
+
+    # The settlements are tried without the submissions, and meanwhile the spool is lost.
+    _, done = parts.spool.open.pop()
+    done(SpoolLost("damaged"))
+    await parts.spool.answer("damaged")
+
+    assert [type(heard) for heard in second.heard] == [SpoolUnavailable]
+
+
+async def test_settlements_are_written_though_the_events_beside_them_were_taken_back(parts: Parts) -> None:
+    await store(parts, Inbox(make_entries(3)))
+    settle_bulk(parts.journal, parts.channel, RETRY, FAULTY, DELIVERED)
+    inbox = Inbox(make_entries(1))
+    parts.journal.submit(inbox)
+    await settle_down()
+
+    transaction, done = parts.spool.open.pop()
+    (shrunk, _, _), moved = transaction.shrinks[0], transaction.inserts[-1].id
+    done(EventsTakenBack("removed", {shrunk: 10, moved: 20, transaction.inserts[0].id: 5}))
+    await settle_down()
+
+    assert [type(heard) for heard in inbox.heard] == [EventsTakenBack]
+    assert (parts.ledger.stored_events, parts.ledger.stored_bytes) == (2, 30)
+    await asyncio.wait_for(parts.journal.wait_written(), 5)
 
 
 async def test_a_row_that_was_to_be_parted_when_the_spool_was_lost_does_not_go_twice(parts: Parts) -> None:

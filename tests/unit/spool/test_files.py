@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from forebay.errors import SpoolLost, SpoolUnavailable
+from forebay.errors import EventsTakenBack, SpoolLost, SpoolUnavailable
+from forebay.history import History
 from forebay.spool.files import SpoolFiles, find_spools, spool_path
 from forebay.spool.loading import EVERY
 from forebay.spool.records import NewGroup, Transaction
@@ -32,7 +33,7 @@ async def try_to_commit(
     spool: Spool, transaction: Transaction, *, is_awaited: bool = True
 ) -> list[int] | SpoolUnavailable:
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    spool.commit(transaction, future.set_result, is_awaited=is_awaited)
+    spool.commit(transaction, future.set_result, [group.id for group in transaction.inserts] if is_awaited else ())
     result: list[int] | SpoolUnavailable = await asyncio.wait_for(future, 20)
     return result
 
@@ -97,6 +98,24 @@ async def test_without_its_database_the_process_goes_on_with_what_it_has(
     settled = await try_to_commit(spool, Transaction(inserts=[NewGroup(3, make_entries(1))]), is_awaited=False)
     assert not isinstance(settled, SpoolUnavailable)
     assert [group.id for group in await spool.load(0, frozenset(), PLENTY, EVERY)] == [3]
+
+
+async def test_what_was_settled_in_the_same_commit_is_not_taken_back(spool: Spool, path: Path) -> None:
+    first, second, third = make_entries(3)
+    await commit(spool, Transaction(inserts=[NewGroup(2, [first, second, third])]))
+    remove("")(path)
+    parting = Transaction(
+        inserts=[NewGroup(3, [second]), NewGroup(4, make_entries(1))], shrinks=[(2, [third], History())], deletes=[1]
+    )
+
+    refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    spool.commit(parting, refused.set_result, [4])
+
+    error = await asyncio.wait_for(refused, 20)
+    assert isinstance(error, EventsTakenBack)
+    assert error.stored_bytes.keys() >= {2, 3}
+    left = await spool.load(0, frozenset(), PLENTY, EVERY)
+    assert {group.id: group.entries for group in left} == {2: [third], 3: [second]}
 
 
 @pytest.mark.parametrize("end", ["-wal", "-shm", ".lock"])

@@ -37,13 +37,6 @@ LOG_BYTES_LARGE = 256 * 1024 * 1024
 DAY_MS = 86_400_000
 
 
-class Export(NamedTuple):
-    """The folder to which dead letters are written before they go, and the beginning of their files' names."""
-
-    folder: Path
-    name: str
-
-
 class Clocks(NamedTuple):
     """A clock that counts running time and never jumps, and the wall clock, which dates dead letters."""
 
@@ -77,12 +70,13 @@ class Retention:
         return None if lowest_ms is None else lowest_ms - self._days * DAY_MS
 
 
-async def run(spool: Spool, dead_retention_days: int, export_to: Export | None, clocks: Clocks = CLOCKS) -> None:
-    """Clean up every ten minutes, for ever."""
+async def run(spool: Spool, dead_retention_days: int, export_dir: Path | None, clocks: Clocks = CLOCKS) -> None:
+    """Clean up every ten minutes, for ever; with an `export_dir`, dead letters are written there before they go."""
     retention = Retention(spool, dead_retention_days, clocks)
     while True:
         try:
-            expired = await clean_up(spool, await retention.note_clocks(), export_to)
+            warn_of_large_log(spool)
+            expired = await clean_up(spool, await retention.note_clocks(), export_dir)
         except SpoolUnavailable as error:
             log.warning("clean_up_failed", cause=str(error))
         except ExportFailed as error:
@@ -90,28 +84,27 @@ async def run(spool: Spool, dead_retention_days: int, export_to: Export | None, 
         else:
             if expired:
                 log.info("dead_letters_expired", events=expired)
-        warn_of_large_log(spool)
         await asyncio.sleep(INTERVAL_S)
 
 
-async def clean_up(spool: Spool, died_before_ms: int | None, export_to: Export | None = None) -> int:
+async def clean_up(spool: Spool, died_before_ms: int | None, export_dir: Path | None = None) -> int:
     """Clean up once, piece by piece; return the number of letters that went: those that died before a time.
 
     Raises:
         ExportFailed: the rest of the letters could not be exported, and stay.
         SpoolUnavailable: the spool failed.
     """
-    expired = 0 if died_before_ms is None else await _expire(spool, died_before_ms, export_to)
+    expired = 0 if died_before_ms is None else await _expire(spool, died_before_ms, export_dir)
     while await spool.call(Store.vacuum):
         pass
     return expired
 
 
-async def _expire(spool: Spool, died_before_ms: int, export_to: Export | None) -> int:
+async def _expire(spool: Spool, died_before_ms: int, export_dir: Path | None) -> int:
     expired = 0
     while letters := await spool.call(lambda store: expiry.list_expired(store, died_before_ms, LETTERS_MAX)):
-        if export_to is not None:
-            await asyncio.to_thread(export.append, export_to.folder, export_to.name, letters, datetime.now(UTC))
+        if export_dir is not None:
+            await asyncio.to_thread(export.append, export_dir, spool.name, letters, datetime.now(UTC))
         letter_ids = [letter.id for letter in letters]
         expired += await spool.call(partial(expiry.expire, letter_ids=letter_ids, died_before_ms=died_before_ms))
     return expired
@@ -121,6 +114,9 @@ def warn_of_large_log(spool: Spool) -> None:
     """Log a warning if the write-ahead log has grown much larger than it should.
 
     It begins anew only if nobody reads from before its end. So one reader that stays makes it grow with every commit.
+
+    Raises:
+        SpoolUnavailable: its size cannot be read.
     """
     log_bytes = spool.measure_log()
     if log_bytes > LOG_BYTES_LARGE:

@@ -21,6 +21,7 @@ from forebay.errors import ExportFailed, SpoolUnavailable
 from forebay.history import DeadLetter, History
 from forebay.spool.beside.inspection import Choice, inspect
 from forebay.spool.codec import GroupCodec
+from forebay.spool.files import SpoolFiles, spool_path
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.rescue import salvage
 from forebay.spool.rescue.trees import Row
@@ -296,7 +297,7 @@ async def test_letters_are_exported_with_all_that_is_known_before_they_go(
     ]
     await commit(spool, Transaction(dead=letters))
 
-    assert await retention.clean_up(spool, 2**45, retention.Export(tmp_path / "dead", "spool")) == 3
+    assert await retention.clean_up(spool, 2**45, tmp_path / "dead") == 3
 
     (file,) = (tmp_path / "dead").iterdir()
     assert re.fullmatch(r"spool\.dead-\d{4}-\d\d-\d\d\.ndjson", file.name)
@@ -332,9 +333,20 @@ async def test_letters_of_one_day_stand_in_one_file(
     monkeypatch.setattr(retention, "LETTERS_MAX", 2)
     for round_ in range(2):
         await commit(spool, Transaction(dead=[make_letter(f"{round_}-{number}", 1) for number in range(5)]))
-        await retention.clean_up(spool, 1000, retention.Export(tmp_path, "spool"))
+        await retention.clean_up(spool, 1000, tmp_path)
 
     assert exported(tmp_path) == [f"{round_}-{number}" for round_ in range(2) for number in range(5)]
+
+
+async def test_the_spools_of_two_workers_write_to_files_of_their_own(path: Path, tmp_path: Path) -> None:
+    for number in (1, 2):
+        async with open_spool(spool_path(path, number)) as spool:
+            await commit(spool, Transaction(dead=[make_letter(f"of {number}", 1)]))
+            await retention.clean_up(spool, 1000, tmp_path / "export")
+
+    # One that cuts off a line left open by a crash must not meet another that is writing it.
+    assert len(list((tmp_path / "export").iterdir())) == 2
+    assert sorted(exported(tmp_path / "export")) == ["of 1", "of 2"]
 
 
 @pytest.mark.parametrize("place", ["/dev/full/folder", "file/in/the/way"])
@@ -343,7 +355,7 @@ async def test_an_export_that_fails_deletes_nothing(spool: Spool, path: Path, tm
     await commit(spool, Transaction(dead=[make_letter("old", 1)]))
 
     with pytest.raises(ExportFailed, match=r"FOREBAY_DEAD_EXPORT_DIR: .* cannot be written"):
-        await retention.clean_up(spool, 1000, retention.Export(tmp_path / place, "spool"))
+        await retention.clean_up(spool, 1000, tmp_path / place)
 
     assert left(path) == ["old"]
 
@@ -387,7 +399,7 @@ async def test_the_clean_up_tells_of_an_export_that_fails_and_goes_on(
     monkeypatch.setattr(retention, "INTERVAL_S", 0.001)
     (tmp_path / "blocked").touch()
     await commit(spool, Transaction(dead=[make_letter("old", 1)]))
-    export_to = retention.Export(tmp_path / "blocked", "spool")
+    export_to = tmp_path / "blocked"
     task = asyncio.create_task(retention.run(spool, 1, export_to, hurried()))
 
     await until(lambda: len(lines) > 2)
@@ -400,6 +412,30 @@ async def test_the_clean_up_tells_of_an_export_that_fails_and_goes_on(
 
 
 # -- the write-ahead log
+
+
+async def test_the_clean_up_goes_on_after_a_log_whose_size_cannot_be_read(
+    spool: Spool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = capture_log(monkeypatch, retention)
+    monkeypatch.setattr(retention, "INTERVAL_S", 0.001)
+    measure, calls = SpoolFiles.measure_wal, []
+
+    def fail_first(files: SpoolFiles) -> int:
+        calls.append(files)
+        if len(calls) == 1:
+            raise PermissionError("the folder is closed")
+        return measure(files)
+
+    monkeypatch.setattr(SpoolFiles, "measure_wal", fail_first)
+    await commit(spool, Transaction(dead=[make_letter("old", 1)]))
+    task = asyncio.create_task(retention.run(spool, 1, None, hurried()))
+
+    await until(lambda: left(path) == [])
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert lines[0]["event"] == "clean_up_failed"
+    assert "the folder is closed" in lines[0]["cause"]
 
 
 async def test_a_log_that_grows_while_somebody_reads_is_told_of_and_begins_anew_afterwards(
