@@ -139,7 +139,8 @@ async def test_a_shard_that_is_missing_holds_up_its_events_alone(
     async with sink_at(server.url, bulk_timeout_s=3) as sink:
         outcomes = await sink.deliver([make_entry("a"), make_entry("b", f"{index}-red"), make_entry("c")])
     assert outcomes[::2] == [DELIVERED] * 2
-    assert told(outcomes[1:2]) == [(Verdict.RETRY, "unavailable_shards_exception", False)]
+    assert told(outcomes[1:2]) == [(Verdict.REFUSED, "unavailable_shards_exception", False)]
+    assert "allocation" in outcomes[1].advice
 
 
 async def test_an_alias_without_an_index_to_write_to_pauses(

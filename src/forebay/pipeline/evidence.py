@@ -5,7 +5,8 @@ every event, in words that may be those of a faulty one. So a refusal counts aga
 *evidence*: another event of its index was taken in the same bulk, or in a bulk sent after the event's refusal before.
 *Taken* means created: that an event is there already, or has to come again, says nothing about the index as it is now.
 An event dies at its second strike if the status is one of `OWN_FAULT`, and at its tenth for any other, each in another
-round of redelivery: a refusal of a pipeline or a proxy may pass in time. Without evidence it waits.
+round of redelivery: a refusal of a pipeline or a proxy may pass in time. Without evidence it waits. A status of
+`UNAVAILABLE` never counts: the events that were taken are on other shards of the index.
 
 *Poison* is an event that blocks every bulk it is in. No answer says so; it shows in how deliveries end. A delivery
 that ended as a whole, without a word about single events (no answer in time, a connection reset, 5xx), is a strike of
@@ -32,6 +33,9 @@ from forebay.pipeline.group import Bulk, Group
 
 OWN_FAULT = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY})
 """Statuses that speak of the request's content, not of who is to take it (RFC 9110, section 15.5)."""
+
+UNAVAILABLE = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
+"""Statuses that speak of the server as it is now, and never of the request's content (RFC 9110, section 15.6)."""
 
 REFUSALS_MAX = 2
 REFUSALS_MAX_OF_OTHERS = 10
@@ -172,7 +176,7 @@ class Evidence:
         is_proven = is_proven or (before is not None and self._taken_in.get(group.index, 0) > before.sent)
         is_next_round = before is None or before.struck_in_round != self.rounds
         for outcome in outcomes:
-            if outcome.verdict is Verdict.REFUSED and is_proven:
+            if outcome.verdict is Verdict.REFUSED and is_proven and outcome.status not in UNAVAILABLE:
                 yield _prove(outcome, group.history, is_next_round=is_next_round)
             elif outcome.whole and group.history.refusals and outcome.status == group.history.refused_status:
                 # The same refusal was its own fault before. Nothing new shows whether the sink refuses others, too.

@@ -14,10 +14,12 @@ from msgspec import structs
 from forebay.history import History
 from forebay.model import DELIVERED, DUPLICATE, Ack, Entry, Outcome, Verdict
 from forebay.pipeline import requests, separate_bulks, wake
+from forebay.pipeline.evidence import REFUSALS_MAX_OF_OTHERS
 from forebay.pipeline.gate import Health
 from forebay.pipeline.holds import FRESH_TRIALS_MAX
 from forebay.pipeline.pipeline import Pipeline
 from forebay.settings import Settings
+from forebay.sinks.opensearch.answers import read_answer
 from forebay.spool.beside.inspection import inspect
 from forebay.spool.beside.requests import Request
 from forebay.spool.records import NewGroup, Transaction
@@ -45,6 +47,12 @@ IMPATIENT = TINY.model_copy(update={"retry_delay_s_max": 0.01})
 
 DECEMBER = "2026-12"
 FAULTY_ID = b'"faulty'
+UNASSIGNED = read_answer(
+    200,
+    b'{"items":[{"create":{"status":503,"error":'
+    b'{"type":"unavailable_shards_exception","reason":"primary shard is not active"}}}]}',
+    1,
+)[0]
 WALL = Outcome(Verdict.REFUSED, "http_400", "your request was blocked", whole=True, status=400)
 
 
@@ -430,6 +438,38 @@ async def test_a_faulty_event_alone_in_its_index_waits_until_another_is_taken(pa
             bench.send(make_entries(1, f"more{number}-", month=DECEMBER))
             await asyncio.sleep(0.01)
     assert [log_id for log_id, _, _ in dead(path)] == ["faulty"]
+
+
+async def test_an_index_whose_shard_is_nowhere_holds_up_no_other_however_many_of_its_events_wait(path: Path) -> None:
+    sink = PickySink()
+    red = set(make_entries(600, "red"))
+    sink.rule = lambda entry: UNASSIGNED if entry in red else None
+    async with running(path, sink, IMPATIENT) as bench:
+        for start in range(0, 600, 20):
+            bench.send(make_entries(600, "red")[start : start + 20])
+        await until(lambda: len(sink.bulks) > 20)
+        good = make_entries(250, "good", month=DECEMBER)
+        for number, entry in enumerate(good):
+            bench.send([entry])
+            await until(lambda number=number: len(sink.held) > number)  # type: ignore[misc]
+        assert bench.pipeline.state.sink_health is Health.GOOD
+        assert [hold.error_type for hold in bench.pipeline.state.holds] == ["unavailable_shards_exception"]
+        assert dead(path) == []
+        red.clear()
+        await until(lambda: len(sink.held) == 850)
+    assert bench.pipeline.state.holds == ()
+
+
+async def test_events_of_a_shard_that_is_nowhere_never_die_though_others_of_their_index_are_taken(path: Path) -> None:
+    sink = PickySink()
+    red = set(make_entries(20, "red"))
+    sink.rule = lambda entry: UNASSIGNED if entry in red else None
+    async with running(path, sink, IMPATIENT) as bench:
+        bench.send(make_entries(20, "red"))
+        await bench.trickle(lambda: min(sink.asked[entry] for entry in red) > 3 * REFUSALS_MAX_OF_OTHERS)
+        assert dead(path) == []
+        red.clear()
+        await until(lambda: set(make_entries(20, "red")) <= sink.held.keys())
 
 
 async def test_a_firewall_that_refuses_requests_for_one_event_costs_no_other(path: Path) -> None:

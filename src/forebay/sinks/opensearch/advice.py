@@ -20,6 +20,7 @@ REFUSING = (
     "see if a mapping, a template or a pipeline of the index, or a proxy before OpenSearch, refuses every event; if it "
     "is these events alone, `forebay pending bury` makes dead letters of them"
 )
+SHARDS = "start the nodes that hold the index's shards; GET _cluster/allocation/explain tells why one is nowhere"
 AWS_CREDENTIALS = "give AWS credentials in one of the ways that botocore looks for, such as AWS_ACCESS_KEY_ID or a role"
 
 _SETTING = "lift the block that the reason names: one of index.blocks.* of the index, or of cluster.blocks.*"

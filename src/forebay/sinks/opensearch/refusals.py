@@ -13,7 +13,16 @@ import msgspec
 from msgspec import Raw, Struct
 
 from forebay.model import DELIVERED, DROPPED, DUPLICATE, Outcome, SameOutcome, Verdict
-from forebay.sinks.opensearch.advice import CREDENTIALS, PATH, REFUSING, RIGHTS, advise_400, advise_404, advise_block
+from forebay.sinks.opensearch.advice import (
+    CREDENTIALS,
+    PATH,
+    REFUSING,
+    RIGHTS,
+    SHARDS,
+    advise_400,
+    advise_404,
+    advise_block,
+)
 from forebay.sinks.opensearch.excerpt import cut, excerpt
 
 REASON_BYTES_MAX = 8 * 1024
@@ -134,8 +143,11 @@ def _classify_item(status: int, error: _Error) -> Outcome:
     # right or index: a pipeline may send one event elsewhere.
     if advice and (error.type == CLUSTER_BLOCK or status == HTTPStatus.BAD_REQUEST):
         return Outcome(Verdict.PAUSE, error_type, reason, advice, status=status)
-    if status in OVERLOADED:
+    if error_type in BUSY or status == HTTPStatus.TOO_MANY_REQUESTS:
         return retry(error_type, reason)
+    if status in OVERLOADED:
+        # Of one event, beside others: a shard of its index is nowhere, or an index cannot be made now.
+        return _refusal(error_type, reason, SHARDS, status)
     known_status = status if status in STATUSES else HTTPStatus.INTERNAL_SERVER_ERROR
     return _refusal(error_type, reason, advice or REFUSING, known_status)
 
