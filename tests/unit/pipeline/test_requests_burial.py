@@ -186,7 +186,7 @@ async def test_those_that_fit_are_buried_and_the_others_stay(
 
 
 async def test_the_rest_of_a_group_keeps_its_row_and_its_history(path: Path) -> None:
-    async with running(path, [NewGroup(1, make_entries(3), REFUSED)]) as bench:
+    async with running(path, [NewGroup(1, make_entries(3), REFUSED)], FAILED) as bench:
         await bench.bury(everything(log_ids=frozenset({"e1"})))
     assert dead(path) == {"e1"}
     assert read_rows(path, "SELECT id, events, refused_status FROM groups") == [(1, 2, 403)]
