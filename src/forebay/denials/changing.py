@@ -23,14 +23,19 @@ Known = dict[Key, Denial]
 
 
 def add(database: Path, path: Path, denials: Iterable[Denial]) -> None:
-    """Add entries; one of the same kind and value is replaced.
+    """Add entries behind the others; one of the same kind and value is replaced.
 
     Raises:
         SettingsError: the list cannot be read, or is damaged.
         ListNotChanged: the list is full, or it cannot be written.
     """
     added = {(denial.kind, denial.value): denial for denial in denials}
-    _change(database, path, lambda known: known | added)
+
+    def put_last(known: Known) -> Known:
+        # A dict keeps the place of a key that it has, and the order of the list is that of its changes.
+        return {key: denial for key, denial in known.items() if key not in added} | added
+
+    _change(database, path, put_last)
 
 
 def remove(database: Path, path: Path, keys: Collection[Key]) -> None:

@@ -39,6 +39,13 @@ def test_senders_of_each_kind_are_listed_newest_first(run: Run) -> None:
     assert run("deny", "list").out.splitlines()[-1] == "5 of 5 entries of the denial list"
 
 
+def test_a_sender_that_is_shut_out_again_is_the_newest(run: Run) -> None:
+    for device in ("phone", "tablet", "phone"):
+        run("deny", "device", device)
+
+    assert [line["value"] for line in run("deny", "list", "--json").json_lines()] == ["phone", "tablet"]
+
+
 def test_an_empty_list_is_shown_as_one(run: Run) -> None:
     assert run("deny", "list") == (0, "0 of 0 entries of the denial list\n", "")
     assert run("deny", "list", "--json") == (0, "", "")

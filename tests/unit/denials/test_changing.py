@@ -27,12 +27,12 @@ STRANGER = 12_345
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 
 
-def test_an_entry_of_the_same_kind_and_value_is_replaced_and_others_stay(files: Files) -> None:
+def test_an_entry_of_the_same_kind_and_value_is_replaced_by_the_last_one_and_others_stay(files: Files) -> None:
     changing.add(*files, [denial(Kind.SUB, "a", reason="first"), denial(Kind.DEVICE, "a")])
     changing.add(*files, [denial(Kind.SUB, "a", reason="second"), denial(Kind.SUB, "b")])
     assert [(line["kind"], line["value"], line["reason"]) for line in files.read()] == [
-        ("sub", "a", "second"),
         ("device", "a", ""),
+        ("sub", "a", "second"),
         ("sub", "b", ""),
     ]
 
