@@ -141,8 +141,9 @@ def choose_letters(
         error_type,
         reason,
         index,
-        now - (older_than or timedelta()) // _MILLISECOND,
+        None if older_than is None else now - older_than // _MILLISECOND,
         None if newer_than is None else now - newer_than // _MILLISECOND,
+        started_ms=now,
     )
 
 
@@ -159,7 +160,7 @@ def choose_pending(
     _check_texts((*(log_ids or ()), index))
     # Events that are received from now on are not meant.
     received_before_ms = now_ms() + 1 - (older_than or timedelta()) // _MILLISECOND
-    return Burial(received_before_ms, frozenset(log_ids or ()), index, refused)
+    return Burial(received_before_ms, frozenset(log_ids or ()), index, refused, also_ahead=older_than is None)
 
 
 def choose_end(until: datetime | None, days: int | None) -> datetime | None:

@@ -165,7 +165,7 @@ class Requests:
             row_id
             for row_id, group in self._ledger.loaded.items()
             if row_id > after_id
-            and group.received_at_ms < burial.received_before_ms
+            and burial.includes(group.received_at_ms)
             and burial.wanted.includes(group.index, group.history.refused_status)
         }
 
@@ -194,6 +194,6 @@ class Requests:
 
 
 def _is_meant(stored: StoredGroup, burial: Burial) -> bool:
-    return stored.received_at_ms < burial.received_before_ms and any(
+    return burial.includes(stored.received_at_ms) and any(
         burial.fits(stored.originals.get(entry, entry)) for entry in stored.entries
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from io import StringIO
 
 import pytest
@@ -26,6 +27,7 @@ FILTERS: list[tuple[list[str], set[str]]] = [
     (["--older-than", "720h"], set()),
     (["--older-than", "0min"], {"old", "recent", "large"}),
     (["--newer-than", "7d"], {"recent", "large"}),
+    (["--newer-than", "0min"], set()),
     (["--newer-than", "7d", "--older-than", "1d", "--type", "http_413", "--reason", "of"], {"large"}),
     (["old", "recent", "--newer-than", "7d"], {"recent"}),
 ]
@@ -239,6 +241,29 @@ def test_unreadable_condition_is_a_wrong_use(run: Run, folder: Folder, arguments
 
         assert (code, out, err.count("\n")) == (2, "", 1)
     assert left(folder) == {"old", "recent", "large"}
+
+
+@pytest.mark.parametrize("arguments", [["ahead"], ["--all"], ["--newer-than", "1d"]])
+def test_letter_that_died_while_the_clock_was_ahead_is_found(run: Run, folder: Folder, arguments: list[str]) -> None:
+    folder.spool(Transaction(dead=[make_letter("ahead", now_ms() + 45 * DAY_MS)]))
+
+    assert run("dead", "list", "--json").json_lines()[0]["log_id"] == "ahead"
+    assert run("dead", "show", *arguments, "--json").json_lines()[0]["log_id"] == "ahead"
+    assert run("dead", "purge", "--older-than", "0min", "--yes").out == "3 dead letters deleted\n"
+    assert run("dead", "replay", *arguments).out.startswith("1 dead letters requested")
+
+
+def test_letter_that_dies_while_purge_asks_is_left_alone(
+    run: Run, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(_: str) -> None:
+        time.sleep(0.002)
+        folder.spool(Transaction(dead=[make_letter("meanwhile", now_ms())]))
+
+    monkeypatch.setattr(dead, "confirm", die)
+
+    assert run("dead", "purge", "--all").out == "3 dead letters deleted\n"
+    assert left(folder) == {"meanwhile"}
 
 
 def test_letters_are_found_in_the_spools_of_all_workers(run: Run, folder: Folder) -> None:

@@ -80,7 +80,18 @@ def test_every_owner_is_asked_for_the_events_of_that_moment(run: Run, waiting: F
     (burial,) = requests(waiting)
     assert requests(other(waiting)) == [burial]
     assert before_ms < burial.received_before_ms <= after_ms + 1
-    assert burial == Burial(burial.received_before_ms, frozenset({"a"}), INDEX)
+    assert burial == Burial(burial.received_before_ms, frozenset({"a"}), INDEX, also_ahead=True)
+
+
+def test_events_that_were_received_while_the_clock_was_ahead_are_meant_unless_they_are_to_be_old(
+    run: Run, waiting: Folder
+) -> None:
+    ahead_ms = now_ms() + 45 * DAY_MS
+    waiting.spool(Transaction(inserts=[NewGroup(4, [make_entry("ahead")], received_at_ms=ahead_ms)]))
+
+    assert "asked the server for 1 events" in run("pending", "bury", "ahead", "--yes").out
+    assert "asked the server for 6 events" in run("pending", "bury", "--all", "--yes").out
+    assert "asked the server for 5 events" in run("pending", "bury", "--older-than", "0min", "--yes").out
 
 
 def test_two_burials_are_two_requests(run: Run, waiting: Folder) -> None:

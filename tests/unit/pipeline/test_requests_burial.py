@@ -205,12 +205,13 @@ async def test_more_groups_than_a_bulk_takes_are_buried_in_portions(path: Path) 
 
 
 async def test_events_received_after_the_command_stay(path: Path) -> None:
-    async with running(path, [NewGroup(1, [make_entry("before")])], FAILED) as bench:
-        burial = everything()
+    ahead = NewGroup(2, [make_entry("ahead")], received_at_ms=now_ms() + 3_600_000)
+    async with running(path, [NewGroup(1, [make_entry("before")]), ahead], FAILED) as bench:
+        burial = everything(also_ahead=True)
         await until(lambda: now_ms() > burial.received_before_ms)
         await bench.send([make_entry("after")])
         await bench.bury(burial)
-        assert dead(path) == {"before"}
+        assert dead(path) == {"before", "ahead"}
     assert read_rows(path, "SELECT events FROM groups") == [(1,)]
 
 

@@ -90,6 +90,8 @@ class Choice(NamedTuple):
         index_name: letters of this index.
         died_before_ms: letters that died before this time, in milliseconds since 1970.
         died_after_ms: letters that died at this time or later.
+        started_ms: letters that did not die between this time, at which the command started, and now. One that is dated
+            later than now died before it, when the clock was ahead.
     """
 
     log_ids: tuple[str, ...] = ()
@@ -98,10 +100,12 @@ class Choice(NamedTuple):
     index_name: str | None = None
     died_before_ms: int | None = None
     died_after_ms: int | None = None
+    started_ms: int | None = None
 
     def parameters(self) -> dict[str, Any]:
         """Return the choice as parameters of the statements."""
-        return self._asdict() | {"log_ids": json.dumps(self.log_ids) if self.log_ids else None}
+        log_ids = json.dumps(self.log_ids) if self.log_ids else None
+        return self._asdict() | {"log_ids": log_ids, "now_ms": now_ms()}
 
 
 class Inspection:
@@ -207,15 +211,18 @@ class Inspection:
 
     def _change(self, statement: str, choice: Choice) -> int:
         """Change each chosen dead letter once, some in each transaction; return their number."""
-        if choice.died_before_ms is None:
+        if choice.started_ms is None:
             # A replayed event may die again meanwhile: its new letter is left alone.
-            choice = choice._replace(died_before_ms=now_ms() + 1)
-        parameters: dict[str, Any] = choice.parameters() | {"after_id": 0, "limit": CHUNK_ROWS}
-        changed = 0
-        while rows := self._connection.execute(SQL[statement], parameters).fetchall():
+            choice = choice._replace(started_ms=now_ms() + 1)
+        changed = after_id = 0
+        while True:
+            # Anew each time, as it has the time.
+            parameters = choice.parameters() | {"after_id": after_id, "limit": CHUNK_ROWS}
+            rows = self._connection.execute(SQL[statement], parameters).fetchall()
+            if not rows:
+                return changed
             changed += len(rows)
-            parameters["after_id"] = max(letter_id for (letter_id,) in rows)
-        return changed
+            after_id = max(letter_id for (letter_id,) in rows)
 
 
 @contextlib.contextmanager

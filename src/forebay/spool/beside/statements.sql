@@ -8,10 +8,11 @@ AND (:reason IS NULL OR instr(fold(reason), fold(:reason)) > 0)
 AND (:index_name IS NULL OR index_name = :index_name)
 AND (:died_before_ms IS NULL OR died_at_ms < :died_before_ms)
 AND (:died_after_ms IS NULL OR died_at_ms >= :died_after_ms)
+AND (:started_ms IS NULL OR died_at_ms < :started_ms OR died_at_ms > :now_ms)
 
 -- fragment: meant
 -- The groups that may contain pending events which a command means (`Burial`).
-received_at_ms < :received_before_ms
+(received_at_ms < :received_before_ms OR (:also_ahead AND received_at_ms > :now_ms))
 AND (:index_name IS NULL OR index_name = :index_name)
 AND (NOT :refused OR refused_status != 0)
 

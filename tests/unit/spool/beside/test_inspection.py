@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime
@@ -271,14 +272,32 @@ async def test_letters_that_are_to_be_replayed_are_not_purged(spool: Spool, path
     assert log_ids(path) == ["a"]
 
 
-async def test_letters_that_die_meanwhile_are_left_alone(spool: Spool, path: Path) -> None:
-    later_ms = now_ms() + 60_000
-    await commit(spool, Transaction(dead=[make_letter("now"), make_letter("later", later_ms)]))
+async def test_letters_that_die_meanwhile_are_left_alone(
+    spool: Spool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started_ms = now_ms()
+    letters = [make_letter("before", started_ms), make_letter("meanwhile", started_ms + 1)]
+    await commit(spool, Transaction(dead=letters))
+    clock = itertools.chain([started_ms], itertools.repeat(started_ms + 1))
+    monkeypatch.setattr(inspection, "now_ms", lambda: next(clock))
 
     with inspect(path) as view:
         assert view.request_replay(Choice()) == 1
-        assert view.purge(Choice()) == 0
+        assert view.purge(Choice(started_ms=started_ms + 1)) == 0
         assert view.count_dead(Choice()) == DeadCount(2, 1)
+
+
+async def test_letters_that_died_while_the_clock_was_ahead_are_meant_unless_they_are_to_be_old(
+    spool: Spool, path: Path
+) -> None:
+    now = now_ms()
+    await commit(spool, Transaction(dead=[make_letter("before"), make_letter("ahead", now + 3_600_000)]))
+
+    assert log_ids(path, Choice(started_ms=now)) == ["ahead", "before"]
+    assert log_ids(path, Choice(died_before_ms=now, started_ms=now)) == ["before"]
+    with inspect(path) as view:
+        assert view.purge(Choice(died_before_ms=now)) == 1
+        assert view.request_replay(Choice()) == 1
 
 
 async def test_many_letters_are_changed_in_transactions_that_leave_room_for_the_owner(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from forebay.clock import now_ms
 from forebay.spool.beside.inspection import inspect
 from forebay.spool.beside.requests import Burial, Request
 from forebay.spool.spool import Spool
@@ -16,6 +17,7 @@ BURIALS = [
     Burial(5, frozenset({"b", "a"})),
     Burial(5, index_name="events_test_2026-11"),
     Burial(6, refused=True),
+    Burial(7, also_ahead=True),
 ]
 
 
@@ -32,6 +34,13 @@ def test_an_event_fits_by_its_log_id(log_ids: tuple[str, ...], fits: bool) -> No
 def test_a_damaged_event_has_no_log_id() -> None:
     assert Burial(5).fits(b"not\nan entry\n")
     assert not Burial(5, frozenset({"a"})).fits(b"not\nan entry\n")
+
+
+def test_an_event_is_meant_by_the_time_of_its_receipt() -> None:
+    now = now_ms()
+    later = now + 3_600_000
+    assert [Burial(now).includes(at_ms) for at_ms in (now - 1, now, later)] == [True, False, False]
+    assert [Burial(now, also_ahead=True).includes(at_ms) for at_ms in (now - 1, now, later)] == [True, False, True]
 
 
 async def test_a_burial_stays_until_it_is_done_and_others_requests_do_not(tmp_path: Path, spool: Spool) -> None:
