@@ -29,6 +29,9 @@ SQL = statements.SQL | statements.read_statements("forebay.spool.beside")
 CHUNK_ROWS = 500
 """The most dead letters that one transaction changes or deletes."""
 
+CHUNK_BYTES = 1024 * 1024
+"""The most bytes of their entries, as all pages of a large one are written or freed; the first has any size."""
+
 
 class Summary(NamedTuple):
     """The totals, and the time at which the oldest group was received."""
@@ -103,7 +106,7 @@ class Choice(NamedTuple):
     started_ms: int | None = None
 
     def parameters(self) -> dict[str, Any]:
-        """Return the choice as parameters of the statements."""
+        """Return the choice as parameters of the statements at this moment."""
         log_ids = json.dumps(self.log_ids) if self.log_ids else None
         return self._asdict() | {"log_ids": log_ids, "now_ms": now_ms()}
 
@@ -189,11 +192,11 @@ class Inspection:
 
         The owner moves them back as soon as it is asked.
         """
-        return self._change("request_replay_where", choice)
+        return self._change("request_replay_found", choice)
 
     def purge(self, choice: Choice) -> int:
         """Delete dead letters that are not requested for replay; return their number."""
-        return self._change("purge_dead_where", choice)
+        return self._change("purge_dead_found", choice)
 
     def correct(self, letter: StoredLetter, entry: Entry, *, replay: bool) -> bool:
         """Replace a letter's entry, and request its replay if `replay`.
@@ -215,14 +218,28 @@ class Inspection:
             # A replayed event may die again meanwhile: its new letter is left alone.
             choice = choice._replace(started_ms=now_ms() + 1)
         changed = after_id = 0
-        while True:
-            # Anew each time, as it has the time.
-            parameters = choice.parameters() | {"after_id": after_id, "limit": CHUNK_ROWS}
-            rows = self._connection.execute(SQL[statement], parameters).fetchall()
-            if not rows:
-                return changed
-            changed += len(rows)
-            after_id = max(letter_id for (letter_id,) in rows)
+        while found := self._find_some(choice, after_id):
+            # Those that were replayed, deleted, or died again since then do not fit any more.
+            parameters = choice.parameters() | {"found": json.dumps(found)}
+            changed += self._connection.execute(SQL[statement], parameters).rowcount
+            after_id = found[-1]
+        return changed
+
+    def _find_some(self, choice: Choice, after_id: int) -> list[int]:
+        """Return the chosen dead letters behind a given one, as many as one transaction changes.
+
+        Reading takes no lock. A transaction that looked for them itself would lock out the owner for as long.
+        """
+        bytes_left = CHUNK_BYTES
+        found: list[int] = []
+        parameters = choice.parameters() | {"after_id": after_id, "limit": CHUNK_ROWS}
+        with contextlib.closing(self._connection.execute(SQL["find_dead_where"], parameters)) as rows:
+            for letter_id, entry_bytes in rows:
+                bytes_left -= entry_bytes
+                if found and bytes_left < 0:
+                    break
+                found.append(letter_id)
+        return found
 
 
 @contextlib.contextmanager

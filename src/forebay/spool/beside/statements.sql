@@ -63,25 +63,24 @@ SELECT error_type, count(*) FROM dead_letters WHERE replay = 0 GROUP BY error_ty
 SELECT count(*), coalesce(sum(replay), 0) FROM dead_letters
 WHERE {chosen}
 
--- name: request_replay_where
--- Ask the owner to move back some of the dead letters that a command means.
-UPDATE dead_letters SET replay = 1 WHERE id IN (
-    SELECT id FROM dead_letters
-    WHERE id > :after_id AND replay = 0
-      AND {chosen}
-    ORDER BY id LIMIT :limit
-)
-RETURNING id
+-- name: find_dead_where
+-- Find dead letters behind a given one that a command means and that are not to be replayed, with their size.
+SELECT id, length(entry) FROM dead_letters
+WHERE id > :after_id AND replay = 0
+  AND {chosen}
+ORDER BY id LIMIT :limit
 
--- name: purge_dead_where
--- Delete some of the dead letters that a command means and that are not to be replayed.
-DELETE FROM dead_letters WHERE id IN (
-    SELECT id FROM dead_letters
-    WHERE id > :after_id AND replay = 0
-      AND {chosen}
-    ORDER BY id LIMIT :limit
-)
-RETURNING id
+-- name: request_replay_found
+-- Ask the owner to move back those of the dead letters found that a command still means.
+UPDATE dead_letters SET replay = 1
+WHERE id IN (SELECT value FROM json_each(:found)) AND replay = 0
+  AND {chosen}
+
+-- name: purge_dead_found
+-- Delete those of the dead letters found that a command still means and that are not to be replayed.
+DELETE FROM dead_letters
+WHERE id IN (SELECT value FROM json_each(:found)) AND replay = 0
+  AND {chosen}
 
 -- name: correct_dead
 -- Replace the entry of a dead letter, unless it was changed or requested for replay since it was read.

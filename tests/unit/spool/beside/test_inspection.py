@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import itertools
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from forebay.model import Address, Entry
 from forebay.spool import database
 from forebay.spool.beside import inspection
 from forebay.spool.beside.connecting import connect_beside
-from forebay.spool.beside.inspection import Choice, DeadCount, PendingEvent, inspect
+from forebay.spool.beside.inspection import Choice, DeadCount, Inspection, PendingEvent, inspect
 from forebay.spool.beside.requests import Request
 from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
@@ -308,21 +310,114 @@ async def test_many_letters_are_changed_in_transactions_that_leave_room_for_the_
     await commit(
         spool, Transaction(dead=[make_letter(str(number), error_type=kind) for number, kind in enumerate(kinds)])
     )
-    statements: list[str] = []
-    connect = sqlite3.connect
+    statements = watch_changes(monkeypatch)
 
-    def connect_and_watch(*arguments: Any, **options: Any) -> sqlite3.Connection:
-        connection: sqlite3.Connection = connect(*arguments, **options)
-        connection.set_trace_callback(statements.append)
-        return connection
-
-    monkeypatch.setattr(sqlite3, "connect", connect_and_watch)
     with inspect(path) as view:
         assert view.request_replay(Choice(error_type="rare")) == 20
         assert view.purge(Choice()) == 980
 
-    # SQLite tells of a statement once more for each trigger that it sets off.
-    assert len({statement for statement in statements if "RETURNING" in statement}) == 3 + 99
+    assert len(statements) == 2 + 98
+
+
+async def test_large_letters_are_changed_in_transactions_of_few_bytes(
+    spool: Spool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters = [make_letter(log_id) for log_id in ("a", "b", "c", "d", "large" * 1000, "e", "f")]
+    monkeypatch.setattr(inspection, "CHUNK_BYTES", 2 * len(letters[0].entry))
+    await commit(spool, Transaction(dead=letters))
+    statements = watch_changes(monkeypatch)
+
+    with inspect(path) as view:
+        assert view.request_replay(Choice(("a", "b", "c"))) == 3
+        assert view.purge(Choice()) == 4
+
+    assert len(statements) == 2 + 3
+
+
+@pytest.mark.parametrize("change", [Inspection.request_replay, Inspection.purge])
+async def test_the_owner_is_not_locked_out_while_letters_are_looked_for(
+    spool: Spool, path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Inspection, Choice], int]
+) -> None:
+    letters = [DeadLetter(make_entry(str(n)), "type", f"<{n}>", History(1), 1) for n in range(50)]
+    await commit(spool, Transaction(dead=letters))
+    locked: set[str] = set()
+
+    def look(reason: str) -> None:
+        with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as other:
+            try:
+                other.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                locked.add(reason)
+
+    watch_reasons(monkeypatch, look)
+    with inspect(path) as view:
+        assert change(view, Choice(reason="5>")) == 5
+
+    assert locked - {"5>"} == {"<5>", "<15>", "<25>", "<35>", "<45>"}
+
+
+@pytest.mark.parametrize("change", [Inspection.request_replay, Inspection.purge])
+async def test_letters_that_changed_since_they_were_found_are_left_alone(
+    spool: Spool, path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Inspection, Choice], int]
+) -> None:
+    monkeypatch.setattr(inspection, "CHUNK_ROWS", 4)
+    log_ids = ("requested", "gone", "other", "again", "last")
+    await commit(spool, Transaction(dead=[make_letter(log_id) for log_id in log_ids]))
+    changes = iter(
+        (
+            "UPDATE dead_letters SET replay = 1 WHERE log_id = 'requested'",
+            "DELETE FROM dead_letters WHERE log_id = 'gone'",
+            "UPDATE dead_letters SET reason = 'another' WHERE log_id = 'other'",
+            "UPDATE dead_letters SET died_at_ms = :now_ms WHERE log_id = 'again'",
+            "INSERT INTO dead_letters VALUES (9, 'i', 'new', 't', 'failed to parse', 1, '[1]', :now_ms, 0, x'00')",
+        )
+    )
+
+    def meddle(_: str) -> None:
+        if statement := next(changes, None):
+            time.sleep(0.002)
+            with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute(statement, {"now_ms": now_ms()})
+
+    watch_reasons(monkeypatch, meddle)
+    with inspect(path) as view:
+        assert change(view, Choice(reason="failed to parse")) == 1
+        left = {letter.log_id: letter.is_to_replay for letter in view.list_dead(Choice(), 10)}
+
+    assert left.pop("last", True)
+    assert left == {"requested": True, "other": False, "again": False, "new": False}
+
+
+def watch_changes(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Return a set that gets every statement which changes dead letters."""
+    statements: set[str] = set()
+    connect = sqlite3.connect
+
+    def watch(statement: str) -> None:
+        if "\nUPDATE dead_letters" in statement or "\nDELETE FROM dead_letters" in statement:
+            statements.add(statement)
+
+    def connect_and_watch(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)
+        connection.set_trace_callback(watch)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect_and_watch)
+    return statements
+
+
+def watch_reasons(monkeypatch: pytest.MonkeyPatch, look: Callable[[str], None]) -> None:
+    """Have each reason that a statement looks at seen at that moment, while the statement is at work."""
+
+    def fold(text: str) -> str:
+        look(text)
+        return text.casefold()
+
+    class Watched(sqlite3.Connection):
+        def create_function(self, name: str, narg: int, _: Any, /, *, deterministic: bool = False) -> None:
+            super().create_function(name, narg, fold, deterministic=deterministic)
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Watched))
 
 
 def test_no_spool_is_said_and_none_is_made(path: Path) -> None:
