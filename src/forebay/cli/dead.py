@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
@@ -105,7 +105,7 @@ def show(
 def edit(
     log_id: Annotated[str, typer.Argument(metavar="LOG_ID")],
     *,
-    index: Annotated[str | None, typer.Option(help="Its index, if several dead letters have this log_id.")] = None,
+    index: Annotated[str | None, typer.Option(help="Its index, if dead letters of several have this log_id.")] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option(
@@ -120,7 +120,7 @@ def edit(
     ] = None,
     replay: Annotated[bool, typer.Option("--replay", help="Have the server deliver it again.")] = False,
 ) -> None:
-    """Correct a dead letter's document; its index and _id stay.
+    """Correct a dead letter's document, in every spool that has it; its index and _id stay.
 
     Without --set or --file, the document is opened in $VISUAL or $EDITOR.
     """
@@ -128,24 +128,18 @@ def edit(
         raise typer.BadParameter("only one of them can be used", param_hint=["--set", "--file"])
     choice = Choice((log_id,), index_name=index)
     spools = _open(choice)
-    found = _find_one(spools, choice)
-    address = read_address(found.letter.entry)
-    if address is None:
-        raise SpoolError(f"the dead letter {log_id} is damaged: its index and _id cannot be read")
-    if file:
-        entry = encode_edited(address, file.read())
-    elif changes:
-        entry = encode_edited(
-            address, _set_fields(found.letter.entry, changes, is_own=has_own_documents(address.index))
-        )
-    else:
-        entry = edit_document(address, found.letter.entry)
-    if entry == found.letter.entry and not replay:
+    copies = _find_copies(spools, choice)
+    entries = _correct([found.letter for found in copies], changes, file)
+    corrections = list(zip(copies, entries, strict=True))
+    if not replay and all(found.letter.entry == entry for found, entry in corrections):
         say("nothing was changed")
         return
-    if not spools.correct(found, entry, replay=replay):
-        raise SpoolError(f"the dead letter {log_id} is on its way back, or has changed; nothing was changed")
-    say(f"{log_id} corrected" + ("; the server takes it within a second, or when it starts" if replay else ""))
+    left = [str(found.path) for found, entry in corrections if not spools.correct(found, entry, replay=replay)]
+    if left:
+        places = ", ".join(left)
+        raise SpoolError(f"the dead letter {log_id} is on its way back, or has changed; not corrected in {places}")
+    where = f" in {len(copies)} spools" if len(copies) > 1 else ""
+    say(f"{log_id} corrected{where}" + ("; the server takes it within a second, or when it starts" if replay else ""))
 
 
 @app.command()
@@ -196,14 +190,36 @@ def _open(choice: Choice) -> AllSpools:
     return spools
 
 
-def _find_one(spools: AllSpools, choice: Choice) -> FoundLetter:
-    found = spools.list_dead(choice, SHOWN_MAX)
-    if not found:
+def _find_copies(spools: AllSpools, choice: Choice) -> list[FoundLetter]:
+    """Return the letters of one event: each worker that was sent it has one in its spool."""
+    copies = spools.list_dead(choice, SHOWN_MAX)
+    if not copies:
         raise SpoolError(f"no dead letter of {choice.index_name or 'any index'} has the log_id {choice.log_ids[0]}")
-    if len(found) > 1:
-        found_in = ", ".join(f"{one.letter.index_name} in {one.path}" for one in found)
-        raise SpoolError(f"several dead letters have this log_id; choose one with --index: {found_in}")
-    return found[0]
+    indices = sorted({found.letter.index_name for found in copies})
+    if len(indices) > 1:
+        raise SpoolError(
+            f"dead letters of several indices have this log_id; choose one with --index: {', '.join(indices)}"
+        )
+    return copies
+
+
+def _correct(copies: list[StoredLetter], changes: list[str] | None, file: BinaryIO | None) -> list[Entry]:
+    """Return the new entry of each letter of an event."""
+    log_id = copies[0].log_id
+    address = read_address(copies[0].entry)
+    if address is None or any(read_address(letter.entry) is None for letter in copies):
+        raise SpoolError(f"the dead letter {log_id} is damaged: its index and _id cannot be read")
+    if file:
+        return [encode_edited(address, file.read())] * len(copies)
+    if changes:
+        is_own = has_own_documents(address.index)
+        return [encode_edited(address, _set_fields(letter.entry, changes, is_own=is_own)) for letter in copies]
+    if len({letter.entry for letter in copies}) > 1:
+        raise SpoolError(
+            f"{len(copies)} spools have different documents of it, as `forebay dead show {log_id}` tells; "
+            "use --set, which changes each, or --file, which replaces each"
+        )
+    return [edit_document(address, copies[0].entry)] * len(copies)
 
 
 def _set_fields(entry: Entry, changes: list[str], *, is_own: bool) -> bytes:

@@ -6,6 +6,7 @@ import io
 import json
 import shlex
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from forebay.clock import now_ms
 from forebay.history import DeadLetter, History
 from forebay.model import Address, entry_address
 from forebay.spool.records import Transaction
-from unit.cli.running import INDEX, NUMBERS, Folder, Run, make_document, make_entry, make_letter
+from unit.cli.running import INDEX, NOON, NUMBERS, Folder, Run, make_document, make_entry, make_letter
 
 
 @pytest.fixture(autouse=True)
@@ -226,10 +227,72 @@ def test_one_of_several_letters_is_chosen_by_its_index(run: Run, buried: Folder)
 
     code, _, err = run("dead", "edit", "a", "--set", 'page="/new"')
     assert code == 1
-    assert "events_local_2026-10 in sqlite3.db, events_local_2026-11 in sqlite3.db" in err
+    assert "choose one with --index: events_local_2026-10, events_local_2026-11" in err
     assert run("dead", "edit", "a", "--index", "events_local_2026-10", "--set", 'page="/new"').code == 0
     changed = buried.ask_spool("SELECT index_name FROM dead_letters WHERE instr(entry, '/new')")
     assert changed == [("events_local_2026-10",)]
+
+
+@pytest.fixture
+def second(buried: Folder) -> Folder:
+    """Return the folder with the spool of the second worker, which has a dead letter of the same event."""
+    second = Folder(buried.path, "sqlite3.2.db")
+    second.spool(Transaction(dead=[make_letter("a")]))
+    return second
+
+
+def receive_later(second: Folder) -> None:
+    """Let the second worker have received its event later than the first one."""
+    entry = make_entry("a", received_at=NOON + timedelta(minutes=1))
+    second.spool(Transaction(dead=[DeadLetter(entry, "type", "reason", History(1), now_ms())]))
+
+
+def test_letter_in_the_spools_of_two_workers_is_corrected_in_both(
+    run: Run, buried: Folder, second: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_editor(monkeypatch, "t = t.replace('/home', '/new')")
+
+    result = run("dead", "edit", "a", "--index", INDEX, "--replay")
+
+    assert result == (0, "a corrected in 2 spools; the server takes it within a second, or when it starts\n", "")
+    assert document(buried) == document(second)
+    assert document(buried)["event_info"]["page"] == "/new"
+    assert [folder.ask_spool("SELECT name FROM requests") for folder in (buried, second)] == [[("replay",)]] * 2
+    assert document(buried, "b")["event_info"]["page"] == "/home"
+
+
+def test_letters_that_differ_are_corrected_by_their_fields_or_replaced(
+    run: Run, buried: Folder, second: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive_later(second)
+    before, before_second = document(buried), document(second)
+    use_editor(monkeypatch, "t = t.replace('/home', '/new')")
+
+    code, out, err = run("dead", "edit", "a")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "2 spools have different documents of it" in err
+    assert (document(buried), document(second)) == (before, before_second)
+
+    assert run("dead", "edit", "a", "--set", 'page="/new"').out == "a corrected in 2 spools\n"
+    before["event_info"]["page"] = before_second["event_info"]["page"] = "/new"
+    assert (document(buried), document(second)) == (before, before_second)
+
+    buried.path.joinpath("a.json").write_text(json.dumps(before))
+    assert run("dead", "edit", "a", "--file", "a.json").out == "a corrected in 2 spools\n"
+    assert (document(buried), document(second)) == (before, before)
+    assert run("dead", "edit", "a", "--file", "a.json").out == "nothing was changed\n"
+
+
+def test_spool_in_which_the_letter_is_on_its_way_back_is_named(run: Run, buried: Folder, second: Folder) -> None:
+    buried.ask_spool("UPDATE dead_letters SET replay = 1")
+    before = document(buried)
+
+    code, out, err = run("dead", "edit", "a", "--set", 'page="/new"')
+
+    assert (code, out) == (1, "")
+    assert err.endswith("is on its way back, or has changed; not corrected in sqlite3.db\n")
+    assert document(buried) == before
+    assert document(second)["event_info"]["page"] == "/new"
 
 
 def test_damaged_letter_cannot_be_corrected(run: Run, buried: Folder) -> None:
