@@ -168,6 +168,15 @@ class Settlement(NamedTuple):
         """Whether it puts several rows in the place of one."""
         return bool(self.transaction.inserts) and any(group.row_id is not None for group in self.leaving)
 
+    def without_parting(self) -> Settlement:
+        """Return one that keeps the same events in the row that there is, with the history of that."""
+        (group,) = self.leaving
+        group.kept = [*group.kept, *(entry for row in self.transaction.inserts for entry in row.entries)]
+        changes = Transaction()
+        if len(group.kept) < len(group.entries):
+            changes.shrinks += [(row_id, group.kept, group.history) for row_id in group.row_ids]
+        return Settlement(changes, [group])
+
 
 def abandon(groups: Sequence[Group], new_id: Callable[[], int]) -> Settlement:
     """Keep groups that leave memory without an outcome: events with a row are in it, the others get one."""

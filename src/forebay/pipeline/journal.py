@@ -283,7 +283,7 @@ class Journal:
             self._scope = RetryScope.ALL
             self._give_up(commit.settlements)
             return
-        settlements = self._leave_whole(commit.settlements)
+        settlements = self._leave_unparted(commit.settlements)
         old_rows, new_rows = divide(settlements)
         self._settlements = settlements + self._settlements
         self.is_behind = self.is_behind or bool(settlements)
@@ -300,16 +300,17 @@ class Journal:
             return
         self._schedule()
 
-    def _leave_whole(self, settlements: list[Settlement]) -> list[Settlement]:
-        """Leave rows as they are that were to be parted; return the other settlements.
+    def _leave_unparted(self, settlements: list[Settlement]) -> list[Settlement]:
+        """Part no rows; return the settlements that are still to be written.
 
         A full disk may have no room for more rows for long, and redelivery, which makes some, must go on without
-        loading ever more into memory. The settled events of such a row are sent once more, and are there already.
+        loading ever more into memory.
         """
+        unparted = [settlement.without_parting() if settlement.is_parting else settlement for settlement in settlements]
         self._ledger.release(
-            group for settlement in settlements if settlement.is_parting for group in settlement.leaving
+            group for settlement in unparted if not settlement.transaction for group in settlement.leaving
         )
-        return [settlement for settlement in settlements if not settlement.is_parting]
+        return [settlement for settlement in unparted if settlement.transaction]
 
     def _give_up(self, settlements: list[Settlement]) -> None:
         """Write nothing any more: rows stay as they are and are delivered once more, as far as they are saved.
@@ -321,7 +322,7 @@ class Journal:
             bulks=len(settlements),
             consequence="the next start sends these events once more, and they are there already",
         )
-        for settlement in self._leave_whole(settlements):
+        for settlement in self._leave_unparted(settlements):
             for group in settlement.transaction.inserts:
                 entries = list(group.entries)
                 if not self._channel.add([Part(entry_index(entries[0]), entries, sum(map(len, entries)))]):

@@ -565,7 +565,7 @@ async def test_a_group_that_cannot_be_parted_stays_as_it_is_and_keeps_nothing_in
     parts: Parts, clock: Clock
 ) -> None:
     await store(parts, Inbox(make_entries(3)))
-    settle_bulk(parts.journal, parts.channel, RETRY, FAULTY, DELIVERED)
+    settle_bulk(parts.journal, parts.channel, RETRY, FAULTY)
     waiting = asyncio.create_task(parts.ledger.wait_released([8]))
 
     await parts.spool.answer("disk full")
@@ -577,6 +577,20 @@ async def test_a_group_that_cannot_be_parted_stays_as_it_is_and_keeps_nothing_in
     await clock.advance(RETRY_S)
     assert parts.spool.open == [], "nothing is left to be written"
     assert not parts.journal.is_behind
+
+
+async def test_a_group_that_cannot_be_parted_keeps_only_what_is_not_settled(parts: Parts, clock: Clock) -> None:
+    await store(parts, Inbox(make_entries(3)))
+    settle_bulk(parts.journal, parts.channel, RETRY, DELIVERED, FAULTY)
+    await parts.spool.answer("disk full")
+
+    await clock.advance(RETRY_S)
+
+    left = make_entries(3)[::2]
+    assert await parts.spool.answer() == Transaction(shrinks=[(8, left, History())])
+    ledger = parts.ledger
+    assert (ledger.pending_events, ledger.stored_events, ledger.loaded) == (2, 2, {})
+    assert ledger.stored_bytes == sum(map(len, left))
 
 
 async def test_a_batch_of_two_indices_is_told_of_all_its_rows(parts: Parts) -> None:
