@@ -137,8 +137,7 @@ class Channel:
     def withdraw(self, index: str, *, begun: bool = False) -> list[Group]:
         """Take out the groups of an index of which no bulk has taken a part.
 
-        With `begun` also those of which one has, while none of it is in flight; the events of it that the sink took
-        are delivered once more.
+        With `begun` also those of which one has, while none of it is in flight.
         """
         groups = [
             group

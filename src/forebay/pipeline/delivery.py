@@ -17,10 +17,10 @@ from forebay.model import DELIVERED, Outcome, SameOutcome, Verdict, are_delivere
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.gate import Gate, Health, Permit, Report, judge
-from forebay.pipeline.group import Bulk, Group, Settlement, abandon
+from forebay.pipeline.group import Bulk, Group, Settlement
 from forebay.pipeline.holds import Holds
 from forebay.pipeline.journal import Journal
-from forebay.pipeline.settlement import settle
+from forebay.pipeline.settlement import abandon, settle
 from forebay.sinks.sifting import Receiver, Sifting
 from forebay.telemetry.counters import Counters
 
@@ -79,7 +79,7 @@ class Delivery:
         for task in self._in_flight:
             task.cancel()
         await asyncio.gather(*self._in_flight, return_exceptions=True)
-        self._journal.settle(abandon(self._channel.drain(), self._journal.new_id))
+        self._settle(abandon(self._channel.drain(), now_ms(), self._journal.new_id, self._evidence))
 
     async def deliver_alone(self, groups: Sequence[Group]) -> Sequence[Outcome]:
         """Deliver groups in a bulk of their own, past the gate: its failure says nothing about other bulks."""
@@ -157,7 +157,7 @@ class Delivery:
             return
         for index in self._holds.learn(bulk, outcomes, ended_at_ms):
             groups = self._channel.withdraw(index)
-            self._journal.give_back(groups)
+            self._settle(abandon(groups, ended_at_ms, self._journal.new_id, self._evidence))
             if groups:
                 self._holds.note_fresh(index)
 

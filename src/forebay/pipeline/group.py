@@ -11,7 +11,7 @@ from msgspec import Struct
 from forebay.errors import SpoolUnavailable
 from forebay.history import History
 from forebay.model import Admission, Entry, Outcome, are_delivered
-from forebay.spool.records import NewGroup, StoredGroup, Transaction
+from forebay.spool.records import StoredGroup, Transaction
 
 UNTRIED = History()
 
@@ -56,7 +56,7 @@ class Group:
         cut: how many of its events bulks have taken.
         open: how many have no outcome yet.
         left: the unsettled events, each with its outcome.
-        kept: those of them that stay in its row, known once none is open.
+        kept: those that stay in its row, known once it leaves memory.
         is_blocked: whether a bulk with some of its events ended as one that an event may have blocked.
         is_alone: whether it travels in a bulk of its own.
         originals: the events as they came, by the form that is sent, for those that were repaired.
@@ -158,7 +158,7 @@ class Bulk(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """The outcomes of a bulk as the spool writes them, and the groups that leave memory with that."""
+    """What the spool writes of outcomes, which may be nothing, and the groups that leave memory with that."""
 
     transaction: Transaction
     leaving: list[Group]
@@ -176,16 +176,6 @@ class Settlement(NamedTuple):
         if len(group.kept) < len(group.entries):
             changes.shrinks += [(row_id, group.kept, group.history) for row_id in group.row_ids]
         return Settlement(changes, [group])
-
-
-def abandon(groups: Sequence[Group], new_id: Callable[[], int]) -> Settlement:
-    """Keep groups that leave memory without an outcome: events with a row are in it, the others get one."""
-    settlement = Settlement(Transaction(), [])
-    for group in groups:
-        if group.row_id is None:
-            kept = [*(entry for entry, _ in group.left), *group.entries[group.cut :]]
-            settlement.transaction.inserts.append(NewGroup(new_id(), kept))
-    return settlement
 
 
 def divide(settlements: Iterable[Settlement]) -> tuple[list[Settlement], list[Settlement]]:

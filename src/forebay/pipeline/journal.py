@@ -34,7 +34,6 @@ from forebay.pipeline.group import (
     Part,
     Settlement,
     Submission,
-    abandon,
     divide,
     pack,
 )
@@ -166,15 +165,12 @@ class Journal:
             self._schedule()
 
     def settle(self, settlement: Settlement) -> None:
-        """Write a settlement."""
+        """Write a settlement; groups of which there is nothing to write leave memory at once."""
         if settlement.transaction:
             self._settlements.append(settlement)
             self._schedule()
-
-    def give_back(self, groups: Sequence[Group]) -> None:
-        """Let groups leave memory undelivered: those with a row are pending again, the others get one."""
-        self._ledger.release(groups)
-        self.settle(abandon(groups, self.new_id))
+        else:
+            self._ledger.release(settlement.leaving)
 
     async def wait_settling(self) -> None:
         """Wait while there are settlements of rows that the spool could not take."""

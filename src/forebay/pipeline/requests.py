@@ -2,8 +2,9 @@
 
 A *burial* makes dead letters of pending events, though nothing proves that they are at fault. The owner goes through
 the groups that are meant, as many at once as a bulk takes, and settles them like those of a bulk. Those in memory leave
-the channel for it. Of those that are on their way to the sink the end is waited for: one that it takes is no dead
-letter. Groups that come back are found by going through the spool once more, from the first of them.
+the channel for it: of one that the sink has taken a part of, only the rest is pending then. Of those that are on their
+way to the sink the end is waited for: one that it takes is no dead letter. Groups that come back are found by going
+through the spool once more, from the first of them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from forebay.pipeline.channel import Channel
 from forebay.pipeline.evidence import Evidence
 from forebay.pipeline.journal import Journal
 from forebay.pipeline.ledger import Ledger
-from forebay.pipeline.settlement import bury
+from forebay.pipeline.settlement import abandon, bury
 from forebay.pipeline.wake import Wake
 from forebay.spool.beside.requests import Burial
 from forebay.spool.records import StoredGroup
@@ -187,7 +188,9 @@ class Requests:
         loaded = self._ledger.loaded
         while left := [loaded[row_id] for row_id in row_ids if row_id in loaded]:
             for index in {group.index for group in left}:
-                self._journal.give_back(self._channel.withdraw(index, begun=True))
+                groups = self._channel.withdraw(index, begun=True)
+                for settlement in abandon(groups, now_ms(), self._journal.new_id, self._evidence):
+                    self._journal.settle(settlement)
             if row_ids.isdisjoint(loaded) or self._loop.time() >= give_up_at:
                 return
             await asyncio.sleep(LOADED_POLL_S)

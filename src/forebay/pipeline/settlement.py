@@ -1,9 +1,10 @@
 """Settlement: from the outcomes of a bulk to the rows that the spool deletes, shrinks and adds.
 
 Invariant 2: a row leaves the spool only in the transaction that settles every event in it. So a group is let go of, or
-shrunk to its unsettled events, when the last of its events has an outcome, and stays as it is until then: after a crash
-its settled events are delivered once more and answered with "there already". The rest of a group keeps one history
-for all of it. If the sink refused some of it, or refused it differently, each part gets a row of its own.
+shrunk to its unsettled events, when the last of its events has an outcome, or when the rest leaves memory untried. It
+stays as it is until then: after a crash its settled events are delivered once more and answered with "there already".
+The rest of a group keeps one history for all of it. If the sink refused some of it, or refused it differently, or was
+not asked about some of it, each part gets a row of its own.
 """
 
 from __future__ import annotations
@@ -49,6 +50,14 @@ def settle(
     return settlements
 
 
+def abandon(groups: Sequence[Group], now_ms: int, new_id: Callable[[], int], evidence: Evidence) -> list[Settlement]:
+    """Return the settlements of groups that leave memory before a bulk took all of them, with nothing in flight.
+
+    A group of which no bulk took anything is pending again as it is, and one without a row gets one.
+    """
+    return [_keep(group, now_ms, new_id, evidence) for group in groups]
+
+
 def halve(group: Group, new_id: Callable[[], int]) -> Settlement:
     """Make two groups of a suspect: each is suspect, and not yet tried alone."""
     middle = len(group.entries) // 2
@@ -83,15 +92,17 @@ def _keep(group: Group, now_ms: int, new_id: Callable[[], int], evidence: Eviden
     row_id = new_id() if group.row_id is None else group.row_id
     for number, (history, entries) in enumerate(_divide_left(group, row_id, now_ms, evidence.failures).items()):
         part_id = new_id() if number else row_id
-        evidence.note_left(part_id, history, is_struck=history.refusals > group.history.refusals)
+        is_tried = history != group.history
+        if is_tried:
+            evidence.note_left(part_id, history, is_struck=history.refusals > group.history.refusals)
         if number or group.row_id is None:
             transaction.inserts.append(NewGroup(part_id, entries, history, group.received_at_ms))
             continue
         group.kept = entries
-        if len(entries) == len(group.entries):
-            transaction.attempts.append((row_id, history))
-        else:
+        if len(entries) < len(group.entries):
             transaction.shrinks.append((row_id, entries, history))
+        elif is_tried:
+            transaction.attempts.append((row_id, history))
     return Settlement(transaction, [group])
 
 
@@ -109,6 +120,8 @@ def _divide_left(group: Group, row_id: int, now_ms: int, failures: FailureHistor
             history = tried.refused(outcome.status, is_struck=outcome.is_struck) if outcome.status else tried
             histories[kind] = history
         parts.setdefault(history, []).append(group.original(entry))
+    if group.open:
+        parts[group.history] = [group.original(entry) for entry in group.entries[group.cut :]]
     return parts
 
 

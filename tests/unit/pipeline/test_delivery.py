@@ -285,6 +285,19 @@ async def test_a_sink_that_is_down_is_not_waited_for() -> None:
     assert transaction == Transaction(inserts=[NewGroup(row_id + 1, make_entries(3, "memory"))])
 
 
+async def test_a_row_that_is_given_up_keeps_no_event_that_was_taken(bench: Bench) -> None:
+    entries = make_entries(8)
+    row_id = await bench.store(entries)
+    async with bench.running(bench.delivery.run()):
+        await until(lambda: bench.sink.bulks)
+        await bench.sink.answer(0, [DELIVERED] * 5)
+    bench.gate.leave(await bench.gate.enter(), Report(Health.PAUSED, failed=PAUSE), 0.02)
+
+    await asyncio.wait_for(bench.delivery.drain(60), 1)
+
+    assert await bench.spool.answer() == Transaction(shrinks=[(row_id, entries[5:], History())])
+
+
 async def test_a_sink_that_fails_while_draining_ends_it_before_the_deadline() -> None:
     bench = Bench(FakeSink(RETRY), in_flight_max=1)
     bench.remember(make_entries(5, "a"))

@@ -16,9 +16,9 @@ from forebay.model import DELIVERED, Ack, Admission, Outcome
 from forebay.pipeline.admitter import FULL_RETRY_AFTER_S, Admitter
 from forebay.pipeline.channel import Channel
 from forebay.pipeline.evidence import Evidence
-from forebay.pipeline.group import Bulk, Group, Settlement, abandon
+from forebay.pipeline.group import Bulk, Group, Settlement
 from forebay.pipeline.journal import FAILURE_REMEMBERED_S, RETRY_S, Journal
-from forebay.pipeline.settlement import settle
+from forebay.pipeline.settlement import abandon, settle
 from forebay.spool.records import NewGroup, StoredGroup, Transaction
 from unit.pipeline.fakes import (
     DEAD,
@@ -66,6 +66,11 @@ def settle_bulk(journal: Journal, channel: Channel, *outcomes: Outcome) -> None:
 def record(journal: Journal, bulk: Bulk, outcomes: Sequence[Outcome]) -> None:
     for settlement in settle(bulk, outcomes, 1000, journal.new_id, Evidence()):
         journal.settle(settlement)
+
+
+def give_up(parts: Parts, groups: Sequence[Group]) -> None:
+    for settlement in abandon(groups, 1000, parts.journal.new_id, parts.evidence):
+        parts.journal.settle(settlement)
 
 
 async def store(parts: Parts, *inboxes: Inbox) -> None:
@@ -340,7 +345,7 @@ async def test_the_ledger_always_equals_the_file(tmp_path: Path) -> None:
                     if channel.offer(group):
                         parts.ledger.add(group)
 
-        journal.settle(abandon(channel.drain(), journal.new_id))
+        give_up(parts, channel.drain())
         await asyncio.wait_for(journal.wait_written(), 5)
         assert all(len(inbox.heard) == 1 for inbox in inboxes)
         assert_ledger_is_true(parts.ledger, path)
@@ -356,10 +361,10 @@ async def test_the_ledger_equals_the_file_when_a_group_was_given_up_in_the_middl
         channel.add(make_parts([make_entry("memory")]))
         settle_bulk(journal, channel, DELIVERED)
 
-        journal.settle(abandon(channel.drain(), journal.new_id))
+        give_up(parts, channel.drain())
         await journal.wait_written()
 
-        assert parts.ledger.stored_events == 11
+        assert parts.ledger.stored_events == 5
         assert_ledger_is_true(parts.ledger, path)
 
 
@@ -488,7 +493,7 @@ async def test_groups_that_are_put_back_are_pending_or_get_a_row(parts: Parts) -
     parts.channel.add(make_parts(make_entries(2, "memory")))
     groups = parts.channel.withdraw(NOVEMBER)
 
-    parts.journal.give_back(groups)
+    give_up(parts, groups)
 
     assert parts.ledger.pending_events == 3
     transaction = await parts.spool.answer()

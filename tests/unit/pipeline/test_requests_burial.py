@@ -26,9 +26,12 @@ from forebay.spool.records import NewGroup, Transaction
 from forebay.spool.spool import Spool
 from forebay.spool.store import Store
 from unit.pipeline.fakes import (
+    DEAD,
     FAILED,
+    FAULTY,
     PAUSE,
     QUICK,
+    RETRY,
     Clock,
     FakeSink,
     Inbox,
@@ -53,11 +56,13 @@ HOUR_S = 3600.0
 class Bench(Parts):
     """The parts of a pipeline on a real spool; a bulk that fails puts the sink at rest for an hour."""
 
-    def __init__(self, path: Path, spool: Spool, sink: FakeSink, clock: Clock | None = None) -> None:
+    def __init__(
+        self, path: Path, spool: Spool, sink: FakeSink, clock: Clock | None = None, bulk_interval_s: float = 0.01
+    ) -> None:
         super().__init__(
             spool,
             sink,
-            channel=make_channel(200, 100_000, 20, 10_000, bulk_interval_s=0.01),
+            channel=make_channel(200, 100_000, 20, 10_000, bulk_interval_s=bulk_interval_s),
             limits=GroupLimits(20, 10_000),
             backoff=Backoff(HOUR_S, HOUR_S),
             holds_backoff=QUICK,
@@ -97,6 +102,25 @@ async def opened(
     async with open_spool(path) as spool:
         bench = Bench(path, spool, FakeSink(outcome), clock)
         yield bench
+        assert_ledger_is_true(bench.ledger, path)
+
+
+@contextlib.asynccontextmanager
+async def in_part(path: Path, outcomes: Sequence[Outcome] | None = None) -> AsyncIterator[Bench]:
+    """Let all parts run with a full bulk on its way: all events "a", and of 15 events "b" the first five.
+
+    The rest waits for the interval. `outcomes` are those of the five, if the bulk is to be answered already.
+    """
+    async with open_spool(path) as spool:
+        bench = Bench(path, spool, FakeSink(None), bulk_interval_s=HOUR_S)
+        async with bench.run_all():
+            await bench.send(make_entries(15, "a"))
+            await bench.send(make_entries(15, "b"))
+            await until(lambda: bench.sink.bulks)
+            if outcomes is not None:
+                await bench.sink.answer(0, [*[DELIVERED] * 15, *outcomes])
+                await until(lambda: len(bench.ledger.loaded) == 1)
+            yield bench
         assert_ledger_is_true(bench.ledger, path)
 
 
@@ -276,6 +300,67 @@ async def test_events_on_their_way_are_waited_for_and_those_that_are_taken_are_n
         await bench.sink.answer(1, [FAILED] * 2)
         await burying
         assert dead(path) == names("failed", 2)
+
+
+async def test_of_a_group_that_was_taken_in_part_only_the_rest_is_buried(path: Path) -> None:
+    async with in_part(path, [DELIVERED] * 5) as bench:
+        assert bench.channel.events == 10
+        await bench.bury(everything())
+        assert dead(path) == names("b", 15) - names("b", 5)
+        assert (bench.channel.events, bench.ledger.stored_events) == (0, 0)
+
+
+async def test_a_part_that_is_on_its_way_is_waited_for(path: Path) -> None:
+    async with in_part(path) as bench:
+        burying = asyncio.create_task(bench.bury(everything()))
+        await until_waiting(bench)
+        assert (dead(path), bench.channel.events) == (set(), 10)
+
+        await bench.sink.answer(0, [*[DELIVERED] * 19, FAILED])
+        await burying
+        assert dead(path) == names("b", 15) - names("b", 4)
+
+
+async def test_what_became_of_a_part_shows_in_its_letters(path: Path) -> None:
+    async with in_part(path, [DELIVERED, RETRY, FAULTY, DEAD, DELIVERED]) as bench:
+        await bench.bury(everything())
+        letters = read_rows(path, "SELECT error_type, reason, attempts, count(*) FROM dead_letters GROUP BY 1, 2, 3")
+
+    assert letters == [
+        ("buried", "by an operator", 0, 10),
+        ("buried", "by an operator", 1, 1),
+        ("buried", "by an operator; the last refusal had the status 400", 1, 1),
+        ("mapper_parsing_exception", "failed to parse", 1, 1),
+    ]
+
+
+async def test_of_a_group_that_was_taken_in_part_those_that_are_not_meant_stay(path: Path) -> None:
+    async with in_part(path, [DELIVERED] * 5) as bench:
+        await bench.bury(everything(log_ids=frozenset({"a0", "b0", "b7"})))
+        assert dead(path) == {"b7"}
+    assert read_rows(path, "SELECT events FROM groups") == [(9,)]
+
+
+@pytest.mark.parametrize("outcomes", [[DELIVERED] * 5, [DELIVERED, RETRY, FAULTY, DELIVERED, DELIVERED]])
+async def test_a_part_that_was_taken_is_in_no_row_when_commits_fail(
+    path: Path, monkeypatch: pytest.MonkeyPatch, outcomes: list[Outcome]
+) -> None:
+    monkeypatch.setattr(journal, "RETRY_S", 0.01)
+    unsettled = names("b", 15) - {f"b{n}" for n, outcome in enumerate(outcomes) if outcome.settled}
+    async with in_part(path, outcomes) as bench:
+        failures = iter([True, True])
+        write = Store.write
+
+        def fail(store: Store, transaction: Transaction) -> dict[int, int]:
+            if next(failures, False):
+                raise sqlite3.OperationalError("disk I/O error")
+            return write(store, transaction)
+
+        monkeypatch.setattr(Store, "write", fail)
+        await bench.bury(everything())
+        assert next(failures, None) is None
+        assert dead(path) == unsettled
+        assert bench.ledger.stored_events == 0
 
 
 async def test_events_that_stay_in_memory_too_long_are_left_and_told(

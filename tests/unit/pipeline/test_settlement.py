@@ -11,13 +11,14 @@ from msgspec import structs
 from forebay.history import DeadLetter, History
 from forebay.model import DELIVERED, DUPLICATE, Entry, Outcome, Verdict
 from forebay.pipeline.evidence import Evidence
-from forebay.pipeline.group import Bulk, Group, Settlement, abandon, divide
-from forebay.pipeline.settlement import bury, halve, settle
+from forebay.pipeline.group import UNTRIED, Bulk, Group, Settlement, divide
+from forebay.pipeline.settlement import abandon, bury, halve, settle
 from forebay.spool.records import NewGroup, Transaction
 from unit.pipeline.fakes import DEAD, FAILED, FAULTY, PAUSE, RETRY, make_entries, make_group
 
 NOW_MS = 1_700_000_000_000
 FIRST = History(1, (NOW_MS,))
+STRUCK = structs.replace(FAULTY, is_own=True, is_struck=True)
 A, B, C = make_entries(3, "abc")
 
 
@@ -178,23 +179,67 @@ def test_each_group_of_a_bulk_gets_its_own_outcomes() -> None:
     assert settlement.leaving == [gone, left, memory]
 
 
-def test_given_up_events_without_a_row_get_one() -> None:
-    group = make_group([A, B, C])
-    settle_slices([take(group, 2)], [DELIVERED, RETRY])
-
-    settlement = abandon([group], itertools.count(100).__next__)
-
-    assert settlement.transaction == Transaction(inserts=[NewGroup(100, [B, C])])
+def give_up(group: Group, evidence: Evidence | None = None) -> Settlement:
+    (settlement,) = abandon([group], NOW_MS, itertools.count(100).__next__, evidence or Evidence())
+    assert settlement.leaving == [group]
+    return settlement
 
 
-def test_given_up_events_with_a_row_stay_in_it() -> None:
+def test_a_group_that_is_given_up_untried_stays_in_its_row_or_gets_one() -> None:
+    assert not give_up(make_group([A, B], row_id=7, history=FIRST)).transaction
+    assert give_up(make_group([A, B])).transaction == Transaction(inserts=[NewGroup(100, [A, B])])
+
+
+def test_a_group_that_is_given_up_in_the_middle_keeps_only_what_is_not_settled() -> None:
+    stored, memory = make_group([A, B], row_id=7), make_group([A, B])
+    for group in (stored, memory):
+        settle_slices([take(group, 1)], [DELIVERED])
+
+    assert give_up(stored).transaction == Transaction(shrinks=[(7, [B], UNTRIED)])
+    assert give_up(memory).transaction == Transaction(inserts=[NewGroup(100, [B])])
+
+
+@pytest.mark.parametrize("row_id", [7, None])
+def test_of_a_group_that_is_given_up_each_event_keeps_its_own_history(row_id: int | None) -> None:
+    group = make_group([A, B, C], row_id)
+    settle_slices([take(group, 2)], [RETRY, STRUCK])
+
+    transaction = give_up(group).transaction
+
+    histories = {A: FIRST, B: History(1, (NOW_MS,), refusals=1, refused_status=400), C: UNTRIED}
+    kept = [(entries, history) for _, entries, history in transaction.shrinks]
+    added = [(entries, history) for _, entries, history, _ in transaction.inserts]
+    assert [*kept, *added] == [([entry], history) for entry, history in histories.items()]
+    assert len(kept) == (row_id is not None)
+    assert len({row.id for row in transaction.inserts}) == len(added)
+
+
+def test_events_that_are_given_up_are_as_old_as_before_and_as_they_came() -> None:
     group = make_group([A, B], row_id=7)
+    group.received_at_ms = 1000
+    group.originals = {A: C}
+    settle_slices([take(group, 1)], [RETRY])
+
+    transaction = give_up(group).transaction
+
+    assert transaction.shrinks == [(7, [C], FIRST)]
+    assert transaction.inserts == [NewGroup(100, [B], UNTRIED, 1000)]
+
+
+def test_an_event_that_is_given_up_untried_counts_as_refused_when_it_was() -> None:
+    evidence = Evidence()
+    refused = History(1, (NOW_MS,), refusals=1, refused_status=400)
+    evidence.note_left(7, refused, is_struck=True)
+    other = make_group([C], row_id=8)
+    evidence.weigh(evidence.number_bulk(), Bulk([C], [(other, [C])]), [DELIVERED])
+    group = make_group([A, B], 7, refused)
     settle_slices([take(group, 1)], [DELIVERED])
 
-    settlement = abandon([group], itertools.count(100).__next__)
+    give_up(group, evidence)
 
-    assert not settlement.transaction
-    assert settlement.leaving == [], "its row still holds every one of its events"
+    bulk = Bulk([B], [(make_group([B], 7, refused), [B])])
+    (outcome,) = evidence.weigh(evidence.number_bulk(), bulk, [FAULTY])
+    assert outcome.verdict is Verdict.DEAD, "another was taken since"
 
 
 def test_an_outcome_settles_or_it_does_not() -> None:
@@ -222,7 +267,6 @@ def test_an_answer_about_single_events_is_no_strike(outcome: Outcome) -> None:
     assert settlement.transaction == Transaction(attempts=[(7, History(1, (NOW_MS,)))])
 
 
-STRUCK = structs.replace(FAULTY, is_own=True, is_struck=True)
 OF_A_PROXY = structs.replace(FAULTY, status=403)
 REFUSED_ONCE = FIRST.refused(400, is_struck=False)
 
