@@ -66,15 +66,16 @@ set -- "$@" --env FOREBAY_HOST=0.0.0.0 --env SERVER_PORT="$port" --env DATABASE_
 
 docker build --tag "$name" . || fail 'the image was not built; a container that ran before still runs'
 
-# What the new image refuses to start with is found while the old container still takes events.
-docker run --rm "$@" --entrypoint python "$name" -c '
+# What the new image refuses to start with is found while the old container still takes events. Some of it lies in files,
+# so it has the same volume, which it may only read: the old container owns the spool.
+docker run --rm --volume "$name-data:/data:ro" "$@" --entrypoint python "$name" -c '
+from forebay.cli import serve
 from forebay.errors import SettingsError
-from forebay.settings import load_settings
 try:
-    load_settings()
+    serve.check()
 except SettingsError as error:
     raise SystemExit(str(error))
-' || fail 'the settings are not usable; a container that ran before still runs'
+' >/dev/null || fail 'the settings are not usable; a container that ran before still runs'
 
 # The spool has one owner at a time, so the old container ends before the new one starts. `docker stop` waits as long as
 # that container was told to at its start, for Forebay to deliver what is in memory; the rest stays in the spool.

@@ -34,6 +34,7 @@ from forebay.denials.denials import Denials
 from forebay.errors import SpoolUnavailable
 from forebay.server import Deliverer, configure_http
 from forebay.settings import load_settings
+from forebay.sinks.selection import make_sink
 from forebay.spool.records import Totals, Transaction
 from forebay.spool.spool import Spool
 from forebay.telemetry.counters import Counters
@@ -171,7 +172,7 @@ async def send(rounds: Sequence[Round], limits: Mapping[str, float]) -> None:
     settings = load_settings().model_copy(update=limits)
     counters = Counters()
     denials = Denials(settings.denials_path, counters)
-    deliverer = Deliverer(settings, cast("Spool", InstantSpool()), counters)
+    deliverer = Deliverer(settings, cast("Spool", InstantSpool()), make_sink(settings), counters)
     verifier, _ = make_verifier(settings, os.environ["JWT_SECRET"], counters, denials)
     config = configure_http(settings, verifier, denials, deliverer, _collect)
     config.load()

@@ -7,9 +7,9 @@ import contextlib
 import gc
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import structlog
 import uvicorn
@@ -33,8 +33,9 @@ from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, RequestL
 from forebay.intake.proxied import ProxiedConnection
 from forebay.pipeline.pipeline import Pipeline
 from forebay.process import end_within, fit_connections, give_back_memory, keep_freed_memory
-from forebay.secret import resolve_secret
+from forebay.secret import find_secret, resolve_secret
 from forebay.settings import Settings, unknown_variables
+from forebay.sinks.port import Sink
 from forebay.sinks.selection import make_sink
 from forebay.spool.files import spool_path
 from forebay.spool.spool import Spool
@@ -45,6 +46,9 @@ from forebay.tokens.claims import Scope
 from forebay.tokens.making import make_own_token
 from forebay.tokens.selection import make_verifier
 from forebay.tokens.verifier import TokenVerifier
+
+if TYPE_CHECKING:
+    from forebay.tokens.jwks import PublishedKeys
 
 log = structlog.get_logger("forebay.server")
 
@@ -82,11 +86,25 @@ def run(settings: Settings) -> int:
         )
 
 
+def check(settings: Settings) -> None:
+    """Make everything that settings, files and packages may refuse to a start; nothing is written, and no sink asked.
+
+    Raises:
+        SettingsError: a start would be refused.
+    """
+
+    async def make() -> None:
+        # A secret that is not there yet is made at the start.
+        await make_foundation(settings, find_secret(settings) or "", Counters()).sink.close()
+
+    asyncio.run(make())
+
+
 def work(settings: Settings, secret: str, listener: socket.socket, peers: Peers, started: Started) -> int:
     """Serve as the only process, or as one of several, until told to end; return the exit code.
 
     Raises:
-        SettingsError: the denial list, or a key of a provider, cannot be read.
+        SettingsError: as `make_foundation`.
         SpoolUnusable: the database cannot be opened, or another process owns it.
     """
     with (
@@ -102,14 +120,12 @@ async def serve(
     """Take events over HTTP and deliver them until told to end; return the exit code.
 
     Raises:
-        SettingsError: the denial list, or a key of a provider, cannot be read.
+        SettingsError: as `make_foundation`.
     """
     keep_freed_memory()
     counters = Counters()
-    # First: these may refuse the start.
-    denials = Denials(settings.denials_path, counters)
-    verifier, keys = make_verifier(settings, secret, counters, denials)
-    deliverer = Deliverer(settings, spool, counters)
+    denials, verifier, keys, sink = make_foundation(settings, secret, counters)
+    deliverer = Deliverer(settings, spool, sink, counters)
 
     def observe() -> Snapshot:
         return deliverer.observe(peers.number, stopping=server.should_exit)
@@ -132,6 +148,27 @@ async def serve(
     return exit_code
 
 
+class Foundation(NamedTuple):
+    """The parts of a server that files and packages may refuse to it; see `make_verifier` for `keys`."""
+
+    denials: Denials
+    verifier: TokenVerifier
+    keys: Sequence[PublishedKeys]
+    sink: Sink
+
+
+def make_foundation(settings: Settings, secret: str, counters: Counters) -> Foundation:
+    """Return the parts that may refuse a start, which makes them first; to be called in the loop that uses them.
+
+    Raises:
+        SettingsError: the denial list, a key of a provider or a certificate cannot be used, or a package is missing.
+    """
+    denials = Denials(settings.denials_path, counters)
+    verifier, keys = make_verifier(settings, secret, counters, denials)
+    # Last, as the sink is to be closed.
+    return Foundation(denials, verifier, keys, make_sink(settings))
+
+
 class Deliverer:
     """Delivers the events of one spool to the sink, and looks after the spool, from `start` to `stop`.
 
@@ -141,12 +178,12 @@ class Deliverer:
         pipeline: everything between intake and sink.
     """
 
-    def __init__(self, settings: Settings, spool: Spool, counters: Counters) -> None:
+    def __init__(self, settings: Settings, spool: Spool, sink: Sink, counters: Counters) -> None:
         self._settings = settings
         self._spool = spool
         self._background: list[asyncio.Task[None]] = []
         self.counters = counters
-        self.sink = make_sink(settings)
+        self.sink = sink
         spool.start(asyncio.get_running_loop(), self.sink.repair)
         self.pipeline = Pipeline(spool, self.sink, settings, self.counters)
 

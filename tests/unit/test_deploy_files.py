@@ -288,22 +288,95 @@ def test_deploy_says_if_there_is_no_docker(tmp_path: Path) -> None:
     assert "docker is not installed" in deploy(tmp_path, PATH=str(tmp_path / "nowhere")).output
 
 
-@pytest.mark.parametrize(
-    ("environment", "code", "shown"),
-    [({}, 0, ""), ({"SERVER_PORT": "http", "JWT_SECRET": SECRET}, 1, "SERVER_PORT: 'http' is not allowed")],
-)
-def test_the_new_image_reads_its_settings_before_the_old_container_is_stopped(
-    tmp_path: Path, environment: dict[str, str], code: int, shown: str
-) -> None:
-    (call,) = [call for call in deploy(tmp_path).calls if call.startswith("run --rm ")]
+def run_check(folder: Path, project: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the program that the new image is checked with, in a folder and with settings; errors are in its output."""
+    (call,) = [call for call in deploy(folder).calls if call.startswith("run --rm ")]
     options, _, program = call.partition(" -c ")
     assert " --entrypoint python " in options
-    command = [sys.executable, "-c", program]
+    return run([sys.executable, "-c", program], project, environment)
+
+
+def run(command: list[str], project: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     told = {"PYTHONPATH": str(ROOT / "src"), **environment}
-    done = subprocess.run(command, env=told, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == code
-    assert done.stderr.startswith(shown)
-    assert len(done.stderr.splitlines()) == code
+    return subprocess.run(command, env=told, cwd=project, capture_output=True, text=True, check=False, timeout=60)
+
+
+def read_files(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return a folder for a spool and for files of settings; one of them is no PEM, one package cannot be imported."""
+    folder = tmp_path / "volume"
+    (folder / "packages").mkdir(parents=True)
+    (folder / "packages" / "botocore.py").write_text("raise ImportError")
+    (folder / "no.pem").write_text("no PEM")
+    return folder
+
+
+OPENSEARCH = {"OPEN_SEARCH_DNS": "https://127.0.0.1:9"}
+PROVIDER = '{"issuer": "shop", "algorithms": ["RS256"], "pem_file": "%s"}'
+
+
+@pytest.mark.parametrize(
+    ("environment", "shown"),
+    [
+        ({"SERVER_PORT": "http", "JWT_SECRET": SECRET}, "SERVER_PORT: 'http' is not allowed"),
+        (OPENSEARCH | {"FOREBAY_OPEN_SEARCH_CA_FILE": "none.pem"}, "FOREBAY_OPEN_SEARCH_CA_FILE: "),
+        (OPENSEARCH | {"FOREBAY_OPEN_SEARCH_CA_FILE": "no.pem"}, "FOREBAY_OPEN_SEARCH_CA_FILE: "),
+        (
+            OPENSEARCH | {"FOREBAY_OPEN_SEARCH_CERT_FILE": "none.pem", "FOREBAY_OPEN_SEARCH_KEY_FILE": "none.pem"},
+            "FOREBAY_OPEN_SEARCH_CERT_FILE: ",
+        ),
+        (
+            OPENSEARCH | {"FOREBAY_OPEN_SEARCH_AWS_REGION": "eu-west-1", "PYTHONPATH": f"packages:{ROOT / 'src'}"},
+            "FOREBAY_OPEN_SEARCH_AWS_REGION: needs the package botocore",
+        ),
+        ({"FOREBAY_PROVIDERS": f"[{PROVIDER % 'none.pem'}]"}, "FOREBAY_PROVIDERS[0].pem_file: "),
+        ({"FOREBAY_PROVIDERS": f"[{PROVIDER % 'no.pem'}]", "FOREBAY_WORKERS": "2"}, "FOREBAY_PROVIDERS[0].pem_file: "),
+        ({"DATABASE_URL": "sqlite://damaged.db"}, "DATABASE_URL: the denial list damaged.db.denials "),
+        ({"DATABASE_URL": "sqlite://keyless.db"}, "JWT_SECRET: not set, and keyless.db.secret holds no key"),
+        ({"FOREBAY_WORKERS": "2", "TMPDIR": "long"}, "FOREBAY_WORKERS: several processes need a folder with a shorter"),
+    ],
+)
+def test_the_new_image_refuses_in_the_check_what_it_refuses_at_its_start(
+    tmp_path: Path, project: Path, environment: dict[str, str], shown: str
+) -> None:
+    (project / "damaged.db.denials").write_text("no entry")
+    (project / "keyless.db.secret").write_text("")
+    if environment.get("TMPDIR") == "long":
+        environment = environment | {"TMPDIR": str(tmp_path / ("x" * 100))}
+        Path(environment["TMPDIR"]).mkdir()
+
+    checked = run_check(tmp_path, project, **environment)
+
+    assert checked.returncode == 1
+    assert checked.stderr.startswith(shown)
+    assert len(checked.stderr.splitlines()) == 1
+    serve = [sys.executable, "-c", "import forebay.cli as cli; raise SystemExit(cli.main(['serve']))"]
+    started = run(serve, project, {"SERVER_PORT": "0", **environment})
+    assert started.returncode == 2
+    assert checked.stderr.strip() in started.stderr
+
+
+@pytest.mark.parametrize("environment", [{}, OPENSEARCH, {"FOREBAY_WORKERS": "2"}])
+def test_the_check_of_the_new_image_writes_nothing_and_needs_no_opensearch(
+    tmp_path: Path, project: Path, environment: dict[str, str]
+) -> None:
+    shutil.rmtree(project / "packages")
+    (project / "sqlite3.db").write_bytes(b"the spool of the old container")
+    before = read_files(project)
+    done = run_check(tmp_path, project, **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert read_files(project) == before
+
+
+def test_the_check_of_the_new_image_has_the_files_of_its_start_and_may_only_read_them(tmp_path: Path) -> None:
+    done = deploy(tmp_path)
+    (checked,) = [call for call in done.calls if call.startswith("run --rm ")]
+    (mounted,) = re.findall(r" --volume (\S+) ", done.started)
+    assert f" --volume {mounted}:ro " in checked
 
 
 # -- .env.example

@@ -12,8 +12,8 @@ import msgspec
 
 from forebay.doctor.context import Context
 from forebay.doctor.finding import Finding, Level, fail, ok, warn
-from forebay.errors import ForebayError
-from forebay.setting_values import check_token_key
+from forebay.errors import ForebayError, SettingsError
+from forebay.secret import find_secret
 from forebay.settings import Settings
 from forebay.tokens.claims import Scope
 from forebay.tokens.making import make_own_token
@@ -37,14 +37,10 @@ class Reply(NamedTuple):
 
 def read_secret(settings: Settings) -> str | None:
     """Return the secret of the server, or None if there is none that can be used; none is made here."""
-    if settings.jwt_secret is not None:
-        return settings.jwt_secret.get_secret_value()
     try:
-        secret = settings.secret_path.read_text(encoding="ascii").strip()
-        check_token_key(secret)
-    except (OSError, ValueError):
+        return find_secret(settings)
+    except SettingsError:
         return None
-    return secret
 
 
 def check(context: Context) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ from forebay.errors import SpoolError, SpoolUnusable
 from forebay.pipeline.pipeline import Pipeline
 from forebay.server import Deliverer
 from forebay.settings import Settings
+from forebay.sinks.selection import make_sink
 from forebay.spool.beside.inspection import inspect
 from forebay.spool.files import SpoolFiles, find_spools
 from forebay.spool.spool import Spool
@@ -110,7 +111,8 @@ class OrphanWorker:
             self._peers.leave()
 
     async def _deliver(self, spool: Spool, link: SupervisorLink) -> int:
-        deliverer = Deliverer(_limit(self._settings), spool, Counters())
+        settings = _limit(self._settings)
+        deliverer = Deliverer(settings, spool, make_sink(settings), Counters())
 
         def observe() -> Snapshot:
             return deliverer.observe(self._peers.number, stopping=self._ending.is_set())

@@ -82,6 +82,16 @@ def run(settings: Settings, intervals: Intervals = INTERVALS) -> int:
         return Supervisor(settings, secret, listener, folder, intervals).run()
 
 
+def check(settings: Settings) -> None:
+    """Do the same as the check of one process, and what several need beside it.
+
+    Raises:
+        SettingsError: a start would be refused.
+    """
+    with _make_folder():
+        server.check(settings)
+
+
 @contextlib.contextmanager
 def _make_folder() -> Iterator[Path]:
     """Make the folder in which the processes find each other; it is removed afterwards."""
