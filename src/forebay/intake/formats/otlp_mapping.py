@@ -52,7 +52,7 @@ class Shared(Struct, gc=False):
     Attributes:
         extra: resource and scope, encoded once for all records.
         sender: by the names of an event's sender.
-        copied_bytes: the size of `extra`, which each record gets a copy of.
+        copied_bytes: the size of all this as JSON, names too: each record gets a copy of it.
     """
 
     extra: Mapping[str, Raw]
@@ -78,14 +78,11 @@ def share(others: Fields, resource: Fields) -> Shared:
     """
     attributes = _by_name(resource.get("attributes", {}))
     extra = _encode_each({**others, "resource": resource} if resource else others)
-    return Shared(
-        extra,
-        _find_text(EVENT, attributes) or EVENT_UNKNOWN,
-        _find_text(PAGE, attributes) or PAGE_UNKNOWN,
-        _find_text(USER_ID, attributes),
-        _find_sender(attributes),
-        _count_bytes(extra),
-    )
+    event = _find_text(EVENT, attributes) or EVENT_UNKNOWN
+    page = _find_text(PAGE, attributes) or PAGE_UNKNOWN
+    user_id, sender = _find_text(USER_ID, attributes), _find_sender(attributes)
+    copied = (extra, event, page, user_id, sender)
+    return Shared(*copied, copied_bytes=len(_encode(copied)))
 
 
 def share_scope(shared: Shared, scope: Fields) -> Shared:
@@ -96,8 +93,9 @@ def share_scope(shared: Shared, scope: Fields) -> Shared:
     """
     if not scope:
         return shared
-    extra = {**shared.extra, **_encode_each({"scope": scope})}
-    return structs.replace(shared, extra=extra, copied_bytes=_count_bytes(extra))
+    own = _encode_each({"scope": scope})
+    copied_bytes = shared.copied_bytes + len(_encode(own))
+    return structs.replace(shared, extra={**shared.extra, **own}, copied_bytes=copied_bytes)
 
 
 def make_event(record: Fields, shared: Shared, log_id: str) -> ForeignEvent:
@@ -166,10 +164,6 @@ def _encode_each(fields: Fields) -> dict[str, Raw]:
             raise invalid_event(FieldError(name, TOO_DEEP))
         encoded[name] = Raw(text)
     return encoded
-
-
-def _count_bytes(extra: Mapping[str, Raw]) -> int:
-    return sum(len(bytes(value)) for value in extra.values())
 
 
 def _as_datetime(nanoseconds: Any) -> datetime | None:

@@ -113,8 +113,7 @@ class SegmentBatch(_Segment):
         for name in TOKENS:
             shared.pop(name, None)
         check_depth(shared)
-        shared_bytes = sum(len(name.encode()) + len(bytes(raw)) for name, raw in shared.items())
-        if len(calls) * shared_bytes > SHARED_BYTES_MAX:
+        if len(calls) * len(_encode(shared)) > SHARED_BYTES_MAX:
             detail = "the fields beside the batch are too large for so many events"
             raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
         sent_at = read_time(shared, "sentAt")

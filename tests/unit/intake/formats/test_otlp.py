@@ -158,6 +158,39 @@ def test_a_large_resource_of_many_small_records_is_refused(form: Format) -> None
     assert refusal.value.status == 413
 
 
+LARGE_NAME = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    "place",
+    [(), ("resourceLogs", 0), ("resourceLogs", 0, "resource"), ("resourceLogs", 0, "scopeLogs", 0)],
+    ids=["request", "beside the resource", "resource", "beside the scope"],
+)
+@pytest.mark.parametrize(
+    "fields",
+    [{LARGE_NAME: 1}, {"\x01" * 20_000: 1}, {"a": {LARGE_NAME: 1}}, {str(number): 1 for number in range(15_000)}],
+    ids=["name", "escapes", "name inside", "names"],
+)
+def test_names_are_copied_as_values_are(fields: dict[str, Any], place: tuple[str | int, ...]) -> None:
+    body: Any = request(*[record()] * (COPIES_BYTES_MAX // 100_000 + 1), resource={"a": 1})
+    part = body
+    for step in place:
+        part = part[step]
+    part.update(fields)
+    with pytest.raises(Rejection, match="copies of resources and scopes"):
+        list(JSON.decode(encode(JSON, body)).events)
+
+
+@both
+@pytest.mark.parametrize(
+    "resource", [{LARGE_NAME: 1}, {"m": {LARGE_NAME: 1}}, *({name: "x" * 50_000} for name in ("url.path", "device.id"))]
+)
+def test_each_copy_of_a_resources_attribute_counts(form: Format, resource: dict[str, Any]) -> None:
+    body = encode(form, request(*[record()] * (COPIES_BYTES_MAX // 100_000 + 1), resource=resource))
+    with pytest.raises(Rejection, match="copies of resources and scopes"):
+        list(form.decode(body).events)
+
+
 @both
 @pytest.mark.parametrize("is_scope", [False, True])
 def test_more_resources_or_scopes_than_events_are_refused(form: Format, is_scope: bool) -> None:  # noqa: FBT001

@@ -488,7 +488,16 @@ def test_an_empty_batch_is_taken() -> None:
     assert take_batch().answer == b'{"success":true}'
 
 
-@pytest.mark.parametrize("shared", [{"context": {"a": "x" * 10_000}}, {"x" * 10_000: 1}])
+@pytest.mark.parametrize(
+    "shared",
+    [
+        {"context": {"a": "x" * 10_000}},
+        {"x" * 10_000: 1},
+        {"\x01" * 1_666: 1},
+        {str(number): 1 for number in range(1_000, 2_111)},
+    ],
+    ids=["value", "name", "escapes", "names"],
+)
 def test_the_fields_of_a_batch_make_no_more_than_a_limit(shared: dict[str, Any]) -> None:
     fitting = SHARED_BYTES_MAX // 10_100
     assert len(take_batch(*[{"type": "alias"}] * fitting, **shared).documents) == fitting
