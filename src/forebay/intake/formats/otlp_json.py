@@ -18,7 +18,16 @@ from forebay.errors import FieldError, Rejection
 from forebay.intake.formats.event import DECODING_ERRORS, invalid_event, not_json, reason_of
 from forebay.intake.formats.format import TOKEN
 from forebay.intake.formats.json_split import WHITE_SPACE, NotSplit, split_array, split_object
-from forebay.intake.formats.otlp_mapping import Fields, ScopeLogs, Shared, check_parts, name_pairs, share, share_scope
+from forebay.intake.formats.otlp_mapping import (
+    Fields,
+    Records,
+    ScopeLogs,
+    Shared,
+    check_parts,
+    name_pairs,
+    share_beside,
+    share_scopes,
+)
 
 Texts: TypeAlias = Mapping[str, bytes | Raw]
 ReadObject: TypeAlias = Callable[[bytes | Raw], dict[str, Any] | None]
@@ -51,14 +60,14 @@ class _Envelope(NamedTuple):
     """
 
     others: Texts
-    resources: Sequence[tuple[Texts, Sequence[tuple[Texts, Sequence[bytes | Raw]]]]]
+    resources: Sequence[tuple[Texts, Sequence[tuple[Texts, Records]]]]
 
 
 def read_logs(body: bytes) -> tuple[int, Iterator[ScopeLogs]]:
     """Return the number of the records of a request, and its scopes, read once.
 
     Raises:
-        Rejection: 400, it is none; 413, it has too many parts.
+        Rejection: 400, it is none, or a field beside its resources is not valid; 413, it has too many parts.
     """
     try:
         envelope = _read_envelope(body, _decode_object, _decode_array)
@@ -71,7 +80,8 @@ def read_logs(body: bytes) -> tuple[int, Iterator[ScopeLogs]]:
             envelope = _read_envelope(body, _split_object, _split_array)
         except (NotSplit, *DECODING_ERRORS):
             raise not_json(error, "body") from None
-    return sum(len(records) for _, scopes in envelope.resources for _, records in scopes), _read_scopes(envelope)
+    records = sum(len(records) for _, scopes in envelope.resources for _, records in scopes)
+    return records, share_scopes(_share_beside(envelope.others), envelope.resources, read_part)
 
 
 def read_record(text: bytes | Raw) -> Fields:
@@ -129,42 +139,25 @@ def _split_array(text: bytes | Raw) -> Sequence[bytes | Raw] | None:
     return None if text.strip(WHITE_SPACE) == NULL else split_array(text)
 
 
-def _read_scopes(envelope: _Envelope) -> Iterator[ScopeLogs]:
-    for resource_logs, scopes in envelope.resources:
-        shared = _share(envelope.others, resource_logs) if scopes else None
-        for scope_logs, records in scopes:
-            if shared is not None and records:
-                yield ScopeLogs(_share_scope(shared, scope_logs), records)
-
-
-def _share(others: Texts, resource_logs: Texts) -> Shared | Rejection:
-    """Return what the records of a resource share; the fields beside it are kept as its own."""
+def _share_beside(others: Texts) -> Shared:
     try:
-        beside = {name: _decode_value(value) for name, value in others.items()}
-        return share(beside, _read_message("resource", resource_logs))
-    except Rejection as error:
-        return error.without_frames()
+        return share_beside({name: _decode_value(value) for name, value in others.items()})
     except DECODING_ERRORS as error:
-        return invalid_event(FieldError("resource", reason_of(error)))
+        raise not_json(error, "body") from None
 
 
-def _share_scope(shared: Shared | Rejection, scope_logs: Texts) -> Shared | Rejection:
-    """Return what the records of a scope share; the fields beside it are kept as its own."""
-    if isinstance(shared, Rejection):
-        return shared
+def read_part(name: str, beside: Texts) -> Fields:
+    """Return the fields of a resource or a scope, and those beside it.
+
+    Raises:
+        Rejection: 400, one of them is not valid.
+    """
     try:
-        return share_scope(shared, _read_message("scope", scope_logs))
-    except Rejection as error:
-        return error.without_frames()
+        fields = _decode_fields(beside.get(name, NULL)) or {}
+        fields.update((other, _decode_value(text)) for other, text in beside.items() if other != name)
+        return _read_fields(fields)
     except DECODING_ERRORS as error:
-        return invalid_event(FieldError("scope", reason_of(error)))
-
-
-def _read_message(name: str, beside: Texts) -> Fields:
-    """Return the fields of a resource or a scope, and those beside it."""
-    fields = _decode_fields(beside.get(name, NULL)) or {}
-    fields.update((other, _decode_value(text)) for other, text in beside.items() if other != name)
-    return _read_fields(fields)
+        raise invalid_event(FieldError(name, reason_of(error))) from None
 
 
 def _read_fields(fields: Fields) -> Fields:

@@ -5,10 +5,10 @@ Records come here as plain JSON values under OTLP's JSON names, whichever encodi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct, structs
@@ -21,6 +21,15 @@ from forebay.model import NO_PARAM, ExtendedEvent
 
 Fields: TypeAlias = dict[str, Any]
 """The fields of a message, as values of JSON; those that are not set are missing. Bytes become base64."""
+
+Records: TypeAlias = Sequence[bytes | Raw]
+"""The records of a scope, which are not decoded yet."""
+
+Part = TypeVar("Part")
+"""A resource or a scope with the fields beside it, not decoded yet, as its encoding has it."""
+
+RESOURCE, SCOPE = "resource", "scope"
+"""The names of the parts, among the fields beside them and in a document."""
 
 LOG_ID = "log.record.uid"
 EVENT = ("event.name",)
@@ -64,38 +73,62 @@ class Shared(Struct, gc=False):
 
 
 class ScopeLogs(NamedTuple):
-    """The records of one scope, which are not decoded yet; if resource or scope are not valid, none of them is."""
+    """The records of one scope; if resource or scope are not valid, none of them is."""
 
     shared: Shared | Rejection
-    records: Sequence[bytes | Raw]
+    records: Records
 
 
-def share(others: Fields, resource: Fields) -> Shared:
-    """Return what the records of a resource share; `others` are fields that stand beside all resources.
+def share_beside(others: Fields) -> Shared:
+    """Return what all records of a request share: the fields beside its resources.
 
     Raises:
         Rejection: 400, a field is too deep.
     """
+    extra = _encode_each(others)
+    return Shared(extra, EVENT_UNKNOWN, PAGE_UNKNOWN, "", {}, len(_encode(extra)))
+
+
+def share_scopes(
+    beside: Shared,
+    resources: Iterable[tuple[Part, Iterable[tuple[Part, Records]]]],
+    read: Callable[[str, Part], Fields],
+) -> Iterator[ScopeLogs]:
+    """Yield the scopes that have records, with what these share; `read` returns the fields of a part, by its name.
+
+    A part is read once, and one without records never: nobody gets a copy of it, so no limit would see the work.
+    """
+    for resource_logs, scopes in resources:
+        filled = [(scope_logs, records) for scope_logs, records in scopes if records]
+        if filled:
+            shared = _share(beside, RESOURCE, read, resource_logs)
+            for scope_logs, records in filled:
+                yield ScopeLogs(_share(shared, SCOPE, read, scope_logs), records)
+
+
+def _share(above: Shared | Rejection, name: str, read: Callable[[str, Part], Fields], part: Part) -> Shared | Rejection:
+    """Return what the records of a resource or a scope share; `above` is what those around it do."""
+    if isinstance(above, Rejection):
+        return above
+    try:
+        fields = read(name, part)
+        if not fields:
+            return above
+        own = _encode_each({name: fields})
+    except Rejection as error:
+        return error.without_frames()
+    copied_bytes = above.copied_bytes + len(_encode(own))
+    shared = structs.replace(above, extra={**above.extra, **own}, copied_bytes=copied_bytes)
+    return _with_texts(shared, fields) if name == RESOURCE else shared
+
+
+def _with_texts(shared: Shared, resource: Fields) -> Shared:
+    """Return what is shared, with the values that a resource has for records without them."""
     attributes = _by_name(resource.get("attributes", {}))
-    extra = _encode_each({**others, "resource": resource} if resource else others)
     event = _find_text(EVENT, attributes) or EVENT_UNKNOWN
     page = _find_text(PAGE, attributes) or PAGE_UNKNOWN
-    user_id, sender = _find_text(USER_ID, attributes), _find_sender(attributes)
-    copied = (extra, event, page, user_id, sender)
-    return Shared(*copied, copied_bytes=len(_encode(copied)))
-
-
-def share_scope(shared: Shared, scope: Fields) -> Shared:
-    """Return what the records of a scope share.
-
-    Raises:
-        Rejection: 400, a field is too deep.
-    """
-    if not scope:
-        return shared
-    own = _encode_each({"scope": scope})
-    copied_bytes = shared.copied_bytes + len(_encode(own))
-    return structs.replace(shared, extra={**shared.extra, **own}, copied_bytes=copied_bytes)
+    texts = (event, page, _find_text(USER_ID, attributes), _find_sender(attributes))
+    return Shared(shared.extra, *texts, copied_bytes=shared.copied_bytes + len(_encode(texts)))
 
 
 def make_event(record: Fields, shared: Shared, log_id: str) -> ForeignEvent:
@@ -159,7 +192,10 @@ def _find_sender(attributes: Mapping[str, Any]) -> Mapping[str, str]:
 def _encode_each(fields: Fields) -> dict[str, Raw]:
     encoded = {}
     for name, value in fields.items():
-        text = _encode(value)
+        try:
+            text = _encode(value)
+        except RecursionError:
+            raise invalid_event(FieldError(name, TOO_DEEP)) from None
         if is_too_deep(text):
             raise invalid_event(FieldError(name, TOO_DEEP))
         encoded[name] = Raw(text)

@@ -26,10 +26,21 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from forebay.errors import FieldError, Rejection
 from forebay.intake.formats.event import invalid_event
-from forebay.intake.formats.otlp_mapping import Fields, ScopeLogs, Shared, check_parts, name_pairs, share, share_scope
+from forebay.intake.formats.otlp_mapping import (
+    RESOURCE,
+    SCOPE,
+    Fields,
+    ScopeLogs,
+    check_parts,
+    name_pairs,
+    share_beside,
+    share_scopes,
+)
 
 UNKNOWN_FIELDS = "unknownFields"
 """Fields of a newer version of OTLP, which have no names here: as protobuf, in base64."""
+
+PARTS: dict[str, type[Message]] = {RESOURCE: Resource, SCOPE: InstrumentationScope}
 
 
 def _make_envelope() -> Any:
@@ -69,7 +80,11 @@ def read_logs(body: bytes) -> tuple[int, Iterator[ScopeLogs]]:
         scopes += len(resource_logs.scope_logs)
         check_parts(scopes)
         records += sum(len(scope_logs.log_records) for scope_logs in resource_logs.scope_logs)
-    return records, _read_scopes(request)
+    resources = (
+        (resource_logs, [(scope_logs, scope_logs.log_records) for scope_logs in resource_logs.scope_logs])
+        for resource_logs in request.resource_logs
+    )
+    return records, share_scopes(share_beside({}), resources, read_part)
 
 
 def read_record(text: bytes | Raw) -> Fields:
@@ -84,37 +99,17 @@ def read_record(text: bytes | Raw) -> Fields:
         raise invalid_event(FieldError("logRecords", str(error))) from None
 
 
-def _read_scopes(request: Any) -> Iterator[ScopeLogs]:
-    for resource_logs in request.resource_logs:
-        shared = _share(resource_logs.resource, resource_logs.schema_url)
-        for scope_logs in resource_logs.scope_logs:
-            in_scope = _share_scope(shared, scope_logs.scope, scope_logs.schema_url)
-            yield ScopeLogs(in_scope, scope_logs.log_records)
+def read_part(name: str, logs: Any) -> Fields:
+    """Return the fields of a resource or a scope, and the schema beside it.
 
-
-def _share(resource: bytes, schema_url: str) -> Shared | Rejection:
+    Raises:
+        Rejection: 400, it is none.
+    """
     try:
-        return share({}, _read_shared(Resource, resource, schema_url))
-    except Rejection as error:
-        return error.without_frames()
+        fields = _read_message(PARTS[name].FromString(getattr(logs, name)))
     except DecodeError as error:
-        return invalid_event(FieldError("resource", str(error)))
-
-
-def _share_scope(shared: Shared | Rejection, scope: bytes, schema_url: str) -> Shared | Rejection:
-    if isinstance(shared, Rejection):
-        return shared
-    try:
-        return share_scope(shared, _read_shared(InstrumentationScope, scope, schema_url))
-    except Rejection as error:
-        return error.without_frames()
-    except DecodeError as error:
-        return invalid_event(FieldError("scope", str(error)))
-
-
-def _read_shared(kind: Any, text: bytes, schema_url: str) -> Fields:
-    fields = _read_message(kind.FromString(text))
-    return {**fields, "schemaUrl": schema_url} if schema_url else fields
+        raise invalid_event(FieldError(name, str(error))) from None
+    return {**fields, "schemaUrl": logs.schema_url} if logs.schema_url else fields
 
 
 def _read_message(message: Message) -> Fields:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forebay.errors import FieldError, Rejection
+from forebay.intake.formats import otlp_json, otlp_mapping, otlp_protobuf
 from forebay.intake.formats.format import Format
 from forebay.intake.formats.otlp import COPIES_BYTES_MAX
 from forebay.intake.formats.otlp_mapping import PARTS_MAX
@@ -20,6 +22,7 @@ from unit.intake.formats.otlp_requests import (
     JSON,
     OFFICIAL,
     PROTOBUF,
+    as_pairs,
     as_value,
     both,
     delimited,
@@ -189,6 +192,71 @@ def test_each_copy_of_a_resources_attribute_counts(form: Format, resource: dict[
     body = encode(form, request(*[record()] * (COPIES_BYTES_MAX // 100_000 + 1), resource=resource))
     with pytest.raises(Rejection, match="copies of resources and scopes"):
         list(form.decode(body).events)
+
+
+MANY = 200
+
+EMPTY_SCOPES = [{"scope": {"name": "s"}, "logRecords": []}] * MANY
+MANY_VALUES: list[Any] = [{}] * 5_000
+LARGE_PARTS: dict[str, dict[str, Any]] = {
+    "beside": {"x": MANY_VALUES, "resourceLogs": [{"scopeLogs": EMPTY_SCOPES[:1]}] * MANY},
+    "beside, with records": {
+        "x": MANY_VALUES[:50],
+        "resourceLogs": [{"resource": {"attributes": []}, **request(record())["resourceLogs"][0]}] * MANY,
+    },
+    "resource": {
+        "resourceLogs": [
+            {
+                "resource": {"attributes": as_pairs({"a": "x" * 20_000})},
+                "scopeLogs": [*EMPTY_SCOPES, {"logRecords": [record()]}],
+            }
+        ]
+    },
+}
+
+
+@both
+@pytest.mark.parametrize("name", LARGE_PARTS)
+def test_whatever_records_share_is_read_once(form: Format, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = encode(form, LARGE_PARTS[name])
+    handled_bytes = 0
+
+    def count(module: Any, function: str, size_of: Callable[[Any, Any], int]) -> None:
+        inner = getattr(module, function)
+
+        def counted(value: Any) -> Any:
+            nonlocal handled_bytes
+            result = inner(value)
+            handled_bytes += size_of(value, result)
+            return result
+
+        monkeypatch.setattr(module, function, counted)
+
+    count(otlp_json, "_decode_value", lambda text, _: len(bytes(text)))
+    count(otlp_json, "_decode_fields", lambda text, _: len(bytes(text)))
+    count(otlp_mapping, "_encode", lambda _, text: len(text))
+    take_all(form, body)
+    # Decoded, encoded, and measured.
+    assert handled_bytes <= 3 * len(body)
+
+
+@both
+def test_a_resource_or_a_scope_without_records_is_not_read(form: Format, monkeypatch: pytest.MonkeyPatch) -> None:
+    resources = [
+        {"resource": {"attributes": as_pairs({"r": number})}, "scopeLogs": EMPTY_SCOPES} for number in range(3)
+    ]
+    resources[1]["scopeLogs"] = [*EMPTY_SCOPES, {"scope": {"name": "full"}, "logRecords": [record(), record()]}]
+    module = otlp_json if form is JSON else otlp_protobuf
+    inner = module.read_part
+    found = []
+
+    def read(name: str, part: Any) -> Any:
+        found.append((name, fields := inner(name, part)))
+        return fields
+
+    monkeypatch.setattr(module, "read_part", read)
+    assert len(take_all(form, encode(form, {"resourceLogs": resources}))) == 2
+    assert found == [("resource", {"attributes": {"r": 1}}), ("scope", {"name": "full"})]
 
 
 @both
