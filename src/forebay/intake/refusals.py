@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from http import HTTPStatus
+from typing import TypeAlias
 
 from forebay.errors import FieldError, Rejection, SpoolUnavailable
-from forebay.intake.answers import Answer, Headers, head
+from forebay.intake.answers import Answer, head
 from forebay.problems import PROBLEM_TYPE, problem
+
+Lines: TypeAlias = tuple[tuple[str, str], ...]
+MakeAnswer: TypeAlias = Callable[[int, str, tuple[FieldError, ...], Lines], Answer]
+"""Makes the answer with a status, a detail, fields at fault, and header lines."""
 
 ANSWERS_MAX = 100
 """How many answers are kept: a client that is refused often, or a flood of them, should cost little."""
+
+DETAIL_CHARS_MAX = 500
+"""Longest detail of an answer that is kept: one that repeats a client's words may be as long as a request."""
 
 FAILED = Rejection(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; nothing was taken")
 """After a fault of our own."""
@@ -24,8 +33,20 @@ def rejection(error: Rejection) -> Answer:
     return _reject(error.status, error.detail, error.errors, error.headers)
 
 
-@lru_cache(maxsize=ANSWERS_MAX)
-def _reject(status: int, detail: str, errors: tuple[FieldError, ...], headers: Headers) -> Answer:
+def keep_answers(make: MakeAnswer) -> MakeAnswer:
+    """Return a function that makes the same answer once; one that may repeat a client's words is made each time."""
+    kept = lru_cache(maxsize=ANSWERS_MAX)(make)
+
+    def find(status: int, detail: str, errors: tuple[FieldError, ...], headers: Lines) -> Answer:
+        if errors or len(detail) > DETAIL_CHARS_MAX:
+            return make(status, detail, errors, headers)
+        return kept(status, detail, errors, headers)
+
+    return find
+
+
+@keep_answers
+def _reject(status: int, detail: str, errors: tuple[FieldError, ...], headers: Lines) -> Answer:
     body = problem(status, detail, errors)
     return status, head(status, PROBLEM_TYPE, len(body), headers), body
 

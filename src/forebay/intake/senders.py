@@ -48,7 +48,8 @@ def encode_receipt(sender: Sender, received_at: bytes) -> bytes:
     return b'{"received_at":%b,"source":%b%b' % (received_at, source, devices[:-1])
 
 
-@lru_cache(maxsize=1000)
+# The events of a request come one after the other, and have the same. Many would be as large as many heads.
+@lru_cache(maxsize=1)
 def _read_devices(devices: bytes) -> Mapping[str, Any]:
     return msgspec.json.decode(b"{%b" % devices[1:], type=dict[str, Any]) if devices != DEVICES_END else {}
 

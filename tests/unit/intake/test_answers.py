@@ -54,6 +54,20 @@ def test_an_unavailable_spool_tells_when_to_send_again() -> None:
     assert (status, headers["retry-after"], json.loads(body)["detail"]) == (503, "60", "the spool is full")
 
 
+def test_the_refusals_of_a_flood_are_made_once() -> None:
+    first = refusals.rejection(Rejection(429, "too much", headers=(("Retry-After", "7"),)))
+    assert refusals.rejection(Rejection(429, "too much", headers=(("Retry-After", "7"),))) is first
+
+
+@pytest.mark.parametrize(
+    "error", [Rejection(400, "not so", (FieldError("page", "is required"),)), Rejection(400, "x" * 1_000)]
+)
+def test_a_refusal_in_the_words_of_a_client_is_not_kept(error: Rejection) -> None:
+    first = refusals.rejection(error)
+    assert refusals.rejection(error) == first
+    assert refusals.rejection(error) is not first
+
+
 def test_a_fault_of_our_own_is_not_explained() -> None:
     status, _, body = read(refusals.rejection(refusals.FAILED))
     assert (status, json.loads(body)["detail"]) == (500, "the server failed; nothing was taken")

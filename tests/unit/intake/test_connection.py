@@ -45,8 +45,9 @@ EVENT = event().partition(b"\r\n\r\n")[2]
 
 
 def bad_batch(size: int) -> bytes:
-    """Return a batch of one bad event, whose refusal is as large as the event."""
-    body = b'[{"page":"a","event":"b","%b":%b}]' % (b"x" * size, b"[" * 40 + b"]" * 40)
+    """Return a batch of one bad event, whose refusal is almost as large as the event: it names every field."""
+    fields = b",".join(b'"%0200d":%b' % (number, b"[" * 33 + b"]" * 33) for number in range(size // 240))
+    body = b'[{"page":"a","event":"b",%b}]' % fields
     return b"POST /events/batch HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (BEARER, len(body), body)
 
 

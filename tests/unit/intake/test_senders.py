@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from structlog.testing import capture_logs
 from forebay.errors import SpoolUnavailable
 from forebay.intake.connection import EXCESS_PAUSE_S
 from forebay.intake.proxied import ProxiedConnection
+from forebay.intake.senders import encode_sender, name_sender
 from forebay.model import Admission, entry_document
 from forebay.tokens.claims import Scope
 from forebay.tokens.making import make_token
@@ -257,3 +259,13 @@ async def test_another_peer_cannot_name_a_client(proxied: Server) -> None:
     assert send(proxied, PROXY_LINE + request(), is_proxied=True).statuses == [400]
     assert send(proxied, request(), is_proxied=True).statuses == [200]
     assert addresses(proxied) == ["192.0.2.1"]
+
+
+def test_the_device_of_a_head_is_not_kept_once_another_sends() -> None:
+    sender = encode_sender("alice", b"device of the head")
+    before = sys.getrefcount(sender[1])
+    _, devices = name_sender(sender, "", {"os_version": "15"})
+    assert devices == b',"device_uuid":"device of the head","os_version":"15"}\n'
+    name_sender(encode_sender("bob", b"another device"), "", {"os_version": "15"})
+    after = sys.getrefcount(sender[1])
+    assert after == before

@@ -9,19 +9,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
 from http import HTTPStatus
 
 import msgspec
 from msgspec import Raw
 
 from forebay.errors import FieldError, Rejection
-from forebay.intake.answers import Answer, Headers, head, ok_head
+from forebay.intake.answers import Answer, head, ok_head
 from forebay.intake.formats import otlp_json
 from forebay.intake.formats.event import TOO_DEEP, invalid_event
 from forebay.intake.formats.format import Decoded, Example, Format, Incoming, Result
 from forebay.intake.formats.otlp_mapping import Fields, ScopeLogs, make_event
-from forebay.intake.refusals import ANSWERS_MAX
+from forebay.intake.refusals import Lines, keep_answers
 from forebay.model import Admission
 
 DIGEST_DIGITS = 32
@@ -160,7 +159,7 @@ def _count_refused(places: Sequence[int], results: Sequence[Result]) -> tuple[in
     return len(refused), message
 
 
-def _words(error: Rejection) -> tuple[int, str, tuple[FieldError, ...], tuple[tuple[str, str], ...]]:
+def _words(error: Rejection) -> tuple[int, str, tuple[FieldError, ...], Lines]:
     """Return status, detail, fields and header lines of a refusal, in the statuses that this protocol knows.
 
     Of those that ask a client to send again it has 429, 502, 503 and 504 alone.
@@ -170,8 +169,8 @@ def _words(error: Rejection) -> tuple[int, str, tuple[FieldError, ...], tuple[tu
     return error.status, error.detail, error.errors, error.headers
 
 
-@lru_cache(maxsize=ANSWERS_MAX)
-def _refuse_in_json(status: int, detail: str, errors: tuple[FieldError, ...], headers: Headers) -> Answer:
+@keep_answers
+def _refuse_in_json(status: int, detail: str, errors: tuple[FieldError, ...], headers: Lines) -> Answer:
     body: dict[str, object] = {"message": detail}
     if errors:
         violations = [{"field": error.field, "description": error.reason} for error in errors]
@@ -180,8 +179,8 @@ def _refuse_in_json(status: int, detail: str, errors: tuple[FieldError, ...], he
     return status, head(status, OtlpJson.media_type, len(text), headers), text
 
 
-@lru_cache(maxsize=ANSWERS_MAX)
-def _refuse_in_protobuf(status: int, detail: str, errors: tuple[FieldError, ...], headers: Headers) -> Answer:
+@keep_answers
+def _refuse_in_protobuf(status: int, detail: str, errors: tuple[FieldError, ...], headers: Lines) -> Answer:
     body = _field(2, _utf8(detail))
     if errors:
         violations = [_field(1, _field(1, _utf8(error.field)) + _field(2, _utf8(error.reason))) for error in errors]

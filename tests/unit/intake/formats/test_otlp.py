@@ -327,6 +327,14 @@ def test_a_refusal_that_comes_again_is_not_made_again(form: Format) -> None:
 
 
 @both
+def test_a_refusal_in_the_words_of_a_client_is_not_kept(form: Format) -> None:
+    for error in (Rejection(400, "no", (FieldError("a", "must be b"),)), Rejection(400, "x" * 1_000)):
+        first = form.refuse(error)
+        assert form.refuse(error) == first
+        assert form.refuse(error) is not first
+
+
+@both
 def test_an_answer_has_the_type_of_the_request(form: Format) -> None:
     assert f"content-type: {form.media_type}\r\n".encode() in form.ok_head
 
