@@ -38,6 +38,8 @@ NULL = b"null"
 INT64_MIN, UINT64_MAX = -(2**63), 2**64 - 1
 
 _AS_THEY_ARE = frozenset({"stringValue", "boolValue", "doubleValue"})
+_LIST = frozenset({"values"})
+_PAIR = frozenset({"key", "value"})
 _TIMES = ("timeUnixNano", "observedTimeUnixNano")
 _IDS = ("traceId", "spanId")
 
@@ -176,7 +178,7 @@ def _read_value(value: Any) -> Any:
     if kind in _AS_THEY_ARE:
         return inner
     read = KINDS.get(kind)
-    return value if read is None else read(inner)
+    return value if read is None or (isinstance(inner, dict) and _has_others(inner, _LIST)) else read(inner)
 
 
 def _read_pairs(name: str, pairs: Any) -> Any:
@@ -184,11 +186,19 @@ def _read_pairs(name: str, pairs: Any) -> Any:
         raise invalid_event(FieldError(name, "must be an array"))
     try:
         named = [(pair["key"], _read_value(pair.get("value"))) for pair in pairs]
+        is_plain = not any(_has_others(pair, _PAIR) for pair in pairs)
     except (AttributeError, KeyError, TypeError):
         raise invalid_event(FieldError(name, "must be objects with key and value")) from None
     if not all(isinstance(key, str) for key, _ in named):
         raise invalid_event(FieldError(name, "must have texts as keys"))
-    return name_pairs(named)
+    if is_plain:
+        return name_pairs(named)
+    return [{**pair, "value": value} for pair, (_, value) in zip(pairs, named, strict=True)]
+
+
+def _has_others(message: dict[str, Any], known: frozenset[str]) -> bool:
+    """Return whether fields are set that a message of OTLP does not have."""
+    return not message.keys() <= known and any(message[name] for name in message.keys() - known)
 
 
 def _read_list(kind: str, inner: Any) -> list[Any]:

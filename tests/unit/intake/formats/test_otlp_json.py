@@ -43,6 +43,10 @@ def test_unknown_fields_of_json_are_kept_and_a_token_is_not() -> None:
         ({"arrayValue": None}, []),
         ({"arrayValue": {}}, []),
         ({"kvlistValue": {"values": None}}, {}),
+        ({"arrayValue": {"values": [], "a": "b"}}, {"arrayValue": {"values": [], "a": "b"}}),
+        ({"arrayValue": {"values": [{"intValue": "1"}], "a": ""}}, [1]),
+        ({"kvlistValue": {"a": "b"}}, {"kvlistValue": {"a": "b"}}),
+        ({"intValue": {"a": "b"}}, {"intValue": {"a": "b"}}),
         ("bare", "bare"),
         (0, 0),
     ],
@@ -51,6 +55,24 @@ def test_unknown_fields_of_json_are_kept_and_a_token_is_not() -> None:
 def test_a_value_that_is_not_of_otlp_stays_as_it_came(value: Any, kept: Any) -> None:
     document = take_one(JSON, encode(JSON, request({"attributes": [{"key": "x", "value": value}]})))
     assert document["event_info"]["param"] == {"x": kept}
+
+
+def test_attributes_stay_a_list_if_one_has_a_field_that_otlp_does_not_know() -> None:
+    noted = {"key": "user.id", "value": {"stringValue": "ada"}, "note": "kept"}
+    inner = {"key": "x", "value": {"kvlistValue": {"values": [{"key": "y", "note": {"a": 1}}]}}}
+    document = take_one(JSON, encode(JSON, request({"attributes": [noted, inner]})))
+    assert document["user_id"] == "ada"
+    assert document["event_info"]["param"] == {
+        "value": [
+            {"key": "user.id", "value": "ada", "note": "kept"},
+            {"key": "x", "value": [{"key": "y", "value": None, "note": {"a": 1}}]},
+        ]
+    }
+
+
+def test_an_attribute_with_a_default_beside_it_is_as_one_without() -> None:
+    pair = {"key": "x", "value": {"stringValue": "a"}, "keyStrindex": 0}
+    assert take_one(JSON, encode(JSON, request({"attributes": [pair]})))["event_info"]["param"] == {"x": "a"}
 
 
 @pytest.mark.parametrize(
