@@ -227,7 +227,9 @@ def _find_format(head: Head) -> Format | None:
             return form.of_head(head.headers)
     if content_type is None:
         return next(iter(head.formats.values()))
-    return head.formats.get(content_type) or head.formats.get(content_type.partition(b";")[0].strip().lower())
+    named = head.formats.get(content_type) or head.formats.get(content_type.partition(b";")[0].strip().lower())
+    # The name of a header line is no media type.
+    return None if isinstance(named, FormatOfHead) else named
 
 
 def _find_coding(head: Head) -> str | None:

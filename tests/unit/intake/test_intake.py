@@ -226,6 +226,8 @@ def test_the_media_type_chooses_the_format(
         (EVENTS, b"", ACCEPTED),
         (BATCH, b"text/html", ACCEPTED),
         (BATCH, b"application/jsonx", ACCEPTED),
+        (EVENTS, b"ce-specversion", ACCEPTED),
+        (BATCH, b" CE-SpecVersion; x", ACCEPTED),
     ],
 )
 def test_another_media_type_is_refused_with_all_that_are_taken(
