@@ -1,8 +1,8 @@
 """The guard in front: decides from the head of a request whether it may go on, and how its events are taken.
 
 Everything is decided before the body is read, with two exceptions: a beacon may have its token in its body, and the key
-of a token may have to be fetched. Such a request is undecided until its body is there. If the denial list changes until
-then, all is decided again: a client may take half a minute to send a body.
+of a token may have to be fetched. Such a request is undecided until its body is there. If the denial list changes or
+the token expires until then, all is decided again: a client may take half a minute to send a body.
 """
 
 from __future__ import annotations

@@ -138,13 +138,13 @@ class Intake:
         return Request(connection=connection, counters=self.counters, grant=grant, head=head)
 
     def decide(self, request: Request, head: Head, body: bytes, *, is_last_try: bool) -> None:
-        """Decide on a request whose body is there: also again, if a token or a sender may have been shut out since.
+        """Decide on a request whose body is there: also again, if its token or its sender may be refused since.
 
         Raises:
             Rejection: it may not go on.
             KeyNotKnown: wait for the key of its token; not at the last try.
         """
-        if request.grant.version != self.guard.version:
+        if not self.guard.still_holds(request.grant, len(body)):
             request.grant = self.guard.decide(head, body.removeprefix(BYTE_ORDER_MARK), is_last_try=is_last_try)
         request.head = None
 

@@ -185,6 +185,24 @@ async def test_a_request_that_is_half_there_is_judged_by_the_list_that_is_there_
     assert server.limits.used_bytes == 0
 
 
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_token_that_expires_before_all_of_a_request_is_there_is_not_taken(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, sent = Server(), WAYS[way]
+    valid_until = server.verifier.verify(f"Bearer {TOKEN}".encode()).valid_until
+    for at, status in ((valid_until - 1, 200), (valid_until, 401)):
+        monkeypatch.setattr("time.time", lambda: valid_until - 1)
+        connection, transport = server.connect(peer=PEER)
+        connection.data_received(sent[:-5])
+        monkeypatch.setattr("time.time", lambda now=at: now)
+        connection.data_received(sent[-5:])
+        if server.admitter.requests[-1].response is None:
+            server.admitter.requests[-1].admitted(Admission.CREATED)
+        assert transport.statuses == [status]
+    assert (len(server.admitter.requests), server.counters.rejected, server.limits.used_bytes) == (1, 1, 0)
+
+
 async def test_a_beacon_is_judged_by_the_list_that_is_there_when_its_token_is(files: Files) -> None:
     server, sent = Server(denials=files.denials), WAYS["text, token in the body"]
     for entry, status in (((Kind.DEVICE, DEVICE), 403), ((Kind.SUB, "alice"), 401)):
