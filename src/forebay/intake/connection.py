@@ -25,9 +25,9 @@ from forebay.intake.addresses import find_peer
 from forebay.intake.answers import Answer, AnswerQueue, KnownTurn, ServerLines, Turn
 from forebay.intake.asgi import AsgiRequest, make_asgi_request
 from forebay.intake.formats.registry import resolve
-from forebay.intake.guard import Head, find_format
+from forebay.intake.guard import UNDECIDED, Head, find_format
 from forebay.intake.heads import Grant, find_end
-from forebay.intake.intake import UNDECIDED, Intake, Request
+from forebay.intake.intake import Intake, Request
 from forebay.intake.limits import BLANKS, ConnectionLimits, ConnectionTimeouts, overloaded
 from forebay.intake.reader import RequestReader
 from forebay.pipeline.admitter import SHUTTING_DOWN
@@ -290,7 +290,7 @@ class Connection(asyncio.Protocol):
             if is_asked and not self._queue and self._reader.parser.get_http_version() != "1.0":
                 self._transport.write(answers.CONTINUE)
             elif not is_asked and self._reader.parser.get_http_version() != "1.0":
-                self._new_grant = None if request.grant is UNDECIDED else request.grant
+                self._new_grant = None if request.grant.version == UNDECIDED else request.grant
         if b"connection" in headers:
             turn.connection_line = self._connection_line
         turn.origin_lines = lines
@@ -581,7 +581,7 @@ class Connection(asyncio.Protocol):
         for turn in list(self._queue):
             # Its body is there and it is not decided: it waits for a key.
             if isinstance(turn, Request) and turn.head is not None and turn.response is None:
-                self.answer(turn, find_format(turn.head).refuse(refusals.unavailable(SHUTTING_DOWN)))
+                self.answer(turn, turn.grant.format.refuse(refusals.unavailable(SHUTTING_DOWN)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Free everything but the requests that the pipeline has: their memory is used until they are answered."""

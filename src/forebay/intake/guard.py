@@ -38,6 +38,9 @@ from forebay.tokens.verifier import TokenVerifier
 
 WRITE = Scope.WRITE
 
+UNDECIDED = -1
+"""The version of a grant before there is one, which no guard ever has."""
+
 
 class Head(Struct, frozen=True):
     """The head of a request for an event address.
@@ -83,8 +86,8 @@ class Guard:
         self.proxies = TrustedProxies(settings.trusted_proxies, settings.forwarded_header)
         self._unpacking = Turns()
 
-    def check(self, head: Head) -> Grant | None:
-        """Return the grant of a request; None if it is undecided until its body is there.
+    def check(self, head: Head) -> Grant:
+        """Return the grant of a request; one of the version `UNDECIDED` if that has to wait for its body.
 
         Raises:
             Rejection: 401 or 403 for the sender, 413 for a body over the limit, 415 for one of a wrong type or
@@ -99,9 +102,10 @@ class Guard:
                 return self._decide(head, authorization)
         # No token can make up for these.
         self.origins.check(head.headers)
-        self._check_content(head, bytes_max)
+        form = self._check_content(head, bytes_max)
         self._check_denials(head)
-        return None
+        # It grants nothing, and is only to be refused in its format.
+        return Grant(Claims("", frozenset(), 0.0), form, (b"", b""), Ack.DISK, version=UNDECIDED)
 
     def decide(self, head: Head, body: bytes, *, is_last_try: bool) -> Grant:
         """Return the grant of a request whose body is there, too.

@@ -16,18 +16,14 @@ from forebay.intake.answers import Answer, Turn
 from forebay.intake.documents import DocumentMaker
 from forebay.intake.formats.compressed import StillPacked
 from forebay.intake.formats.format import BYTE_ORDER_MARK, Result
-from forebay.intake.formats.registry import FORMATS, Addresses
+from forebay.intake.formats.registry import Addresses
 from forebay.intake.guard import Guard, Head
 from forebay.intake.heads import Grant, KnownHeads
 from forebay.intake.limits import RequestLimits
-from forebay.model import CREATED, Ack, Admission
+from forebay.model import CREATED, Admission
 from forebay.pipeline.admitter import Admitter
 from forebay.pipeline.group import Part
 from forebay.telemetry.counters import Counters
-from forebay.tokens.claims import Claims
-
-UNDECIDED = Grant(Claims("", frozenset(), 0.0), FORMATS[0], (b"", b""), Ack.DISK, version=-1)
-"""The grant of a request before there is one. It grants nothing, and no guard has its version."""
 
 
 class Connection(Protocol):
@@ -134,8 +130,7 @@ class Intake:
         Raises:
             Rejection: it may not go on.
         """
-        grant = self.guard.check(head) or UNDECIDED
-        return Request(connection=connection, counters=self.counters, grant=grant, head=head)
+        return Request(connection=connection, counters=self.counters, grant=self.guard.check(head), head=head)
 
     def decide(self, request: Request, head: Head, body: bytes, *, is_last_try: bool) -> None:
         """Decide on a request whose body is there: also again, if its token or its sender may be refused since.

@@ -224,6 +224,86 @@ async def test_a_head_that_waits_is_not_taken_by_that_of_the_request_before(
     assert sorted(users(server)) == ["alice"] * 3 + ["bob"] * 3
 
 
+# Refusals
+
+
+async def let_the_time_pass(server: Server, opened: tuple[Connection, FakeTransport], keys: LateKeys) -> None:
+    del server, keys
+    opened[0].expire(asyncio.get_running_loop().time() + REQUEST_TIMEOUT_S)
+
+
+async def use_the_memory_up(server: Server, opened: tuple[Connection, FakeTransport], keys: LateKeys) -> None:
+    del keys
+    server.limits.used_bytes += IN_HAND_BYTES_MAX + 1
+    await wait_on(opened, b"x")
+
+
+async def use_half_of_the_memory_up(server: Server, opened: tuple[Connection, FakeTransport], keys: LateKeys) -> None:
+    del keys
+    server.limits.used_bytes += IN_HAND_BYTES_MAX // 2
+    await wait_on(opened, b"x")
+
+
+async def let_the_provider_be_silent(server: Server, opened: tuple[Connection, FakeTransport], keys: LateKeys) -> None:
+    del server
+    await wait_on(opened, b"x")
+    await stay_silent(keys)
+
+
+async def let_the_provider_have_no_key(
+    server: Server, opened: tuple[Connection, FakeTransport], keys: LateKeys
+) -> None:
+    del server
+    await wait_on(opened, b"x")
+    await publish_none(keys)
+
+
+async def end_the_server(server: Server, opened: tuple[Connection, FakeTransport], keys: LateKeys) -> None:
+    del server, keys
+    await wait_on(opened, b"x")
+    opened[0].stop_waiting()
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "application/x-protobuf"])
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+@pytest.mark.parametrize(
+    ("refuse", "status"),
+    [
+        (let_the_time_pass, 503),
+        (use_the_memory_up, 503),
+        (use_half_of_the_memory_up, 503),
+        (let_the_provider_be_silent, 503),
+        (let_the_provider_have_no_key, 401),
+        (end_the_server, 503),
+    ],
+)
+async def test_a_request_is_refused_in_its_own_format_before_its_key_is_there_too(
+    server: Server,
+    opened: tuple[Connection, FakeTransport],
+    keys: LateKeys,
+    refuse: Callable[[Server, tuple[Connection, FakeTransport], LateKeys], Awaitable[None]],
+    status: int,
+    coding: str,
+    media_type: str,
+) -> None:
+    await wait_on(opened, request(body="x", url="/v1/logs", Content_Type=media_type, Content_Encoding=coding)[:-1])
+    await refuse(server, opened, keys)
+    assert opened[1].statuses == [status]
+    assert f"content-type: {media_type}\r\n".encode() in opened[1].written
+    # Exporters send nothing again without it.
+    assert (b"retry-after: " in opened[1].written) == (status == 503)
+
+
+async def test_a_fault_of_our_own_is_answered_in_the_format_of_a_request_that_is_not_decided(
+    server: Server, opened: tuple[Connection, FakeTransport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.intake, "decide", None)
+    with capture_logs() as lines:
+        await wait_on(opened, request(url="/v1/logs", Content_Type="application/x-protobuf"))
+    assert [line["path"] for line in lines] == ["/v1/logs"]
+    assert b"content-type: application/x-protobuf\r\n" in opened[1].written
+
+
 # The others
 
 
