@@ -25,10 +25,10 @@ from forebay.intake.formats.compressed import ACCEPTED_CODINGS, CODINGS, Compres
 from forebay.intake.formats.format import TOKEN, Format, FormatOfHead
 from forebay.intake.formats.registry import Formats
 from forebay.intake.heads import Grant
-from forebay.intake.limits import RequestLimits, read_length
+from forebay.intake.limits import COPIES_BYTES_MAX, RequestLimits, check_copies, read_length
 from forebay.intake.origins import Origins, forbidden
 from forebay.intake.rates import RateLimiter
-from forebay.intake.senders import encode_sender
+from forebay.intake.senders import Sender, count_bytes, encode_sender
 from forebay.model import Ack
 from forebay.setting_values import StoreAddress
 from forebay.settings import Settings
@@ -79,6 +79,7 @@ class Guard:
         self._denials = denials
         self._ack = settings.ack
         self._body_bytes_max = limits.body_bytes_max
+        self._batch_events_max = limits.batch_events_max
         self._store_address = settings.store_address
         self.rates = RateLimiter(settings)
         self._clients = counters.clients
@@ -141,6 +142,17 @@ class Guard:
         detail = f"the body is larger than {bytes_max or self._body_bytes_max} bytes"
         return Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
 
+    def check_events(self, events: int, sender: Sender) -> None:
+        """Check that a sender may have so many events in a request.
+
+        Raises:
+            Rejection: 413, they are too many for any sender, or for one with so much to say of itself.
+        """
+        if events > self._batch_events_max:
+            detail = f"a batch has at most {self._batch_events_max} events, not {events}"
+            raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+        check_copies(events * count_bytes(sender), "the sender's header lines and user")
+
     def _decide(self, head: Head, authorization: bytes | None, *, is_last_try: bool = False) -> Grant:
         get = head.headers.get
         self.origins.check(head.headers)
@@ -161,7 +173,9 @@ class Guard:
             headers.append((cut(head.client) if self._store_address is StoreAddress.CUT else head.client).encode())
         sender = encode_sender(claims.user_id, *headers)
         ack = (_read_ack(head.query) if head.query else None) or self._ack
-        return Grant(claims, form, sender, ack, self.origins.find_lines(head.headers), limited_as, self.version)
+        lines = self.origins.find_lines(head.headers)
+        events_max = min(self._batch_events_max, COPIES_BYTES_MAX // count_bytes(sender))
+        return Grant(claims, form, sender, ack, lines, limited_as, self.version, events_max)
 
     def _check_content(self, head: Head, bytes_max: int) -> Format:
         """Check the size, the coding and the type of a body; return its format."""

@@ -43,6 +43,7 @@ class Grant(Struct, frozen=True):
         origin_lines: the lines of the answer that let a page read it.
         limited_as: the names under which its events are counted; None if no limit counts them.
         version: that of the guard when it decided; with another one it has to decide again.
+        events_max: how many events a request may have, each of which has a copy of the sender.
     """
 
     claims: Claims
@@ -52,6 +53,7 @@ class Grant(Struct, frozen=True):
     origin_lines: bytes = b""
     limited_as: LimitedAs | None = None
     version: int = 0
+    events_max: int = 0
 
 
 class KnownHeads:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from http import HTTPStatus
 from typing import Protocol
 
 from msgspec import structs
 
 from forebay.clock import Clock
-from forebay.errors import Rejection, SpoolInDoubt, SpoolUnavailable
+from forebay.errors import SpoolInDoubt, SpoolUnavailable
 from forebay.intake import refusals
 from forebay.intake.answers import Answer, Turn
 from forebay.intake.documents import DocumentMaker
@@ -103,7 +102,6 @@ class Intake:
         self.guard = guard
         self.rates = guard.rates
         self.limits = limits
-        self._batch_events_max = limits.batch_events_max
         self.counters = counters
         self._makers = makers
         self._admitter = admitter
@@ -157,9 +155,8 @@ class Intake:
         events = entry_bytes = 0
         try:
             decoded = grant.format.decode(body.removeprefix(BYTE_ORDER_MARK))
-            if len(decoded.places) > self._batch_events_max:
-                detail = f"a batch has at most {self._batch_events_max} events, not {len(decoded.places)}"
-                raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+            if len(decoded.places) > grant.events_max:
+                self.guard.check_events(len(decoded.places), grant.sender)
             maker = self._makers[decoded.is_foreign]
             parts, results = maker.make(decoded.events, grant.sender, self._clock.now(), decoded.sent_at)
             for part in parts:

@@ -20,6 +20,10 @@ log = structlog.get_logger("forebay.intake")
 OVERLOAD_RETRY_AFTER_S = 2
 WARNING_INTERVAL_S = 60.0
 
+COPIES_BYTES_MAX = 32 * 1024 * 1024
+"""Most bytes of the copies of one thing in all documents of a request. A client sends it once for any number of events,
+and a large one with many small events would take gigabytes here."""
+
 BLANKS = b" \t"
 """The parser leaves those behind a header's value, which are no part of it (RFC 9110, section 5.5)."""
 
@@ -135,6 +139,17 @@ class ConnectionLimits:
 def overloaded(detail: str) -> Rejection:
     """Return the refusal of a request that may be sent again, unchanged, in a moment."""
     return Rejection(503, detail, headers=(("Retry-After", str(OVERLOAD_RETRY_AFTER_S)),))
+
+
+def check_copies(copies_bytes: int, copied: str) -> None:
+    """Check the bytes of all copies that the events of a request have of something; `copied` is its name.
+
+    Raises:
+        Rejection: 413, they are too many.
+    """
+    if copies_bytes > COPIES_BYTES_MAX:
+        detail = f"the copies of {copied}, one for each event, exceed {COPIES_BYTES_MAX} bytes"
+        raise Rejection(413, detail)
 
 
 def read_length(value: bytes) -> int:

@@ -26,6 +26,11 @@ def encode_sender(user_id: str, *headers: bytes | None) -> Sender:
     return USER + _encode(user_id) + USER_END, b"".join([*devices, DEVICES_END])
 
 
+def count_bytes(sender: Sender) -> int:
+    """Return the bytes of a sender, of which each event has a copy."""
+    return sum(map(len, sender))
+
+
 def name_sender(sender: Sender, user_id: str, named: Mapping[str, str]) -> Sender:
     """Return a sender with the user and the values of `SENDER_FIELDS` that an event names itself, if it names any."""
     user, devices = sender

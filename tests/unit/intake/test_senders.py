@@ -13,12 +13,13 @@ from structlog.testing import capture_logs
 
 from forebay.errors import SpoolUnavailable
 from forebay.intake.connection import EXCESS_PAUSE_S
+from forebay.intake.limits import COPIES_BYTES_MAX
 from forebay.intake.proxied import ProxiedConnection
-from forebay.intake.senders import encode_sender, name_sender
+from forebay.intake.senders import count_bytes, encode_sender, name_sender
 from forebay.model import Admission, entry_document
 from forebay.tokens.claims import Scope
 from forebay.tokens.making import make_token
-from unit.intake.fakes import IN_HAND_BYTES_MAX, SECRET, FakeTransport, Server
+from unit.intake.fakes import IN_HAND_BYTES_MAX, REQUEST_LIMITS, SECRET, FakeTransport, Server
 
 EVENT = {"page": "/home", "event": "click"}
 PROXY = "10.0.0.1"
@@ -52,6 +53,51 @@ def addresses(server: Server) -> list[Any]:
 
 
 # How much
+
+
+CALL = {"type": "track", "event": "Paid"}
+CLOUD_EVENT = {"specversion": "1.0", "id": "1", "source": "/", "type": "click"}
+BATCHES: dict[str, tuple[str, str, Callable[[int], str]]] = {
+    "array": ("/events/batch", "application/json", lambda events: json.dumps([EVENT] * events)),
+    "lines": ("/events", "application/x-ndjson", lambda events: "\n".join([json.dumps(EVENT)] * events)),
+    "CloudEvents": (
+        "/events/batch",
+        "application/cloudevents-batch+json",
+        lambda events: json.dumps([CLOUD_EVENT] * events),
+    ),
+    "UBI": ("/ubi_events", "application/json", lambda events: json.dumps([EVENT] * events)),
+    "Segment": ("/v1/batch", "application/json", lambda events: json.dumps({"batch": [CALL] * events})),
+    "OTLP": (
+        "/v1/logs",
+        "application/json",
+        lambda events: json.dumps({"resourceLogs": [{"scopeLogs": [{"logRecords": [{}] * events}]}]}),
+    ),
+}
+
+
+@pytest.mark.parametrize("form", BATCHES)
+async def test_the_copies_of_a_sender_in_one_request_have_a_limit(form: str) -> None:
+    # A byte that is no UTF-8 becomes two.
+    agent = b"\xff" * 15_000
+    fitting = COPIES_BYTES_MAX // count_bytes(encode_sender("alice", None, None, None, agent))
+    server = Server(REQUEST_LIMITS._replace(header_bytes_max=16_384, batch_events_max=10_000))
+    path, media_type, make_body = BATCHES[form]
+    connection, transport = server.connect()
+    for events in (1, fitting, fitting + 1):
+        body = make_body(events).encode()
+        lines = [b"POST %b HTTP/1.1" % path.encode(), b"Authorization: %b" % BEARER["alice"].encode()]
+        lines += [b"Content-Type: %b" % media_type.encode(), b"User-Agent: %b" % agent]
+        connection.data_received(b"\r\n".join([*lines, b"Content-Length: %d" % len(body), b"", body]))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        for taken in server.admitter.requests:
+            if taken.response is None:
+                taken.admitted(Admission.CREATED)
+    assert transport.statuses == [200, 200, 413]
+    assert b"the copies of the sender's header lines and user, one for each event, exceed 33554432 bytes" in (
+        transport.written
+    )
+    assert server.counters.accepted == 1 + fitting
 
 
 async def test_beyond_its_rate_a_sender_gets_429_and_is_told_when_to_come_back() -> None:

@@ -20,14 +20,11 @@ from forebay.intake.formats import otlp_json
 from forebay.intake.formats.event import TOO_DEEP, invalid_event
 from forebay.intake.formats.format import Decoded, Example, Format, Incoming, Result
 from forebay.intake.formats.otlp_mapping import Fields, ScopeLogs, make_event
+from forebay.intake.limits import check_copies
 from forebay.intake.refusals import Lines, keep_answers
 from forebay.model import Admission
 
 DIGEST_DIGITS = 32
-
-COPIES_BYTES_MAX = 32 * 1024 * 1024
-"""Most bytes of resources and scopes in all documents of a request. A client sends them once for any number of records,
-and a large one with many small records would take gigabytes here."""
 
 MORE = 0x80
 """The bit of a byte behind which an integer of protobuf goes on, seven bits a byte."""
@@ -127,9 +124,7 @@ def _make_events(
             yield from itertools.repeat(shared, len(records))
         else:
             copies_bytes += shared.copied_bytes * len(records)
-            if copies_bytes > COPIES_BYTES_MAX:
-                detail = f"the copies of resources and scopes, one for each record, exceed {COPIES_BYTES_MAX} bytes"
-                raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+            check_copies(copies_bytes, "resources and scopes")
             for number, record in enumerate(records, first):
                 try:
                     yield make_event(read_record(record), shared, f"{digest}-{number}")

@@ -18,13 +18,11 @@ from forebay.intake.formats.event import DECODING_ERRORS, check_text, not_json, 
 from forebay.intake.formats.format import Decoded, Example, ForeignEvent, Result, encode_refusal
 from forebay.intake.formats.json_split import NotSplit, split_array, split_object
 from forebay.intake.formats.segment_call import TOKENS, WRITE_KEY, check_depth, decode_call, read_time
+from forebay.intake.limits import check_copies
 from forebay.model import Admission
 
 BATCH_BYTES_MAX = 512 * 1024
 """Segment's clients send batches of 500 KB, some of them with the token only inside."""
-
-SHARED_BYTES_MAX = 8 * 1024 * 1024
-"""Most bytes that the fields of a batch itself make, once each of its events has them."""
 
 SUCCESS = b'{"success":true}'
 
@@ -113,9 +111,7 @@ class SegmentBatch(_Segment):
         for name in TOKENS:
             shared.pop(name, None)
         check_depth(shared)
-        if len(calls) * len(_encode(shared)) > SHARED_BYTES_MAX:
-            detail = "the fields beside the batch are too large for so many events"
-            raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+        check_copies(len(calls) * len(_encode(shared)), "the fields beside the batch")
         sent_at = read_time(shared, "sentAt")
         return Decoded(_decode_each(calls, shared), range(len(calls)), sent_at, is_foreign=True)
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from forebay.errors import FieldError, Rejection
 from forebay.intake.formats import otlp_json, otlp_mapping, otlp_protobuf
 from forebay.intake.formats.format import Format
-from forebay.intake.formats.otlp import COPIES_BYTES_MAX
 from forebay.intake.formats.otlp_mapping import PARTS_MAX
+from forebay.intake.limits import COPIES_BYTES_MAX
 from forebay.model import PARAM_DEPTH_MAX, Admission
 from unit.intake.formats.otlp_requests import (
     JSON,

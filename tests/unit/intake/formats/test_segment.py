@@ -18,8 +18,9 @@ from msgspec import Raw
 from forebay.errors import Rejection
 from forebay.intake.foreign import ForeignDocumentMaker
 from forebay.intake.formats.format import ForeignEvent, Format
-from forebay.intake.formats.segment import SHARED_BYTES_MAX, SegmentBatch, SegmentCall
+from forebay.intake.formats.segment import SegmentBatch, SegmentCall
 from forebay.intake.formats.segment_call import CALLS
+from forebay.intake.limits import COPIES_BYTES_MAX
 from forebay.intake.senders import encode_sender
 from forebay.model import Admission, ExtendedEvent, entry_document
 from forebay.telemetry.counters import Counters
@@ -499,10 +500,10 @@ def test_an_empty_batch_is_taken() -> None:
     ids=["value", "name", "escapes", "names"],
 )
 def test_the_fields_of_a_batch_make_no_more_than_a_limit(shared: dict[str, Any]) -> None:
-    fitting = SHARED_BYTES_MAX // 10_100
+    fitting = COPIES_BYTES_MAX // 10_100
     assert len(take_batch(*[{"type": "alias"}] * fitting, **shared).documents) == fitting
     with pytest.raises(Rejection) as rejection:
-        take_batch(*[{"type": "alias"}] * (fitting + 20), **shared)
+        take_batch(*[{"type": "alias"}] * (fitting + 40), **shared)
     assert rejection.value.status == 413
 
 
