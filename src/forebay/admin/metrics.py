@@ -66,7 +66,12 @@ class _Collector(Collector):
         for name, text in EVENT_COUNTERS:
             yield self._count(f"forebay_events_{name}", text, name)
         yield self._count_each("forebay_outcomes", "Outcomes of events in bulks.", "outcome", "outcomes")
-        yield self._count_each("forebay_requests", "Responses of the event addresses, by status.", "status", "requests")
+        yield self._count_each(
+            "forebay_requests",
+            "Responses of the event addresses, and to input that is no request, by status.",
+            "status",
+            "requests",
+        )
         yield self._count_each(
             "forebay_crowded",
             "Connections and requests that were closed or refused for lack of room.",

@@ -33,6 +33,7 @@ class Turn(Struct, eq=False, kw_only=True):
         origin_lines: its lines that let a page of another origin read it.
         is_last: whether the connection ends behind it.
         used_bytes: the memory of its request and its own until it is written; `ConnectionLimits` sets it.
+        is_counted: whether it counts among the responses of the event addresses.
     """
 
     response: bytes | None = None
@@ -40,6 +41,7 @@ class Turn(Struct, eq=False, kw_only=True):
     origin_lines: bytes = b""
     is_last: bool = False
     used_bytes: int = 0
+    is_counted: bool = True
 
     def begin(self) -> None:
         """Hear that every answer before it is written."""

@@ -96,6 +96,7 @@ class Connection(asyncio.Protocol):
         self._connections: set[Any] = server_state.connections  # uvicorn's type names its own protocols only
         self._loop = asyncio.get_running_loop()
         self._addresses = intake.addresses
+        self._answered = intake.counters.requests
         self._reader = RequestReader(self, intake.limits.header_bytes_max)
         self._state = IDLE
         self._deadline: float | None = None  # of the state, by the loop's clock; None while the client waits for us
@@ -257,7 +258,7 @@ class Connection(asyncio.Protocol):
             client = self._intake.guard.proxies.find_client(self.peer.decode(), self._reader.headers)
             self._begin(Head(formats, query, self._read_headers(), client))
         elif path == b"/ping" and method in PING:
-            self._arriving = KnownTurn(answer=PING[method], connection_line=self._connection_line)
+            self._arriving = KnownTurn(answer=PING[method], connection_line=self._connection_line, is_counted=False)
         elif not (formats is not None and method == b"OPTIONS" and self._begin_preflight()):
             self._arriving = turn = make_asgi_request(
                 self._reader, self._flow, self._transport, self._server_state, self._app, self._write_due
@@ -424,7 +425,8 @@ class Connection(asyncio.Protocol):
     def answer(self, turn: Turn, answer: Answer) -> None:
         """Write an answer in its turn: at once, or with all answers to the piece of the input that is being read."""
         status, head, body = answer
-        self._intake.counters.requests[status] += 1
+        if turn.is_counted:
+            self._answered[status] += 1
         self._limits.used_bytes -= turn.used_bytes
         turn.used_bytes = 0
         line = answers.CLOSE_LINE if turn.is_last else turn.connection_line
@@ -492,7 +494,8 @@ class Connection(asyncio.Protocol):
             else:
                 self._end()
             return
-        refusal = Turn(is_last=True, origin_lines=origin_lines if turn is None else turn.origin_lines)
+        lines, is_counted = (origin_lines, True) if turn is None else (turn.origin_lines, turn.is_counted)
+        refusal = Turn(is_last=True, origin_lines=lines, is_counted=is_counted)
         self._queue.append(refusal)
         self.answer(refusal, answer)
 

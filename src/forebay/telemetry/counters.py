@@ -31,7 +31,7 @@ class Counters:
     unavailable: int = 0  # the client was told to send them again
     overflowed: int = 0  # stored while the channel was full
     redelivered: int = 0  # loaded from the spool into the channel
-    requests: Counter[int] = field(default_factory=Counter)  # responses of the event addresses, by status
+    requests: Counter[int] = field(default_factory=Counter)  # responses to events and to garbage, by status
     crowded: Counter[Overload] = field(default_factory=Counter)  # connections and requests that were closed or refused
     outcomes: Counter[Verdict] = field(default_factory=Counter)
     unexpected_answers: int = 0  # bulks with an unrecognised response

@@ -85,6 +85,31 @@ async def later() -> float:
     return now() + REQUEST_TIMEOUT_S + KEEP_ALIVE_S
 
 
+# Counts
+
+
+async def test_a_ping_is_not_counted_among_the_responses_of_the_event_addresses(server: Server, later: float) -> None:
+    ping = b"GET /ping HTTP/1.1\r\nContent-Length: %d\r\n\r\n"
+    too_large = REQUEST_LIMITS.body_bytes_max + 1
+    for pieces in ([PING, PING.replace(b"GET", b"HEAD")], [ping % 1], [ping % too_large, b"x" * too_large]):
+        connection, transport = server.connect()
+        for piece in pieces:
+            connection.data_received(piece)
+        connection.expire(later)
+        assert set(transport.statuses) == {200}
+    assert server.counters.requests == {}
+
+
+def test_answers_to_events_are_counted_beside_those_to_pings(
+    server: Server, opened: tuple[Connection, FakeTransport]
+) -> None:
+    for piece in (event(), PING, event("", b",5"), PING, GARBAGE):
+        opened[0].data_received(piece)
+    server.admitter.requests[0].admitted(Admission.CREATED)
+    assert opened[1].statuses == [200, 200, 400, 200, 400]
+    assert server.counters.requests == {200: 1, 400: 2}
+
+
 # Answers in their order
 
 
