@@ -49,9 +49,9 @@ class Request(Turn, eq=False, kw_only=True):
         head: the head itself, until its body is there: by then another decision may be right.
         places: the number of each event in the body.
         results: the result of each event.
-        parts: the events that were not refused, by their index.
-        events: how many these are.
-        entry_bytes: the bytes of their entries.
+        parts: the entries of the events that were not refused, by their index.
+        events: how many were not refused.
+        entry_bytes: the bytes of the entries.
     """
 
     connection: Connection
@@ -171,9 +171,20 @@ class Intake:
                 limited_as.count(events - 1)
         request.places, request.results, request.parts = decoded.places, results, parts
         request.events, request.entry_bytes = events, entry_bytes
-        if events:
+        if events and events == len(results):
             self._admitter.admit(request, grant.ack)
         else:
+            self._take_some(request)
+
+    def _take_some(self, request: Request) -> None:
+        """Take the events of a request of which not each has an entry: it was refused, or is there twice."""
+        # Of an event that is there twice a sink may get one. Its sender is told of two, so two count.
+        taken = [*map(type, request.results)].count(bytes)
+        if request.grant.limited_as is not None:
+            request.grant.limited_as.count(taken - request.events)
+        request.events = taken
+        if request.parts:
+            self._admitter.admit(request, request.grant.ack)
+        else:
             request.admitted(CREATED)
-        if len(results) != events:
-            self.counters.rejected += len(results) - events
+        self.counters.rejected += len(request.results) - taken

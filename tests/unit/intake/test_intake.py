@@ -98,8 +98,15 @@ def admitter() -> FakeAdmitter:
 
 @pytest.fixture
 def intake(counters: Counters, admitter: FakeAdmitter) -> Intake:
-    guard = Guard(TokenVerifier(make_own_provider([SECRET])), NO_DENIALS, Settings(_env_file=None), LIMITS, counters)
-    makers = document_makers("test", datetime(2024, 1, 1, tzinfo=UTC), counters, require_log_id=False)
+    return make_intake(counters, admitter)
+
+
+def make_intake(counters: Counters, admitter: FakeAdmitter, *, drops_repeated: bool = False, **settings: Any) -> Intake:
+    verifier = TokenVerifier(make_own_provider([SECRET]))
+    guard = Guard(verifier, NO_DENIALS, Settings(_env_file=None, **settings), LIMITS, counters)
+    makers = document_makers(
+        "test", datetime(2024, 1, 1, tzinfo=UTC), counters, require_log_id=False, drops_repeated=drops_repeated
+    )
     return Intake(list_addresses(), guard, makers, cast("Admitter", admitter), LIMITS, counters)
 
 
@@ -280,6 +287,27 @@ def test_the_good_events_of_a_batch_go_to_the_pipeline_by_their_index(
     request.admitted(Admission.CREATED)
     assert (counters.rejected, counters.accepted) == (1, 2)
     assert [row["status"] for row in body_of(connection)["results"]] == ["created", "rejected", "created"]
+
+
+@pytest.mark.parametrize("drops_repeated", [False, True])
+def test_an_event_that_is_there_twice_counts_as_it_is_answered_however_many_are_kept(
+    connection: RecordingConnection, admitter: FakeAdmitter, counters: Counters, *, drops_repeated: bool
+) -> None:
+    intake = make_intake(counters, admitter, drops_repeated=drops_repeated, token_quota_per_day=3)
+    event = b'{"page":"a","event":"b","log_id":"c"}'
+    request = take(intake, connection, BATCH, b"[%b,5,%b]" % (event, event))
+    assert [len(part.entries) for part in request.parts] == [1 if drops_repeated else 2]
+    request.admitted(Admission.CREATED)
+    answer = body_of(connection)
+    assert (answer["accepted"], answer["rejected"]) == (counters.accepted, counters.rejected) == (2, 1)
+    # What could not be kept counts nothing; two of three are counted before.
+    for _ in range(3):
+        take(intake, connection, BATCH, b"[%b,%b]" % (event, event)).refused(SpoolUnavailable("the disk is full"))
+    assert counters.unavailable == 6
+    take(intake, connection, BATCH, b"[%b,%b]" % (event, event))
+    with pytest.raises(Rejection) as raised:
+        take(intake, connection, BATCH, event)
+    assert raised.value.status == 429
 
 
 @pytest.mark.parametrize("body", [b"[]", b"[1,2]"])
