@@ -110,6 +110,33 @@ def test_answers_to_events_are_counted_beside_those_to_pings(
     assert server.counters.requests == {200: 1, 400: 2}
 
 
+@pytest.mark.parametrize("good", [0, 1])
+@pytest.mark.parametrize(
+    ("path", "body", "good_one", "bad_one"),
+    [
+        ("/v1/logs", b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[%b]}]}]}', b"{}", b"5"),
+        ("/events/batch", b"[%b]", EVENT, b"5"),
+        ("/v1/batch", b'{"batch":[%b]}', b'{"type":"alias"}', b"5"),
+        ("/ubi_events", b"[%b]", b"{}", b"5"),
+    ],
+)
+def test_each_refused_event_is_counted_whether_or_not_another_is_taken(
+    server: Server,
+    opened: tuple[Connection, FakeTransport],
+    path: str,
+    body: bytes,
+    good_one: bytes,
+    bad_one: bytes,
+    good: int,
+) -> None:
+    sent = body % b",".join([bad_one] * 50 + [good_one] * good)
+    head = b"POST %b HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n"
+    opened[0].data_received(head % (path.encode(), BEARER, len(sent)) + sent)
+    for taken in server.admitter.requests:
+        taken.admitted(Admission.CREATED)
+    assert (server.counters.accepted, server.counters.rejected) == (good, 50)
+
+
 # Answers in their order
 
 
