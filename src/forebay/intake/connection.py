@@ -379,8 +379,9 @@ class Connection(asyncio.Protocol):
             self._take_later(request, body, error)
             return
         except Rejection as error:
-            # A format may refuse a request with results because all of its events are refused.
-            self._intake.counters.rejected += max(1, len(request.results))
+            if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                # A format may refuse a request with results because all of its events are refused.
+                self._intake.counters.rejected += max(1, len(request.results))
             self._excess += error.status == HTTPStatus.TOO_MANY_REQUESTS
             self._answer_in_piece(request, request.grant.format.refuse(error))
             error.without_frames()  # it may be one of the request's results

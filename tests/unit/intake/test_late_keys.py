@@ -181,6 +181,7 @@ async def test_a_request_whose_provider_is_silent_may_come_again(
     assert (opened[1].statuses, server.admitter.requests, server.limits.used_bytes) == ([503], [], 0)
     assert b"retry-after: 10\r\n" in opened[1].written
     assert list(server.limits.idle) == [opened[0]]
+    assert server.counters.rejected == 0  # it was no mistake of the client's
     await publish(keys, KEY)
     await wait_on(opened, in_each_way(THEIRS)[number])
     admit(server)
