@@ -185,16 +185,16 @@ class Connection(asyncio.Protocol):
 
     def _read_pieces(self) -> None:
         """Parse a piece of the input, or all of a request that begins in it; then others get a turn."""
-        while self._unparsed and not self._flow.read_paused and self._state is not LINGERING:
+        while self._unparsed and not self._flow.read_paused and not self._reader.is_stopped:
             size = self._piece_bytes()
             piece, self._unparsed = self._unparsed[:size], self._unparsed[size:]
             self._read(piece)
             if self._unparsed and self._body_bytes_left() <= 0:
                 self._flow.pause_reading()
                 self._resume_soon()
-        if self._state is LINGERING:
+        if self._reader.is_stopped:
             self._unparsed = b""
-        elif self._unparsed or self.used_bytes:
+        if self._unparsed or self.used_bytes:
             self._count_memory()
 
     def _piece_bytes(self) -> int:

@@ -73,13 +73,13 @@ class RequestReader:
         return self._stalled_bytes + self._first_piece_bytes + HEADER_LINE_BYTES * len(self.headers)
 
     def feed(self, piece: bytes) -> None:
-        """Parse a piece of the input."""
+        """Parse a piece of the input, or drop it if the reader is stopped."""
         self.requests_begun = 0
         self._piece_bytes = len(piece)
         self._stalled_bytes += len(piece)
         self._is_behind_another = self.is_in_request
         rest = piece
-        while rest:
+        while rest and not self.is_stopped:
             try:
                 self.parser.feed_data(rest)
                 break
@@ -92,6 +92,9 @@ class RequestReader:
                 break
         if self.is_in_request:
             self._check_unfinished()
+        elif self.is_stopped:
+            # The parser has gone on to the end of the piece, and passed on what is behind the last request.
+            self.url, self.headers = b"", []
 
     def stop(self) -> None:
         """Read no more requests; further input is dropped."""

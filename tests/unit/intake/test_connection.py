@@ -583,6 +583,42 @@ async def test_an_event_before_refused_input_is_answered_however_long_it_takes(
     assert transport.ended == "closed"
 
 
+@pytest.mark.parametrize(
+    "last",
+    [
+        pytest.param(b"POST /events HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx", id="refused"),
+        pytest.param(event() + GARBAGE, id="refused behind an event"),
+        pytest.param(event(head=b"Connection: close\r\n"), id="the last of its connection"),
+        pytest.param(event(), id="the last before the end of the server"),
+    ],
+)
+@pytest.mark.parametrize("piece_bytes", [PIECE_BYTES - 5, 20 * PIECE_BYTES])
+@pytest.mark.parametrize("beginning", [b"GET /", b"GET / HTTP/1.1\r\n", b"\r\nGET / HTTP/1.1\r\nUpgrade: x\r\n"])
+async def test_nothing_is_kept_of_input_that_is_dropped(
+    server: Server, opened: tuple[Connection, FakeTransport], last: bytes, piece_bytes: int, beginning: bytes
+) -> None:
+    connection, _ = opened
+    connection.data_received(last)
+    connection.shutdown()
+    before = server.limits.used_bytes
+    connection.data_received(beginning)
+    for _ in range(10):
+        connection.data_received(b"a:b\r\n" * (piece_bytes // 5))
+        reader = connection._reader
+        assert (reader.url, reader.headers, connection._unparsed) == (b"", [], b"")
+        assert server.limits.used_bytes == before
+
+
+async def test_what_is_behind_the_last_request_in_a_large_piece_takes_no_memory(
+    server: Server, opened: tuple[Connection, FakeTransport]
+) -> None:
+    connection, _ = opened
+    connection.data_received(event(head=b"Connection: close\r\n") + b"GET / HTTP/1.1\r\n" + b"a:b\r\n" * 50_000)
+    (request,) = server.admitter.requests
+    assert (connection._unparsed, connection._reader.headers) == (b"", [])
+    assert server.limits.used_bytes == request.used_bytes
+
+
 async def test_input_behind_a_body_that_is_dropped_is_read_in_pieces(
     server: Server, opened: tuple[Connection, FakeTransport]
 ) -> None:

@@ -90,6 +90,28 @@ def test_input_that_is_no_request_is_refused_and_nothing_behind_it_is_read(data:
     assert len(connection.requests) <= 2
 
 
+@pytest.mark.parametrize(
+    "behind",
+    [
+        pytest.param(b"GET /" + b"x" * 50_000, id="an address without end"),
+        pytest.param(b"GET / HTTP/1.1\r\n" + b"a:b\r\n" * 10_000, id="lines without end"),
+        pytest.param(GET.replace(b"Host", b"Connection: upgrade\r\nUpgrade: h2c\r\nHost") * 500, id="other protocols"),
+        pytest.param(CHUNKED * 500, id="lines behind bodies"),
+    ],
+)
+@pytest.mark.parametrize("piece_bytes", [7, 2_000, 100_000])
+def test_a_stopped_reader_keeps_nothing_of_further_input(piece_bytes: int, behind: bytes) -> None:
+    for first in (GET, GET[:-2]):
+        reader = read(first).reader
+        reader.stop()
+        for start in range(0, len(behind), piece_bytes):
+            reader.feed(behind[start : start + piece_bytes])
+        assert (reader.url, reader.headers, reader.is_in_request) == (b"", [], False)
+    # Stopped in the middle of a piece.
+    reader = read(GET + b"CONNECT x:1 HTTP/1.1\r\n\r\n" + behind, piece_bytes).reader
+    assert (reader.url, reader.headers, reader.is_in_request) == (b"", [], False)
+
+
 @pytest.mark.parametrize("piece_bytes", [1, 100_000])
 @pytest.mark.parametrize(("extra_bytes", "refusals"), [(0, []), (1, [431])])
 def test_a_head_may_have_as_many_bytes_as_the_limit_says(
