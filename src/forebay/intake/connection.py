@@ -25,7 +25,7 @@ from forebay.intake.addresses import find_peer
 from forebay.intake.answers import Answer, AnswerQueue, KnownTurn, ServerLines, Turn
 from forebay.intake.asgi import AsgiRequest, make_asgi_request
 from forebay.intake.formats.registry import resolve
-from forebay.intake.guard import UNDECIDED, Head, find_format
+from forebay.intake.guard import UNDECIDED, Head, find_format, too_large
 from forebay.intake.heads import Grant, find_end
 from forebay.intake.intake import Intake, Request
 from forebay.intake.limits import BLANKS, ConnectionLimits, ConnectionTimeouts, overloaded
@@ -108,6 +108,7 @@ class Connection(asyncio.Protocol):
         self._new_grant: Grant | None = None  # of a head in the newest piece, if a request may be taken by it again
         self._arriving: Turn | None = None  # the request whose body is arriving
         self._body: bytes | bytearray = b""  # the part of it that is there
+        self._body_bytes_max = 0  # how large it may be, if it is that of an event address
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin as an idle connection, if there is room for one more."""
@@ -285,13 +286,18 @@ class Connection(asyncio.Protocol):
                 return
             turn = KnownTurn(answer=answer)
         else:
+            is_undecided = request.grant.version == UNDECIDED
+            if is_undecided:
+                self._body_bytes_max = self._intake.guard.undecided_bytes_max(head)
+            else:
+                self._body_bytes_max = self._intake.limits.body_bytes_max
             if is_asked:
                 self._write_due()
             # After an unanswered request, or in HTTP/1.0, it would be taken for an answer.
             if is_asked and not self._queue and self._reader.parser.get_http_version() != "1.0":
                 self._transport.write(answers.CONTINUE)
             elif not is_asked and self._reader.parser.get_http_version() != "1.0":
-                self._new_grant = None if request.grant.version == UNDECIDED else request.grant
+                self._new_grant = None if is_undecided else request.grant
         if b"connection" in headers:
             turn.connection_line = self._connection_line
         turn.origin_lines = lines
@@ -324,9 +330,9 @@ class Connection(asyncio.Protocol):
                 self._body += data
             else:
                 self._body = bytearray(self._body) + data
-            if len(self._body) > self._intake.limits.body_bytes_max:
+            if len(self._body) > self._body_bytes_max:
                 self._intake.counters.rejected += 1
-                self.refuse(self._intake.guard.too_large())
+                self.refuse(too_large(self._body_bytes_max))
         elif isinstance(turn, KnownTurn):
             turn.dropped_bytes += len(data)
             if turn.dropped_bytes > self._intake.limits.body_bytes_max:

@@ -94,16 +94,14 @@ class Guard:
             Rejection: 401 or 403 for the sender, 413 for a body over the limit, 415 for one of a wrong type or
                 coding, 400 for the query.
         """
-        authorization, form, bytes_max = _find_authorization(head), _find_format(head), self._body_bytes_max
-        if authorization is None and isinstance(form, HoldsToken) and _find_coding(head) is None:
-            bytes_max = min(bytes_max, form.unproven_bytes_max)
-        else:
+        authorization = _find_authorization(head)
+        if _find_holder(head, authorization) is None:
             # By the time that the body is there, the key may be there, too.
             with contextlib.suppress(KeyNotKnown):
                 return self._decide(head, authorization)
         # No token can make up for these.
         self.origins.check(head.headers)
-        form = self._check_content(head, bytes_max)
+        form = self._check_content(head, self.undecided_bytes_max(head))
         self._check_denials(head)
         # It grants nothing, and is only to be refused in its format.
         return Grant(Claims("", frozenset(), 0.0), form, (b"", b""), Ack.DISK, version=UNDECIDED)
@@ -115,11 +113,10 @@ class Guard:
             Rejection: as by `check`, or 503 if the key of its token cannot be had.
             KeyNotKnown: wait for the key of its token; not at the last try.
         """
-        authorization, form = _find_authorization(head), _find_format(head)
-        if authorization is None and isinstance(form, HoldsToken):
-            if len(body) > form.unproven_bytes_max:
-                raise self.too_large(form.unproven_bytes_max)
-            token = form.find_token(body)
+        authorization = _find_authorization(head)
+        holder = _find_holder(head, authorization)
+        if holder is not None:
+            token = holder.find_token(body)
             authorization = None if token is None else b"Bearer " + token
         return self._decide(head, authorization, is_last_try=is_last_try)
 
@@ -137,10 +134,10 @@ class Guard:
         """Another number after each change of the keys and of the denial list."""
         return self._verifier.generation + self._denials.version
 
-    def too_large(self, bytes_max: int | None = None) -> Rejection:
-        """Return the refusal of a body over a limit, by default the usual one."""
-        detail = f"the body is larger than {bytes_max or self._body_bytes_max} bytes"
-        return Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+    def undecided_bytes_max(self, head: Head) -> int:
+        """Return how large the body of an undecided request may be: smaller if it has to show the token itself."""
+        holder = _find_holder(head, _find_authorization(head))
+        return self._body_bytes_max if holder is None else min(self._body_bytes_max, holder.unproven_bytes_max)
 
     def check_events(self, events: int, sender: Sender) -> None:
         """Check that a sender may have so many events in a request.
@@ -181,7 +178,7 @@ class Guard:
         """Check the size, the coding and the type of a body; return its format."""
         length = head.headers.get(b"content-length")
         if length is not None and read_length(length) > bytes_max:
-            raise self.too_large(bytes_max)
+            raise too_large(bytes_max)
         coding = _find_coding(head)
         if coding is not None and coding not in CODINGS:
             detail = f"the content coding must be one of {ACCEPTED_CODINGS}, or none"
@@ -235,6 +232,20 @@ def _read_basic(credentials: bytes) -> bytes | None:
 def find_format(head: Head) -> Format:
     """Return the format of a request, or the usual one of its address if it names none that is known."""
     return _find_format(head) or next(iter(head.formats.values()))
+
+
+def too_large(bytes_max: int) -> Rejection:
+    """Return the refusal of a body over a limit."""
+    return Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {bytes_max} bytes")
+
+
+def _find_holder(head: Head, authorization: bytes | None) -> HoldsToken | None:
+    """Return the format in whose body the token is looked for; None if the head has one, or must have it."""
+    if authorization is None:
+        form = _find_format(head)
+        if isinstance(form, HoldsToken) and _find_coding(head) is None:
+            return form
+    return None
 
 
 def _find_format(head: Head) -> Format | None:

@@ -10,10 +10,11 @@ from urllib.parse import urlencode
 import pytest
 
 from forebay.intake.formats.format import UNPROVEN_BODY_BYTES_MAX
+from forebay.intake.formats.segment import BATCH_BYTES_MAX
 from forebay.model import Admission, entry_document
 from forebay.tokens.claims import Scope
 from forebay.tokens.making import make_token
-from unit.intake.fakes import SECRET, FakeTransport, Server
+from unit.intake.fakes import REQUEST_LIMITS, SECRET, FakeTransport, Server
 
 SHOP = "https://shop.example"
 OTHER = "https://other.example"
@@ -183,6 +184,28 @@ async def test_a_body_whose_sender_is_not_known_is_smaller(server: Server) -> No
     assert (await send(server, chunk)).statuses == [413]
     known = request(event, f"/events?access_token={TOKEN}", Content_Type="text/plain")
     assert (await send(server, known)).statuses == [200]
+
+
+@pytest.mark.parametrize(("path", "most"), [("/events", UNPROVEN_BODY_BYTES_MAX), ("/v1/track", BATCH_BYTES_MAX)])
+async def test_a_body_that_shows_no_token_is_refused_as_soon_as_it_is_too_large(path: str, most: int) -> None:
+    server = Server(REQUEST_LIMITS._replace(body_bytes_max=4 * most))
+    connection, transport = server.connect()
+    head = f"POST {path} HTTP/1.1\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+    connection.data_received(head.encode())
+    for _ in range(most // 1_024):
+        connection.data_received(b"400\r\n" + b" " * 1_024 + b"\r\n")
+    assert transport.statuses == []
+    connection.data_received(b"1\r\n \r\n")
+    assert (transport.statuses, transport.is_half_closed, server.limits.used_bytes) == ([413], True, 0)
+    assert server.counters.rejected == 1
+
+
+async def test_a_body_whose_token_came_before_it_may_be_larger() -> None:
+    server = Server()
+    body = json.dumps(EVENT | {"label": "x" * UNPROVEN_BODY_BYTES_MAX})
+    head = f"POST /events HTTP/1.1\r\nAuthorization: {BEARER}\r\nTransfer-Encoding: chunked\r\n"
+    chunks = f"Content-Type: text/plain\r\n\r\n{len(body):x}\r\n{body}\r\n0\r\n\r\n"
+    assert (await send(server, head.encode() + chunks.encode())).statuses == [200]
 
 
 async def test_a_token_stays_in_no_event_wherever_it_stands(server: Server) -> None:
