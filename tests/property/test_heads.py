@@ -18,7 +18,7 @@ from urllib.parse import quote_plus
 
 import jwt
 import pytest
-from hypothesis import HealthCheck, event, given, settings, target
+from hypothesis import HealthCheck, event, example, given, settings, target
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -699,6 +699,9 @@ async def _drive(history: list[Step], known: KnownHeads, setting: Setting, lines
 
 
 @unhurried
+@example(  # somebody over his limit, while another is slow and memory is short
+    make_history(1359972, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 159, 209, 208, 833, 292]), make_setting(5765)
+)
 @given(histories, configurations)
 def test_a_known_head_makes_no_difference(history: list[Step], setting: Setting) -> None:
     known = CountingHeads(HEADER_BYTES_MAX)

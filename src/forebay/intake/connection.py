@@ -286,18 +286,14 @@ class Connection(asyncio.Protocol):
                 return
             turn = KnownTurn(answer=answer)
         else:
-            is_undecided = request.grant.version == UNDECIDED
-            if is_undecided:
-                self._body_bytes_max = self._intake.guard.undecided_bytes_max(head)
-            else:
-                self._body_bytes_max = self._intake.limits.body_bytes_max
+            self._body_bytes_max = self._intake.guard.body_bytes_max(head, request.grant)
             if is_asked:
                 self._write_due()
             # After an unanswered request, or in HTTP/1.0, it would be taken for an answer.
             if is_asked and not self._queue and self._reader.parser.get_http_version() != "1.0":
                 self._transport.write(answers.CONTINUE)
             elif not is_asked and self._reader.parser.get_http_version() != "1.0":
-                self._new_grant = None if is_undecided else request.grant
+                self._new_grant = None if request.grant.version == UNDECIDED else request.grant
         if b"connection" in headers:
             turn.connection_line = self._connection_line
         turn.origin_lines = lines
@@ -373,11 +369,12 @@ class Connection(asyncio.Protocol):
     def _take(self, request: Request, body: bytes, *, is_last_try: bool = False) -> None:
         limits = self._limits
         try:
-            if limits.used_bytes > limits.bytes_max and not limits.find_room():
-                # Who sends too much is told so even now: to send again soon would be no use.
+            if limits.used_bytes > limits.bytes_max:
+                # Who sends too much is told so even now: to send again soon would be no use. Nobody makes room for him.
                 self._intake.rates.check(request.grant.limited_as)
-                self._answer_in_piece(request, request.grant.format.refuse(limits.reject_request()))
-                return
+                if not limits.find_room():
+                    self._answer_in_piece(request, request.grant.format.refuse(limits.reject_request()))
+                    return
             if request.head is not None:
                 self._intake.decide(request, request.head, body, is_last_try=is_last_try)
             self._intake.take(request, body)

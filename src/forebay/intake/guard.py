@@ -101,7 +101,7 @@ class Guard:
                 return self._decide(head, authorization)
         # No token can make up for these.
         self.origins.check(head.headers)
-        form = self._check_content(head, self.undecided_bytes_max(head))
+        form = self._check_content(head, self._undecided_bytes_max(head))
         self._check_denials(head)
         # It grants nothing, and is only to be refused in its format.
         return Grant(Claims("", frozenset(), 0.0), form, (b"", b""), Ack.DISK, version=UNDECIDED)
@@ -134,10 +134,9 @@ class Guard:
         """Another number after each change of the keys and of the denial list."""
         return self._verifier.generation + self._denials.version
 
-    def undecided_bytes_max(self, head: Head) -> int:
-        """Return how large the body of an undecided request may be: smaller if it has to show the token itself."""
-        holder = _find_holder(head, _find_authorization(head))
-        return self._body_bytes_max if holder is None else min(self._body_bytes_max, holder.unproven_bytes_max)
+    def body_bytes_max(self, head: Head, grant: Grant) -> int:
+        """Return how large the body of a request with a grant may be: smaller if it has to show the token itself."""
+        return self._undecided_bytes_max(head) if grant.version == UNDECIDED else self._body_bytes_max
 
     def check_events(self, events: int, sender: Sender) -> None:
         """Check that a sender may have so many events in a request.
@@ -173,6 +172,10 @@ class Guard:
         lines = self.origins.find_lines(head.headers)
         events_max = min(self._batch_events_max, COPIES_BYTES_MAX // count_bytes(sender))
         return Grant(claims, form, sender, ack, lines, limited_as, self.version, events_max)
+
+    def _undecided_bytes_max(self, head: Head) -> int:
+        holder = _find_holder(head, _find_authorization(head))
+        return self._body_bytes_max if holder is None else min(self._body_bytes_max, holder.unproven_bytes_max)
 
     def _check_content(self, head: Head, bytes_max: int) -> Format:
         """Check the size, the coding and the type of a body; return its format."""

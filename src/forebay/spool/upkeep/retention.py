@@ -118,6 +118,9 @@ def warn_of_large_log(spool: Spool) -> None:
     Raises:
         SpoolUnavailable: its size cannot be read.
     """
-    log_bytes = spool.measure_log()
+    try:
+        log_bytes = spool.measure_log()
+    except OSError as error:
+        raise SpoolUnavailable(f"the size of the log cannot be read: {error}") from error
     if log_bytes > LOG_BYTES_LARGE:
         log.warning("log_large", bytes=log_bytes, cause="somebody has been reading the spool for long")
