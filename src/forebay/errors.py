@@ -52,11 +52,21 @@ class ListNotChanged(ForebayError):
     """A command could not change the denial list; the servers keep the one that they have."""
 
 
+FIELD_CHARS_MAX = 200
+"""Most characters of a field's name in a refusal."""
+
+
 class FieldError(NamedTuple):
     """A field of a request that is at fault, and the reason."""
 
     field: str
     reason: str
+
+    def cut(self) -> FieldError:
+        """Return it with a long name cut: one that a client made up may be as long as its body."""
+        if len(self.field) <= FIELD_CHARS_MAX:
+            return self
+        return FieldError(f"{self.field[:FIELD_CHARS_MAX]}…", self.reason)
 
 
 class Rejection(ForebayError):

@@ -177,9 +177,9 @@ def test_answers_that_wait_for_a_disk_that_hangs_have_a_limit_too(tmp_path: Path
         spool = stack.enter_context(contextlib.closing(sqlite3.connect(tmp_path / "spool.db", isolation_level=None)))
         spool.execute("BEGIN IMMEDIATE")
         wire = stack.enter_context(client.wire())
-        # The answer names the fault at length.
-        name = b"x" * (BODY_BYTES_MAX - 10_000)
-        bad = b'[{"page":"a","event":"b","%b":%b}]' % (name, b"[" * 40 + b"]" * 40)
+        # The answer names every field, so it is as large as the request.
+        fields = b",".join(b'"%0200d":%b' % (number, b"[" * 33 + b"]" * 33) for number in range(BODY_BYTES_MAX // 280))
+        bad = b'[{"page":"a","event":"b",%b}]' % fields
         wire.send(client.request(body=event(log_id="it hung")))
         wire.send_while_open(client.request("/events/batch", bad), 80)
         wait_until(lambda: gave_way(client, "slow_request") > 0, "nothing gave way")

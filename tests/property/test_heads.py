@@ -528,12 +528,9 @@ class Pipeline(FakeAdmitter):
 
 
 async def app(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
-    """Answer with all that came."""
-    size = 0
-    while (message := await receive()).get("more_body"):
-        size += len(message["body"])
-    size += len(message.get("body", b""))
-    body = repr((scope["method"], scope["raw_path"], scope["headers"], size)).encode()
+    """Answer with all that is known of the request."""
+    message = await receive()
+    body = repr((scope["method"], scope["raw_path"], scope["headers"], message)).encode()
     headers = [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -661,7 +658,7 @@ def look_at(connection: Connection, transport: FakeTransport) -> list[Any]:
     ]
     return [
         (transport.written, transport.ended, transport.is_half_closed, transport.is_paused),
-        (connection._state, connection._deadline, connection._abort_at, connection.used_bytes),
+        (connection._state, connection._deadline, connection._unread.ends_at, connection.used_bytes),
         (connection._unparsed, bytes(connection._body), connection._is_resuming, type(connection._arriving)),
         (reader.is_in_request, reader.is_stopped, reader.head_memory_bytes),
         turns,

@@ -23,12 +23,12 @@ from forebay.errors import NotYet, Rejection
 from forebay.intake import answers, refusals
 from forebay.intake.addresses import find_peer
 from forebay.intake.answers import Answer, AnswerQueue, KnownTurn, ServerLines, Turn
-from forebay.intake.asgi import AsgiRequest, make_asgi_request
+from forebay.intake.asgi import AsgiRequest, AsgiRequests
 from forebay.intake.formats.registry import resolve
-from forebay.intake.guard import UNDECIDED, Head, find_format, too_large
-from forebay.intake.heads import Grant, find_end
+from forebay.intake.guard import UNDECIDED, Head, find_format, join_lines, too_large
+from forebay.intake.heads import Grant, find_end, find_request_end
 from forebay.intake.intake import Intake, Request
-from forebay.intake.limits import BLANKS, ConnectionLimits, ConnectionTimeouts, overloaded
+from forebay.intake.limits import ConnectionLimits, ConnectionTimeouts, UnreadAnswers, overloaded
 from forebay.intake.reader import RequestReader
 from forebay.pipeline.admitter import SHUTTING_DOWN
 
@@ -100,7 +100,6 @@ class Connection(asyncio.Protocol):
         self._reader = RequestReader(self, intake.limits.header_bytes_max)
         self._state = IDLE
         self._deadline: float | None = None  # of the state, by the loop's clock; None while the client waits for us
-        self._abort_at: float | None = None  # when a closing connection is aborted
         self._unparsed = b""
         self._is_resuming = False
         self._has_answered = False  # whether answers to the newest piece are to be written
@@ -115,6 +114,8 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         self._flow = FlowControl(transport)
         self._queue = AnswerQueue(transport, self._limits)
+        self._unread = UnreadAnswers(transport, self._timeouts.request_timeout_s)
+        self._asgi = AsgiRequests(self._app, self._server_state, self._limits, self._flow, transport, self._queue)
         self._connections.add(self)
         self.peer = find_peer(transport)
         self._deadline = self._loop.time() + self._timeouts.keep_alive_s
@@ -169,14 +170,22 @@ class Connection(asyncio.Protocol):
         self._write_due()
 
     def _parse(self, piece: bytes, *, is_between: bool) -> bytes:
-        """Parse the first request of a piece, whose head may be known to the next one; return the rest of the piece."""
-        first = piece[: find_end(piece)] or piece if is_between else piece
+        """Parse the first request of a piece, whose head may be known to the next one; return the rest of the piece.
+
+        If only the parser can tell its end, that is the rest behind its head.
+        """
+        first = piece[: find_request_end(piece)] or piece if is_between else piece
         # One of a head that came in two pieces must not be taken for that of this piece.
         self._new_grant = None
         self._reader.feed(first)
         if is_between and self._new_grant is not None:
             self._remember(first, self._new_grant)
-        return piece[len(first) :]
+        rest = piece[len(first) :]
+        if rest and self._asgi.are_many and not self._reader.is_in_request:
+            self._unparsed = rest + self._unparsed
+            self._count_memory()
+            return b""
+        return rest
 
     def _remember(self, piece: bytes, grant: Grant) -> None:
         """Remember the head of the request that was just parsed, if the piece is that request and nothing more."""
@@ -240,7 +249,8 @@ class Connection(asyncio.Protocol):
     def _resume(self) -> None:
         """Take input again, unless the client has to read answers first."""
         self._is_resuming = False
-        if len(self._queue) < UNANSWERED_MAX and not self._flow.write_paused and not self._transport.is_closing():
+        are_many = len(self._queue) >= UNANSWERED_MAX or self._asgi.are_many
+        if not (are_many or self._flow.write_paused or self._transport.is_closing()):
             self._flow.resume_reading()
             self._read_pieces()
 
@@ -257,16 +267,11 @@ class Connection(asyncio.Protocol):
         formats, method = self._addresses.get(path), parser.get_method()
         if formats is not None and method == b"POST":
             client = self._intake.guard.proxies.find_client(self.peer.decode(), self._reader.headers)
-            self._begin(Head(formats, query, self._read_headers(), client))
+            self._begin(Head(formats, query, join_lines(self._reader.headers), client))
         elif path == b"/ping" and method in PING:
             self._arriving = KnownTurn(answer=PING[method], connection_line=self._connection_line, is_counted=False)
         elif not (formats is not None and method == b"OPTIONS" and self._begin_preflight()):
-            self._arriving = turn = make_asgi_request(
-                self._reader, self._flow, self._transport, self._server_state, self._app, self._write_due
-            )
-            self._queue.append(turn)
-            if len(self._queue) == 1:
-                turn.begin()
+            self._arriving = self._asgi.begin(self._reader, self._connection_line, self._write_due)
         if self._arriving is not None and not parser.should_keep_alive():
             self._arriving.is_last = True
 
@@ -301,16 +306,8 @@ class Connection(asyncio.Protocol):
 
     def _begin_preflight(self) -> bool:
         """Answer a browser that asks whether a page may send; return whether the request is such a question."""
-        self._arriving = self._intake.guard.origins.answer_preflight(self._read_headers())
+        self._arriving = self._intake.guard.origins.answer_preflight(join_lines(self._reader.headers))
         return self._arriving is not None
-
-    def _read_headers(self) -> dict[bytes, bytes]:
-        headers = {name.lower(): value.rstrip(BLANKS) for name, value in self._reader.headers}
-        if len(headers) < len(self._reader.headers) and b"content-encoding" in headers:
-            # Lines that stand twice are one list (RFC 9110, section 5.3); of all others the last one counts.
-            codings = [value for name, value in self._reader.headers if name.lower() == b"content-encoding"]
-            headers[b"content-encoding"] = b", ".join(codings)
-        return headers
 
     @property
     def _connection_line(self) -> bytes:
@@ -333,8 +330,6 @@ class Connection(asyncio.Protocol):
             turn.dropped_bytes += len(data)
             if turn.dropped_bytes > self._intake.limits.body_bytes_max:
                 self._end_input(turn.answer)
-        elif isinstance(turn, AsgiRequest):
-            turn.receive_body(data)
 
     def end_request(self) -> None:
         """Take the request, now that it has arrived whole."""
@@ -354,7 +349,8 @@ class Connection(asyncio.Protocol):
             self._answer_in_piece(turn, turn.answer)
         elif isinstance(turn, AsgiRequest):
             self._wait()
-            turn.end_body()
+            if self._asgi.are_many:
+                self._flow.pause_reading()
             # It may have been answered before its body was there.
             self._write_due()
 
@@ -507,7 +503,7 @@ class Connection(asyncio.Protocol):
     # Memory and time
 
     def pause_writing(self) -> None:
-        """Take no more requests while the client does not read its answers, and count their memory."""
+        """Take no more requests while the client does not read its answers, and count their memory and its time."""
         self._flow.pause_writing()
         self._flow.pause_reading()
         self._count_memory()
@@ -515,6 +511,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Take requests again, as the client reads its answers."""
         self._flow.resume_writing()
+        self._unread.end()
         self._resume_soon()
 
     def _count_memory(self) -> None:
@@ -535,6 +532,7 @@ class Connection(asyncio.Protocol):
         if self._flow.write_paused:
             # It does not read its answers, so it would not read this one.
             self._transport.abort()
+            self._queue.disconnect()
         else:
             self.refuse(overloaded("too many bytes of requests are in memory, and this one is slow to arrive"))
 
@@ -544,12 +542,12 @@ class Connection(asyncio.Protocol):
 
     def expire(self, now: float) -> None:
         """Close the connection if its time is up; called every second with the loop's time."""
-        if self._transport.is_closing():
-            # It is closed once the client has read the answers, which it may never do.
-            if self._abort_at is None:
-                self._abort_at = now + self._timeouts.request_timeout_s
-            elif now >= self._abort_at:
+        if self._flow.write_paused or self._transport.is_closing():
+            # It goes on, or is closed, once the client has read the answers, which it may never do.
+            if self._unread.has_lasted(now):
                 self._transport.abort()
+            if self._flow.write_paused:
+                self._count_memory()
         elif self._deadline is not None and now >= self._deadline:
             if self._state is READING:
                 if isinstance(self._arriving, KnownTurn):

@@ -11,7 +11,7 @@ import base64
 import binascii
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from urllib.parse import parse_qs
 
@@ -25,7 +25,7 @@ from forebay.intake.formats.compressed import ACCEPTED_CODINGS, CODINGS, Compres
 from forebay.intake.formats.format import TOKEN, Format, FormatOfHead
 from forebay.intake.formats.registry import Formats
 from forebay.intake.heads import Grant
-from forebay.intake.limits import COPIES_BYTES_MAX, RequestLimits, check_copies, read_length
+from forebay.intake.limits import BLANKS, COPIES_BYTES_MAX, RequestLimits, check_copies, read_length
 from forebay.intake.origins import Origins, forbidden
 from forebay.intake.rates import RateLimiter
 from forebay.intake.senders import Sender, count_bytes, encode_sender
@@ -235,6 +235,16 @@ def _read_basic(credentials: bytes) -> bytes | None:
 def find_format(head: Head) -> Format:
     """Return the format of a request, or the usual one of its address if it names none that is known."""
     return _find_format(head) or next(iter(head.formats.values()))
+
+
+def join_lines(lines: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return header lines by their names in small letters."""
+    headers = {name.lower(): value.rstrip(BLANKS) for name, value in lines}
+    if len(headers) < len(lines) and b"content-encoding" in headers:
+        # Lines that stand twice are one list (RFC 9110, section 5.3); of all others the last one counts.
+        codings = [value for name, value in lines if name.lower() == b"content-encoding"]
+        headers[b"content-encoding"] = b", ".join(codings)
+    return headers
 
 
 def too_large(bytes_max: int) -> Rejection:

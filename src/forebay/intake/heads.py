@@ -111,6 +111,18 @@ def find_end(piece: bytes) -> int:
     return _find_end(piece, *_cut(piece)[1:])
 
 
+def find_request_end(piece: bytes) -> int:
+    """Return the place at which the first request of a piece ends, or its head if only the parser can tell more.
+
+    0 if the place is not in the piece.
+    """
+    head_end = piece.find(HEAD_END) + len(HEAD_END)
+    if head_end < len(HEAD_END):
+        return 0
+    # The length may be that of a later request.
+    return find_end(piece) if NAME_END in piece[:head_end] else head_end
+
+
 def _find_end(piece: bytes, digits: bytes, head_end: int) -> int:
     if not digits.isdigit() or len(digits) > DIGITS_MAX:
         return 0

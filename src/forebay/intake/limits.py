@@ -7,6 +7,7 @@ dropped. Clients that send at once are served meanwhile.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import NamedTuple, Protocol
 
@@ -41,6 +42,31 @@ class ConnectionTimeouts(NamedTuple):
 
     request_timeout_s: float
     keep_alive_s: float
+
+
+class UnreadAnswers:
+    """The answers that a client leaves unread: more than the transport takes, or those before the end.
+
+    Attributes:
+        ends_at: when that has lasted too long; None while they are read.
+    """
+
+    def __init__(self, transport: asyncio.Transport, timeout_s: float) -> None:
+        self._transport = transport
+        self._timeout_s = timeout_s
+        self._unsent_bytes = 0
+        self.ends_at: float | None = None
+
+    def has_lasted(self, now: float) -> bool:
+        """Return whether the client has read nothing of them for too long; what is added meanwhile does not count."""
+        before, self._unsent_bytes = self._unsent_bytes, self._transport.get_write_buffer_size()
+        if self.ends_at is None or self._unsent_bytes < before:
+            self.ends_at = now + self._timeout_s
+        return now >= self.ends_at
+
+    def end(self) -> None:
+        """Take note that the client has read them."""
+        self.ends_at = None
 
 
 class MemoryUser(Protocol):

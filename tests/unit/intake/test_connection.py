@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from forebay.errors import SpoolInDoubt, SpoolUnavailable
+from forebay.intake.asgi import ASGI_BYTES, ASGI_UNANSWERED_MAX, AsgiRequest
 from forebay.intake.connection import PIECE_BYTES, UNANSWERED_MAX, Connection
 from forebay.intake.intake import Request
 from forebay.intake.reader import RequestReader
@@ -34,6 +36,8 @@ AUTHORIZATION = f"Bearer {make_token(SECRET, 'alice', [Scope.WRITE], DAY_S)}".en
 BEARER = b"Authorization: %b\r\n" % AUTHORIZATION
 PING = b"GET /ping HTTP/1.1\r\n\r\n"
 GARBAGE = b"garbage\r\n\r\n"
+CHUNKED = b"GET /ping HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+GET = b"GET /x HTTP/1.1\r\n\r\n"
 
 
 def event(log_id: str = "a", more: bytes = b"", head: bytes = b"") -> bytes:
@@ -413,7 +417,7 @@ def test_a_head_is_remembered_of_a_later_request_too(
     connection, _ = opened
     for piece in (PING, PING + PING, event(), event()):
         connection.data_received(piece)
-    assert parsed == [PING, PING + PING, event()]
+    assert parsed == [PING, PING, PING, event()]
     assert len(server.admitter.requests) == 2
 
 
@@ -421,7 +425,7 @@ def test_a_head_behind_one_that_only_the_parser_can_read_is_not_remembered(
     server: Server, opened: tuple[Connection, FakeTransport]
 ) -> None:
     connection, _ = opened
-    connection.data_received(PING + event())
+    connection.data_received(CHUNKED + event())
     connection.data_received(event()[:5])
     connection.data_received(event()[5:])
     assert len(server.admitter.requests) == 2
@@ -646,6 +650,142 @@ async def test_a_length_behind_a_chunked_body_is_refused(
     connection.data_received(head + b"5\r\nabcde\r\n0\r\nContent-Length: %b\r\nX: y\r\n" % length)
     connection.data_received(b"X: z\r\n" * 5 + b"\r\n" + PING * 2_000)
     assert (transport.statuses, transport.ended) == ([400], "")
+
+
+# Answers of the application, and answers that nobody reads
+
+
+async def answer(scope: Any, receive: Any, send: Any) -> None:
+    del scope, receive
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body"})
+
+
+async def turns() -> None:
+    for _ in range(1_000):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("first", [b"", PING, event()], ids=["nothing", "a ping", "an event"])
+async def test_few_requests_for_the_application_wait_at_once_and_all_are_answered(server: Server, first: bytes) -> None:
+    connection, transport = server.connect(answer)
+    connection.data_received(first + GET * 100)
+    assert len(connection._queue) <= ASGI_UNANSWERED_MAX + 1
+    assert sum(isinstance(turn, AsgiRequest) for turn in connection._queue) == ASGI_UNANSWERED_MAX
+    assert server.limits.used_bytes > ASGI_UNANSWERED_MAX * ASGI_BYTES + 80 * len(GET)
+    assert transport.is_paused
+    for request in server.admitter.requests:
+        request.admitted(Admission.CREATED)
+    await turns()
+    assert transport.statuses == [200] * bool(first) + [204] * 100
+    assert (server.limits.used_bytes, transport.is_paused, list(server.limits.idle)) == (0, False, [connection])
+
+
+@pytest.mark.parametrize("is_head", [False, True])
+async def test_more_requests_for_the_application_than_may_wait_are_refused_if_they_cannot_be_left_unread(
+    server: Server, *, is_head: bool
+) -> None:
+    connection, transport = server.connect(answer)
+    request = GET.replace(b"GET", b"HEAD") if is_head else GET
+    connection.data_received(CHUNKED[:-2])
+    connection.data_received(b"\r\n" + request * 50 + PING)
+    await turns()
+    assert transport.statuses == [200] + [204] * ASGI_UNANSWERED_MAX + [503] * (50 - ASGI_UNANSWERED_MAX) + [200]
+    assert (b"too many requests of the connection" in transport.written) is not is_head
+    assert server.limits.used_bytes == 0
+
+
+async def test_a_request_for_the_application_waits_for_nobody_if_there_is_no_memory(server: Server) -> None:
+    connection, transport = server.connect(answer)
+    server.limits.used_bytes += IN_HAND_BYTES_MAX + 1
+    connection.data_received(GET)
+    await turns()
+    assert transport.statuses == [204]
+    connection.data_received(GET + GET)
+    await turns()
+    assert transport.statuses == [204, 204, 503]
+    assert server.limits.used_bytes == IN_HAND_BYTES_MAX + 1
+
+
+async def test_the_bodies_of_requests_for_the_application_take_no_memory(server: Server) -> None:
+    connection, transport = server.connect(answer)
+    connection.data_received(event())
+    before = server.limits.used_bytes
+    connection.data_received(b"POST /x HTTP/1.1\r\nContent-Length: 250000\r\n\r\n" + b"x" * 250_000 + PING)
+    await turns()
+    assert before + ASGI_BYTES < server.limits.used_bytes < before + 2 * ASGI_BYTES
+    assert not transport.is_paused
+    server.admitter.requests[0].admitted(Admission.CREATED)
+    await turns()
+    assert (transport.statuses, server.limits.used_bytes) == ([200, 204, 200], 0)
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+async def test_requests_for_the_application_take_no_memory_once_their_client_is_gone(
+    server: Server, *, is_first: bool
+) -> None:
+    connection, _ = server.connect(answer)
+    connection.data_received((b"" if is_first else event()) + GET * 5)
+    assert server.limits.used_bytes > 5 * ASGI_BYTES
+    connection.connection_lost(None)
+    for request in server.admitter.requests:
+        request.admitted(Admission.CREATED)
+    await turns()
+    assert server.limits.used_bytes == 0
+
+
+async def test_a_slow_client_that_gives_way_frees_its_requests_for_the_application_at_once(server: Server) -> None:
+    connection, transport = server.connect(answer)
+    connection.pause_writing()
+    connection.data_received(GET * 5)
+    connection.drop_slow_request()
+    assert (transport.ended, server.limits.used_bytes) == ("aborted", 0)
+
+
+@pytest.mark.parametrize("request_", [GET, PING, event()], ids=["the application", "a ping", "an event"])
+async def test_a_client_that_reads_no_answers_has_a_limit_in_time(
+    server: Server, request_: bytes, later: float
+) -> None:
+    connection, transport = server.connect(answer)
+    connection.data_received(PING)
+    transport.unsent_bytes = 100_000
+    connection.pause_writing()
+    connection.data_received(request_ * 3)
+    await turns()
+    connection.expire(now() + REQUEST_TIMEOUT_S - 1)
+    assert transport.ended == ""
+    transport.unsent_bytes -= 1
+    connection.expire(later)
+    connection.expire(later + REQUEST_TIMEOUT_S - 1)
+    assert transport.ended == ""
+    # More answers are no reason to wait longer.
+    transport.unsent_bytes += 1_000
+    connection.expire(later + REQUEST_TIMEOUT_S)
+    assert transport.ended == "aborted"
+    connection.connection_lost(None)
+    for request in server.admitter.requests:
+        request.admitted(Admission.CREATED)
+    await turns()
+    assert server.limits.used_bytes == 0
+
+
+async def test_a_client_that_has_read_its_answers_may_take_as_long_for_the_next(server: Server) -> None:
+    connection, transport = server.connect(answer)
+    transport.unsent_bytes = 100_000
+    connection.pause_writing()
+    connection.resume_writing()
+    connection.data_received(event())
+    connection.expire(now() + 10 * REQUEST_TIMEOUT_S)
+    assert transport.ended == ""
+
+
+async def test_answers_that_come_while_nobody_reads_them_count(server: Server) -> None:
+    connection, transport = server.connect()
+    transport.unsent_bytes = 100_000
+    connection.pause_writing()
+    transport.unsent_bytes = 500_000
+    connection.expire(now())
+    assert server.limits.used_bytes == 500_000
 
 
 # The end

@@ -22,9 +22,6 @@ from forebay.model import PARAM_DEPTH_MAX, Event, ExtendedEvent, Instant
 DECODING_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 TOO_DEEP = f"must not nest deeper than {PARAM_DEPTH_MAX}"
 
-NAME_CHARS_MAX = 200
-"""Most characters of a field's name in a refusal: one that a client made up may be as long as its body."""
-
 _decode = msgspec.json.Decoder(Event).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
@@ -82,7 +79,7 @@ def decode_instant(value: bytes | Raw) -> Instant | None:
 
 def invalid_event(*errors: FieldError) -> Rejection:
     """Return the refusal of an event with wrong fields; a long name is cut."""
-    return Rejection(HTTPStatus.BAD_REQUEST, "the event is not valid", tuple(sorted(map(_cut_name, errors))))
+    return Rejection(HTTPStatus.BAD_REQUEST, "the event is not valid", tuple(sorted(map(FieldError.cut, errors))))
 
 
 def not_json(error: Exception, word: str) -> Rejection:
@@ -101,12 +98,6 @@ def reason_of(error: Exception) -> str:
         # msgspec says so also of `"\ud83d"`, which JavaScript makes of an emoji that was cut in two.
         return "it ends too early, or an escape is one half of a surrogate pair"
     return text[:1].lower() + text[1:]
-
-
-def _cut_name(error: FieldError) -> FieldError:
-    if len(error.field) <= NAME_CHARS_MAX:
-        return error
-    return error._replace(field=f"{error.field[:NAME_CHARS_MAX]}…")
 
 
 def _decode_by_field(text: bytes | Raw, word: str) -> Event:

@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from forebay.errors import FieldError, Rejection
+from forebay.errors import FIELD_CHARS_MAX, FieldError, Rejection
 from forebay.intake.foreign import document_makers
-from forebay.intake.formats.event import NAME_CHARS_MAX
 from forebay.intake.formats.format import Format, Result, answer_each
 from forebay.intake.formats.registry import FORMATS
 from forebay.intake.senders import encode_sender
@@ -57,7 +56,7 @@ def test_a_refusal_repeats_no_more_of_a_name_than_helps(form: Format) -> None:
     event[name] = json.loads("[" * 40 + "]" * 40)
     body = b"\n".join([json.dumps(content).encode(), *others])
     answer = take(form, body).decode()
-    assert f'"{name[:NAME_CHARS_MAX]}…"' in answer
+    assert f'"{name[:FIELD_CHARS_MAX]}…"' in answer
     assert len(answer) < 2_000
 
 
