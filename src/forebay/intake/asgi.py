@@ -48,7 +48,7 @@ class AsgiRequest(Turn, eq=False, kw_only=True):
 
     @property
     def memory_bytes(self) -> int:
-        """Return its memory until it is answered."""
+        """Its memory until it is answered."""
         scope = self.cycle.scope
         # A character of the path may take four bytes.
         address_bytes = sys.getsizeof(scope["path"]) + len(scope["raw_path"] or b"") + len(scope["query_string"])
