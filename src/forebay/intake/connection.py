@@ -503,7 +503,7 @@ class Connection(asyncio.Protocol):
     # Memory and time
 
     def pause_writing(self) -> None:
-        """Take no more requests while the client does not read its answers, and count their memory and its time."""
+        """Take no more requests while the client does not read its answers, and count their memory."""
         self._flow.pause_writing()
         self._flow.pause_reading()
         self._count_memory()

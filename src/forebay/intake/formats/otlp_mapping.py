@@ -80,7 +80,7 @@ class ScopeLogs(NamedTuple):
 
 
 def share_beside(others: Fields) -> Shared:
-    """Return what all records of a request share: the fields beside its resources.
+    """Return the fields beside the resources, which all records of a request share.
 
     Raises:
         Rejection: 400, a field is too deep.
@@ -94,7 +94,7 @@ def share_scopes(
     resources: Iterable[tuple[Part, Iterable[tuple[Part, Records]]]],
     read: Callable[[str, Part], Fields],
 ) -> Iterator[ScopeLogs]:
-    """Yield the scopes that have records, with what these share; `read` returns the fields of a part, by its name.
+    """Yield the scopes that have records, with all that these share; `read` returns the fields of a part, by its name.
 
     A part is read once, and one without records never: nobody gets a copy of it, so no limit would see the work.
     """
@@ -107,7 +107,7 @@ def share_scopes(
 
 
 def _share(above: Shared | Rejection, name: str, read: Callable[[str, Part], Fields], part: Part) -> Shared | Rejection:
-    """Return what the records of a resource or a scope share; `above` is what those around it do."""
+    """Return all that the records of a resource or a scope share; `above` is shared by everything around it, too."""
     if isinstance(above, Rejection):
         return above
     try:
@@ -123,7 +123,7 @@ def _share(above: Shared | Rejection, name: str, read: Callable[[str, Part], Fie
 
 
 def _with_texts(shared: Shared, resource: Fields) -> Shared:
-    """Return what is shared, with the values that a resource has for records without them."""
+    """Return shared fields with the values of a resource, which count for records without their own."""
     attributes = _by_name(resource.get("attributes", {}))
     event = _find_text(EVENT, attributes) or EVENT_UNKNOWN
     page = _find_text(PAGE, attributes) or PAGE_UNKNOWN
